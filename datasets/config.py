@@ -1,0 +1,44 @@
+"""The data part of a run's configuration; needs neither torch nor Pillow."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class MixSource(Enum):
+    """Whose pixels CutMix pastes into an unlabelled image."""
+
+    same = "same"  # the same photograph, drawn again: what the released UniMatch code does
+    batch_roll = "batch_roll"  # the next image of the global batch
+    other = "other"  # an image from an independent permutation
+
+
+def execution(default: Any) -> Any:
+    """A field that says where or how fast, never what: it stays out of the fingerprint."""
+    return field(default=default, metadata={"role": "execution"})
+
+
+@dataclass(frozen=True)
+class DrawnConfig:
+    """The drawn dataset: how many scenes, how large, of how many classes."""
+
+    num_train: int = 240  # scenes with a mask that splits may label
+    num_val: int = 60  # scenes for evaluation
+    width: int = 96  # pixels
+    height: int = 72  # pixels
+    num_classes: int = 6  # background included
+    seed: int = 0  # of the drawing, not of the training
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, which labelled subset, and how a training crop is cut."""
+
+    dataset: str = "synthetic"  # an entry of datasets/catalog.py
+    root: str = execution("")  # folder of the tree; empty means data/<dataset>
+    split: str = "1of8"  # labelled subset, see `python -m datasets splits`
+    crop: int = 64  # side of the square training crop, pixels
+    scale_min: float = 0.5  # smallest resize, as a factor of the image's own long side
+    scale_max: float = 2.0  # largest resize
+    mix: MixSource = MixSource.same  # partner of CutMix
+    drawn: DrawnConfig | None = None  # only of recipe=synthetic

@@ -1,0 +1,1 @@
+"""The grid: plan, controller, backends, results, tables; the only folder that sees all others."""

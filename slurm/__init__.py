@@ -1,0 +1,1 @@
+"""Run any picklable call as a Slurm job, with submitit; knows nothing of training."""

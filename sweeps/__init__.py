@@ -1,0 +1,1 @@
+"""What to run and what to print: Hydra YAML, cells, grids and the paper's tables."""

@@ -1,0 +1,1 @@
+"""One training run, alone: network, methods, losses, determinism, checkpoints, evaluation."""

@@ -1,0 +1,303 @@
+"""The schema of one run: every field, its default, its unit. Needs no torch.
+
+Fields made by `execution()` say where or how fast; all others can move the numbers and are part of
+the fingerprint. Letters like A3 name the rows of the README's "Choices where the paper is silent".
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from datasets.config import DataConfig, execution
+
+
+class Stem(Enum):
+    """First layers of the ResNet."""
+
+    deep64 = "deep64"  # three 3x3 convolutions, 64-64-128: the UniMatch code
+    conv7 = "conv7"  # one 7x7 convolution: torchvision
+
+
+class Upsample(Enum):
+    """How DeepLabV3+ enlarges features and logits (A25)."""
+
+    nearest = "nearest"  # the paper
+    bilinear = "bilinear"  # official UniMatch; two matrix products, align_corners
+    nearest_train_only = "nearest_train_only"  # nearest in training, bilinear in evaluation
+
+
+class Init(Enum):
+    """Where the backbone's weights come from."""
+
+    random = "random"
+    imagenet = "imagenet"  # the file run.weights
+
+
+class Algorithm(Enum):
+    """The training step: L_o of Eq. 6."""
+
+    supervised = "supervised"
+    fixmatch = "fixmatch"
+    unimatch = "unimatch"
+
+
+class Criterion(Enum):
+    """Loss on labelled pixels."""
+
+    ce = "ce"
+    ohem = "ohem"
+
+
+class Teacher(Enum):
+    """Who labels the unlabelled images (A1)."""
+
+    shared = "shared"  # the student itself, gradient stopped
+    ema = "ema"  # exponential moving average of the student
+
+
+class TeacherMode(Enum):
+    """Batch-norm mode of the weak forward (A2)."""
+
+    train = "train"  # with the labelled images, as the UniMatch code
+    eval = "eval"
+
+
+class Buffers(Enum):
+    """Batch-norm statistics of an EMA teacher (A1)."""
+
+    copy = "copy"
+    ema = "ema"
+
+
+class PseudoLabels(Enum):
+    """With an EMA teacher: whose predictions supervise the pixel-wise terms (A1)."""
+
+    student = "student"
+    teacher = "teacher"
+
+
+class Distance(Enum):
+    """phi of Eq. 2; none switches the inter-pixel term off."""
+
+    none = "none"
+    kl = "kl"
+    cr = "cr"
+
+
+class Direction(Enum):
+    """Order of the two distributions in the KL distance (A10)."""
+
+    forward = "forward"  # KL(teacher || student), Eq. 2
+    reverse = "reverse"
+    js = "js"
+
+
+class Scope(Enum):
+    """Set of pixels one spatial distribution spans (A7)."""
+
+    image = "image"
+    batch = "batch"
+
+
+class DivideBy(Enum):
+    """Denominator over images (A8)."""
+
+    all = "all"
+    valid_images = "valid_images"
+
+
+class NormOver(Enum):
+    """Pixels the spatial softmax normalises over (A12)."""
+
+    omega = "omega"
+    all = "all"
+
+
+class Classes(Enum):
+    """Channels in the mean of Eq. 2 (A16)."""
+
+    all = "all"
+    present = "present"
+
+
+class CorrelateOn(Enum):
+    """What Pearson's correlation compares (A19)."""
+
+    probabilities = "probabilities"
+    logits = "logits"
+
+
+class CutMixPairs(Enum):
+    """How teacher and student meet under CutMix (A3)."""
+
+    paste = "paste"  # teacher logits pasted as the images were
+    outside_only = "outside_only"  # Omega without the box
+    two_regions = "two_regions"  # one distribution inside the box, one outside
+    uncut = "uncut"  # an extra forward of the strong view before pasting
+
+
+class ViewReduce(Enum):
+    """How the terms of several student views join (A4)."""
+
+    mean = "mean"
+    sum = "sum"
+
+
+class RampUnit(Enum):
+    """What the warm-up counts (A21)."""
+
+    step = "step"
+    epoch = "epoch"
+
+
+class Resolution(Enum):
+    """Where the inter-pixel loss is taken (A20)."""
+
+    crop = "crop"
+    feature = "feature"  # every fourth pixel, the stride of the decoder
+
+
+class Precision(Enum):
+    """Arithmetic of the training step."""
+
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+class EvaluationMode(Enum):
+    """How a validation image passes the network."""
+
+    whole = "whole"
+    slide = "slide"  # windows of data.crop, stride two thirds, softmax summed
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """DeepLabV3+ on a deep-stem ResNet."""
+
+    backbone: str = "resnet14_w16"  # name of the file in sweeps/model
+    blocks: tuple[int, ...] = (1, 1, 1, 1)  # bottlenecks per stage
+    width: int = 16  # channels of the first stage; 64 for RN-50/101
+    head_channels: int = 64  # inside ASPP and decoder; 256 for RN-50/101
+    low_level_channels: int = 12  # of the skip connection; 48 for RN-50/101
+    dilations: tuple[int, ...] = (6, 12, 18)  # of ASPP, at stride 16
+    stem: Stem = Stem.deep64
+    upsample: Upsample = Upsample.nearest
+    init: Init = Init.random
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The semi-supervised method and the numbers of its step."""
+
+    name: str = "unimatch_star"  # name of the file in sweeps/method
+    algorithm: Algorithm = Algorithm.unimatch
+    batch_factor: int = 1  # times optim.batch: official UniMatch 2, supervised 2
+    lr_factor: float = 1.0  # times optim.lr: official UniMatch 2
+    confidence: float = 0.95  # pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes
+    teacher: Teacher = Teacher.shared
+    teacher_mode: TeacherMode = TeacherMode.train
+    ema_decay: float = 0.996  # upper end of min(1 - 1 / (step + 1), decay)
+    ema_buffers: Buffers = Buffers.copy
+    pseudo_labels: PseudoLabels = PseudoLabels.student
+    match_iters: bool = False  # supervised: as many steps as a semi-supervised run
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The inter-pixel term L_IPix; every alternative reading of the paper is a field."""
+
+    name: str = "none"  # name of the file in sweeps/loss
+    distance: Distance = Distance.none
+    alpha: float = 1.0  # weight in Eq. 6 (A6)
+    threshold: float = 0.8  # tau of Eq. 3, strict (A14)
+    temperature: float = 4.0  # t of Eq. 4
+    warmup_epochs: int = 5  # of the Gaussian ramp; 0 is none; 5 VOC, 30 Cityscapes (A22)
+    ramp_unit: RampUnit = RampUnit.step
+    views: tuple[str, ...] = ("s1", "s2")  # student views: s1, s2, fp (A4)
+    view_reduce: ViewReduce = ViewReduce.mean
+    cutmix: CutMixPairs = CutMixPairs.paste
+    inside_half: bool = False  # True: alpha counts inside UniMatch's division by two (A5)
+    scope: Scope = Scope.image
+    divide_by: DivideBy = DivideBy.all
+    min_pixels: int = 2  # images with fewer confident pixels add zero (A9)
+    direction: Direction = Direction.forward
+    t2_scale: bool = False  # times temperature squared, as channel-wise distillation does (A11)
+    norm_over: NormOver = NormOver.omega
+    omega_ignore_padding: bool = True  # padding never enters Omega (A15)
+    classes: Classes = Classes.all
+    log_norm: bool = True  # divide by ln |Omega|, also for CR (A18)
+    cr_on: CorrelateOn = CorrelateOn.probabilities
+    resolution: Resolution = Resolution.crop
+    on_labeled: bool = False  # also on labelled images (A30)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """SGD with momentum and the polynomial schedule."""
+
+    epochs: int = 80  # passes over the unlabelled list (labelled list for supervised)
+    batch: int = 4  # labelled images per step over all ranks; as many unlabelled (A23)
+    lr: float = 0.0005  # of the backbone
+    head_lr_factor: float = 10.0  # parameters outside the backbone; 10 VOC, 1 Cityscapes
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # on every parameter
+    power: float = 0.9  # of the polynomial
+    lag: bool = False  # True: steps 0 and 1 share the first rate, as the UniMatch code
+    criterion: Criterion = Criterion.ce
+    ohem_threshold: float = 0.7  # OHEM keeps pixels at or below this probability
+    ohem_min_kept_per_image: int = 100000  # OHEM keeps at least this many, times the batch (A24)
+    precision: Precision = Precision.fp32
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how validation runs."""
+
+    mode: EvaluationMode = EvaluationMode.whole
+    every_epochs: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how fast; none of it enters the fingerprint."""
+
+    device: str = execution("auto")  # auto, cpu or cuda; auto never falls back once training began
+    threads: int = execution(1)  # CPU threads per rank; guarded at resume, it moves the last bits
+    loader_workers: int = execution(0)  # processes that prepare samples, per rank
+    checkpoint_minutes: float = execution(5.0)
+    checkpoint_steps: int = execution(0)  # also every so many steps; 0 is never
+    log_steps: int = execution(20)  # steps between two lines of metrics.jsonl
+    weights: str = execution("")  # file of ImageNet weights for model.init=imagenet
+    folder: str = execution("")  # of `python -m trainer`; empty means outputs/runs/<key>
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run, resolved."""
+
+    recipe: str = "synthetic"  # name of the file in sweeps/recipe
+    seed: int = 12345  # the one source of all randomness
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def batch(self) -> int:
+        """Labelled images per step over all ranks."""
+        return self.optim.batch * self.method.batch_factor
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the backbone at step 0."""
+        return self.optim.lr * self.method.lr_factor
+
+    @property
+    def key(self) -> str:
+        """Readable name of the run, the same as its cell's."""
+        place = f"{self.recipe}.{self.data.split}.{self.model.backbone}.c{self.data.crop}"
+        return f"{place}.{self.method.name}.{self.loss.name}.s{self.seed}"
