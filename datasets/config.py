@@ -41,4 +41,4 @@ class DataConfig:
     scale_min: float = 0.5  # smallest resize, as a factor of the image's own long side
     scale_max: float = 2.0  # largest resize
     mix: MixSource = MixSource.same  # partner of CutMix
-    drawn: DrawnConfig | None = None  # only of recipe=synthetic
+    drawn: DrawnConfig | None = field(default_factory=DrawnConfig)  # null but in recipe=synthetic

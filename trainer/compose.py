@@ -1,0 +1,107 @@
+"""The door of configuration: Hydra composes and checks once; below it travels a TrainConfig."""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trainer.config import TrainConfig
+from trainer.validation import check
+
+FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
+GROUPS = ("recipe", "model", "method", "loss")
+
+
+def compose(overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration of one run.
+
+    Args:
+        overrides: Hydra's ``group=choice`` and ``path.to.field=value``.
+
+    Raises:
+        ValueError: an unknown key or choice, a wrong type, a value out of range.
+    """
+    ConfigStore.instance().store(name="schema", node=_schema())
+    try:
+        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+            composed = hydra_compose("train", list(overrides))
+        config = OmegaConf.to_object(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error, overrides)) from error
+    return check(_with_tuples(config))
+
+
+def from_json(text: str) -> TrainConfig:
+    """The configuration written by `trainer.fingerprint.config_json`."""
+    merged = OmegaConf.merge(_schema(), json.loads(text))
+    return _with_tuples(OmegaConf.to_object(merged))
+
+
+def choices(group: str) -> list[str]:
+    """Names one may give to a group, such as ``method``."""
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+
+
+def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
+    """Dotted names of every field of the schema."""
+    found = []
+    for item in fields(schema):
+        inner = _dataclass_in(item.type)
+        if inner is not None:
+            found += field_names(inner, f"{prefix}{item.name}.")
+        else:
+            found.append(f"{prefix}{item.name}")
+    return found
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's error in one or two sentences: what was given, and what exists."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        key = key.lstrip("+~")
+        if not _ or not key:
+            return f"{override!r} is no setting; write key=value, such as optim.epochs=10."
+        if key in GROUPS and value not in choices(key):
+            return f"Unknown {key} {value!r}; known: {', '.join(choices(key))}."
+        if key not in GROUPS and key not in field_names():
+            near = difflib.get_close_matches(key, [*field_names(), *GROUPS], n=3, cutoff=0.4)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            return f"Unknown setting {key!r}.{hint} `python -m trainer --help` lists all."
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__  # type: ignore[assignment]
+    text = re.sub(r"\s*\n\s*(full_key|object_type|reference_type)", r"; \1", str(root)).strip()
+    return f"The configuration is not valid: {text}"
+
+
+def _schema() -> DictConfig:
+    """The schema as OmegaConf merges into it; frozen dataclasses arrive read-only."""
+    schema = OmegaConf.structured(TrainConfig)
+    nodes = [schema]
+    for node in nodes:
+        OmegaConf.set_readonly(node, False)
+        nodes += [inner for inner in node.values() if isinstance(inner, DictConfig)]
+    return schema
+
+
+def _dataclass_in(kind: Any) -> Any:
+    """The dataclass a field holds, also behind `| None`; None for a plain field."""
+    return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Lists as tuples all the way down: OmegaConf hands out lists, and a config is a constant."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return tuple(value) if isinstance(value, list) else value
+    changed = {item.name: _with_tuples(getattr(value, item.name)) for item in fields(value)}
+    return replace(value, **changed)

@@ -1,0 +1,95 @@
+"""What makes two runs the same: a hash of everything that can move the numbers."""
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from trainer.config import TrainConfig
+
+
+def fingerprint(config: TrainConfig) -> str:
+    """Sha256 of the canonical JSON of the identity fields.
+
+    Fields made by `execution()` are left out. A field that was added later carries its `neutral`
+    value in its metadata and is left out while it has that value, so a new option moves no hash.
+    """
+    return hashlib.sha256(_canonical(identity(config)).encode()).hexdigest()
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """The identity fields as nested plain data."""
+    plain = _plain(config, identity_only=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def config_json(config: TrainConfig) -> str:
+    """The whole configuration, execution fields too, as canonical JSON."""
+    return _canonical(_plain(config, identity_only=False))
+
+
+def differences(old_json: str, config: TrainConfig) -> list[str]:
+    """Identity fields whose value changed since `old_json` was written.
+
+    Args:
+        old_json: a text of `config_json`, perhaps of an older version of this project.
+        config: today's configuration.
+
+    Returns:
+        Lines such as ``optim.lr: 0.0005 -> 0.001``, sorted by field.
+    """
+    before = _flat(json.loads(old_json))
+    now = _flat(identity(config))
+    executing = set(_flat(json.loads(config_json(config)))) - set(now)
+    names = sorted((set(before) | set(now)) - executing)
+    return [
+        f"{name}: {_text(before, name)} -> {_text(now, name)}"
+        for name in names
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+    ]
+
+
+_ABSENT = "(absent)"
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    return json.dumps(values[name]) if name in values else _ABSENT
+
+
+def _plain(value: Any, *, identity_only: bool) -> Any:
+    """Dataclasses, enums and tuples as JSON data."""
+    if is_dataclass(value):
+        chosen = {}
+        for item in fields(value):
+            inner = getattr(value, item.name)
+            if identity_only and _left_out(dict(item.metadata), inner):
+                continue
+            chosen[item.name] = _plain(inner, identity_only=identity_only)
+        return chosen
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple | list):
+        return [_plain(inner, identity_only=identity_only) for inner in value]
+    return value
+
+
+def _left_out(metadata: dict[str, Any], value: Any) -> bool:
+    if metadata.get("role") == "execution":
+        return True
+    return "neutral" in metadata and bool(metadata["neutral"] == value)
+
+
+def _canonical(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as dotted names; an empty dict keeps its name."""
+    if not isinstance(plain, dict):
+        return {prefix[:-1]: plain}
+    found: dict[str, Any] = {}
+    for name, inner in plain.items():
+        found |= _flat(inner, f"{prefix}{name}.")
+    return found

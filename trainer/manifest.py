@@ -1,0 +1,70 @@
+"""What a checkpoint folder holds, read without torch.
+
+A checkpoint is `step-00000123.pt` and then, written last, `step-00000123.json`: the manifest is the
+commit record, so a file without one was never finished.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The commit record of one checkpoint.
+
+    Attributes:
+        guards: what a resuming run must agree with, see `trainer.checkpoint.Guards`.
+    """
+
+    step: int
+    epoch: int
+    sha256: str
+    size: int
+    fingerprint: str
+    config_json: str
+    guards: dict[str, str | int]
+
+    def text(self) -> str:
+        """JSON of the manifest."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+
+def stem(step: int) -> str:
+    """File name of a step's checkpoint, without suffix."""
+    return f"step-{step:08d}"
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at `path`; None when it is missing or unreadable."""
+    try:
+        return Manifest(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def manifests(run_folder: Path) -> list[Manifest]:
+    """Committed checkpoints of a run, newest first; their data may still prove broken."""
+    paths = sorted((run_folder / FOLDER).glob("step-*.json"), reverse=True)
+    return [found for path in paths if (found := read_manifest(path)) is not None]
+
+
+def newest_step(run_folder: Path) -> int | None:
+    """Step of the newest committed checkpoint; None without one."""
+    found = manifests(run_folder)
+    return found[0].step if found else None
+
+
+def fingerprint_of(run_folder: Path) -> str | None:
+    """Fingerprint of the configuration that wrote the newest checkpoint."""
+    found = manifests(run_folder)
+    return found[0].fingerprint if found else None
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""Steps, learning rate and warm-up in closed form: a run may start at any step."""
+
+import math
+
+from trainer.config import Algorithm, LossConfig, RampUnit, TrainConfig
+
+
+def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:
+    """Optimiser steps in one epoch.
+
+    An epoch is a pass over the unlabelled list; over the labelled list for the supervised method
+    (part_a 2.3), unless `method.match_iters` gives it the steps of a semi-supervised run. It does
+    not depend on the number of ranks.
+
+    Raises:
+        ValueError: the list is shorter than one batch.
+    """
+    batch, images, kind = config.batch, num_unlabelled, "unlabelled"
+    if config.method.algorithm is Algorithm.supervised:
+        if config.method.match_iters:
+            batch = config.optim.batch
+        else:
+            images, kind = num_labelled, "labelled"
+    if images < batch:
+        raise ValueError(
+            f"Split {config.data.split} has {images} {kind} images, fewer than one batch of "
+            f"{batch}; choose a larger split or a smaller optim.batch."
+        )
+    return images // batch
+
+
+def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
+    """Rate of the backbone at a step: lr (1 - step / total)^power, per optimiser step.
+
+    With `optim.lag` step k takes the rate of k - 1, as the UniMatch code does (part_a 1.4).
+    """
+    done = max(step - 1, 0) if config.optim.lag else step
+    return float(config.lr * (1.0 - done / total_steps) ** config.optim.power)
+
+
+def gaussian_ramp(step: float, warmup_steps: float) -> float:
+    """Weight of the inter-pixel loss while the teacher is still poor.
+
+    exp(-5 (1 - step / warmup_steps)^2), Sec. IV-C; the form is from Laine & Aila (2017).
+
+    Args:
+        step: optimiser steps done, counted from 0 over the whole run.
+        warmup_steps: steps until full weight; 0 means no warm-up.
+
+    Returns:
+        A factor in [exp(-5), 1]; exactly 1 from `warmup_steps` on.
+    """
+    if step >= warmup_steps:
+        return 1.0
+    return math.exp(-5.0 * (1.0 - step / warmup_steps) ** 2)
+
+
+def inter_pixel_weight(loss: LossConfig, step: int, epoch_steps: int) -> float:
+    """alpha of Eq. 6 at a step, ramp included."""
+    if loss.ramp_unit is RampUnit.epoch:
+        return loss.alpha * gaussian_ramp(step // epoch_steps, loss.warmup_epochs)
+    return loss.alpha * gaussian_ramp(step, loss.warmup_epochs * epoch_steps)

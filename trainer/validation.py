@@ -1,0 +1,84 @@
+"""Values that have the right type and are still wrong."""
+
+from trainer.config import Algorithm, CutMixPairs, Distance, EvaluationMode, Init, TrainConfig
+
+VIEWS = ("s1", "s2", "fp")
+
+
+def check(config: TrainConfig) -> TrainConfig:
+    """The configuration itself, when its values make sense together.
+
+    Raises:
+        ValueError: names the field, its value and what it may be.
+    """
+    _ranges(config)
+    _inter_pixel(config)
+    if config.data.dataset == "synthetic" and config.data.drawn is None:
+        raise ValueError("data.drawn is empty; recipe=synthetic says how the scenes are drawn.")
+    if not 0 < config.data.scale_min <= config.data.scale_max:
+        raise ValueError(
+            f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "
+            "the first must be above 0 and not above the second."
+        )
+    if config.run.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"run.device={config.run.device!r}; it is auto, cpu or cuda.")
+    return config
+
+
+def _ranges(config: TrainConfig) -> None:
+    """Numbers with a smallest and a largest value."""
+    limits: dict[str, tuple[float, float, float]] = {
+        "seed": (config.seed, 0, 2**62),
+        "data.crop": (config.data.crop, 16, 8192),
+        "optim.epochs": (config.optim.epochs, 1, 10**6),
+        "optim.batch": (config.optim.batch, 1, 10**5),
+        "optim.lr": (config.optim.lr, 0, 1e3),
+        "optim.momentum": (config.optim.momentum, 0, 1),
+        "optim.ohem_threshold": (config.optim.ohem_threshold, 0, 1),
+        "method.batch_factor": (config.method.batch_factor, 1, 10**3),
+        "method.confidence": (config.method.confidence, 0, 1),
+        "method.ema_decay": (config.method.ema_decay, 0, 1),
+        "loss.alpha": (config.loss.alpha, 0, 1e6),
+        "loss.threshold": (config.loss.threshold, 0, 1),
+        "loss.temperature": (config.loss.temperature, 1e-6, 1e6),
+        "loss.warmup_epochs": (config.loss.warmup_epochs, 0, 10**6),
+        "loss.min_pixels": (config.loss.min_pixels, 2, 10**9),
+        "evaluation.every_epochs": (config.evaluation.every_epochs, 1, 10**6),
+        "run.threads": (config.run.threads, 1, 4096),
+        "run.loader_workers": (config.run.loader_workers, 0, 4096),
+        "run.log_steps": (config.run.log_steps, 1, 10**9),
+        "run.checkpoint_steps": (config.run.checkpoint_steps, 0, 10**9),
+        "run.checkpoint_minutes": (config.run.checkpoint_minutes, 0, 10**6),
+    }
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise ValueError(f"{name}={value} is out of range; it lies in [{low:g}, {high:g}].")
+
+
+def _inter_pixel(config: TrainConfig) -> None:
+    """Combinations of the inter-pixel term that have no meaning."""
+    loss, algorithm = config.loss, config.method.algorithm
+    unknown = set(loss.views) - set(VIEWS)
+    if unknown or not loss.views:
+        raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(VIEWS)}.")
+    if loss.distance is Distance.none:
+        return
+    if algorithm is Algorithm.supervised:
+        raise ValueError(
+            f"loss={loss.name} needs unlabelled images and method={config.method.name} uses none; "
+            "choose loss=none, or method=fixmatch, unimatch or unimatch_star."
+        )
+    if loss.on_labeled and algorithm is not Algorithm.unimatch:
+        raise ValueError(
+            "loss.on_labeled=true compares the clean and the feature-dropped forward, which only "
+            f"unimatch has; method={config.method.name} has one forward of labelled images."
+        )
+    if loss.cutmix is CutMixPairs.uncut and "fp" in loss.views and len(loss.views) == 1:
+        raise ValueError("loss.cutmix=uncut speaks of strong views; add s1 or s2 to loss.views.")
+    if config.model.init is Init.imagenet and config.model.width != 64:
+        raise ValueError(
+            f"model.init=imagenet needs model.width=64, got {config.model.width}; "
+            "the small backbones start from model.init=random."
+        )
+    if config.evaluation.mode is EvaluationMode.slide and config.data.crop < 3:
+        raise ValueError(f"evaluation.mode=slide needs a larger data.crop than {config.data.crop}.")
