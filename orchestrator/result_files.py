@@ -1,0 +1,111 @@
+"""Where row files lie: a folder that publishes by rename, or an object store by a single PUT."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import fsspec
+
+_THREADS = 8
+
+
+class RowFolder(Protocol):
+    """A flat folder of small files, each of which appears whole or not at all."""
+
+    @property
+    def place(self) -> str:
+        """Its path or URL."""
+
+    def names(self) -> set[str]:
+        """Names of all files; none where the folder does not exist yet."""
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Contents by name."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file atomically and durably."""
+
+
+def open_folder(root: str) -> RowFolder:
+    """The rows' folder under a root.
+
+    Args:
+        root: folder or fsspec URL.
+    """
+    path = root.removeprefix("file://")
+    return _Remote(root) if "://" in path else _Local(Path(path))
+
+
+class _Local:
+    """The rows' folder on a file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "results" / "rows"
+        self.place = str(self._path)
+
+    def names(self) -> set[str]:
+        return {path.name for path in self._path.iterdir()} if self._path.is_dir() else set()
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        wanted = list(names)
+        with ThreadPoolExecutor(_THREADS) as pool:  # a network file system answers slowly
+            contents = pool.map(lambda name: (self._path / name).read_bytes(), wanted)
+            return dict(zip(wanted, contents, strict=True))
+
+    def put(self, name: str, content: bytes) -> None:
+        # A leading dot keeps a half-written file out of every dataset reader.
+        temporary = self._path / f".{name}.{uuid.uuid4().hex}"
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path / name)
+            _sync_folder(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+            raise OSError(
+                error.errno,
+                f"Could not publish {name} in {self.place}: {cause}. Nothing was written; make "
+                "room there (or choose another root) and launch again, the run itself is kept",
+            ) from error
+
+
+class _Remote:
+    """The rows' folder in an object store; a single PUT is atomic there."""
+
+    def __init__(self, root: str) -> None:
+        self.place = f"{root.rstrip('/')}/results/rows"
+        self._fs, self._path = fsspec.core.url_to_fs(self.place)
+
+    def names(self) -> set[str]:
+        self._fs.invalidate_cache()
+        try:
+            return {path.rsplit("/", 1)[-1] for path in self._fs.ls(self._path, detail=False)}
+        except FileNotFoundError:
+            return set()
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        paths = [f"{self._path}/{name}" for name in names]
+        contents = self._fs.cat(paths) if paths else {}
+        return {path.rsplit("/", 1)[-1]: content for path, content in contents.items()}
+
+    def put(self, name: str, content: bytes) -> None:
+        self._fs.pipe_file(f"{self._path}/{name}", content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
