@@ -1,0 +1,252 @@
+"""A table: its axes, its published numbers, and the cells that fill it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from sweeps.cell import Cell
+from sweeps.spec import (
+    Spec,
+    check_axes,
+    check_axis,
+    check_keys,
+    complete,
+    find,
+    mapping,
+    names,
+    read,
+    sequence,
+    text,
+    texts,
+)
+
+FOLDER = Path(__file__).parent / "tables"
+
+_KEYS = (
+    "title",
+    "notes",
+    "corner",
+    "decimals",
+    "best",
+    "cell",
+    "columns",
+    "labels",
+    "blocks",
+)
+_BLOCK_KEYS = ("label", "cell", "rows")
+_ROW_KEYS = ("label", "cell", "published", "source", "minus", "gain_over", "note")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        label: name of the method or setting.
+        kind: ours (runs of this project), quoted (of another paper, never run here), difference
+            (of two rows of its block) or average (gain over one column, over all rows of ours).
+        cells: one per column; empty unless the kind is ours.
+        published: what the paper prints, one per column; None is a printed dash, or no value.
+        source: where a quoted or borrowed published number comes from; empty for the paper's own.
+        minus: labels of the two rows a difference is taken of.
+        baseline: the column an average gain is taken over.
+        note: a footnote.
+    """
+
+    label: str
+    kind: Literal["ours", "quoted", "difference", "average"]
+    cells: tuple[Cell, ...]
+    published: tuple[float | None, ...]
+    source: str = ""
+    minus: tuple[str, str] | None = None
+    baseline: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that are compared with each other, such as those of one backbone."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole table; every row has one entry per column.
+
+    Attributes:
+        corner: text of the head above the row labels.
+        decimals: digits after the point, as the paper prints.
+        best: whether the best value stands out among the rows of a block ("down" a column) or
+            among the columns of a row ("across").
+        columns: axes of each column, outermost axis first.
+        labels: how names of axes' values are printed.
+        notes: further lines under the table.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Spec, ...]
+    blocks: tuple[Block, ...]
+    corner: str = ""
+    decimals: int = 1
+    best: Literal["down", "across"] = "down"
+    labels: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """All rows, block after block."""
+        return (row for block in self.blocks for row in block.rows)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell that must be run to print this table, each once, in print order."""
+        return tuple(dict.fromkeys(cell for row in self.rows for cell in row.cells))
+
+    @property
+    def is_published(self) -> bool:
+        """Whether a paper prints values for this table."""
+        return any(value is not None for row in self.rows for value in row.published)
+
+    def heads(self) -> tuple[tuple[str, ...], ...]:
+        """Printed names of the columns, one line of the head per axis."""
+        axes = self.columns[0]
+        return tuple(
+            tuple(self.labels.get(str(column[axis]), str(column[axis])) for column in self.columns)
+            for axis in axes
+        )
+
+
+def table_names() -> list[str]:
+    """Names of the tables in ``sweeps/tables``."""
+    return names(FOLDER)
+
+
+def load_table(name_or_path: str) -> Table:
+    """A table by name, or from a YAML file of one's own.
+
+    Raises:
+        ValueError: no such table, or a mistake in the file; says where and what to do.
+    """
+    path = find(name_or_path, FOLDER, "table")
+    spec = read(path)
+    check_keys(spec, str(path), _KEYS, needed=("title", "columns", "blocks"))
+    columns = _columns(spec["columns"], f"{path}: columns")
+    shared = check_axes(mapping(spec.get("cell", {}), f"{path}: cell"), f"{path}: cell")
+    blocks = tuple(
+        _block(block, shared, columns=columns, where=f"{path}: block {number}")
+        for number, block in enumerate(sequence(spec["blocks"], f"{path}: blocks"), start=1)
+    )
+    labels = mapping(spec.get("labels", {}), f"{path}: labels")
+    return Table(
+        name=path.stem,
+        title=text(spec["title"], f"{path}: title"),
+        columns=columns,
+        blocks=blocks,
+        corner=text(spec.get("corner", ""), f"{path}: corner"),
+        decimals=_decimals(spec.get("decimals", 1), f"{path}: decimals"),
+        best=_best(spec.get("best", "down"), f"{path}: best"),
+        labels={name: text(label, f"{path}: labels: {name}") for name, label in labels.items()},
+        notes=texts(spec.get("notes", []), f"{path}: notes"),
+    )
+
+
+def _columns(value: Any, where: str) -> tuple[Spec, ...]:
+    """Product of the axes that run along the head."""
+    axes = mapping(value, where)
+    for axis, values in axes.items():
+        listed = sequence(values, f"{where}: {axis}")
+        for item in listed:
+            check_axis(axis, item, where)
+        if len(set(listed)) < len(listed):
+            raise ValueError(f"{where}: {axis} lists a value twice; remove one.")
+    return tuple(dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
+
+
+def _block(value: Any, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> Block:
+    """One block; its axes come after the table's."""
+    block = mapping(value, where)
+    check_keys(block, where, _BLOCK_KEYS, needed=("rows",))
+    own = check_axes(mapping(block.get("cell", {}), f"{where}: cell"), f"{where}: cell")
+    rows: list[Row] = []
+    for number, spec in enumerate(sequence(block["rows"], f"{where}: rows"), start=1):
+        place = f"{where}, row {number}"
+        row = _row(mapping(spec, place), shared | own, columns=columns, where=place)
+        known = [earlier.label for earlier in rows]
+        if row.label in known:
+            raise ValueError(f"{place}: the label {row.label!r} stands twice in its block.")
+        for label in set(row.minus or ()) - set(known):
+            raise ValueError(f"{place}: no row above is called {label!r}; there are {known}.")
+        rows.append(row)
+    return Block(text(block.get("label", ""), f"{where}: label"), tuple(rows))
+
+
+def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> Row:
+    """One row; its cells are the shared axes, then the row's own, then the column's."""
+    check_keys(spec, where, _ROW_KEYS, needed=("label",))
+    label = text(spec["label"], f"{where}: label")
+    where = f"{where} ({label!r})"
+    kinds = [key for key in ("cell", "minus", "gain_over") if key in spec]
+    if len(kinds) > 1:
+        raise ValueError(f"{where}: {' and '.join(kinds)} exclude each other; keep one.")
+    if not kinds and not ("source" in spec and "published" in spec):
+        raise ValueError(
+            f"{where}: give it a `cell` to run, `minus` two rows, or, for a number of another "
+            "paper, `published` values and their `source`."
+        )
+    published = _published(spec.get("published", [None] * len(columns)), len(columns), where)
+    source = text(spec.get("source", ""), f"{where}: source")
+    note = text(spec.get("note", ""), f"{where}: note")
+    if "minus" in spec:
+        pair = texts(spec["minus"], f"{where}: minus")
+        if len(pair) != 2:
+            raise ValueError(f"{where}: minus takes two labels, [new, baseline].")
+        return Row(label, "difference", (), published, source, minus=(pair[0], pair[1]), note=note)
+    if "gain_over" in spec:
+        column = _baseline(mapping(spec["gain_over"], f"{where}: gain_over"), columns, where)
+        return Row(label, "average", (), published, source, baseline=column, note=note)
+    if "cell" not in spec:
+        return Row(label, "quoted", (), published, source, note=note)
+    own = check_axes(mapping(spec["cell"], f"{where}: cell"), f"{where}: cell")
+    for axis in set(own) & set(columns[0]):
+        raise ValueError(f"{where}: {axis} is an axis of the columns; remove it from the row.")
+    cells = tuple(Cell(**complete(shared | own | column, where)) for column in columns)
+    return Row(label, "ours", cells, published, source, note=note)
+
+
+def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:
+    """One number or None per column."""
+    values = sequence(value, f"{where}: published")
+    if len(values) != count:
+        raise ValueError(
+            f"{where}: {len(values)} published values for {count} columns; "
+            "write null where the paper prints a dash."
+        )
+    for item in values:
+        if isinstance(item, bool) or not isinstance(item, int | float | None):
+            raise ValueError(f"{where}: {item!r} is no published value; write a number or null.")
+    return tuple(None if item is None else float(item) for item in values)
+
+
+def _baseline(pattern: Spec, columns: tuple[Spec, ...], where: str) -> int:
+    """The one column that has the values of the pattern."""
+    found = [i for i, column in enumerate(columns) if pattern.items() <= column.items()]
+    if len(found) != 1:
+        raise ValueError(f"{where}: gain_over {pattern} must fit one column; it fits {len(found)}.")
+    return found[0]
+
+
+def _decimals(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 6:
+        raise ValueError(f"{where}: expected a number of digits from 0 to 6, found {value!r}.")
+    return value
+
+
+def _best(value: Any, where: str) -> Literal["down", "across"]:
+    if value not in ("down", "across"):
+        raise ValueError(f"{where}: expected down or across, found {value!r}.")
+    return "down" if value == "down" else "across"
