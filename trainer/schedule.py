@@ -56,7 +56,7 @@ def gaussian_ramp(step: float, warmup_steps: float) -> float:
 
 
 def inter_pixel_weight(loss: LossConfig, step: int, epoch_steps: int) -> float:
-    """alpha of Eq. 6 at a step, ramp included."""
+    """Alpha of Eq. 6 at a step, ramp included."""
     if loss.ramp_unit is RampUnit.epoch:
         return loss.alpha * gaussian_ramp(step // epoch_steps, loss.warmup_epochs)
     return loss.alpha * gaussian_ramp(step, loss.warmup_epochs * epoch_steps)

@@ -1,0 +1,94 @@
+"""One run without Ray or Slurm: `python -m trainer key=value ...`, also under torchrun."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from trainer.compose import GROUPS, choices, compose, field_names
+
+EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED = 0, 2, 10, 11
+USAGE = """\
+usage: python -m trainer [group=choice ...] [key=value ...]
+       torchrun --nproc-per-node N -m trainer [...]
+
+Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
+step at hand; the same command continues it bit for bit. Exit codes: 0 done, 2 usage or
+configuration, 10 stopped, 11 failed.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; returns the exit code."""
+    if {"--help", "-h"} & set(arguments):
+        print(help_text())
+        return EXIT_DONE
+    try:
+        config = compose(arguments)
+        from trainer.run import train  # torch, only now that the arguments make sense
+
+        folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
+        stopped = _stop_on_signal()
+        summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
+    except ValueError as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (OSError, RuntimeError) as error:
+        print(f"trainer: {type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if summary.status == "stopped":
+        print(f"stopped at step {summary.steps}; the same command continues, from {folder}")
+        return EXIT_STOPPED
+    print(
+        f"done: mIoU {summary.best_miou_percent:.2f} (best, epoch {summary.best_epoch}), "
+        f"{summary.last_miou_percent:.2f} (last); weights {summary.weights_sha256}; {folder}"
+    )
+    return EXIT_DONE
+
+
+def help_text() -> str:
+    """Usage, the choices of every group, and every setting."""
+    groups = "\n".join(f"  {group}: {', '.join(choices(group))}" for group in GROUPS)
+    return f"{USAGE}\nGroups:\n{groups}\n\nSettings:\n  " + "\n  ".join(field_names())
+
+
+def _stop_on_signal() -> list[int]:
+    """Collect SIGINT and SIGTERM; a second one ends the process as usual."""
+    seen: list[int] = []
+
+    def remember(number: int, _: Any) -> None:
+        seen.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, remember)
+    return seen
+
+
+class _Line:
+    """Progress on one line of a terminal, or a line every ten seconds elsewhere."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.printed = 0.0
+
+    def __call__(self, progress: dict[str, Any]) -> None:
+        live = sys.stdout.isatty()
+        if not live and time.monotonic() - self.printed < 10.0:
+            return
+        self.printed = time.monotonic()
+        miou = progress["miou_percent"]
+        text = (
+            f"{self.key}  step {progress['step']}/{progress['total_steps']}  "
+            f"epoch {progress['epoch']}/{progress['epochs']}  "
+            f"mIoU {'-' if miou is None else f'{miou:.2f}'}  "
+            f"{progress['images_per_second']:.1f} images/s"
+        )
+        print(f"\r{text}\x1b[K" if live else text, end="" if live else "\n", flush=True)
+        if live and progress["step"] == progress["total_steps"]:
+            print()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

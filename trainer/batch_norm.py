@@ -1,0 +1,76 @@
+"""Batch normalisation over the global batch, the same bits however the run was started."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.ranks import Ranks, ordered_sum
+
+
+class RankOrderedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics span all ranks, summed in rank order.
+
+    torch's SyncBatchNorm needs CUDA, and its backward all-reduces floats in an order nobody pins.
+    Parameters, buffers and their names are those of BatchNorm2d. `ranks` is set by `spread`.
+    """
+
+    ranks: Ranks | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W) over B, H, W of every rank; running statistics in evaluation."""
+        if not self.training or self.ranks is None or self.ranks.world_size == 1:
+            return super().forward(x)
+        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, self.ranks)
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            unbiased = variance * (count / (count - 1))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked.add_(1)
+        return y  # type: ignore[no-any-return]
+
+
+def spread(model: nn.Module, ranks: Ranks) -> None:
+    """Tell every batch-norm layer of `model` which ranks it spans."""
+    for module in model.modules():
+        if isinstance(module, RankOrderedBatchNorm):
+            module.ranks = ranks
+
+
+class _Normalise(torch.autograd.Function):
+    """The training forward and its gradient; one gather each way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        channels = x.shape[1]
+        count = x.new_tensor([x.numel() // channels])
+        mean = x.mean((0, 2, 3))
+        squares = (x - mean[:, None, None]).square().sum((0, 2, 3))
+        rows = ranks.gather(torch.cat([mean, squares, count]))
+        means, sums, counts = zip(*(r.split([channels, channels, 1]) for r in rows), strict=True)
+        total = ordered_sum(counts)
+        # Chan's pairwise form: no cancellation, unlike E[x^2] - E[x]^2.
+        mean = ordered_sum([m * n for m, n in zip(means, counts, strict=True)]) / total
+        parts = [s + n * (m - mean).square() for m, s, n in zip(means, sums, counts, strict=True)]
+        variance = ordered_sum(parts) / total
+        scale = (variance + eps).rsqrt()
+        normal = (x - mean[:, None, None]) * scale[:, None, None]
+        ctx.save_for_backward(normal, weight, scale, total)
+        ctx.ranks = ranks
+        ctx.mark_non_differentiable(mean, variance, total)
+        return normal * weight[:, None, None] + bias[:, None, None], mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        normal, weight, scale, total = ctx.saved_tensors
+        sum_grad = grad.sum((0, 2, 3))
+        sum_grad_normal = (grad * normal).sum((0, 2, 3))
+        both = ordered_sum(ctx.ranks.gather(torch.cat([sum_grad, sum_grad_normal]))) / total
+        shift, slope = both.split(grad.shape[1])
+        grad_x = grad - shift[:, None, None] - normal * slope[:, None, None]
+        # Weight and bias gradients stay local: the gradient sum over ranks adds them.
+        return grad_x * (weight * scale)[:, None, None], sum_grad_normal, sum_grad, None, None

@@ -1,0 +1,161 @@
+"""Checkpoints that are whole or absent, and that refuse to continue another run."""
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.config import TrainConfig
+from trainer.fingerprint import config_json, differences, fingerprint
+from trainer.manifest import FOLDER, Manifest, file_sha256, manifests, read_manifest, stem
+from trainer.ranks import Ranks
+
+FORMAT = 1
+KEPT = 2  # newest checkpoints that stay; the best one stays beside them
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used, or belongs to another run."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoint folder of one run.
+
+    Attributes:
+        epoch_steps: steps per epoch, to name the epoch in a manifest.
+    """
+
+    run_folder: Path
+    config: TrainConfig
+    ranks: Ranks
+    epoch_steps: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.run_folder / FOLDER
+
+    def save(self, packed: dict[str, Any]) -> None:
+        """Write a step, then drop all but the newest."""
+        self._write(stem(packed["step"]), packed)
+        for old in manifests(self.run_folder)[KEPT:]:
+            for suffix in (".json", ".pt"):  # the commit record goes first
+                (self.folder / (stem(old.step) + suffix)).unlink(missing_ok=True)
+
+    def save_best(self, packed: dict[str, Any]) -> None:
+        """Write the weights of the best epoch so far."""
+        self._write("best", packed)
+
+    def best(self) -> Manifest | None:
+        """The commit record of the best weights."""
+        return read_manifest(self.folder / "best.json")
+
+    def newest(self) -> dict[str, Any] | None:
+        """What the newest whole checkpoint holds; None when there is none.
+
+        Raises:
+            CheckpointError: it was written by another configuration, world size or machine kind.
+        """
+        for manifest in manifests(self.run_folder):
+            path = self.folder / (stem(manifest.step) + ".pt")
+            if path.is_file() and file_sha256(path) == manifest.sha256:
+                self._refuse_foreign(path, manifest)
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
+                return dict(loaded)
+        return None
+
+    def sweep(self) -> None:
+        """Remove what an interrupted write left behind."""
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def _write(self, name: str, packed: dict[str, Any]) -> None:
+        """Data, then its manifest; each by rename, so a reader never sees a part."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = self.folder / f"{name}.pt"
+        part = data.with_name(data.name + ".tmp")
+        try:
+            torch.save(packed, part)
+            sha256, size = file_sha256(part), part.stat().st_size
+            _commit(part, data)
+            record = Manifest(
+                step=packed["step"],
+                epoch=packed["step"] // self.epoch_steps,
+                sha256=sha256,
+                size=size,
+                fingerprint=fingerprint(self.config),
+                config_json=config_json(self.config),
+                guards=guards(self.config, self.ranks),
+            )
+            part = data.with_suffix(".json.tmp")
+            part.write_text(record.text())
+            _commit(part, data.with_suffix(".json"))
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+            part.unlink(missing_ok=True)
+            raise _disk_error(error, self.folder) from error
+
+    def _refuse_foreign(self, path: Path, manifest: Manifest) -> None:
+        """Compare the guards a checkpoint carries with this run's."""
+        cure = f"Choose another folder, or remove {self.run_folder} to start again from step 0."
+        expected = fingerprint(self.config)
+        if manifest.fingerprint != expected:
+            changed = "; ".join(differences(manifest.config_json, self.config))
+            raise CheckpointError(
+                f"{path} was written by another configuration ({manifest.fingerprint[:8]}, this "
+                f"run is {expected[:8]}): {changed or 'fields were added or removed'}. {cure}"
+            )
+        own = guards(self.config, self.ranks)
+        changed = "; ".join(
+            f"{name} was {manifest.guards.get(name)} and is {value}"
+            for name, value in own.items()
+            if manifest.guards.get(name) != value
+        )
+        if changed:
+            raise CheckpointError(
+                f"{path} cannot go on bit for bit: {changed}. Run it as it was started. {cure}"
+            )
+
+
+def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
+    """What moves the last bits without being part of the fingerprint."""
+    device = ranks.device
+    name = platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {
+        "format": FORMAT,
+        "world_size": ranks.world_size,
+        "threads": config.run.threads,
+        "device": f"{device.type} {name}",
+        "torch": torch.__version__,
+    }
+
+
+def _commit(part: Path, path: Path) -> None:
+    """Make `part` durable under its final name."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _disk_error(error: Exception, folder: Path) -> OSError:
+    """The error with the free space beside it; nothing was overwritten."""
+    free = shutil.disk_usage(folder).free
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and free < 64 * 2**20:
+        number = 28  # ENOSPC, which torch.save hides
+    return OSError(
+        number or 5,
+        f"Could not write a checkpoint in {folder} ({error}; {free / 2**20:.0f} MiB free). The "
+        "older checkpoint is whole: make room and launch again",
+    )

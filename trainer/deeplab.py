@@ -1,0 +1,99 @@
+"""DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code (part_a 1.1)."""
+
+import torch
+from torch import Tensor, nn
+
+from trainer.batch_norm import RankOrderedBatchNorm
+from trainer.config import ModelConfig, Upsample
+from trainer.resnet import ResNet
+from trainer.upsample import Mode, upsample
+
+
+class DeepLabV3Plus(nn.Module):
+    """Backbone, atrous spatial pyramid and decoder.
+
+    Legend: B images, C classes, H x W pixels, L channels at stride 4, F channels at stride 16.
+    Parameters whose name lacks "backbone" form the head.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = ResNet(config)
+        self.upsampling = config.upsample
+        low, high = self.backbone.low_channels, self.backbone.high_channels
+        inner, skip = config.head_channels, config.low_level_channels
+        self.head = SpatialPyramid(high, inner, config.dilations)
+        self.reduce = nn.Sequential(
+            nn.Conv2d(low, skip, 1, bias=False), RankOrderedBatchNorm(skip), nn.ReLU(inplace=True)
+        )
+        self.fuse = nn.Sequential(*_conv3(skip + inner, inner), *_conv3(inner, inner))
+        self.classifier = nn.Conv2d(inner, num_classes, 1)
+
+    @property
+    def num_channel_bits(self) -> int:
+        """L + F: how many booleans of feature dropout one image needs."""
+        return self.backbone.low_channels + self.backbone.high_channels
+
+    @property
+    def mode(self) -> Mode:
+        """How maps are enlarged now; A25 allows another way in evaluation."""
+        if self.upsampling is Upsample.nearest_train_only:
+            return "nearest" if self.training else "bilinear"
+        return "nearest" if self.upsampling is Upsample.nearest else "bilinear"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images (B, 3, H, W)."""
+        low, high = self.backbone(images)
+        return self._decode(low, high, images.shape[-2:])
+
+    def forward_perturbed(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the features as they are, and with half the channels dropped.
+
+        One decoder pass over both, so that its batch statistics span clean and dropped features.
+
+        Args:
+            images: (B, 3, H, W).
+            keep: (B, L + F) bool, the channels that stay; kept ones are doubled (Dropout2d 0.5).
+        """
+        low, high = self.backbone(images)
+        factor = keep[:, :, None, None].to(low.dtype) * 2.0
+        low_factor, high_factor = factor.split([low.shape[1], high.shape[1]], dim=1)
+        low = torch.cat([low, low * low_factor])
+        high = torch.cat([high, high * high_factor])
+        clean, dropped = self._decode(low, high, images.shape[-2:]).chunk(2)
+        return clean, dropped
+
+    def _decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Features at stride 4 and 16 to logits at the size of the images."""
+        context = upsample(self.head(high, self.mode), (low.shape[-2], low.shape[-1]), self.mode)
+        fused = self.fuse(torch.cat([self.reduce(low), context], dim=1))
+        return upsample(self.classifier(fused), (size[0], size[1]), self.mode)
+
+
+class SpatialPyramid(nn.Module):
+    """ASPP: one 1x1 branch, dilated 3x3 branches, global pooling; concatenated and projected."""
+
+    def __init__(self, channels: int, inner: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([nn.Sequential(*_conv1(channels, inner))])
+        for dilation in dilations:
+            self.branches.append(nn.Sequential(*_conv3(channels, inner, dilation)))
+        self.pooled = nn.Sequential(*_conv1(channels, inner))
+        self.project = nn.Sequential(*_conv1(inner * (len(dilations) + 2), inner))
+
+    def forward(self, x: Tensor, mode: Mode) -> Tensor:
+        """(B, F, h, w) to (B, inner, h, w)."""
+        # mean() and not AdaptiveAvgPool2d, whose backward is refused by CUDA in deterministic mode.
+        pooled = self.pooled(x.mean((2, 3), keepdim=True))
+        maps = [branch(x) for branch in self.branches]
+        maps.append(upsample(pooled, (x.shape[-2], x.shape[-1]), mode))
+        return self.project(torch.cat(maps, dim=1))  # type: ignore[no-any-return]
+
+
+def _conv1(channels: int, out: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, out, 1, bias=False), RankOrderedBatchNorm(out), nn.ReLU(True)]
+
+
+def _conv3(channels: int, out: int, dilation: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, out, 3, 1, dilation, dilation, bias=False)
+    return [convolution, RankOrderedBatchNorm(out), nn.ReLU(True)]

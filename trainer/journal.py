@@ -1,0 +1,85 @@
+"""The files a person or the controller watches while a run goes on."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.jsonl"
+PROGRESS = "progress.json"
+_PROGRESS_SECONDS = 1.0  # at most one write
+
+
+@dataclass
+class Journal:
+    """metrics.jsonl (one line a logged step or epoch) and progress.json (where the run is now).
+
+    Attributes:
+        say: called with the progress now and then, for a terminal.
+    """
+
+    folder: Path
+    total_steps: int
+    epochs: int
+    say: Callable[[dict[str, Any]], None] | None = None
+    _marks: list[tuple[float, int]] = field(default_factory=list)
+    _written: float = 0.0
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of steps that will be done again."""
+        path = self.folder / METRICS
+        if not path.exists():
+            return
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        part = path.with_name(path.name + ".tmp")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(path)
+
+    def metric(self, **values: Any) -> None:
+        """Append one line."""
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def progress(self, step: int, *, images: int, force: bool = False, **values: Any) -> None:
+        """Replace progress.json, at most once a second.
+
+        Args:
+            step: optimiser steps done.
+            images: labelled and unlabelled images per step over all ranks.
+            force: write whatever the clock says.
+            values: more entries, such as epoch and miou_percent.
+        """
+        now = time.time()
+        if not self._marks:
+            self._marks.append((now, step))
+        if not force and now - self._written < _PROGRESS_SECONDS:
+            return
+        self._written = now
+        self._marks = [*self._marks[-30:], (now, step)]
+        (first_time, first_step) = self._marks[0]
+        rate = (step - first_step) / max(now - first_time, 1e-9)
+        found = {
+            "step": step,
+            "total_steps": self.total_steps,
+            "epochs": self.epochs,
+            "images_per_second": rate * images,
+            "seconds_left": (self.total_steps - step) / rate if rate > 0 else None,
+            "time": now,
+            **values,
+        }
+        part = self.folder / (PROGRESS + ".tmp")
+        part.write_text(json.dumps(found))
+        os.replace(part, self.folder / PROGRESS)
+        if self.say is not None:
+            self.say(found)
+
+
+def _step_of(line: str) -> float:
+    """Step of a metrics line; a line that a dead writer cut short is dropped."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,211 @@
+"""The training loop: step, look, evaluate, keep. Every step is a function of state and step."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datasets.loader import BatchPlan, batches
+from datasets.opening import Dataset
+from datasets.samples import LabelledBatch, UnlabelledBatch
+from trainer.checkpoint import Checkpoints
+from trainer.config import Algorithm, Distance, TrainConfig
+from trainer.evaluate import evaluate
+from trainer.inter_pixel_term import InterPixelTerm
+from trainer.journal import Journal
+from trainer.methods.registry import METHODS
+from trainer.methods.step import Networks, Setting
+from trainer.ranks import Ranks
+from trainer.schedule import inter_pixel_weight, learning_rate
+from trainer.state import TrainState, autocast, update_ema
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass
+class Loop:
+    """One run under way.
+
+    Attributes:
+        epoch_steps: optimiser steps per epoch.
+        total_steps: of the whole run.
+    """
+
+    config: TrainConfig
+    ranks: Ranks
+    dataset: Dataset
+    state: TrainState
+    checkpoints: Checkpoints
+    journal: Journal
+    epoch_steps: int
+    total_steps: int
+    _saved_at: float = 0.0
+    _clock: float = 0.0
+    _bad_step: Tensor | None = None
+    _recent: deque[tuple[int, tuple[str, ...]]] = field(default_factory=deque)
+
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """Train to the end, or to the step at which rank 0 is told to stop.
+
+        Returns:
+            Whether the run is complete.
+
+        Raises:
+            Diverged: the loss became NaN or infinite.
+        """
+        self._saved_at = self._clock = time.monotonic()
+        self._recent = deque(maxlen=self.config.run.log_steps + 1)
+        self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
+        setting = Setting(self.config, self.ranks)
+        method = METHODS[self.config.method.algorithm](setting)
+        term = InterPixelTerm(self.config.loss, self.config.batch, self.ranks)
+        networks = Networks(self.state.student, self.state.ema)
+        for labelled, unlabelled in self._batches():
+            on_device = labelled.to(self.ranks.device)
+            other = None if unlabelled is None else unlabelled.to(self.ranks.device)
+            self._remember(labelled, unlabelled)
+            with autocast(self.config.optim.precision, self.ranks.device):
+                result = method(networks, on_device, other)
+            loss, terms = result.loss, dict(result.terms)
+            if self.config.loss.distance is not Distance.none:
+                added = term(result.pairs)
+                terms["loss_inter_pixel"] = added.detach()
+                loss = loss + self._weight() * added
+            terms["loss"] = loss.detach()
+            self._descend(loss)
+            self._after_step(terms)
+            if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:
+                self._save()
+                return False
+        self._save()
+        return True
+
+    def _batches(self) -> Any:
+        """The batches of the steps still to do."""
+        plan = BatchPlan(
+            batch=self.config.batch,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            start=self.state.step,
+            stop=self.total_steps,
+            workers=self.config.run.loader_workers,
+            num_channel_bits=self.state.student.num_channel_bits,
+            unlabelled=self.config.method.algorithm is not Algorithm.supervised,
+        )
+        return batches(self.dataset, self.config.data, seed=self.config.seed, plan=plan)
+
+    def _weight(self) -> float:
+        """Alpha of this step; A5 may put it inside UniMatch's division by two."""
+        weight = inter_pixel_weight(self.config.loss, self.state.step, self.epoch_steps)
+        return weight / 2.0 if self.config.loss.inside_half else weight
+
+    def _descend(self, loss: Tensor) -> None:
+        """Gradient, its sum over ranks, one optimiser step."""
+        assert self._bad_step is not None
+        state = self.state
+        rate = learning_rate(self.config, state.step, self.total_steps)
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        state.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.ranks.sum_gradients(state.student.parameters())
+        state.optimiser.step()
+        # No waiting for the device here: the first bad step is looked up when a line is logged.
+        fine = torch.isfinite(loss.detach()) | (self._bad_step >= 0)
+        self._bad_step = torch.where(fine, self._bad_step, state.step)
+        state.step += 1
+        update_ema(state, self.config.method)
+
+    def _after_step(self, terms: dict[str, Tensor]) -> None:
+        """Log, evaluate and save what is due."""
+        step, run = self.state.step, self.config.run
+        epoch, into_epoch = divmod(step, self.epoch_steps)
+        ends_epoch = into_epoch == 0
+        if step % run.log_steps == 0 or ends_epoch:
+            self._log(terms)
+        if ends_epoch and (
+            epoch % self.config.evaluation.every_epochs == 0 or step == self.total_steps
+        ):
+            self._evaluate(epoch)
+        self._progress(force=ends_epoch)
+        elapsed = time.monotonic() - self._saved_at > 60.0 * run.checkpoint_minutes
+        due = bool(run.checkpoint_steps) and step % run.checkpoint_steps == 0
+        # Only rank 0's clock counts, and all ranks must agree to look at the loss together.
+        if step < self.total_steps and self.ranks.agree(elapsed or due):
+            self._save()
+
+    def _log(self, terms: dict[str, Tensor]) -> None:
+        """One line of metrics.jsonl: this step's terms over the global batch."""
+        self._check_finite()
+        values = self.ranks.sum(torch.stack([value.float() for value in terms.values()]))
+        step = self.state.step
+        rate = learning_rate(self.config, step - 1, self.total_steps)
+        if self.ranks.is_first:
+            named = dict(zip(terms, values.tolist(), strict=True))
+            self.journal.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
+
+    def _evaluate(self, epoch: int) -> None:
+        """Score the epoch; keep its weights when none was better."""
+        state = self.state
+        score = evaluate(state.student, self.dataset, self.config, self.ranks)
+        state.scores[epoch] = score
+        if not self.ranks.is_first:
+            return
+        self.journal.metric(
+            step=state.step,
+            epoch=epoch,
+            miou_percent=score.miou_percent,
+            iou_percent=list(score.iou_percent),
+        )
+        if state.best_epoch == epoch:
+            self.checkpoints.save_best({"step": state.step, "weights": state.weights()})
+
+    def _save(self) -> None:
+        """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
+        self._check_finite()
+        now = time.monotonic()
+        self.state.seconds += now - self._clock
+        self._clock = now
+        if self.ranks.is_first:
+            self.checkpoints.save(self.state.pack())
+            self._progress(force=True)
+        self._saved_at = time.monotonic()
+
+    def _progress(self, *, force: bool) -> None:
+        if not self.ranks.is_first:
+            return
+        state, best = self.state, self.state.best_epoch
+        last = state.scores[max(state.scores)].miou_percent if state.scores else None
+        kinds = 1 if self.config.method.algorithm is Algorithm.supervised else 2
+        self.journal.progress(
+            state.step,
+            images=self.config.batch * kinds,
+            force=force,
+            epoch=state.step // self.epoch_steps,
+            miou_percent=last,
+            best_miou_percent=None if best is None else state.scores[best].miou_percent,
+        )
+
+    def _remember(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> None:
+        """Keep the ids of the last steps, for the message of a divergence."""
+        ids = labelled.ids + (unlabelled.ids if unlabelled is not None else ())
+        self._recent.append((self.state.step, ids))
+
+    def _check_finite(self) -> None:
+        """Raise on every rank when some rank's loss stopped being a number."""
+        assert self._bad_step is not None
+        rows = [int(row.item()) for row in self.ranks.gather(self._bad_step)]
+        bad = min((row for row in rows if row >= 0), default=None)
+        if bad is None:
+            return
+        ids = next((", ".join(names) for step, names in self._recent if step == bad), "unknown")
+        raise Diverged(
+            f"The loss of step {bad} is not a number; its samples on rank {self.ranks.rank}: {ids}. "
+            "Lower optim.lr or loss.alpha, or look at these images; the last checkpoint is sound."
+        )

@@ -1,0 +1,119 @@
+"""Weak-to-strong consistency: what FixMatch and UniMatch share (part_a 3.1 and 4.1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datasets.samples import UnlabelledBatch
+from trainer.config import CutMixPairs, Distance
+from trainer.deeplab import DeepLabV3Plus
+from trainer.losses import Target, pseudo_label_loss
+from trainer.methods.step import Networks, Pair, Setting
+from trainer.methods.teaching import calm_logits, ema_labels, ema_speaks, weak_logits
+from trainer.pixels import normalise
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What labels the pixels, and what the inter-pixel term calls the teacher.
+
+    Attributes:
+        weak: on the image itself.
+        mix: on its CutMix partner.
+    """
+
+    weak: Target
+    mix: Target
+
+
+@dataclass(frozen=True)
+class View:
+    """One strong view: its pixels after pasting, and the box."""
+
+    name: str
+    pasted: Tensor
+    uncut: Tensor
+    box: Tensor
+    mix_padded: Tensor
+
+
+def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[View]:
+    """The first strong views, with the partner's pixels inside their boxes."""
+    views = []
+    for name, strong, mix, box in zip(
+        names, unlabelled.strong, unlabelled.mix_strong, unlabelled.boxes, strict=False
+    ):
+        pasted = torch.where(box[:, None], mix, strong)
+        views.append(View(name, pasted, strong, box, unlabelled.mix_padded))
+    return views
+
+
+def partner_logits(setting: Setting, networks: Networks, unlabelled: UnlabelledBatch) -> Tensor:
+    """P': the student's opinion on the CutMix partner, in evaluation mode, before its step."""
+    return calm_logits(networks.student, normalise(unlabelled.mix_weak))
+
+
+def opinions(
+    setting: Setting,
+    networks: Networks,
+    unlabelled: UnlabelledBatch,
+    *,
+    trained: Tensor,
+    partner: Tensor,
+) -> tuple[Opinions, Opinions]:
+    """Pixel-wise labels and inter-pixel teacher; the same unless an EMA teacher speaks (A1)."""
+    method = setting.config.method
+    weak = normalise(unlabelled.weak)
+    valid, mix_valid = ~unlabelled.padded, ~unlabelled.mix_padded
+    own = Opinions(
+        Target.of(weak_logits(method, networks, weak, trained), valid),
+        Target.of(partner, mix_valid),
+    )
+    ema = ema_speaks(method, networks)
+    if ema is None:
+        return own, own
+    averaged = Opinions(
+        Target.of(calm_logits(ema, weak), valid),
+        Target.of(calm_logits(ema, normalise(unlabelled.mix_weak)), mix_valid),
+    )
+    return (averaged if ema_labels(method) else own), averaged
+
+
+def pixel_term(setting: Setting, student: Tensor, target: Target) -> Tensor:
+    """This rank's share of a pseudo-label loss over the global batch."""
+    num_pixels = setting.ranks.sum(target.valid.sum().to(torch.float64))
+    confidence = setting.config.method.confidence
+    return pseudo_label_loss(student, target, confidence=confidence, num_pixels=num_pixels)
+
+
+def strong_pairs(
+    setting: Setting,
+    student: DeepLabV3Plus,
+    teacher: Opinions,
+    views: dict[str, tuple[View, Tensor]],
+) -> list[Pair]:
+    """Teacher and student of each strong view, in the way `loss.cutmix` asks (A3)."""
+    loss = setting.config.loss
+    chosen = {name: views[name] for name in loss.views if name in views}
+    if loss.distance is Distance.none:
+        return []
+    if loss.cutmix is CutMixPairs.uncut:
+        uncut = student(normalise(torch.cat([view.uncut for view, _ in chosen.values()]))).float()
+        weak = teacher.weak
+        return [
+            Pair(name, weak.logits, logits, weak.valid)
+            for name, logits in zip(chosen, uncut.chunk(len(chosen)), strict=True)
+        ]
+    pairs = []
+    for name, (view, logits) in chosen.items():
+        target = teacher.weak.pasted(teacher.mix, view.box)
+        pairs.append(Pair(name, target.logits, logits, target.valid, view.box))
+    return pairs
+
+
+def mask_ratio(setting: Setting, target: Target) -> Tensor:
+    """This rank's share of the fraction of real pixels whose pseudo-label counts."""
+    sure = (target.confidence >= setting.config.method.confidence) & target.valid
+    total = setting.ranks.sum(target.valid.sum().to(torch.float64))
+    return sure.sum() / total

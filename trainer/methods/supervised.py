@@ -1,0 +1,29 @@
+"""Training on the labelled images alone (part_a 2)."""
+
+from dataclasses import dataclass
+
+from datasets.samples import LabelledBatch, UnlabelledBatch
+from trainer.losses import labelled_loss
+from trainer.methods.step import Networks, Setting, StepResult
+from trainer.pixels import normalise
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The baseline row of every table."""
+
+    setting: Setting
+
+    def __call__(
+        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
+    ) -> StepResult:
+        """L = L_x."""
+        config = self.setting.config
+        loss = labelled_loss(
+            networks.student(normalise(labelled.images)).float(),
+            labelled.masks,
+            optim=config.optim,
+            batch=config.batch,
+            ranks=self.setting.ranks,
+        )
+        return StepResult(loss, (), {"loss_labelled": loss.detach()})

@@ -1,0 +1,106 @@
+"""UniMatch: two strong views and feature dropout (Yang et al. 2023; part_a 4)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datasets.samples import LabelledBatch, UnlabelledBatch
+from trainer.config import Distance
+from trainer.losses import labelled_loss
+from trainer.methods import consistency
+from trainer.methods.step import Networks, Pair, Setting, StepResult
+from trainer.pixels import normalise
+
+
+@dataclass(frozen=True)
+class UniMatch:
+    """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
+
+    setting: Setting
+
+    def __call__(
+        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
+    ) -> StepResult:
+        """Steps 1 to 7 of part_a 4.1."""
+        assert unlabelled is not None
+        setting, student = self.setting, networks.student
+        partner = consistency.partner_logits(setting, networks, unlabelled)
+        views = consistency.strong_views(unlabelled, ("s1", "s2"))
+        forward = _weak_forward(networks, labelled, unlabelled)
+        strong = student(normalise(torch.cat([view.pasted for view in views]))).float().chunk(2)
+        labels, teacher = consistency.opinions(
+            setting, networks, unlabelled, trained=forward.weak, partner=partner
+        )
+        loss_x = labelled_loss(
+            forward.labelled,
+            labelled.masks,
+            optim=setting.config.optim,
+            batch=setting.config.batch,
+            ranks=setting.ranks,
+        )
+        loss_1, loss_2 = (
+            consistency.pixel_term(setting, logits, labels.weak.pasted(labels.mix, view.box))
+            for view, logits in zip(views, strong, strict=True)
+        )
+        loss_fp = consistency.pixel_term(setting, forward.weak_dropped, labels.weak)
+        loss = (loss_x + 0.25 * loss_1 + 0.25 * loss_2 + 0.5 * loss_fp) / 2.0
+        seen = {view.name: (view, q) for view, q in zip(views, strong, strict=True)}
+        pairs = consistency.strong_pairs(setting, student, teacher, seen)
+        terms = {
+            "loss_labelled": loss_x.detach(),
+            "loss_strong": ((loss_1 + loss_2) / 2.0).detach(),
+            "loss_features": loss_fp.detach(),
+            "mask_ratio": consistency.mask_ratio(setting, labels.weak),
+        }
+        return StepResult(
+            loss, (*pairs, *_feature_pairs(setting, teacher, forward, labelled)), terms
+        )
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """Logits of the joint forward over labelled and weak images, clean and feature-dropped."""
+
+    labelled: Tensor
+    labelled_dropped: Tensor
+    weak: Tensor
+    weak_dropped: Tensor
+
+
+def _weak_forward(
+    networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch
+) -> _Forward:
+    """One pass, so that batch statistics span labelled, weak and dropped features."""
+    images = normalise(torch.cat([labelled.images, unlabelled.weak]))
+    keep = torch.cat([labelled.keep, unlabelled.keep])
+    clean, dropped = networks.student.forward_perturbed(images, keep)
+    cut = [len(labelled.images)]
+    return _Forward(
+        *(
+            part
+            for x, y in zip(
+                clean.float().tensor_split(cut), dropped.float().tensor_split(cut), strict=True
+            )
+            for part in (x, y)
+        )
+    )
+
+
+def _feature_pairs(
+    setting: Setting,
+    teacher: consistency.Opinions,
+    forward: _Forward,
+    labelled: LabelledBatch,
+) -> list[Pair]:
+    """The pairs that A4 and A30 may ask for beside the strong views."""
+    loss, pairs = setting.config.loss, []
+    if loss.distance is Distance.none:
+        return pairs
+    if "fp" in loss.views:
+        pairs.append(Pair("fp", teacher.weak.logits, forward.weak_dropped, teacher.weak.valid))
+    if loss.on_labeled:
+        # Padding carries 255 as void does; neither is a pixel whose place means something.
+        real = labelled.masks != 255
+        pairs.append(Pair("labelled", forward.labelled.detach(), forward.labelled_dropped, real))
+    return pairs

@@ -1,0 +1,116 @@
+"""The processes of one run, and sums over them that do not depend on any library's order.
+
+NCCL and gloo may add in another order after a restart, so floats never meet in an all-reduce: rows
+are gathered and added in rank order, the same bytes on every rank (field notes: determinism).
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among those that train together.
+
+    Attributes:
+        rank: from 0; rank 0 writes files.
+        device: where this rank computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes."""
+        return self.rank == 0
+
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """The tensor of every rank, in rank order; shapes must agree."""
+        if self.world_size == 1:
+            return [values]
+        rows = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(rows, values.contiguous())
+        return rows
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks, added in rank order."""
+        return ordered_sum(self.gather(values))
+
+    def agree(self, flag: bool) -> bool:
+        """Rank 0's answer, on every rank."""
+        if self.world_size == 1:
+            return flag
+        answer = torch.tensor([int(flag)], device=self.device)
+        return bool(self.gather(answer)[0].item())
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace every gradient by its sum over ranks, added in rank order.
+
+        Stock DDP rebuilds its buckets after the first step of every process, so with three ranks or
+        more a resumed run adds in another order. Here each rank sums one slice of the flattened
+        gradients: the bytes on the wire are those of a ring all-reduce, the order never changes.
+        """
+        if self.world_size == 1:
+            return
+        gradients = [cast(Tensor, p.grad) for p in parameters if p.requires_grad]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        share = -(-flat.numel() // self.world_size)
+        sent = flat.new_zeros(share * self.world_size)
+        sent[: flat.numel()] = flat
+        received = torch.empty_like(sent)
+        dist.all_to_all_single(received, sent)
+        mine = ordered_sum(received.view(self.world_size, share).unbind())
+        summed = torch.cat(self.gather(mine))
+        offset = 0
+        for gradient in gradients:
+            gradient.copy_(summed[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()
+
+
+def ordered_sum(rows: Iterable[Tensor]) -> Tensor:
+    """Left to right sum of tensors of one shape."""
+    iterator = iter(rows)
+    total = next(iterator).clone()
+    for row in iterator:
+        total += row
+    return total
+
+
+def join(run: RunConfig) -> Ranks:
+    """This process's place: in a group that exists (Ray Train), in torchrun's, or alone.
+
+    Raises:
+        ValueError: run.device=cuda and there is none.
+    """
+    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        backend = "nccl" if _device(run.device, 0).type == "cuda" else "gloo"
+        dist.init_process_group(backend)
+    if not dist.is_initialized():
+        return Ranks(0, 1, _device(run.device, 0))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return Ranks(dist.get_rank(), dist.get_world_size(), _device(run.device, local))
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    """The device a rank computes on."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "run.device=cuda, but torch sees no CUDA device here; "
+            "use run.device=cpu, or check the driver with nvidia-smi."
+        )
+    # Ray and Slurm may show each rank only its own card, as number 0.
+    return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -1,0 +1,91 @@
+"""ResNet with bottlenecks at output stride 16, key names as torchvision and timm use them."""
+
+from torch import Tensor, nn
+
+from trainer.batch_norm import RankOrderedBatchNorm
+from trainer.config import ModelConfig, Stem
+
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with the stride on the 3x3 (He et al. 2016, as torchvision places it)."""
+
+    def __init__(self, channels: int, width: int, *, stride: int, dilation: int) -> None:
+        super().__init__()
+        out = width * EXPANSION
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = RankOrderedBatchNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
+        self.bn2 = RankOrderedBatchNorm(width)
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = RankOrderedBatchNorm(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels != out:
+            shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, RankOrderedBatchNorm(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) to (B, 4 width, h / stride, w / stride)."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)  # type: ignore[no-any-return]
+
+
+class ResNet(nn.Module):
+    """Backbone of DeepLabV3+; gives the features of its first and last stage.
+
+    Output stride 16: the last stage keeps its resolution, its first block has dilation 1 and the
+    others 2 (part_a 1.1). No multi-grid.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        stem = 2 * width if config.stem is Stem.deep64 else width
+        self.conv1 = _deep_stem(width) if config.stem is Stem.deep64 else _plain_stem(width)
+        self.bn1 = RankOrderedBatchNorm(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        sizes = [width * 2**stage for stage in range(4)]
+        self.low_channels = sizes[0] * EXPANSION
+        self.high_channels = sizes[3] * EXPANSION
+        self.layer1 = _stage(stem, sizes[0], config.blocks[0], stride=1)
+        self.layer2 = _stage(sizes[0] * EXPANSION, sizes[1], config.blocks[1], stride=2)
+        self.layer3 = _stage(sizes[1] * EXPANSION, sizes[2], config.blocks[2], stride=2)
+        self.layer4 = _stage(sizes[2] * EXPANSION, sizes[3], config.blocks[3], stride=1, dilation=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) to features at stride 4 and stride 16."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        low = self.layer1(x)
+        return low, self.layer4(self.layer3(self.layer2(low)))
+
+
+def _deep_stem(width: int) -> nn.Module:
+    """Three 3x3 convolutions; names conv1.{0,1,3,4,6} as in timm's resnet50s."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 2, 1, bias=False),
+        RankOrderedBatchNorm(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, width, 3, 1, 1, bias=False),
+        RankOrderedBatchNorm(width),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(width, 2 * width, 3, 1, 1, bias=False),
+    )
+
+
+def _plain_stem(width: int) -> nn.Module:
+    return nn.Conv2d(3, width, 7, 2, 3, bias=False)
+
+
+def _stage(channels: int, width: int, blocks: int, *, stride: int, dilation: int = 1) -> nn.Module:
+    """Bottlenecks of one resolution; only the blocks after the first are dilated."""
+    first = Bottleneck(channels, width, stride=stride, dilation=1)
+    rest = [
+        Bottleneck(width * EXPANSION, width, stride=1, dilation=dilation) for _ in range(blocks - 1)
+    ]
+    return nn.Sequential(first, *rest)

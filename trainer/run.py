@@ -1,0 +1,140 @@
+"""One run from configuration to summary: the function every launcher calls."""
+
+import resource
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.opening import Dataset, open_dataset
+from trainer import determinism
+from trainer.checkpoint import Checkpoints
+from trainer.config import TrainConfig
+from trainer.determinism import digest
+from trainer.fingerprint import config_json
+from trainer.journal import Journal
+from trainer.loop import Loop
+from trainer.ranks import Ranks, join
+from trainer.schedule import steps_per_epoch
+from trainer.state import TrainState, new_state
+from trainer.summary import Summary
+
+
+def never() -> bool:
+    """The answer of a run that nobody stops."""
+    return False
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    should_stop: Callable[[], bool] = never,
+    say: Callable[[dict[str, Any]], None] | None = None,
+) -> Summary:
+    """Train to the end, going on from the newest checkpoint in `folder` if there is one.
+
+    Every rank calls it: alone, under torchrun, or in a process group that exists (Ray Train).
+    Rank 0 writes config.json, metrics.jsonl, progress.json and checkpoints/ into `folder`.
+
+    Args:
+        config: the run.
+        folder: of this run alone.
+        should_stop: asked on rank 0 after each step; True saves that step and ends the call.
+        say: given the progress on rank 0, at most once a second.
+
+    Returns:
+        The numbers of the run, the same on every rank.
+
+    Raises:
+        ValueError: the configuration does not fit the data or the machine (DataError,
+            CheckpointError and WeightsError are ValueErrors).
+        Diverged: the loss became NaN.
+        OSError: the disk refused a checkpoint.
+    """
+    determinism.engage(config)
+    ranks = join(config.run)
+    dataset = open_dataset(config.data)
+    epoch_steps = _plan(config, dataset, ranks)
+    state = new_state(config, dataset.num_classes, ranks)
+    checkpoints = Checkpoints(folder, config, ranks, epoch_steps)
+    newest = checkpoints.newest()
+    if newest is not None:
+        state.unpack(newest)
+    total_steps = epoch_steps * config.optim.epochs
+    journal = Journal(folder, total_steps, config.optim.epochs, say)
+    if ranks.is_first:
+        _open_folder(config, folder, checkpoints, journal, state.step)
+    loop = Loop(config, ranks, dataset, state, checkpoints, journal, epoch_steps, total_steps)
+    complete = state.step == total_steps or loop.run(should_stop)
+    return _summary(loop, complete=complete)
+
+
+def _plan(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
+    """Steps per epoch, once everything that must fit does."""
+    if ranks.world_size > config.batch:
+        raise ValueError(
+            f"{ranks.world_size} ranks share a batch of {config.batch} images; use at most "
+            f"{config.batch} ranks, or a larger optim.batch."
+        )
+    return steps_per_epoch(
+        config,
+        num_labelled=len(dataset.split.labelled),
+        num_unlabelled=len(dataset.split.unlabelled),
+    )
+
+
+def _open_folder(
+    config: TrainConfig, folder: Path, checkpoints: Checkpoints, journal: Journal, step: int
+) -> None:
+    """What rank 0 prepares before the first step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
+        file.write(config_json(config))
+    Path(file.name).replace(folder / "config.json")
+    checkpoints.sweep()
+    journal.rewind(step)
+
+
+def _summary(loop: Loop, *, complete: bool) -> Summary:
+    """The numbers of the run as it stands."""
+    state, ranks = loop.state, loop.ranks
+    best, last = state.best_epoch, max(state.scores, default=None)
+    best_score = state.scores[best] if best is not None else None
+    last_score = state.scores[last] if last is not None else None
+    kept = loop.checkpoints.best() if ranks.is_first else None
+    return Summary(
+        status="done" if complete else "stopped",
+        epochs=state.step // loop.epoch_steps,
+        steps=state.step,
+        best_miou_percent=best_score.miou_percent if best_score else None,
+        best_epoch=best,
+        last_miou_percent=last_score.miou_percent if last_score else None,
+        last_epoch=last,
+        best_iou_percent=best_score.iou_percent if best_score else (),
+        last_iou_percent=last_score.iou_percent if last_score else (),
+        seconds=state.seconds,
+        peak_memory_bytes=_peak_memory(ranks),
+        weights_sha256=digest(state.weights()) if complete else None,
+        best_weights_sha256=kept.sha256 if kept else None,
+        data_fingerprint=loop.dataset.fingerprint,
+        split_checksum=loop.dataset.split.checksum,
+        pretrained_sha256=state.pretrained_sha256,
+        world_size=ranks.world_size,
+        device=_device_name(state, ranks),
+    )
+
+
+def _peak_memory(ranks: Ranks) -> int:
+    """Most memory this rank held: the card's on CUDA, the process's on a CPU."""
+    if ranks.device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(ranks.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_name(state: TrainState, ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        return torch.cuda.get_device_name(ranks.device)
+    return "cpu"

@@ -1,0 +1,139 @@
+"""Everything a run carries from step to step; what is not here is a function of the step."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.batch_norm import spread
+from trainer.config import Buffers, MethodConfig, OptimConfig, Precision, Teacher, TrainConfig
+from trainer.deeplab import DeepLabV3Plus
+from trainer.determinism import digest
+from trainer.evaluate import Score
+from trainer.initial import initialise
+from trainer.ranks import Ranks
+
+
+@dataclass
+class TrainState:
+    """Weights, their moving average, momentum, and the scores so far.
+
+    Attributes:
+        step: optimiser steps done.
+        scores: by epoch, counted from 1.
+        seconds: spent in training and evaluation, over all attempts.
+        pretrained_sha256: of the file the backbone started from.
+    """
+
+    student: DeepLabV3Plus
+    ema: DeepLabV3Plus | None
+    optimiser: torch.optim.SGD
+    step: int = 0
+    scores: dict[int, Score] = field(default_factory=dict)
+    seconds: float = 0.0
+    pretrained_sha256: str | None = None
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch of the highest score."""
+        if not self.scores:
+            return None
+        return max(self.scores, key=lambda epoch: (self.scores[epoch].miou_percent, -epoch))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the student."""
+        return dict(self.student.state_dict())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on."""
+        found = {f"student.{name}": value for name, value in self.weights().items()}
+        if self.ema is not None:
+            found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        for name, parameter in self.student.named_parameters():
+            momentum = self.optimiser.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                found[f"momentum.{name}"] = momentum
+        return found
+
+    def digest(self) -> str:
+        """Sha256 of every tensor of the state."""
+        return digest(self.tensors())
+
+    def pack(self) -> dict[str, Any]:
+        """Tensors and plain values, loadable with `weights_only=True`."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "pretrained_sha256": self.pretrained_sha256,
+            "scores": {e: (s.miou_percent, s.iou_percent) for e, s in self.scores.items()},
+            "tensors": self.tensors(),
+        }
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Take over what `pack` gave."""
+        self.step, self.seconds = packed["step"], packed["seconds"]
+        self.pretrained_sha256 = packed["pretrained_sha256"]
+        self.scores = {e: Score(miou, tuple(iou)) for e, (miou, iou) in packed["scores"].items()}
+        groups: dict[str, dict[str, Tensor]] = {"student": {}, "ema": {}, "momentum": {}}
+        for name, value in packed["tensors"].items():
+            kind, _, rest = name.partition(".")
+            groups[kind][rest] = value
+        self.student.load_state_dict(groups["student"])
+        if self.ema is not None:
+            self.ema.load_state_dict(groups["ema"])
+        for name, parameter in self.student.named_parameters():
+            if name in groups["momentum"]:
+                momentum = torch.empty_like(parameter).copy_(groups["momentum"][name])
+                self.optimiser.state[parameter]["momentum_buffer"] = momentum
+
+
+def new_state(config: TrainConfig, num_classes: int, ranks: Ranks) -> TrainState:
+    """The state before step 0, the same on every rank."""
+    student = DeepLabV3Plus(config.model, num_classes)
+    pretrained = initialise(student, config)
+    student = student.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    spread(student, ranks)
+    ema = None
+    if config.method.teacher is Teacher.ema:
+        ema = DeepLabV3Plus(config.model, num_classes)
+        ema.load_state_dict(student.state_dict())
+        ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ema.requires_grad_(False).eval()
+    state = TrainState(student.train(), ema, _optimiser(student, config.optim))
+    state.pretrained_sha256 = pretrained
+    return state
+
+
+def _optimiser(student: DeepLabV3Plus, optim: OptimConfig) -> torch.optim.SGD:
+    """SGD over backbone and head; rates are written at every step."""
+    named = list(student.named_parameters())
+    backbone = [p for name, p in named if "backbone" in name]
+    head = [p for name, p in named if "backbone" not in name]
+    return torch.optim.SGD(
+        [{"params": backbone, "factor": 1.0}, {"params": head, "factor": optim.head_lr_factor}],
+        lr=0.0,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        fused=True,  # foreach, fused and the loop round differently: one of them, always
+    )
+
+
+@torch.no_grad()
+def update_ema(state: TrainState, method: MethodConfig) -> None:
+    """Move the average towards the student: decay min(1 - 1 / (step + 1), ema_decay)."""
+    if state.ema is None:
+        return
+    decay = min(1.0 - 1.0 / (state.step + 1), method.ema_decay)
+    for mean, value in zip(state.ema.parameters(), state.student.parameters(), strict=True):
+        mean.lerp_(value, 1.0 - decay)
+    for mean, value in zip(state.ema.buffers(), state.student.buffers(), strict=True):
+        if method.ema_buffers is Buffers.copy or not mean.is_floating_point():
+            mean.copy_(value)
+        else:
+            mean.lerp_(value, 1.0 - decay)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """The context of a training forward."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
