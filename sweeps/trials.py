@@ -1,0 +1,84 @@
+"""The configuration of every cell, composed once per kind of run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from datasets.splits import split_sizes
+from sweeps.cell import Cell
+from trainer.compose import compose
+from trainer.config import TrainConfig
+from trainer.validation import check
+
+# What a cell says itself; an override of it would make the key lie.
+_OWNED = {
+    "seed": "seeds",
+    "recipe": "recipe",
+    "model": "backbone",
+    "method": "method",
+    "loss": "loss",
+    "data.split": "split",
+    "data.crop": "crop",
+    "model.backbone": "backbone",
+    "method.name": "method",
+    "loss.name": "loss",
+}
+
+
+def configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[Cell, TrainConfig]:
+    """The configuration of each cell; `config.key == cell.key` for every one.
+
+    Hydra composes once per recipe, backbone, method and loss (a tenth of a second each); split,
+    crop and seed are set in the result.
+
+    Args:
+        cells: of a grid.
+        overrides: Hydra settings for all of them, such as ``optim.epochs=2``.
+
+    Raises:
+        ValueError: an override or a cell's name that does not exist, or that a cell owns.
+    """
+    _check_overrides(overrides)
+    composed: dict[tuple[str, str, str, str], TrainConfig] = {}
+    found: dict[Cell, TrainConfig] = {}
+    for cell in cells:
+        kind = (cell.recipe, cell.backbone, cell.method, cell.loss)
+        if kind not in composed:
+            composed[kind] = _composed(cell, overrides)
+        found[cell] = _placed(cell, composed[kind])
+    return found
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+~")
+        if name in _OWNED:
+            raise ValueError(
+                f"{override!r} would change what every cell of the grid says itself. Write "
+                f"{_OWNED[name]!r} in a grid of your own instead (see sweeps/grids)."
+            )
+
+
+def _composed(cell: Cell, overrides: Sequence[str]) -> TrainConfig:
+    """The run of a cell before its split, crop and seed are set."""
+    axes = (
+        f"recipe={cell.recipe}",
+        f"model={cell.backbone}",
+        f"method={cell.method}",
+        f"loss={cell.loss}",
+    )
+    try:
+        return compose([*axes, *overrides])
+    except ValueError as error:
+        raise ValueError(f"Cell {cell.key}: {error}") from error
+
+
+def _placed(cell: Cell, config: TrainConfig) -> TrainConfig:
+    """The cell's own configuration."""
+    data = replace(config.data, split=cell.split, crop=cell.crop)
+    try:
+        split_sizes(data)  # knows every published name without the data
+        config = check(replace(config, seed=cell.seed, data=data))
+    except ValueError as error:
+        raise ValueError(f"Cell {cell.key}: {error}") from error
+    assert config.key == cell.key, f"a file of sweeps/ gives {config.key} for {cell.key}"
+    return config
