@@ -1,0 +1,206 @@
+"""UniMatch's augmentation, in two halves: draw the parameters, then apply them.
+
+Resize, pad, crop and flip make the weak view; colour jitter, grayscale and blur on top of it make
+a strong view; CutMix boxes say where another image is pasted. Everything is Pillow's arithmetic on
+8-bit images, as in the UniMatch code (which has the colour part from torchvision's PIL back end).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+
+from datasets.catalog import IGNORED
+from datasets.randomness import Draws
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a training crop lies.
+
+    Attributes:
+        width: of the whole image after resizing, pixels.
+        height: of the whole image after resizing, pixels.
+        left: of the crop in the resized and padded image.
+        top: of the crop in the resized and padded image.
+        crop: side of the crop, pixels.
+        is_flipped: mirrored left to right, last.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+    crop: int
+    is_flipped: bool
+
+
+@dataclass(frozen=True)
+class Photometry:
+    """What a strong view does to colours; drawn in full even where it is not used.
+
+    Attributes:
+        is_jittered: whether brightness, contrast, saturation and hue change.
+        order: of these four operations, by their index.
+        brightness: factor; 1 leaves the image.
+        contrast: factor around the mean grey.
+        saturation: factor around each pixel's own grey.
+        hue: shift in turns of the colour circle.
+        is_grey: whether colours are dropped.
+        is_blurred: whether the image is blurred.
+        blur: standard deviation of the blur, pixels.
+    """
+
+    is_jittered: bool
+    order: tuple[int, int, int, int]
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    is_grey: bool
+    is_blurred: bool
+    blur: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """A CutMix rectangle inside the crop, pixels; width 0 pastes nothing."""
+
+    left: int = 0
+    top: int = 0
+    width: int = 0
+    height: int = 0
+
+
+def draw_geometry(
+    draws: Draws, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
+) -> Geometry:
+    """Choose a crop of a resized image.
+
+    Args:
+        draws: consumed: four words.
+        size: width and height of the image on disk.
+        crop: side of the crop, pixels.
+        scale_min: smallest long side, as a factor of the image's own.
+        scale_max: largest long side, the same way.
+    """
+    width, height = size
+    side = max(width, height)
+    long_side = draws.integer(int(side * scale_min), int(side * scale_max))
+    if height > width:  # of a square image the width counts as the long side
+        new_width, new_height = int(width * long_side / height + 0.5), long_side
+    else:
+        new_width, new_height = long_side, int(height * long_side / width + 0.5)
+    new_width, new_height = max(new_width, 1), max(new_height, 1)
+    left = draws.integer(0, max(new_width, crop) - crop)
+    top = draws.integer(0, max(new_height, crop) - crop)
+    return Geometry(new_width, new_height, left, top, crop, draws.chance(0.5))
+
+
+def weak_image(image: Image.Image, geometry: Geometry) -> Image.Image:
+    """The weak view of an RGB image: resized, padded with black on the right and below, cropped."""
+    resized = image.resize((geometry.width, geometry.height), Image.Resampling.BILINEAR)
+    return _window(resized, geometry, fill=0)
+
+
+def weak_mask(mask: Image.Image, geometry: Geometry) -> Image.Image:
+    """The mask of a weak view; padding is ignored (255)."""
+    resized = mask.resize((geometry.width, geometry.height), Image.Resampling.NEAREST)
+    return _window(resized, geometry, fill=IGNORED)
+
+
+def padded_map(geometry: Geometry) -> NDArray[np.bool_]:
+    """True where a weak view shows padding and no image, (crop, crop)."""
+    rows = np.arange(geometry.crop) + geometry.top >= geometry.height
+    columns = np.arange(geometry.crop) + geometry.left >= geometry.width
+    padded: NDArray[np.bool_] = rows[:, None] | columns[None, :]
+    return padded[:, ::-1].copy() if geometry.is_flipped else padded
+
+
+def draw_photometry(draws: Draws) -> Photometry:
+    """Choose what a strong view does to colours; always twelve words."""
+    is_jittered = draws.chance(0.8)
+    brightness, contrast, saturation = (draws.uniform(0.5, 1.5) for _ in range(3))
+    hue = draws.uniform(-0.25, 0.25)
+    first, second, third, fourth = draws.permutation(4)
+    return Photometry(
+        is_jittered=is_jittered,
+        order=(first, second, third, fourth),
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=hue,
+        is_grey=draws.chance(0.2),
+        is_blurred=draws.chance(0.5),
+        blur=draws.uniform(0.1, 2.0),
+    )
+
+
+def strong_image(weak: Image.Image, photometry: Photometry) -> Image.Image:
+    """A strong view of a weak one: colour jitter, grayscale, blur, each where it was drawn."""
+    image = weak
+    if photometry.is_jittered:
+        for operation in photometry.order:
+            image = _jittered(image, photometry, operation)
+    if photometry.is_grey:
+        image = image.convert("L").convert("RGB")
+    if photometry.is_blurred:
+        image = image.filter(ImageFilter.GaussianBlur(photometry.blur))
+    return image
+
+
+def draw_box(draws: Draws, crop: int) -> Box:
+    """Choose a CutMix box: none in half of the cases, else 2 to 40 % of the crop.
+
+    Args:
+        draws: consumed: as many words as the rejection loop needs.
+        crop: side of the crop, pixels.
+    """
+    if not draws.chance(0.5):
+        return Box()
+    area = draws.uniform(0.02, 0.4) * crop * crop
+    while True:
+        ratio = draws.uniform(0.3, 1 / 0.3)
+        width, height = int(math.sqrt(area / ratio)), int(math.sqrt(area * ratio))
+        left, top = draws.integer(0, crop - 1), draws.integer(0, crop - 1)
+        if left + width <= crop and top + height <= crop:
+            return Box(left, top, width, height)
+
+
+def box_map(box: Box, crop: int) -> NDArray[np.bool_]:
+    """True inside a box, (crop, crop)."""
+    inside = np.zeros((crop, crop), dtype=np.bool_)
+    inside[box.top : box.top + box.height, box.left : box.left + box.width] = True
+    return inside
+
+
+def _window(resized: Image.Image, geometry: Geometry, *, fill: int) -> Image.Image:
+    """The crop, padded where it leaves the image, then flipped."""
+    right, bottom = geometry.left + geometry.crop, geometry.top + geometry.crop
+    window = resized.crop((geometry.left, geometry.top, right, bottom))  # Pillow pads with 0
+    if fill and (right > geometry.width or bottom > geometry.height):
+        inside = (min(right, geometry.width), min(bottom, geometry.height))
+        window = Image.new(resized.mode, (geometry.crop, geometry.crop), fill)
+        window.paste(resized.crop((geometry.left, geometry.top, *inside)), (0, 0))
+    return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else window
+
+
+def _jittered(image: Image.Image, photometry: Photometry, operation: int) -> Image.Image:
+    """One of torchvision's four colour operations, in its PIL form."""
+    if operation == 0:
+        return ImageEnhance.Brightness(image).enhance(photometry.brightness)
+    if operation == 1:
+        return ImageEnhance.Contrast(image).enhance(photometry.contrast)
+    if operation == 2:
+        return ImageEnhance.Color(image).enhance(photometry.saturation)
+    return _with_hue(image, photometry.hue)
+
+
+def _with_hue(image: Image.Image, turns: float) -> Image.Image:
+    """Colours turned around the circle; 8-bit hue wraps, the shift is cut towards zero."""
+    hue, saturation, value = image.convert("HSV").split()
+    shift = int(turns * 255) % 256
+    turned = hue.point([(entry + shift) % 256 for entry in range(256)])
+    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")

@@ -1,0 +1,124 @@
+"""The drawn dataset on disk: a real VOC tree that every machine can make for itself.
+
+It is drawn into a temporary folder beside its place and moved there in one step, so that two
+processes may draw at once and a half-drawn tree is never used.
+"""
+
+import hashlib
+import io
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+
+from datasets.catalog import DRAWING_VERSION, DatasetSpec, drawn_of, spec_of
+from datasets.config import DataConfig
+from datasets.errors import DataError
+from datasets.manifest import Manifest, read_manifest, write_manifest
+from datasets.scene import draw_scene
+from datasets.splits import drawn_ids
+
+_JPEG_QUALITY = 92
+
+
+def ensure_drawn(root: Path, config: DataConfig) -> bool:
+    """Draw the configured scenes at `root` unless they are there.
+
+    Returns:
+        Whether scenes were drawn just now.
+
+    Raises:
+        DataError: `root` holds something else; it is left as it is.
+        ValueError: the configuration cannot be drawn.
+    """
+    if _is_drawn(root, config):
+        return False
+    _check_drawable(config)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.drawing-", dir=root.parent))
+    try:
+        _draw_tree(temporary, config)
+        temporary.chmod(0o755)  # mkdtemp hides its folder from other users
+        temporary.rename(root)
+    except OSError:
+        if not _is_drawn(root, config):  # else another process was first, with the same bytes
+            raise
+        return False
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def drawing_of(config: DataConfig) -> dict[str, int]:
+    """All that decides the pixels of the scenes."""
+    return {**asdict(drawn_of(config)), "version": DRAWING_VERSION}
+
+
+def _is_drawn(root: Path, config: DataConfig) -> bool:
+    """Whether the wanted scenes are at `root`; False when nothing is."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    cure = f"Choose another folder with data.root=DIR, or remove {root} to draw it anew."
+    manifest = read_manifest(root)
+    if manifest is None or manifest.drawing is None:
+        raise DataError(f"{root} holds files that were not drawn by this program. {cure}")
+    wanted = drawing_of(config)
+    if manifest.drawing != wanted:
+        changed = sorted(
+            f"{name} {manifest.drawing.get(name)} instead of {value}"
+            for name, value in wanted.items()
+            if manifest.drawing.get(name) != value
+        )
+        raise DataError(f"{root} holds other drawn scenes ({', '.join(changed)}). {cure}")
+    return True
+
+
+def _draw_tree(folder: Path, config: DataConfig) -> None:
+    """Images, masks, lists and, last, the manifest."""
+    spec, files = spec_of(config), {}
+    train, validation = drawn_ids(config)
+    for index, name in enumerate([*train, *validation]):
+        image, mask = draw_scene(drawn_of(config), index)
+        content = {
+            spec.image_pattern.format(id=name): _jpeg(Image.fromarray(image)),
+            spec.mask_pattern.format(id=name): _indexed_png(Image.fromarray(mask), spec),
+        }
+        files.update({path: _put(folder / path, data) for path, data in content.items()})
+    for list_name, ids in (("train", train), ("val", validation)):
+        path = f"ImageSets/Segmentation/{list_name}.txt"
+        files[path] = _put(folder / path, "".join(f"{name}\n" for name in ids).encode())
+    write_manifest(folder, Manifest("synthetic", files, drawing_of(config)))
+
+
+def _put(path: Path, data: bytes) -> str:
+    """Write a file; its sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    # Full colour resolution: fine textures of small scenes would not survive halving it.
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _indexed_png(mask: Image.Image, spec: DatasetSpec) -> bytes:
+    buffer = io.BytesIO()
+    colours = [*spec.palette, *[(0, 0, 0)] * (255 - len(spec.palette)), (224, 224, 192)]
+    mask.putpalette([channel for colour in colours for channel in colour])
+    mask.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _check_drawable(config: DataConfig) -> None:
+    drawn = drawn_of(config)
+    for name in ("num_train", "num_val"):
+        if getattr(drawn, name) < 1:
+            raise ValueError(f"data.drawn.{name} is {getattr(drawn, name)}; draw at least one.")
+    for name in ("width", "height"):
+        if getattr(drawn, name) < 16:
+            raise ValueError(f"data.drawn.{name} is {getattr(drawn, name)}; at least 16 pixels.")

@@ -1,0 +1,134 @@
+"""The stream of batches a rank trains on, from any step to any step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from datasets.config import DataConfig
+from datasets.opening import Dataset
+from datasets.samples import LabelledBatch, LabelledSource, UnlabelledBatch, UnlabelledSource
+
+Step: TypeAlias = tuple[LabelledBatch, UnlabelledBatch | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which part of the endless sequence of batches is wanted.
+
+    Attributes:
+        batch: images per step over all ranks; as many unlabelled ones.
+        rank: of this process.
+        world_size: number of ranks; they may get unequal parts.
+        start: first step.
+        stop: step to end before.
+        workers: processes that prepare batches; 0 prepares them here.
+        num_channel_bits: channel-dropout bits per image.
+        unlabelled: whether unlabelled images are wanted.
+    """
+
+    batch: int
+    stop: int
+    rank: int = 0
+    world_size: int = 1
+    start: int = 0
+    workers: int = 0
+    num_channel_bits: int = 0
+    unlabelled: bool = True
+
+    def positions(self, step: int) -> range:
+        """Global positions of this rank's images of one step."""
+        first = step * self.batch
+        low = self.rank * self.batch // self.world_size
+        high = (self.rank + 1) * self.batch // self.world_size
+        return range(first + low, first + high)
+
+
+def batches(dataset: Dataset, config: DataConfig, *, seed: int, plan: BatchPlan) -> Iterator[Step]:
+    """The batches of steps `plan.start` to `plan.stop`.
+
+    They depend on the data, the configuration, the seed and the step only: not on the number of
+    workers, the first step, or any random state; ranks share them out by slot.
+
+    Args:
+        dataset: opened; its split names the images.
+        config: how crops are cut.
+        seed: of the run.
+        plan: which steps, which rank.
+
+    Returns:
+        An iterator; closing it early ends its workers.
+
+    Raises:
+        ValueError: the plan has no image for some rank, or wants unlabelled images of a split
+            that has none.
+    """
+    _check(dataset, plan)
+    steps = _Steps(dataset, config, seed, plan)
+    wanted = range(plan.start, plan.stop)
+    if plan.workers == 0:
+        return (steps[step] for step in wanted)
+    return _from_workers(steps, wanted, plan.workers)
+
+
+class _Steps(TorchDataset[Step]):
+    """Item `step` is the whole batch of that step, so that workers share nothing."""
+
+    def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
+        split, tree = dataset.split, dataset.tree
+        self._plan = plan
+        self._labelled = LabelledSource(tree, split.labelled, config, seed)
+        self._unlabelled = (
+            UnlabelledSource(tree, split.unlabelled, config, seed) if plan.unlabelled else None
+        )
+
+    def __getitem__(self, step: int) -> Step:
+        plan, positions = self._plan, self._plan.positions(step)
+        labelled = self._labelled.batch(positions, plan.num_channel_bits)
+        if self._unlabelled is None:
+            return labelled, None
+        unlabelled = self._unlabelled.batch(positions, plan.num_channel_bits, batch=plan.batch)
+        return labelled, unlabelled
+
+
+def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
+    """The same batches, prepared ahead by processes (torch gives each of them one thread)."""
+    loader = DataLoader(
+        steps,
+        batch_size=None,  # a step is already a batch
+        sampler=wanted,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        # Without it, DataLoader draws the workers' seeds from torch's global random state.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        # Else they live until the garbage collector finds the iterator.
+        shutdown = getattr(iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
+
+
+def _as_it_is(step: Any) -> Any:  # Any: torch types it for lists of samples
+    return step
+
+
+def _check(dataset: Dataset, plan: BatchPlan) -> None:
+    if not 0 <= plan.rank < plan.world_size:
+        raise ValueError(f"Rank {plan.rank} is not in a world of {plan.world_size}.")
+    if plan.batch < plan.world_size:
+        raise ValueError(
+            f"A batch of {plan.batch} leaves some of the {plan.world_size} ranks without an image. "
+            "Raise optim.batch, or start fewer ranks."
+        )
+    if plan.unlabelled and not dataset.split.unlabelled:
+        raise ValueError(
+            f"Split {dataset.split.name!r} of {dataset.spec.name} has no unlabelled images. "
+            "Use method=supervised, or a split that leaves some images without label."
+        )

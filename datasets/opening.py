@@ -1,0 +1,76 @@
+"""Opening a dataset: its tree, its split, and proof of which bytes they are."""
+
+from dataclasses import dataclass
+
+from datasets.catalog import DatasetSpec, data_root, spec_of
+from datasets.config import DataConfig
+from datasets.draw import ensure_drawn
+from datasets.errors import DataError
+from datasets.manifest import data_fingerprint, read_manifest
+from datasets.splits import Split, load_split
+from datasets.tree import ImageTree, tree_of
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything a run needs of its data.
+
+    Attributes:
+        spec: classes and colours.
+        tree: reads images and masks by id.
+        split: labelled, unlabelled and validation ids.
+        num_classes: background included.
+        fingerprint: sha256 of the data, from the manifest; "lists:" and the checksum of the
+            split where no manifest proves the files.
+    """
+
+    spec: DatasetSpec
+    tree: ImageTree
+    split: Split
+    num_classes: int
+    fingerprint: str
+
+
+def open_dataset(config: DataConfig) -> Dataset:
+    """Open the configured dataset; drawn scenes are drawn when they are not there yet.
+
+    All ranks may call it at once. Masks of unlabelled images need not exist.
+
+    Raises:
+        ValueError: unknown dataset or split.
+        DataError: files are missing, or the root holds something else.
+    """
+    spec = spec_of(config)
+    split = load_split(config)
+    root = data_root(config)
+    if config.dataset == "synthetic":
+        ensure_drawn(root, config)
+    tree = tree_of(spec, root)
+    _check_files(tree, split)
+    manifest = read_manifest(root)
+    fingerprint = data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
+    return Dataset(spec, tree, split, len(spec.class_names), fingerprint)
+
+
+def missing_files(tree: ImageTree, split: Split) -> list[str]:
+    """Paths below the root that a run on this split reads and that are not there."""
+    with_mask = [*split.labelled, *split.validation]
+    paths = [tree.image_path(name) for name in [*with_mask, *split.unlabelled]]
+    paths += [tree.mask_path(name) for name in with_mask]
+    # One listing per folder: ten thousand single questions take long on a network disk.
+    present = {
+        folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        for folder in {path.parent for path in paths}
+    }
+    absent = [path for path in paths if path.name not in present[path.parent]]
+    return [path.relative_to(tree.root).as_posix() for path in absent]
+
+
+def _check_files(tree: ImageTree, split: Split) -> None:
+    absent = missing_files(tree, split)
+    if absent:
+        raise DataError(
+            f"{tree.root} lacks {len(absent)} files of split {split.name!r}, the first is "
+            f"{absent[0]}. Put them there, or give the right folder with data.root=DIR; "
+            "`python -m datasets verify` lists them all."
+        )
