@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.compose import GROUPS, choices, compose, field_names
+from trainer.summary import Summary
 
 EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED = 0, 2, 10, 11
 USAGE = """\
@@ -37,14 +38,18 @@ def main(arguments: list[str]) -> int:
     except (OSError, RuntimeError) as error:
         print(f"trainer: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    print(_ending(summary, folder))
+    return EXIT_DONE if summary.status == "done" else EXIT_STOPPED
+
+
+def _ending(summary: Summary, folder: Path) -> str:
+    """The last line of a run."""
     if summary.status == "stopped":
-        print(f"stopped at step {summary.steps}; the same command continues, from {folder}")
-        return EXIT_STOPPED
-    print(
+        return f"stopped at step {summary.steps}; the same command continues, from {folder}"
+    return (
         f"done: mIoU {summary.best_miou_percent:.2f} (best, epoch {summary.best_epoch}), "
         f"{summary.last_miou_percent:.2f} (last); weights {summary.weights_sha256}; {folder}"
     )
-    return EXIT_DONE
 
 
 def help_text() -> str:

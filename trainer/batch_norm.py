@@ -21,14 +21,15 @@ class RankOrderedBatchNorm(nn.BatchNorm2d):
         """Normalise (B, C, H, W) over B, H, W of every rank; running statistics in evaluation."""
         if not self.training or self.ranks is None or self.ranks.world_size == 1:
             return super().forward(x)
-        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps, self.ranks)
+        y, mean, variance, count = _Normalise.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, self.eps, self.ranks
+        )
         with torch.no_grad():
-            assert self.running_mean is not None and self.running_var is not None
-            assert self.num_batches_tracked is not None and self.momentum is not None
             unbiased = variance * (count / (count - 1))
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked.add_(1)
+            buffers = dict(self.named_buffers(recurse=False))
+            buffers["running_mean"].lerp_(mean, self.momentum or 0.0)
+            buffers["running_var"].lerp_(unbiased, self.momentum or 0.0)
+            buffers["num_batches_tracked"].add_(1)
         return y  # type: ignore[no-any-return]
 
 
@@ -51,7 +52,9 @@ class _Normalise(torch.autograd.Function):
         mean = x.mean((0, 2, 3))
         squares = (x - mean[:, None, None]).square().sum((0, 2, 3))
         rows = ranks.gather(torch.cat([mean, squares, count]))
-        means, sums, counts = zip(*(r.split([channels, channels, 1]) for r in rows), strict=True)
+        means, sums, counts = zip(
+            *(r.tensor_split([channels, 2 * channels]) for r in rows), strict=True
+        )
         total = ordered_sum(counts)
         # Chan's pairwise form: no cancellation, unlike E[x^2] - E[x]^2.
         mean = ordered_sum([m * n for m, n in zip(means, counts, strict=True)]) / total
@@ -65,7 +68,7 @@ class _Normalise(torch.autograd.Function):
         return normal * weight[:, None, None] + bias[:, None, None], mean, variance, total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         normal, weight, scale, total = ctx.saved_tensors
         sum_grad = grad.sum((0, 2, 3))
         sum_grad_normal = (grad * normal).sum((0, 2, 3))

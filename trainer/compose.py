@@ -38,13 +38,13 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error, overrides)) from error
-    return check(_with_tuples(config))
+    return check(_as_constant(config))
 
 
 def from_json(text: str) -> TrainConfig:
     """The configuration written by `trainer.fingerprint.config_json`."""
     merged = OmegaConf.merge(_schema(), json.loads(text))
-    return _with_tuples(OmegaConf.to_object(merged))
+    return _as_constant(OmegaConf.to_object(merged))
 
 
 def choices(group: str) -> list[str]:
@@ -86,7 +86,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _schema() -> DictConfig:
     """The schema as OmegaConf merges into it; frozen dataclasses arrive read-only."""
-    schema = OmegaConf.structured(TrainConfig)
+    schema: DictConfig = OmegaConf.structured(TrainConfig)
     nodes = [schema]
     for node in nodes:
         OmegaConf.set_readonly(node, False)
@@ -97,6 +97,13 @@ def _schema() -> DictConfig:
 def _dataclass_in(kind: Any) -> Any:
     """The dataclass a field holds, also behind `| None`; None for a plain field."""
     return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
+
+
+def _as_constant(config: Any) -> TrainConfig:
+    """What OmegaConf built, hashable."""
+    constant = _with_tuples(config)
+    assert isinstance(constant, TrainConfig)
+    return constant
 
 
 def _with_tuples(value: Any) -> Any:

@@ -57,7 +57,7 @@ class DeepLabV3Plus(nn.Module):
         """
         low, high = self.backbone(images)
         factor = keep[:, :, None, None].to(low.dtype) * 2.0
-        low_factor, high_factor = factor.split([low.shape[1], high.shape[1]], dim=1)
+        low_factor, high_factor = factor.tensor_split([low.shape[1]], dim=1)
         low = torch.cat([low, low * low_factor])
         high = torch.cat([high, high * high_factor])
         clean, dropped = self._decode(low, high, images.shape[-2:]).chunk(2)

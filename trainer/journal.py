@@ -1,7 +1,6 @@
 """The files a person or the controller watches while a run goes on."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,7 +71,7 @@ class Journal:
         }
         part = self.folder / (PROGRESS + ".tmp")
         part.write_text(json.dumps(found))
-        os.replace(part, self.folder / PROGRESS)
+        part.replace(self.folder / PROGRESS)
         if self.say is not None:
             self.say(found)
 

@@ -206,6 +206,6 @@ class Loop:
             return
         ids = next((", ".join(names) for step, names in self._recent if step == bad), "unknown")
         raise Diverged(
-            f"The loss of step {bad} is not a number; its samples on rank {self.ranks.rank}: {ids}. "
+            f"The loss of step {bad} is not a number; samples on rank {self.ranks.rank}: {ids}. "
             "Lower optim.lr or loss.alpha, or look at these images; the last checkpoint is sound."
         )

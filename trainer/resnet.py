@@ -51,8 +51,8 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         sizes = [width * 2**stage for stage in range(4)]
-        self.low_channels = sizes[0] * EXPANSION
-        self.high_channels = sizes[3] * EXPANSION
+        self.low_channels: int = sizes[0] * EXPANSION
+        self.high_channels: int = sizes[3] * EXPANSION
         self.layer1 = _stage(stem, sizes[0], config.blocks[0], stride=1)
         self.layer2 = _stage(sizes[0] * EXPANSION, sizes[1], config.blocks[1], stride=2)
         self.layer3 = _stage(sizes[1] * EXPANSION, sizes[2], config.blocks[2], stride=2)

@@ -127,11 +127,11 @@ def update_ema(state: TrainState, method: MethodConfig) -> None:
     decay = min(1.0 - 1.0 / (state.step + 1), method.ema_decay)
     for mean, value in zip(state.ema.parameters(), state.student.parameters(), strict=True):
         mean.lerp_(value, 1.0 - decay)
-    for mean, value in zip(state.ema.buffers(), state.student.buffers(), strict=True):
-        if method.ema_buffers is Buffers.copy or not mean.is_floating_point():
-            mean.copy_(value)
+    for kept, buffer in zip(state.ema.buffers(), state.student.buffers(), strict=True):
+        if method.ema_buffers is Buffers.copy or not kept.is_floating_point():
+            kept.copy_(buffer)
         else:
-            mean.lerp_(value, 1.0 - decay)
+            kept.lerp_(buffer, 1.0 - decay)
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

@@ -94,7 +94,8 @@ def _feature_pairs(
     labelled: LabelledBatch,
 ) -> list[Pair]:
     """The pairs that A4 and A30 may ask for beside the strong views."""
-    loss, pairs = setting.config.loss, []
+    loss = setting.config.loss
+    pairs: list[Pair] = []
     if loss.distance is Distance.none:
         return pairs
     if "fp" in loss.views:
