@@ -42,7 +42,7 @@ def engage(config: TrainConfig) -> None:
         )
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # The same switch as use_deterministic_algorithms(True), which imports the compiler: 1 s a process.
+    # use_deterministic_algorithms(True) is the same switch and imports the compiler: 1 s a process.
     torch.set_deterministic_debug_mode("error")
     # Filling every empty tensor with NaN costs up to 15 % of a step and changes no bit.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -110,12 +110,9 @@ class Loop:
         assert self._bad_step is not None
         state = self.state
         rate = learning_rate(self.config, state.step, self.total_steps)
-        for group in state.optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
-        state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.ranks.sum_gradients(state.student.parameters())
-        state.optimiser.step()
+        state.descent.step(rate)
         # No waiting for the device here: the first bad step is looked up when a line is logged.
         fine = torch.isfinite(loss.detach()) | (self._bad_step >= 0)
         self._bad_step = torch.where(fine, self._bad_step, state.step)

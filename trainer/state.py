@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trainer.batch_norm import spread
-from trainer.config import Buffers, MethodConfig, OptimConfig, Precision, Teacher, TrainConfig
+from trainer.config import Buffers, MethodConfig, Precision, Teacher, TrainConfig
 from trainer.deeplab import DeepLabV3Plus
+from trainer.descent import Descent
 from trainer.determinism import digest
 from trainer.evaluate import Score
 from trainer.initial import initialise
@@ -28,7 +29,7 @@ class TrainState:
 
     student: DeepLabV3Plus
     ema: DeepLabV3Plus | None
-    optimiser: torch.optim.SGD
+    descent: Descent
     step: int = 0
     scores: dict[int, Score] = field(default_factory=dict)
     seconds: float = 0.0
@@ -50,11 +51,7 @@ class TrainState:
         found = {f"student.{name}": value for name, value in self.weights().items()}
         if self.ema is not None:
             found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        for name, parameter in self.student.named_parameters():
-            momentum = self.optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                found[f"momentum.{name}"] = momentum
-        return found
+        return found | {f"momentum.{name}": value for name, value in self.descent.momentum.items()}
 
     def digest(self) -> str:
         """Sha256 of every tensor of the state."""
@@ -82,10 +79,8 @@ class TrainState:
         self.student.load_state_dict(groups["student"])
         if self.ema is not None:
             self.ema.load_state_dict(groups["ema"])
-        for name, parameter in self.student.named_parameters():
-            if name in groups["momentum"]:
-                momentum = torch.empty_like(parameter).copy_(groups["momentum"][name])
-                self.optimiser.state[parameter]["momentum_buffer"] = momentum
+        for name, buffer in self.descent.momentum.items():
+            buffer.copy_(groups["momentum"][name])
 
 
 def new_state(config: TrainConfig, num_classes: int, ranks: Ranks) -> TrainState:
@@ -100,23 +95,9 @@ def new_state(config: TrainConfig, num_classes: int, ranks: Ranks) -> TrainState
         ema.load_state_dict(student.state_dict())
         ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema.requires_grad_(False).eval()
-    state = TrainState(student.train(), ema, _optimiser(student, config.optim))
+    state = TrainState(student.train(), ema, Descent.over(student, config.optim))
     state.pretrained_sha256 = pretrained
     return state
-
-
-def _optimiser(student: DeepLabV3Plus, optim: OptimConfig) -> torch.optim.SGD:
-    """SGD over backbone and head; rates are written at every step."""
-    named = list(student.named_parameters())
-    backbone = [p for name, p in named if "backbone" in name]
-    head = [p for name, p in named if "backbone" not in name]
-    return torch.optim.SGD(
-        [{"params": backbone, "factor": 1.0}, {"params": head, "factor": optim.head_lr_factor}],
-        lr=0.0,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        fused=True,  # foreach, fused and the loop round differently: one of them, always
-    )
 
 
 @torch.no_grad()
