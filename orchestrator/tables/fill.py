@@ -1,0 +1,160 @@
+"""Puts results into a table: means, spreads, differences, and what stands behind each number."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from orchestrator.results import Row as Result
+from orchestrator.results import counted
+from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, FilledTable, Mark
+from orchestrator.tables.footnotes import notes_of, settings
+from orchestrator.tables.places import with_places
+from sweeps.cell import Cell
+from sweeps.grid import DEFAULT_SEEDS
+from sweeps.table import Row, Table
+
+
+def fill(
+    table: Table,
+    rows: Iterable[Result],
+    *,
+    epoch: Epoch = "best",
+    seeds: Collection[int] | None = None,
+    expected: Mapping[str, str] | None = None,
+) -> FilledTable:
+    """The table with the results of its cells.
+
+    Args:
+        table: what to print.
+        rows: all rows there are; the ones that count are chosen here.
+        epoch: "best" on the validation set, or the "last".
+        seeds: which to average; None takes every seed that a cell of the table has a result of.
+        expected: today's fingerprint by cell key; a result of another one is marked as drifted.
+    """
+    wanted = {replace(cell, seed=0) for cell in table.cells}
+    found = [r for r in counted(rows).values() if replace(r.cell, seed=0) in wanted]
+    if seeds is None:
+        seeds = {row.seed for row in found if _value(row, epoch) is not None} or DEFAULT_SEEDS
+    filler = _Filler(found, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
+    blocks = tuple(
+        FilledBlock(block.label, with_places(filler.block(block.rows), table))
+        for block in table.blocks
+    )
+    blocks = _with_averages(blocks)
+    filled = FilledTable(table, epoch, tuple(sorted(seeds)), blocks, ())
+    return replace(filled, notes=notes_of(filled))
+
+
+class _Filler:
+    """The results of one table at hand."""
+
+    def __init__(
+        self,
+        results: Sequence[Result],
+        seeds: tuple[int, ...],
+        *,
+        epoch: Epoch,
+        expected: Mapping[str, str],
+    ) -> None:
+        self._results = {row.cell: row for row in results}
+        self._seeds = seeds
+        self._epoch: Epoch = epoch
+        self._expected = expected
+
+    def block(self, rows: Sequence[Row]) -> tuple[FilledRow, ...]:
+        """Rows of a block; averages stay empty until all blocks are there."""
+        filled: dict[str, FilledRow] = {}
+        for row in rows:
+            if row.kind == "difference" and row.minus is not None:
+                new, base = (filled[label].entries for label in row.minus)
+                entries = tuple(
+                    _difference(a, b, published)
+                    for a, b, published in zip(new, base, row.published, strict=True)
+                )
+            elif row.kind == "ours":
+                entries = tuple(map(self._entry, row.cells, row.published))
+            else:
+                entries = tuple(Entry(published=published) for published in row.published)
+            filled[row.label] = FilledRow(row, entries)
+        return tuple(filled.values())
+
+    def _entry(self, cell: Cell, published: float | None) -> Entry:
+        rows = [self._results.get(replace(cell, seed=seed)) for seed in self._seeds]
+        there = [row for row in rows if row is not None]
+        measured = [(r, v) for r in there if (v := _value(r, self._epoch)) is not None]
+        results = tuple(row for row, _ in measured)
+        return Entry(
+            cell=cell,
+            results=results,
+            values=tuple(value for _, value in measured),
+            published=published,
+            failed=len(there) - len(measured),
+            marks=self._marks(results),
+        )
+
+    def _marks(self, results: Sequence[Result]) -> tuple[Mark, ...]:
+        marks: list[Mark] = []
+        if any(self._expected.get(row.key, row.fingerprint) != row.fingerprint for row in results):
+            marks.append(Mark.DRIFTED)
+        if len({settings(row.config_json) for row in results}) > 1:
+            marks.append(Mark.MIXED)
+        if 0 < len(results) < len(self._seeds):
+            marks.append(Mark.FEWER_SEEDS)
+        return tuple(marks)
+
+
+def _value(row: Result, epoch: Epoch) -> float | None:
+    if row.status != "done":
+        return None
+    return row.best_miou_percent if epoch == "best" else row.last_miou_percent
+
+
+def _difference(new: Entry, base: Entry, published: float | None) -> Entry:
+    """Seed by seed, so that what two runs of a seed share cancels out."""
+    values = tuple(_gains(new, base).values())
+    return Entry(
+        results=new.results + base.results if values else (),
+        values=values,
+        published=published,
+        marks=_joined([new, base]) if values else (),
+    )
+
+
+def _with_averages(blocks: tuple[FilledBlock, ...]) -> tuple[FilledBlock, ...]:
+    """Average rows look at every row of ours in the table, whatever its block."""
+    ours = [row for block in blocks for row in block.rows if row.row.kind == "ours"]
+    return tuple(
+        replace(
+            block,
+            rows=tuple(_average(r, ours) if r.row.kind == "average" else r for r in block.rows),
+        )
+        for block in blocks
+    )
+
+
+def _average(average: FilledRow, ours: Sequence[FilledRow]) -> FilledRow:
+    """Mean gain of each column over the baseline column, seed by seed, over all rows of ours."""
+    baseline = average.row.baseline
+    assert baseline is not None
+    entries = []
+    for column, published in enumerate(average.row.published):
+        if column == baseline:
+            entries.append(Entry(published=published))
+            continue
+        pairs = [(row.entries[column], row.entries[baseline]) for row in ours]
+        gains = [_gains(new, base) for new, base in pairs]
+        common = sorted(set.intersection(*(set(gain) for gain in gains))) if gains else []
+        values = tuple(fmean(gain[seed] for gain in gains) for seed in common)
+        parts = [entry for pair in pairs for entry in pair] if values else []
+        results = tuple(row for entry in parts for row in entry.results)
+        entries.append(Entry(None, results, values, published, marks=_joined(parts)))
+    return replace(average, entries=tuple(entries))
+
+
+def _gains(new: Entry, base: Entry) -> dict[int, float]:
+    left, right = new.by_seed(), base.by_seed()
+    return {seed: left[seed] - right[seed] for seed in left if seed in right}
+
+
+def _joined(entries: Sequence[Entry]) -> tuple[Mark, ...]:
+    return tuple(mark for mark in Mark if any(mark in entry.marks for entry in entries))

@@ -1,0 +1,117 @@
+"""A table with its numbers: what the printers print."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from statistics import fmean, stdev
+from typing import Literal
+
+from orchestrator.results import Row as Result
+from sweeps.cell import Cell
+from sweeps.table import Row, Table
+
+Epoch = Literal["best", "last"]
+
+
+class Mark(Enum):
+    """A sign at an entry or label, explained below the table."""
+
+    QUOTED = "q"
+    DRIFTED = "d"
+    MIXED = "m"
+    FEWER_SEEDS = "s"
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line below the table; `mark` is empty when it speaks of the whole table."""
+
+    mark: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of a printed table.
+
+    Attributes:
+        cell: whose number it is, at the table's own seed; None for quoted and derived rows.
+        results: rows behind the number, by seed; for derived rows those of all parts.
+        values: the number of each seed, in percent.
+        published: what the paper prints.
+        failed: number of seeds whose only attempts failed.
+        marks: what the reader must know about it; explained in the table's notes.
+        place: 1 for the best it is compared with, 2 for the second, None for others.
+    """
+
+    cell: Cell | None = None
+    results: tuple[Result, ...] = ()
+    values: tuple[float, ...] = ()
+    published: float | None = None
+    failed: int = 0
+    marks: tuple[Mark, ...] = ()
+    place: Literal[1, 2] | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds; None when nothing has been measured."""
+        return fmean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over seeds; None below two."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        if self.mean is None or self.published is None:
+            return None
+        return self.mean - self.published
+
+    def by_seed(self) -> dict[int, float]:
+        """The value of each seed; only for an entry of one cell."""
+        return {row.seed: value for row, value in zip(self.results, self.values, strict=True)}
+
+
+@dataclass(frozen=True)
+class FilledRow:
+    """A row of the table with one entry per column."""
+
+    row: Row
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class FilledBlock:
+    """A block of the table, filled."""
+
+    label: str
+    rows: tuple[FilledRow, ...]
+
+
+@dataclass(frozen=True)
+class FilledTable:
+    """A table with ours beside the paper's.
+
+    Attributes:
+        epoch: which epoch's mIoU the numbers are.
+        seeds: seeds that ours are means over.
+        notes: what stands below the table.
+    """
+
+    table: Table
+    epoch: Epoch
+    seeds: tuple[int, ...]
+    blocks: tuple[FilledBlock, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def rows(self) -> Iterator[FilledRow]:
+        """All rows, block after block."""
+        return (row for block in self.blocks for row in block.rows)
+
+    @property
+    def entries(self) -> Iterator[Entry]:
+        """All entries of rows that are ours to run."""
+        return (e for row in self.rows if row.row.kind == "ours" for e in row.entries)

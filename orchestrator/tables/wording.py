@@ -1,0 +1,106 @@
+"""The words and digits every printer shares, before bold, italics and escapes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.tables.filled import Entry, FilledRow, FilledTable, Mark
+
+MISSING = "--"  # ours, and not there
+DASH = "-"  # printed as a dash by the paper, or without meaning
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One entry in words.
+
+    Attributes:
+        main: our number, or the quoted one.
+        spread: of the seeds, without the sign; empty for one seed.
+        paper: the paper's number beside ours; empty where there is none.
+        difference: ours minus the paper's, signed; empty where there is none.
+        style: how main stands out.
+        marks: letters of the notes that speak of it.
+    """
+
+    main: str
+    spread: str = ""
+    paper: str = ""
+    difference: str = ""
+    style: Literal["plain", "best", "second", "gain"] = "plain"
+    marks: str = ""
+
+
+def shown(row: FilledRow, decimals: int) -> list[Shown]:
+    """The entries of a row as they are printed."""
+    return [
+        _shown(row, entry, decimals=decimals, is_baseline=column == row.row.baseline)
+        for column, entry in enumerate(row.entries)
+    ]
+
+
+def signed(value: float, decimals: int) -> str:
+    """A difference with its sign; zero after rounding has none."""
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def label(row: FilledRow) -> tuple[str, str]:
+    """Text of a row's label and its mark."""
+    return row.row.label, Mark.QUOTED.value if row.row.kind == "quoted" else ""
+
+
+def caption(filled: FilledTable) -> str:
+    """The title, what the numbers are, and over how many seeds."""
+    seeds = ", ".join(map(str, filled.seeds))
+    over = (
+        f"seed {seeds}"
+        if len(filled.seeds) == 1
+        else f"mean over {len(filled.seeds)} seeds ({seeds})"
+    )
+    return f"{filled.table.title}. mIoU (%) at the {filled.epoch} epoch, {over}."
+
+
+def legend(filled: FilledTable, where: str) -> str:
+    """How the printed styles read.
+
+    Args:
+        filled: the table.
+        where: place of the paper's values in this print, such as "in brackets".
+    """
+    parts = ["Bold: best", "underlined: second"]
+    if any(row.row.kind in ("difference", "average") for row in filled.rows):
+        parts.append("italics: improvement")
+    if filled.table.is_published:
+        parts.append(f"{where}: the paper's value and ours minus the paper's")
+    return "; ".join(parts) + "."
+
+
+def has_block_labels(filled: FilledTable) -> bool:
+    """Whether the blocks are named in a column of their own."""
+    return any(block.label for block in filled.blocks)
+
+
+def _shown(row: FilledRow, entry: Entry, *, decimals: int, is_baseline: bool) -> Shown:
+    kind = row.row.kind
+    if kind == "quoted":
+        value = entry.published
+        main = DASH if value is None else f"{value:.{decimals}f}"
+        return Shown(main, style=_style(entry))
+    marks = "".join(mark.value for mark in entry.marks)
+    spread = "" if entry.spread is None else f"{entry.spread:.{decimals}f}"
+    if kind == "ours":
+        main = MISSING if entry.mean is None else f"{entry.mean:.{decimals}f}"
+        paper = "" if entry.published is None else f"{entry.published:.{decimals}f}"
+        gap = "" if entry.difference is None else signed(entry.difference, decimals)
+        return Shown(main, spread, paper, gap, _style(entry), marks)
+    if is_baseline:
+        return Shown(DASH)
+    main = MISSING if entry.mean is None else signed(entry.mean, decimals)
+    paper = "" if entry.published is None else signed(entry.published, decimals)
+    return Shown(main, spread, paper, "", "gain", marks)
+
+
+def _style(entry: Entry) -> Literal["plain", "best", "second"]:
+    if entry.place is None:
+        return "plain"
+    return "best" if entry.place == 1 else "second"

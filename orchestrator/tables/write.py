@@ -1,0 +1,63 @@
+"""Writes filled tables to files, each whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from orchestrator.results import Row
+from orchestrator.tables.fill import fill
+from orchestrator.tables.filled import Epoch
+from orchestrator.tables.latex import latex
+from orchestrator.tables.long_form import long_form
+from orchestrator.tables.markdown import markdown
+from sweeps.table import Table
+
+_PRINTERS = {"md": markdown, "tex": latex, "csv": long_form}
+
+
+def write_tables(
+    tables: Iterable[Table],
+    rows: Iterable[Row],
+    out_dir: Path,
+    *,
+    epoch: Epoch = "best",
+    seeds: Iterable[int] | None = None,
+    expected: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Print each table as Markdown, LaTeX and CSV.
+
+    Args:
+        tables: what to print.
+        rows: all results there are.
+        out_dir: folder for ``<name>.md``, ``<name>.tex`` and ``<name>.csv``; made if missing.
+        epoch: "best" or "last".
+        seeds: which to average; None takes all there are.
+        expected: today's fingerprint by cell key, see `fill`.
+
+    Returns:
+        The files, in the order of the tables.
+    """
+    listed = list(rows)
+    chosen = None if seeds is None else tuple(seeds)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for table in tables:
+        filled = fill(table, listed, epoch=epoch, seeds=chosen, expected=expected)
+        for suffix, printer in _PRINTERS.items():
+            paths.append(out_dir / f"{table.name}.{suffix}")
+            _replace(paths[-1], printer(filled))
+    return paths
+
+
+def _replace(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
