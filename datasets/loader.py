@@ -1,5 +1,6 @@
 """The stream of batches a rank trains on, from any step to any step."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -96,16 +97,18 @@ class _Steps(TorchDataset[Step]):
 
 def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
     """The same batches, prepared ahead by processes (torch gives each of them one thread)."""
-    loader = DataLoader(
-        steps,
-        batch_size=None,  # a step is already a batch
-        sampler=wanted,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        # Without it, DataLoader draws the workers' seeds from torch's global random state.
-        generator=torch.Generator(),
-    )
-    iterator = iter(loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer cores than workers, fork with threads: as asked for
+        loader = DataLoader(
+            steps,
+            batch_size=None,  # a step is already a batch
+            sampler=wanted,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            # Without it, DataLoader draws the workers' seeds from torch's global random state.
+            generator=torch.Generator(),
+        )
+        iterator = iter(loader)
     try:
         yield from iterator
     finally:

@@ -20,12 +20,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from datasets.catalog import DatasetSpec, data_root, drawn_of, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.randomness import Stream, epoch_permutation
 
+CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin
 DRAWN_SPLITS = {"1of16": 16, "1of8": 8, "1of4": 4, "1of2": 2, "full": 1}
 _COUNTED = re.compile(r"n(\d+)")
 
@@ -110,13 +112,19 @@ def published(dataset: str) -> dict[str, Published]:
     """The published list files of a dataset by their path below `<root>/splits`."""
     return {
         file: Published(str(entry["source"]), int(entry["count"]), str(entry["sha256"]))
-        for file, entry in _table().get(dataset, {}).items()
+        for file, entry in _table(CHECKSUMS)["lists"].get(dataset, {}).items()
     }
 
 
 def published_splits(dataset: str) -> list[str]:
     """Names of the published splits of a dataset, in the order of the papers."""
     return [file.split("/")[0] for file in published(dataset) if file.endswith("/labeled.txt")]
+
+
+def origin() -> tuple[str, str]:
+    """Repository and commit of the published lists."""
+    table = _table(CHECKSUMS)
+    return str(table["repository"]), str(table["commit"])
 
 
 def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> Split:
@@ -207,7 +215,8 @@ def _read_list(config: DataConfig, file: str) -> list[str]:
             "DIR`), or make lists of your own with `splits make`."
         )
     lines = read_lines(path)
-    official = published(config.dataset).get(file)
+    is_published = config.split in published_splits(config.dataset)  # its val.txt then is, too
+    official = published(config.dataset)[file] if is_published else None
     if official and lines_sha256(lines) != official.sha256:
         raise DataError(
             f"{path} is not the published list of that name ({len(lines)} lines, the published one "
@@ -263,9 +272,7 @@ def _checksum(lists: Sequence[Sequence[str]]) -> str:
 
 
 @cache
-def _table() -> dict[str, dict[str, dict[str, str | int]]]:
-    """`checksums.json`: dataset, list file, entry."""
-    table: dict[str, dict[str, dict[str, str | int]]] = json.loads(
-        Path(__file__).with_name("checksums.json").read_text(encoding="utf-8")
-    )["lists"]
+def _table(path: Path) -> dict[str, Any]:
+    """The content of `CHECKSUMS`."""
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return table
