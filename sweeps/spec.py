@@ -148,12 +148,12 @@ def _shown(value: Any) -> str:
 def _refuse_repeats(node: Any, path: Path) -> None:
     """Plain YAML lets the last of two equal keys win without a word."""
     if isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value]
-        for key, _ in node.value:
-            if keys.count(key.value) > 1:
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
                 line = key.start_mark.line + 1
                 raise ValueError(f"{path}, line {line}: {key.value!r} stands twice; keep one.")
-        for _, value in node.value:
+            seen.add(key.value)
             _refuse_repeats(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:

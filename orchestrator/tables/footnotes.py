@@ -88,8 +88,8 @@ def _missing(filled: FilledTable) -> Iterator[Note]:
     if not missing:
         return
     failed = sum(bool(entry.failed) for entry in missing)
-    text = f"{len(missing)} of {len(entries)} cells have no result"
-    yield Note("--", f"{text}, {failed} of them because they failed." if failed else f"{text} yet.")
+    text = f"cells without a result: {len(missing)} of {len(entries)}"
+    yield Note("--", f"{text} ({failed} failed)." if failed else f"{text}.")
 
 
 def _marked(filled: FilledTable) -> Iterator[Note]:
@@ -115,4 +115,4 @@ def _provenance(filled: FilledTable) -> Iterator[Note]:
         yield Note("", f"Mixed: ours come from {', '.join(mixed)}; compare with care.")
     dirty = len({row.key for row in results if row.git_dirty})
     if dirty:
-        yield Note("", f"{dirty} runs had changes that were not committed.")
+        yield Note("", f"Runs from a checkout with changes that were not committed: {dirty}.")

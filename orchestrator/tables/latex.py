@@ -50,8 +50,8 @@ def latex(filled: FilledTable) -> str:
         r"\centering",
         rf"\caption{{{escaped(caption(filled))}}}",
         rf"\label{{tab:{filled.table.name}}}",
-        r"\small",
-        r"\setlength{\tabcolsep}{4pt}",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3pt}",
         rf"\begin{{tabular}}{{{'ll' if blocks else 'l'}{'c' * columns}}}",
         r"\toprule",
         *_head(filled),
@@ -108,7 +108,7 @@ def _block(filled: FilledTable, block: FilledBlock) -> list[str]:
     rows = [_row(filled, row) for row in block.rows]
     count = sum(map(len, rows))
     name = rf"\multirow{{{count}}}{{*}}{{{escaped(block.label)}}}" if block.label else ""
-    lines = []
+    lines: list[str] = []
     for row in rows:
         for cells in row:
             named = [cells[0], "" if lines else name, *cells[1:]]

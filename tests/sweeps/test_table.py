@@ -1,0 +1,153 @@
+"""The paper's tables as typed, and tables of one's own."""
+
+import pytest
+
+from sweeps.table import load_table, table_names
+from tests.sweeps.paper_numbers import PRINTED, rows
+
+OWN = """
+title: Mine
+cell: {recipe: synthetic, method: unimatch_star, crop: 64, backbone: resnet14_w8}
+columns: {split: [1of16, 1of8]}
+blocks:
+  - rows:
+      - {label: A, cell: {loss: none}, published: [1, null]}
+      - {label: B, cell: {loss: kl}}
+      - {label: Gain, minus: [B, A]}
+"""
+
+
+def typed(name):
+    return [row.published for row in load_table(name).rows]
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_published_numbers_are_those_of_the_paper(name):
+    assert typed(name) == rows(name)
+
+
+def test_all_212_printed_numbers_are_there():
+    # Every number in the bodies of Tables I to V, improvements and averages too, heads and
+    # labels not: 8 + 18 + 72 + 64 + 50. A printed dash is null and does not count.
+    counts = [sum(v is not None for row in typed(f"table{i}") for v in row) for i in range(1, 6)]
+
+    assert counts == [8, 18, 72, 64, 50]
+    assert sum(counts) == 212
+
+
+@pytest.mark.parametrize("name", sorted(PRINTED))
+def test_printed_improvements_follow_from_the_printed_scores(name):
+    table = load_table(name)
+    step = 10**-table.decimals  # the paper subtracts before it rounds
+    for block in table.blocks:
+        printed = {row.label: row.published for row in block.rows}
+        for row in block.rows:
+            if row.minus:
+                new, base = (printed[label] for label in row.minus)
+                gaps = [a - b for a, b in zip(new, base, strict=True)]
+                assert row.published == pytest.approx(gaps, abs=step * 1.01)
+
+
+def test_the_average_of_table_1_follows_from_its_rows():
+    first, second, average = load_table("table1").rows
+
+    for column in (1, 2):
+        gains = [row.published[column] - row.published[0] for row in (first, second)]
+        assert average.published[column] == pytest.approx(sum(gains) / 2, abs=0.0051)
+    assert average.baseline == 0
+
+
+def test_table_2_and_table_3_print_the_same_runs():
+    warm = {}
+    for row in load_table("table2").rows:
+        warm |= dict(zip(row.cells, row.published, strict=bool(row.cells)))
+    block = load_table("table3").blocks[1]
+    (row,) = (row for row in block.rows if row.label == "IPixMatch")
+
+    for cell, published in zip(row.cells, row.published, strict=True):
+        assert warm[cell] == pytest.approx(published, abs=0.051)
+
+
+def test_a_row_is_ours_quoted_or_derived():
+    kinds = {row.label: row.kind for row in load_table("table3").rows}
+
+    assert kinds == {
+        "Supervised Baseline": "ours",
+        "CAC": "quoted",
+        "CPS": "quoted",
+        "U2PL": "quoted",
+        "PS-MT": "quoted",
+        "UniMatch*": "ours",
+        "IPixMatch": "ours",
+        "Improvement": "difference",
+    }
+
+
+def test_every_quoted_row_names_its_source():
+    quoted = [r for n in table_names() for r in load_table(n).rows if r.kind == "quoted"]
+
+    assert len(quoted) == 14
+    assert all(row.source for row in quoted)
+
+
+def test_the_demo_has_the_layout_of_table_3_and_no_published_number():
+    demo = load_table("demo")
+
+    assert not demo.is_published
+    assert [row.label for row in demo.rows] == [
+        "Supervised",
+        "UniMatch*",
+        "IPixMatch (KL)",
+        "IPixMatch (CR)",
+        "Improvement",
+    ]
+
+
+def test_a_table_of_ones_own_is_given_as_a_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN)
+
+    table = load_table(str(path))
+
+    assert table.name == "mine"
+    assert len(table.cells) == 4
+    assert next(table.rows).published == (1.0, None)
+
+
+def test_an_unknown_table_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"Unknown table 'table9'; known: demo, table1, .*table5"):
+        load_table("table9")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[1, null]", "[1]", r"row 1 \('A'\): 1 published values for 2 columns; write null"),
+        ("[1, null]", "[1, x]", "'x' is no published value; write a number or null"),
+        ("minus: [B, A]", "minus: [B, C]", r"row 3: no row above is called 'C'; there are \['A'"),
+        ("minus: [B, A]", "minus: [B]", "minus takes two labels"),
+        ("label: B", "label: A", "row 2: the label 'A' stands twice"),
+        ("loss: kl", "los: kl", "unknown axis 'los'. Did you mean 'loss'"),
+        ("loss: kl", "split: 1of8", r"row 2 \('B'\): split is an axis of the columns"),
+        ("crop: 64, ", "", r"row 1 \('A'\): a cell needs crop too; add it under `cell`"),
+        ("crop: 64", "crop: big", "crop is a number of pixels such as 321, not 'big'"),
+        ("[1of16, 1of8]", "[1_16, 1of8]", "split is a name .* not 116"),
+        ("[1of16, 1of8]", "[1of16, 1of16]", "columns: split lists a value twice"),
+        ("cell: {loss: kl}", "note: x", "give it a `cell` to run, `minus` two rows"),
+        ("title: Mine", "titel: Mine", "unknown key 'titel'. Did you mean 'title'"),
+        ("title: Mine", "", "'title' is missing; add it"),
+        ("title: Mine", "title: Mine\ntitle: Yours", "line 3: 'title' stands twice; keep one"),
+        ("  - rows:", "  - row:", "block 1: unknown key 'row'. Did you mean 'rows'"),
+        ("title: Mine", "title: [", "is no valid YAML"),
+        ("title: Mine", "title: Mine\nbest: up", "best: expected down or across, found 'up'"),
+        ("title: Mine", "title: Mine\ndecimals: two", "decimals: expected a number of digits"),
+    ],
+)
+def test_a_mistake_is_answered_with_file_place_and_cure(tmp_path, old, new, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(OWN.replace(old, new, 1))
+
+    with pytest.raises(ValueError, match=message) as error:
+        load_table(str(path))
+
+    assert str(path) in str(error.value)
