@@ -1,0 +1,89 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datasets.catalog import CATALOG
+from datasets.config import DataConfig
+from datasets.errors import DataError
+from datasets.manifest import FILE_NAME
+from datasets.opening import open_dataset
+from datasets.splits import line_of
+from datasets.verify import defects
+
+VOC = CATALOG["voc"]
+
+
+@pytest.fixture
+def voc(tmp_path, config) -> DataConfig:
+    """The drawn scenes as if they were VOC: 4 labelled, 6 unlabelled, 3 for validation."""
+    root = tmp_path / "voc"
+    shutil.copytree(config.root, root, ignore=shutil.ignore_patterns(FILE_NAME))
+    lists = {"tiny/labeled": range(4), "tiny/unlabeled": range(4, 10), "val": range(10, 13)}
+    for name, indices in lists.items():
+        path = root / f"splits/{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line_of(VOC, f'scene_{index:05d}')}\n" for index in indices))
+    return DataConfig(dataset="voc", root=str(root), split="tiny", crop=32)
+
+
+def test_a_voc_tree_opens_with_its_lists(voc) -> None:
+    dataset = open_dataset(voc)
+
+    assert dataset.num_classes == 21
+    assert len(dataset.split.unlabelled) == 6
+    assert dataset.tree.pair("scene_00000")[0].size == (56, 40)
+
+
+def test_without_a_manifest_only_the_lists_are_proved(voc) -> None:
+    dataset = open_dataset(voc)
+
+    assert dataset.fingerprint == f"lists:{dataset.split.checksum}"
+
+
+def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
+    assert list(defects(voc)) == []
+    first = open_dataset(voc).fingerprint
+    image = open_dataset(voc).tree.image_path("scene_00005")
+
+    image.write_bytes(image.read_bytes() + b" ")
+
+    assert len(first) == 64
+    assert [text for text in defects(voc) if "scene_00005.jpg has changed" in text]
+    (Path(voc.root) / FILE_NAME).unlink()
+    assert list(defects(voc)) == []
+    assert open_dataset(voc).fingerprint != first
+
+
+def test_the_fingerprint_does_not_depend_on_the_place(dataset, own_config) -> None:
+    assert open_dataset(own_config).fingerprint == dataset.fingerprint
+
+
+@pytest.mark.parametrize(
+    "file", ["JPEGImages/scene_00004.jpg", "SegmentationClass/scene_00000.png"]
+)
+def test_a_missing_file_of_the_split_stops_the_opening(voc, file) -> None:
+    (Path(voc.root) / file).unlink()
+
+    with pytest.raises(DataError, match=rf"lacks 1 files of split 'tiny', the first is {file}"):
+        open_dataset(voc)
+
+
+def test_a_missing_mask_of_an_unlabelled_image_is_no_defect(voc) -> None:
+    (Path(voc.root) / "SegmentationClass/scene_00009.png").unlink()
+
+    assert open_dataset(voc).split.name == "tiny"
+    assert list(defects(voc)) == []
+
+
+def test_an_empty_root_says_which_list_to_bring(voc, tmp_path) -> None:
+    with pytest.raises(DataError, match=r"p2_92/labeled\.txt is missing"):
+        open_dataset(replace(voc, root=str(tmp_path / "none"), split="p2_92"))
+
+
+def test_a_broken_manifest_is_named(voc) -> None:
+    (Path(voc.root) / FILE_NAME).write_text("{")
+
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read.*Remove it"):
+        open_dataset(voc)
