@@ -58,16 +58,31 @@ class Checkpoints:
     def newest(self) -> dict[str, Any] | None:
         """What the newest whole checkpoint holds; None when there is none.
 
+        Rank 0 chooses: on a shared disk the others may see the folder as it was a moment ago.
+
         Raises:
             CheckpointError: it was written by another configuration, world size or machine kind.
         """
+        step = self.ranks.choose(self._newest_whole() if self.ranks.is_first else -1)
+        if step < 0:
+            return None
+        path = self.folder / (stem(step) + ".pt")
+        manifest = read_manifest(path.with_suffix(".json"))
+        if manifest is None:
+            raise CheckpointError(
+                f"Rank {self.ranks.rank} does not see {path}, from which rank 0 goes on; "
+                "put the run's folder on a disk that all nodes share."
+            )
+        self._refuse_foreign(path, manifest)
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    def _newest_whole(self) -> int:
+        """Step of the newest checkpoint whose bytes are those its manifest promises; -1 without."""
         for manifest in manifests(self.run_folder):
             path = self.folder / (stem(manifest.step) + ".pt")
             if path.is_file() and file_sha256(path) == manifest.sha256:
-                self._refuse_foreign(path, manifest)
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-                return dict(loaded)
-        return None
+                return manifest.step
+        return -1
 
     def sweep(self) -> None:
         """Remove what an interrupted write left behind."""

@@ -172,6 +172,7 @@ class Loop:
         if self.ranks.is_first:
             self.checkpoints.save(self.state.pack())
             self._progress(force=True)
+        self.ranks.agree(True)  # nobody leaves before the file is there
         self._saved_at = time.monotonic()
 
     def _progress(self, *, force: bool) -> None:

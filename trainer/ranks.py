@@ -46,12 +46,15 @@ class Ranks:
         """Sum over ranks, added in rank order."""
         return ordered_sum(self.gather(values))
 
+    def choose(self, number: int) -> int:
+        """Rank 0's number, on every rank; nobody goes on before all have asked."""
+        if self.world_size == 1:
+            return number
+        return int(self.gather(torch.tensor([number], device=self.device))[0].item())
+
     def agree(self, flag: bool) -> bool:
         """Rank 0's answer, on every rank."""
-        if self.world_size == 1:
-            return flag
-        answer = torch.tensor([int(flag)], device=self.device)
-        return bool(self.gather(answer)[0].item())
+        return bool(self.choose(int(flag)))
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks, added in rank order.

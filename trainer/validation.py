@@ -15,6 +15,11 @@ def check(config: TrainConfig) -> TrainConfig:
     _inter_pixel(config)
     if config.data.dataset == "synthetic" and config.data.drawn is None:
         raise ValueError("data.drawn is empty; recipe=synthetic says how the scenes are drawn.")
+    if config.batch < 2:
+        raise ValueError(
+            f"optim.batch={config.optim.batch} makes steps of one image; batch normalisation needs "
+            "two or more."
+        )
     if not 0 < config.data.scale_min <= config.data.scale_max:
         raise ValueError(
             f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "

@@ -1,0 +1,115 @@
+"""Checkpoints: whole or absent, refused when foreign, small in number."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import TINY, tiny_config
+from tests.trainer.test_resume import final_digest, stop_after
+from trainer.checkpoint import CheckpointError
+from trainer.manifest import newest_step
+from trainer.run import train
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "checkpoints").iterdir()}
+
+
+def test_the_newest_two_and_the_best_are_kept(drawn_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(drawn_root, "run.checkpoint_steps=1"), tmp_path)
+
+    stems = {"step-00000011", "step-00000012", "best"}
+    assert names(tmp_path) == {stem + end for stem in stems for end in (".pt", ".json")}
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "delete"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
+    drawn_root: Path, tmp_path: Path, harm: str
+) -> None:
+    config = tiny_config(drawn_root, "loss=kl", "run.checkpoint_steps=1")
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "harmed", should_stop=stop_after(7))
+    path = tmp_path / "harmed" / "checkpoints" / "step-00000007.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    {
+        "truncate": lambda: path.write_bytes(data[:1000]),
+        "flip": lambda: path.write_bytes(data),
+        "delete": path.unlink,
+    }[harm]()
+
+    summary = train(config, tmp_path / "harmed")
+
+    assert summary.status == "done"
+    assert final_digest(tmp_path / "harmed") == final_digest(tmp_path / "whole")
+
+
+def test_a_file_without_its_manifest_was_never_written(drawn_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(drawn_root), tmp_path, should_stop=stop_after(5))
+
+    (tmp_path / "checkpoints" / "step-00000005.json").unlink()
+
+    assert newest_step(tmp_path) is None
+
+
+def test_leftovers_of_a_dead_writer_are_swept(drawn_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(drawn_root)
+    train(config, tmp_path, should_stop=stop_after(2))
+    (tmp_path / "checkpoints" / "step-00000003.pt.tmp").write_bytes(b"half")
+
+    train(config, tmp_path)
+
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+def test_another_configuration_is_refused_with_the_changed_key(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    train(tiny_config(drawn_root), tmp_path, should_stop=stop_after(2))
+
+    with pytest.raises(CheckpointError, match=r"optim\.lr: 0\.01 -> 0\.5\. Choose another folder"):
+        train(tiny_config(drawn_root, "optim.lr=0.5"), tmp_path)
+
+
+def test_another_number_of_threads_is_refused(drawn_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(drawn_root), tmp_path, should_stop=stop_after(2))
+
+    with pytest.raises(CheckpointError, match="threads was 1 and is 2"):
+        train(tiny_config(drawn_root, "run.threads=2"), tmp_path)
+
+
+def test_another_world_size_is_refused(drawn_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(drawn_root), tmp_path, should_stop=stop_after(2))
+    path = tmp_path / "checkpoints" / "step-00000002.json"
+    manifest = json.loads(path.read_text())
+    manifest["guards"]["world_size"] = 3
+    path.write_text(json.dumps(manifest))
+
+    with pytest.raises(CheckpointError, match="world_size was 3 and is 1"):
+        train(tiny_config(drawn_root), tmp_path)
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_whole(drawn_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(drawn_root, "loss=kl")
+    train(config, tmp_path, should_stop=stop_after(5))
+    # RLIMIT_FSIZE makes the kernel refuse bytes beyond 64 KiB, as a full disk refuses them.
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
+        "from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = [*TINY, "loss=kl", f"data.root={drawn_root}", f"run.folder={tmp_path}"]
+
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 11
+    assert "Could not write a checkpoint" in done.stderr
+    assert "The older checkpoint is whole" in done.stderr
+    assert newest_step(tmp_path) == 5
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert train(config, tmp_path).status == "done"

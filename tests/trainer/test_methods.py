@@ -1,0 +1,156 @@
+"""Each method against its transcription, on the same batches, to the last digits of fp32."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.loader import BatchPlan, batches
+from datasets.opening import open_dataset
+from tests.tiny import tiny_config
+from tests.trainer import transcription
+from trainer.config import Algorithm, Distance, TrainConfig
+from trainer.deeplab import DeepLabV3Plus
+from trainer.inter_pixel_term import InterPixelTerm
+from trainer.methods.registry import METHODS
+from trainer.methods.step import Networks, Setting
+from trainer.ranks import Ranks
+from trainer.run import train
+from trainer.schedule import steps_per_epoch
+from trainer.state import new_state
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def transcribed(config: TrainConfig) -> DeepLabV3Plus:
+    """The network after the whole run, trained by the transcription."""
+    dataset = open_dataset(config.data)
+    split = dataset.split
+    per_epoch = steps_per_epoch(
+        config, num_labelled=len(split.labelled), num_unlabelled=len(split.unlabelled)
+    )
+    total = per_epoch * config.optim.epochs
+    network = new_state(config, dataset.num_classes, ALONE).student
+    plan = BatchPlan(
+        batch=config.batch,
+        stop=total,
+        num_channel_bits=network.num_channel_bits,
+        unlabelled=config.method.algorithm is not Algorithm.supervised,
+    )
+    setting = {
+        "lr": config.lr,
+        "total": total,
+        "head": config.optim.head_lr_factor,
+        "algorithm": config.method.algorithm.value,
+        "confidence": config.method.confidence,
+        "distance": config.loss.distance.value,
+        "threshold": config.loss.threshold,
+        "warmup": config.loss.warmup_epochs * per_epoch,
+    }
+    transcription.train(
+        network, list(batches(dataset, config.data, seed=config.seed, plan=plan)), setting
+    )
+    return network
+
+
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [
+        ("supervised", "none"),
+        ("fixmatch", "none"),
+        ("fixmatch", "kl"),
+        ("unimatch_star", "none"),
+        ("unimatch_star", "kl"),
+        ("unimatch_star", "cr"),
+        ("unimatch", "kl_no_warmup"),
+    ],
+)
+def test_a_run_gives_the_weights_of_the_transcription(
+    drawn_root: Path, tmp_path: Path, method: str, loss: str
+) -> None:
+    config = tiny_config(
+        drawn_root,
+        f"method={method}",
+        f"loss={loss}",
+        "optim.batch=2",
+        "optim.head_lr_factor=10",
+        "optim.lr=0.002",
+        # Seven steps: later a pixel at the threshold may fall on the other side of it by rounding.
+        "optim.epochs=1",
+    )
+    oracle = transcribed(config)
+
+    summary = train(config, tmp_path)
+
+    path = tmp_path / "checkpoints" / f"step-{summary.steps:08d}.pt"
+    tensors = torch.load(path, weights_only=True)["tensors"]
+    start = new_state(config, 6, ALONE).weights()
+    moved = 0.0
+    for name, expected in oracle.state_dict().items():
+        found = tensors[f"student.{name}"]
+        assert (found - expected).abs().max().item() <= 1e-5, name
+        moved = max(moved, (found.float() - start[name].float()).abs().max().item())
+    assert moved > 1e-3
+
+
+def one_step(config: TrainConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+    """Loss, terms and number of pairs of step 0."""
+    dataset = open_dataset(config.data)
+    state = new_state(config, dataset.num_classes, ALONE)
+    plan = BatchPlan(batch=config.batch, stop=1, num_channel_bits=state.student.num_channel_bits)
+    labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
+    method = METHODS[config.method.algorithm](Setting(config, ALONE))
+    result = method(Networks(state.student, state.ema), labelled, unlabelled)
+    if config.loss.distance is not Distance.none:
+        term = InterPixelTerm(config.loss, config.batch, ALONE)(result.pairs)
+        return result.loss + term, {**result.terms, "ipix": term.detach()}, len(result.pairs)
+    return result.loss, result.terms, len(result.pairs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_pairs"),
+    [
+        (["loss=none"], 0),
+        (["loss=kl"], 2),
+        (["loss=kl", "loss.views=[s1]"], 1),
+        (["loss=kl", "loss.views=[s1,s2,fp]"], 3),
+        (["loss=kl", "loss.on_labeled=true"], 3),
+        (["loss=kl", "loss.cutmix=uncut"], 2),
+        (["loss=kl", "loss.cutmix=outside_only"], 2),
+        (["loss=cr", "loss.cutmix=two_regions"], 2),
+        (["loss=kl", "method.teacher_mode=eval"], 2),
+        (["loss=kl", "method.teacher=ema"], 2),
+        (["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher"], 2),
+        (["loss=kl", "method=fixmatch"], 1),
+        (["loss=kl", "optim.criterion=ohem", "optim.ohem_min_kept_per_image=50"], 2),
+        (["loss=kl", "data.mix=other"], 2),
+        (["loss=kl", "data.mix=batch_roll"], 2),
+    ],
+)
+def test_every_option_gives_a_step_with_a_gradient(
+    drawn_root: Path, overrides: list[str], num_pairs: int
+) -> None:
+    config = tiny_config(drawn_root, *overrides)
+
+    loss, terms, found = one_step(config)
+    loss.backward()
+
+    assert found == num_pairs
+    assert loss.isfinite()
+    assert terms["loss_labelled"] > 0
+
+
+def test_the_teacher_is_a_constant(drawn_root: Path) -> None:
+    config = tiny_config(drawn_root, "loss=kl")
+    dataset = open_dataset(config.data)
+    state = new_state(config, dataset.num_classes, ALONE)
+    plan = BatchPlan(batch=4, stop=1, num_channel_bits=state.student.num_channel_bits)
+    labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
+
+    result = METHODS[Algorithm.unimatch](Setting(config, ALONE))(
+        Networks(state.student, None), labelled, unlabelled
+    )
+
+    assert all(not pair.teacher.requires_grad for pair in result.pairs)
+    assert all(pair.student.requires_grad for pair in result.pairs)
+    assert state.student.training

@@ -1,0 +1,168 @@
+"""Stopped at any step, a run goes on as if it had not been; digests of every tensor decide."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ranks import run_ranks
+from tests.tiny import TINY, tiny_config
+from trainer.determinism import digest
+from trainer.manifest import manifests, newest_step
+from trainer.run import train
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """An answer that becomes True once it was asked that often."""
+    asked = [0]
+
+    def answer() -> bool:
+        asked[0] += 1
+        return asked[0] >= steps
+
+    return answer
+
+
+def final_digest(folder: Path) -> str:
+    """Sha256 of weights, average and momentum in the newest checkpoint."""
+    step = newest_step(folder)
+    assert step is not None
+    packed = torch.load(folder / "checkpoints" / f"step-{step:08d}.pt", weights_only=True)
+    return digest(packed["tensors"])
+
+
+def straight(root: Path, folder: Path, overrides: list[str]) -> tuple[str, str]:
+    """A run nobody stops: digest of its state, sha256 of its weights."""
+    summary = train(tiny_config(root, *overrides), folder)
+    assert summary.weights_sha256 is not None
+    return final_digest(folder), summary.weights_sha256
+
+
+def in_pieces(root: Path, folder: Path, overrides: list[str], stops: list[int]) -> tuple[str, str]:
+    """The same run stopped after so many further steps each time."""
+    for steps in stops:
+        summary = train(tiny_config(root, *overrides), folder, should_stop=stop_after(steps))
+        assert summary.status == "stopped"
+    return straight(root, folder, overrides)
+
+
+@pytest.mark.parametrize("loss", ["kl", "cr"])
+def test_stopping_at_every_step_of_twelve_changes_no_bit(
+    drawn_root: Path, tmp_path: Path, loss: str
+) -> None:
+    overrides = [f"loss={loss}"]
+    expected = straight(drawn_root, tmp_path / "straight", overrides)
+
+    for step in range(1, 12):
+        found = in_pieces(drawn_root, tmp_path / f"{step}", overrides, [step])
+        assert found == expected, f"stopped after step {step}"
+    all_of_them = in_pieces(drawn_root, tmp_path / "each", overrides, [1] * 11)
+    assert all_of_them == expected
+
+
+def test_an_ema_teacher_is_resumed_too(drawn_root: Path, tmp_path: Path) -> None:
+    overrides = ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher"]
+    expected = straight(drawn_root, tmp_path / "a", overrides)
+
+    assert in_pieces(drawn_root, tmp_path / "b", overrides, [3, 4]) == expected
+
+
+def test_how_often_checkpoints_are_written_changes_no_bit(drawn_root: Path, tmp_path: Path) -> None:
+    expected = straight(drawn_root, tmp_path / "a", ["loss=kl"])
+
+    found = straight(drawn_root, tmp_path / "b", ["loss=kl", "run.checkpoint_steps=1"])
+
+    assert found == expected
+
+
+def test_scores_of_a_resumed_run_are_those_of_the_straight_one(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(drawn_root, "loss=kl")
+    expected = train(config, tmp_path / "a")
+    train(config, tmp_path / "b", should_stop=stop_after(7))
+
+    found = train(config, tmp_path / "b")
+
+    for name in ("best_miou_percent", "best_epoch", "best_iou_percent", "last_iou_percent",
+                 "weights_sha256", "epochs", "steps", "data_fingerprint", "split_checksum"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert metric_lines(tmp_path / "b") == metric_lines(tmp_path / "a")
+
+
+def metric_lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def train_rank(root: str, folder: str, overrides: list[str], stops: list[int]) -> tuple[str, ...]:
+    """One rank of a run in pieces."""
+    return in_pieces(Path(root), Path(folder), overrides, stops)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_ranks_stopped_and_resumed_change_no_bit(
+    drawn_root: Path, tmp_path: Path, world_size: int
+) -> None:
+    root, overrides = str(drawn_root), ["loss=kl"]
+    expected = run_ranks(train_rank, world_size, root, str(tmp_path / "a"), overrides, [])
+
+    with_workers = [*overrides, "run.loader_workers=2"]
+    found = run_ranks(train_rank, world_size, root, str(tmp_path / "b"), with_workers, [1, 4, 3])
+
+    assert len(set(expected)) == 1
+    assert found == expected
+
+
+def test_three_ranks_and_one_see_the_same_run_up_to_rounding(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    overrides = ["loss=kl", "optim.epochs=1", "run.log_steps=1"]
+    straight(drawn_root, tmp_path / "one", overrides)
+    run_ranks(train_rank, 3, str(drawn_root), str(tmp_path / "three"), overrides, [])
+
+    one, three = metric_lines(tmp_path / "one"), metric_lines(tmp_path / "three")
+    assert len(one) == len(three) > 2
+    for a, b in zip(one[:3], three[:3], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_9_at_a_random_moment_and_again_changes_no_bit(
+    drawn_root: Path, tmp_path: Path, seed: int
+) -> None:
+    overrides = ["loss=kl", "run.checkpoint_steps=2"]
+    expected = straight(drawn_root, tmp_path / "straight", overrides)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "trainer", *TINY, f"data.root={drawn_root}", *overrides,
+               f"run.folder={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "7"}  # the run pins its own threads
+    kills = 0
+    for attempt in range(4):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        wanted = 2 + 2 * attempt + seed
+        while process.poll() is None and _step(folder) < wanted:
+            time.sleep(0.002 * (seed + 1))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert kills > 0
+    assert final_digest(folder) == expected[0]
+    assert f"weights {expected[1]}" in done.stdout
+
+
+def _step(folder: Path) -> int:
+    """Steps of the run so far, from the newest checkpoint."""
+    found = manifests(folder)
+    return found[0].step if found else 0
