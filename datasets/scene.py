@@ -1,7 +1,8 @@
 """One drawn scene: textured objects on clutter, lit unevenly, seen by a noisy camera.
 
-A class is a shape with a texture. Colour, size, turn and lighting are drawn freely and tell little;
-clutter borrows the shapes without their texture and the textures without their shape. What clutter
+A class is a shape with a texture. Size, turn and lighting are drawn freely, and the hue of a class
+only leans to one side: the best rule from a pixel's colour to a class reaches an mIoU of 34 %.
+Clutter borrows the shapes without their texture and the textures without their shape. What it
 covers belongs to the background.
 """
 
@@ -16,7 +17,7 @@ from datasets.config import DrawnConfig
 from datasets.paint import Field, bell, colour, inside, tone, value_noise
 from datasets.randomness import Draws, Stream
 
-_HUE_SPREAD = 0.3  # of a class around its own hue, in turns; 0.5 would tell nothing
+_HUE_SPREAD = 0.12  # of a class around its own hue, in turns; 0.5 would tell nothing
 _PLAIN_CLUTTER = 0.7  # part of the clutter that has no texture
 _SHOT_NOISE = 0.05  # standard deviation at full brightness
 

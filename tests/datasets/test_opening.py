@@ -7,7 +7,7 @@ import pytest
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.manifest import FILE_NAME
+from datasets.manifest import FILE_NAME, data_fingerprint
 from datasets.opening import open_dataset
 from datasets.splits import line_of
 from datasets.verify import defects
@@ -58,6 +58,12 @@ def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
 
 def test_the_fingerprint_does_not_depend_on_the_place(dataset, own_config) -> None:
     assert open_dataset(own_config).fingerprint == dataset.fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_the_manifest() -> None:
+    one, two = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+
+    assert data_fingerprint(one) == data_fingerprint(two) != data_fingerprint({"a": "2", "b": "1"})
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,10 @@ def test_a_counted_split_has_so_many_labels_and_depends_on_the_seed() -> None:
     assert split.checksum != other.checksum
 
 
+def test_the_seeded_order_never_changes() -> None:
+    assert "".join(splits.seeded_order("abcdefgh", 0)) == "hebdgfca"  # of the first run ever
+
+
 def test_a_split_of_every_scene_leaves_none_unlabelled() -> None:
     assert load_split(drawn("full")).unlabelled == ()
 
