@@ -64,9 +64,10 @@ def batches(dataset: Dataset, config: DataConfig, *, seed: int, plan: BatchPlan)
         An iterator; closing it early ends its workers.
 
     Raises:
-        ValueError: the plan has no image for some rank, or wants unlabelled images of a split
-            that has none.
+        ValueError: the crop cannot be cut, the plan has no image for some rank, or it wants
+            unlabelled images of a split that has none.
     """
+    _check_crop(config)
     _check(dataset, plan)
     steps = _Steps(dataset, config, seed, plan)
     wanted = range(plan.start, plan.stop)
@@ -120,6 +121,15 @@ def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
 
 def _as_it_is(step: Any) -> Any:  # Any: torch types it for lists of samples
     return step
+
+
+def _check_crop(config: DataConfig) -> None:
+    if config.crop < 1 or not 0 < config.scale_min <= config.scale_max:
+        raise ValueError(
+            f"A crop of {config.crop} pixels from images scaled by {config.scale_min} to "
+            f"{config.scale_max} cannot be cut; data.crop is at least 1, and data.scale_min is "
+            "positive and at most data.scale_max."
+        )
 
 
 def _check(dataset: Dataset, plan: BatchPlan) -> None:

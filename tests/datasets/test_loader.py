@@ -166,3 +166,9 @@ def test_a_split_without_unlabelled_images_is_refused(own_config) -> None:
 
     with pytest.raises(ValueError, match=r"'full' .* no unlabelled images.*method=supervised"):
         batches(open_dataset(config), config, seed=SEED, plan=PLAN)
+
+
+@pytest.mark.parametrize("change", [{"crop": 0}, {"scale_min": 0.0}, {"scale_max": 0.4}])
+def test_a_crop_that_cannot_be_cut_is_refused(dataset, config, change) -> None:
+    with pytest.raises(ValueError, match=r"cannot be cut; data\.crop is at least 1"):
+        batches(dataset, replace(config, **change), seed=SEED, plan=PLAN)
