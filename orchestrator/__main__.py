@@ -1,0 +1,84 @@
+"""The grid's command line: plan, launch, resume, status, tables."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+HELP = """\
+usage: python -m orchestrator VERB GRID [key=value ...] [--json]
+
+  plan    GRID   what would run, why, and for how long
+  launch  GRID   run what is missing, cut off or failed; what is done stays
+  resume  GRID   run again only what failed or was cut off, from its last checkpoint
+  status  GRID   every cell: state, epoch, mIoU, speed, time left, where, why
+  tables  GRID   print the tables, and write them as Markdown, LaTeX and CSV
+
+GRID is a name ({grids}) or the path of a YAML file.
+--json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}.
+
+Options of the launch, with their defaults:
+{options}
+Any other key=value is a setting of the training for every cell, such as optim.epochs=2
+(`python -m trainer --help` lists them).
+
+Exit codes: 0 everything wanted is done; 2 usage or configuration; 10 cells are still to do;
+11 some cells failed for good; 20 Ray is unreachable.
+Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one verb; returns the exit code."""
+    try:
+        from datasets.identity import check_is_ours
+
+        check_is_ours()
+    except (ImportError, RuntimeError) as error:
+        return _complain(
+            f"{error}. Start from the checkout with `python -m orchestrator`, where its own "
+            "package `datasets` is found first."
+        )
+    from orchestrator import commands
+
+    flags = [word for word in words if word.startswith("-")]
+    rest = [word for word in words if not word.startswith("-")]
+    if not words or {"-h", "--help"} & set(flags):
+        print(help_text(), end="")
+        return 0 if words else 2
+    unknown = [flag for flag in flags if flag != "--json"]
+    unknown += [word for word in rest[:1] if word not in commands.VERBS]
+    if unknown or not rest:
+        known = f"Verbs: {', '.join(commands.VERBS)}. --help says more."
+        return _complain(f"Unknown {unknown[0]!r}. {known}" if unknown else f"No verb. {known}")
+    return _verb(commands.VERBS[rest[0]], rest, json="--json" in flags)
+
+
+def help_text() -> str:
+    """The help, with today's grids and options."""
+    from orchestrator.options import describe
+    from sweeps.grid import grid_names
+
+    return HELP.format(grids=", ".join(grid_names()), options=describe())
+
+
+def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> int:
+    """Run a verb; foreseen errors become words and exit codes."""
+    if len(words) < 2 or "=" in words[1]:
+        return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
+    from orchestrator.claim import Busy
+    from orchestrator.ray_errors import ClusterUnreachable
+
+    try:
+        return verb(words[1], words[2:], json=json)
+    except (Busy, ClusterUnreachable, OSError, ValueError) as error:
+        codes = {Busy: 10, ClusterUnreachable: 20}
+        text = getattr(error, "strerror", None) or str(error)
+        return _complain(text, code=codes.get(type(error), 2))
+
+
+def _complain(text: str, *, code: int = 2) -> int:
+    print(f"orchestrator: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

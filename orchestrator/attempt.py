@@ -1,0 +1,203 @@
+"""Run a trial: claim its folder, train, publish the row."""
+
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator import events
+from orchestrator.claim import Busy, Hold, held
+from orchestrator.failures import POLICIES, classify
+from orchestrator.places import Places, RunPlace
+from orchestrator.results import StaleAttempt, publish
+from orchestrator.rows import done_row, failed_row, has_done_row
+from orchestrator.stopping import stop_asked
+from orchestrator.trial import Outcome, Trial
+from trainer.compose import from_json
+from trainer.config import TrainConfig
+
+DYING_SECONDS = 20.0  # a killed controller's worker may hold its run for so long
+
+
+def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Outcome:
+    """Run a cell until it is done, fails, or shall stop; every rank of it calls this.
+
+    Rank 0 owns the run folder and writes; a finished cell is left as it is.
+
+    Args:
+        trial: what to run.
+        should_stop: asked once per step on rank 0; None asks for the trial's stop file.
+
+    Returns:
+        How it ended; ranks above 0 only ever say done or stopped.
+
+    Raises:
+        Exception: on ranks above 0, what broke there, after writing it beside the attempt.
+    """
+    config = from_json(trial.config_json)
+    asked = should_stop or stop_asked(Path(trial.stop_file))
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _follow(trial, config, asked)
+    place = Places.at(trial.root).run(trial.key)
+    try:
+        with held(place.lock, "a start", wait_seconds=DYING_SECONDS) as hold:
+            if has_done_row(trial):
+                _share(None, config)
+                return Outcome("done", place.newest_attempt(), is_published=True)
+            return _lead(trial, config, asked, hold)
+    except Busy as busy:
+        _share(None, config)
+        return Outcome("busy", error_text=str(busy))
+
+
+def _lead(
+    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], hold: Hold
+) -> Outcome:
+    """Rank 0's part, with the run folder in hand."""
+    place = Places.at(trial.root).run(trial.key)
+    number = _begin(place, trial)
+    hold.describe(f"attempt {number}")
+    started = datetime.now(UTC)
+    try:
+        with _logged(place.log(number)):
+            outcome = _train(trial, config, should_stop, number)
+    except Exception as error:  # noqa: BLE001 - becomes a failed row with its traceback
+        outcome = _fail(trial, number, error, started)
+    with suppress(OSError):  # on a full disk the answer still travels to the controller
+        _end(place, outcome)
+    return outcome
+
+
+def _train(
+    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], number: int
+) -> Outcome:
+    """Train, and publish if the run is complete."""
+    started = datetime.now(UTC)
+    place = Places.at(trial.root).run(trial.key)
+    _share(number, config)
+    # Here and not above: planning reads this folder's modules without torch.
+    from trainer.run import train
+
+    summary = train(config, place.folder, should_stop=should_stop)
+    if summary.status == "stopped":
+        return Outcome("stopped", number, seconds=summary.seconds)
+    _check_newest(place, number)
+    publish(trial.root, done_row(trial, number, summary, started))
+    return Outcome(
+        "done",
+        number,
+        best_miou_percent=summary.best_miou_percent,
+        seconds=summary.seconds,
+        is_published=True,
+    )
+
+
+def _fail(trial: Trial, number: int, error: Exception, started: datetime) -> Outcome:
+    """A failed attempt: its class, its text, and a row if no retry can follow."""
+    place = Places.at(trial.root).run(trial.key)
+    failure = classify(error)
+    text = f"{type(error).__name__}: {error}"
+    with suppress(OSError), place.log(number).open("a") as log:
+        log.write(traceback.format_exc())
+    is_final = POLICIES[failure].retries == 0 and not isinstance(error, StaleAttempt)
+    is_published = False
+    if is_final:
+        with suppress(OSError, StaleAttempt):
+            row = failed_row(trial, number, (failure, traceback.format_exc()), started)
+            publish(trial.root, row)
+            is_published = True
+    return Outcome("failed", number, failure.value, text, is_published=is_published)
+
+
+def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) -> Outcome:
+    """The part of a rank above 0."""
+    number = _share(None, config)
+    if number is None:
+        return Outcome("stopped")
+    from trainer.run import train
+
+    place = Places.at(trial.root).run(trial.key)
+    try:
+        summary = train(config, place.folder, should_stop=should_stop)
+    except Exception as error:
+        # This process ends with its error; its class must not be lost with it.
+        rank = int(os.environ["RANK"])
+        outcome = Outcome("failed", number, classify(error).value, f"rank {rank}: {error!r}")
+        with suppress(OSError):
+            (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
+            (place.log(number).parent / f"attempt-{number:04d}-rank-{rank:04d}.log").write_text(
+                traceback.format_exc()
+            )
+        raise
+    return Outcome(summary.status, number)
+
+
+def _share(number: int | None, config: TrainConfig) -> int | None:
+    """Tell rank 0's attempt number to all ranks; None means that nobody trains."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return number
+    import torch.distributed as dist
+
+    from trainer import determinism, ranks
+
+    determinism.engage(config)
+    ranks.join(config.run)
+    box = [number]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _begin(place: RunPlace, trial: Trial) -> int:
+    """Make the folder of the next attempt and note its start."""
+    number = max(place.newest_attempt(), trial.published_attempt) + 1
+    place.attempt(number).mkdir(parents=True, exist_ok=False)
+    place.log(number).parent.mkdir(exist_ok=True)
+    events.append(
+        place.events,
+        "started",
+        attempt=number,
+        host=os.uname().nodename,
+        pid=os.getpid(),
+        backend=trial.backend,
+        ranks=trial.ranks,
+        fingerprint=trial.fingerprint,
+    )
+    return number
+
+
+def _end(place: RunPlace, outcome: Outcome) -> None:
+    """Note how an attempt ended."""
+    temporary = place.outcome(outcome.attempt).with_suffix(".tmp")
+    temporary.write_text(outcome.to_json())
+    temporary.replace(place.outcome(outcome.attempt))
+    facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
+    events.append(place.events, outcome.status, attempt=outcome.attempt, **facts)
+
+
+def _check_newest(place: RunPlace, number: int) -> None:
+    """Refuse to publish when a newer attempt began: its row counts."""
+    if place.newest_attempt() != number:
+        raise StaleAttempt(
+            f"Attempt {number} of {place.folder.name} is stale: attempt {place.newest_attempt()} "
+            "has begun. This one is dropped; nothing needs to be done."
+        )
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send the messages of our packages and of warnings to the attempt's log."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("trainer", "datasets", "py.warnings")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,95 @@
+"""A trial as the worker group of a Ray Train run; called inside the trial's own Ray actor."""
+
+import tempfile
+import uuid
+from typing import Any, cast
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from orchestrator.attempt import run_trial
+from orchestrator.failures import Failure, classify
+from orchestrator.places import Places, RunPlace
+from orchestrator.trial import Outcome, Trial
+
+
+class TrialFailed(RuntimeError):
+    """Rank 0 failed; raised so that Ray Train ends the other ranks, which wait for it."""
+
+
+def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
+    """Train on the trial's ranks and say how it ended; a lost process is an outcome too.
+
+    Our own files are the only truth: Train's storage is a folder that is thrown away, and its
+    retries are off, since the failure's class decides.
+
+    Args:
+        trial: what to run.
+        in_this_process: Train's local mode. It saves four process starts and as many imports of
+            torch, which take longer than a small cell on two cores; for one rank on a CPU only.
+    """
+    place = Places.at(trial.root).run(trial.key)
+    before = place.newest_attempt()
+    with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
+        trainer = TorchTrainer(
+            cast(Any, _worker),
+            train_loop_config={"trial": trial.to_json()},
+            torch_config=TorchConfig(backend="nccl" if trial.gpus_per_rank else "gloo"),
+            scaling_config=_scaling(trial, in_this_process=in_this_process),
+            run_config=RunConfig(
+                name=f"{trial.key}-{uuid.uuid4().hex[:8]}",
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            result = trainer.fit()
+            return Outcome.from_json(str(cast(Any, result).return_value))
+        except TrainingFailedError as error:
+            return _post_mortem(place, before, error)
+
+
+def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
+    """What the worker group asks of Ray."""
+    if in_this_process:
+        return ScalingConfig(num_workers=0, use_gpu=False)
+    resources = {"CPU": float(trial.cpus_per_rank)}
+    if trial.gpus_per_rank:
+        resources["GPU"] = trial.gpus_per_rank
+    return ScalingConfig(
+        num_workers=trial.ranks,
+        use_gpu=trial.gpus_per_rank > 0,
+        resources_per_worker=resources,
+    )
+
+
+def _worker(config: dict[str, str]) -> str:
+    """One rank."""
+    trial = Trial.from_json(config["trial"])
+    outcome = run_trial(trial)
+    if outcome.status == "failed" and trial.ranks > 1:
+        raise TrialFailed(outcome.error_text)
+    return outcome.to_json()
+
+
+def _post_mortem(place: RunPlace, before: int, error: TrainingFailedError) -> Outcome:
+    """What happened to a worker group that is gone, from the files it left."""
+    number = place.newest_attempt()
+    if number == before:
+        return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
+    notes = [place.outcome(number), *sorted(place.attempt(number).glob("rank-*.json"))]
+    written = [Outcome.from_json(note.read_text()) for note in notes if note.exists()]
+    telling = [note for note in written if note.failure != Failure.node_lost.value]
+    if telling or written:
+        return (telling or written)[0]
+    return Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")
+
+
+def _class_of(error: TrainingFailedError) -> Failure:
+    """Preempted, or what a rank's own error says beyond "my peer is gone"; else a lost process."""
+    if classify(error) is Failure.preempted:
+        return Failure.preempted
+    inner = getattr(error, "worker_failures", None) or {}
+    classes = [classify(getattr(cause, "_base_exc", cause)) for cause in inner.values()]
+    telling = [found for found in classes if found not in (Failure.node_lost, Failure.bug)]
+    return telling[0] if telling else Failure.node_lost

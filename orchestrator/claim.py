@@ -1,0 +1,167 @@
+"""Who owns a folder: a lock of the kernel, and a text that says who holds it.
+
+The lock goes with the process, however it dies. File systems without locks across hosts are
+covered by a heartbeat: the lock file of another host counts as held while its time is fresh.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+HEARTBEAT_SECONDS = 10.0
+FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock file.
+
+    Attributes:
+        what: attempt of a run, or launch of a grid.
+        since: UTC, ISO 8601.
+    """
+
+    host: str
+    pid: int
+    what: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.what}, process {self.pid} on {self.host}, since {self.since}"
+
+
+class Busy(RuntimeError):
+    """Somebody else holds the folder; `holder` says who."""
+
+    def __init__(self, path: Path, holder: Holder | None) -> None:
+        self.holder = holder
+        who = holder or "another process"
+        super().__init__(
+            f"{path.parent} is held by {who}. Wait until it ends, or stop it there with Ctrl-C."
+        )
+
+
+@dataclass
+class Hold:
+    """A lock file that is held by this process."""
+
+    path: Path
+    descriptor: int
+
+    def describe(self, what: str) -> None:
+        """Say in the file for whom it is held."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = Holder(host=socket.gethostname(), pid=os.getpid(), what=what, since=now)
+        self.write(json.dumps(asdict(holder)))
+
+    def write(self, text: str) -> None:
+        """Replace the file's text."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
+
+
+@contextmanager
+def held(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[Hold]:
+    """Hold a lock file until the block ends or the process dies.
+
+    Args:
+        path: the lock file; made if missing, together with its folder.
+        what: for whom, in words; others read it.
+        wait_seconds: how long to wait for a holder that may just be dying.
+
+    Raises:
+        Busy: somebody else still holds it after that time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(descriptor, path, wait_seconds)
+        hold = Hold(path, descriptor)
+        hold.describe(what)
+        try:
+            with _heartbeat(path):
+                yield hold
+        finally:
+            # Empty text: another host must not take the ended claim for a live one.
+            hold.write("")
+    finally:
+        os.close(descriptor)
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock file now; None when nobody does. Changes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        found = _read(path)
+        if _is_elsewhere(found) and _is_fresh(path):
+            return found
+        # Shared: many may look at once, only a real holder is in the way.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _read(path) or Holder("an unknown host", 0, "a starting process", "just now")
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
+    """Take the exclusive lock, waiting at most so long."""
+    give_up = time.monotonic() + wait_seconds
+    while True:
+        found = _read(path)
+        if not (_is_elsewhere(found) and _is_fresh(path)):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+        if time.monotonic() >= give_up:
+            raise Busy(path, found)
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _heartbeat(path: Path) -> Iterator[None]:
+    """Keep the lock file's time fresh from a thread."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, name=f"heartbeat {path}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _is_elsewhere(holder: Holder | None) -> bool:
+    return holder is not None and holder.host != socket.gethostname()
+
+
+def _is_fresh(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < FRESH_SECONDS
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

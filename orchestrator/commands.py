@@ -1,0 +1,114 @@
+"""What each verb of the command line does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from rich.console import Console
+
+from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
+from orchestrator.options import parse
+from orchestrator.places import Places
+from orchestrator.results import read_rows
+from orchestrator.screen import Screen
+from orchestrator.status import RESUMED, as_json, counts, plan_table, status_table
+from orchestrator.tables.fill import fill
+from orchestrator.tables.terminal import terminal
+from orchestrator.tables.write import write_tables
+from orchestrator.wording import clock
+from sweeps.table import load_table
+
+_PLAIN_WIDTH = 200  # columns where no terminal says its own
+
+
+class Verb(Protocol):
+    """A verb: grid and key=value words in, exit code out."""
+
+    def __call__(self, grid: str, words: Sequence[str], *, json: bool) -> int:
+        """Do it."""
+
+
+def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print what a launch would run."""
+    order = _order(grid, words)
+    plan = order.plan()
+    chosen = order.chosen(plan)
+    keys = {cell.key for cell in chosen}
+    console = _console()
+    if json:
+        console.out(as_json(plan, keys), highlight=False)
+        return EXIT_DONE
+    console.print(plan_table(plan, keys))
+    known = [cell.seconds for cell in chosen if cell.seconds is not None]
+    length = f", about {clock(sum(known))} of work one after the other" if known else ""
+    unknown = len(chosen) - len(known)
+    more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
+    console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
+    return EXIT_DONE
+
+
+def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what is missing, cut off or failed."""
+    return _run(_order(grid, words))
+
+
+def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what failed or was cut off."""
+    return _run(replace(_order(grid, words), states=RESUMED))
+
+
+def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print where every cell stands."""
+    plan = _order(grid, words).plan()
+    console = _console()
+    if json:
+        console.out(as_json(plan, ()), highlight=False)
+    else:
+        console.print(status_table(plan))
+        console.print(counts(plan), highlight=False)
+    return exit_code(plan)
+
+
+def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print the grid's tables and write them to files."""
+    order = _order(grid, words)
+    plan = order.plan()
+    console = _console()
+    if not plan.grid.tables:
+        console.print(f"Grid {plan.grid.name} names no tables; add `tables:` to its file.")
+        return EXIT_DONE
+    rows = read_rows(order.options.root)
+    tables = [load_table(name) for name in plan.grid.tables]
+    expected = {cell.key: cell.fingerprint for cell in plan.cells}
+    epoch = order.options.epoch
+    for table in tables:
+        console.print(terminal(fill(table, rows, epoch=epoch, expected=expected)))
+    folder = Places.at(order.options.root).tables(plan.grid.name)
+    for path in write_tables(tables, rows, folder, epoch=epoch, expected=expected):
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def _run(order: Order) -> int:
+    """Launch with a screen of its own."""
+    return launch(order, Screen(_console()))
+
+
+def _order(grid: str, words: Sequence[str]) -> Order:
+    options, overrides = parse(words)
+    return Order(grid, options, overrides)
+
+
+def _console() -> Console:
+    """The terminal, or plain wide lines."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+
+
+VERBS: dict[str, Verb] = {
+    "plan": plan_verb,
+    "launch": launch_verb,
+    "resume": resume_verb,
+    "status": status_verb,
+    "tables": tables_verb,
+}

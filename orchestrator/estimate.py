@@ -1,0 +1,57 @@
+"""How long a cell takes: a model of its work, scaled by cells that are done."""
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+
+from datasets.splits import split_sizes
+from orchestrator.results import Row
+from trainer.config import Algorithm, TrainConfig
+from trainer.schedule import steps_per_epoch
+
+# Passes of an image through the network for one labelled image, forward and backward; measured.
+_PASSES = {Algorithm.supervised: 1.0, Algorithm.fixmatch: 2.3, Algorithm.unimatch: 4.0}
+
+
+def work(config: TrainConfig) -> float:
+    """Relative length of a run: steps, images, pixels and layers; the unit has no meaning."""
+    labelled, unlabelled, _ = split_sizes(config.data)
+    steps = config.optim.epochs * steps_per_epoch(
+        config, num_labelled=labelled, num_unlabelled=unlabelled
+    )
+    layers = sum(config.model.blocks) * config.model.width**2
+    pixels = config.batch * config.data.crop**2
+    return steps * pixels * layers * _PASSES[config.method.algorithm]
+
+
+def seconds_by_key(
+    configs: Mapping[str, TrainConfig], fingerprints: Mapping[str, str], rows: Iterable[Row]
+) -> dict[str, float | None]:
+    """Estimated seconds of each cell; None while no comparable cell is done.
+
+    Comparable is a done cell of the same recipe and backbone, else of the same recipe.
+
+    Args:
+        configs: today's configuration by key.
+        fingerprints: of these, by key.
+        rows: all published rows.
+    """
+    rates: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row.status != "done" or not row.seconds or row.fingerprint != fingerprints.get(row.key):
+            continue
+        rate = row.seconds / work(configs[row.key])  # it ran, so its split has a batch
+        for kind in ((row.recipe, row.backbone), (row.recipe, "")):
+            rates.setdefault(kind, []).append(rate)
+    found: dict[str, float | None] = {}
+    for key, config in configs.items():
+        own = rates.get((config.recipe, config.model.backbone)) or rates.get((config.recipe, ""))
+        found[key] = _scaled(config, median(own)) if own else None
+    return found
+
+
+def _scaled(config: TrainConfig, rate: float) -> float | None:
+    """Seconds at a rate; None for a split that is too small to run at all."""
+    try:
+        return work(config) * rate
+    except ValueError:
+        return None

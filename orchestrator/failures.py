@@ -1,0 +1,143 @@
+"""Why an attempt ended early, and what each class of failure deserves."""
+
+import errno
+from dataclasses import dataclass
+from enum import Enum
+
+UNLIMITED = 10**9
+
+
+class Failure(Enum):
+    """Class of a failure, as it stands in the results."""
+
+    preempted = "preempted"  # the machine was wanted elsewhere
+    timed_out = "timed_out"  # the time limit of the place
+    node_lost = "node_lost"  # a process vanished: killed, node down
+    out_of_memory = "out_of_memory"
+    hang = "hang"  # no progress for too long
+    bad_data = "bad_data"
+    bad_config = "bad_config"
+    bug = "bug"
+    diverged = "diverged"  # NaN or infinite loss
+    disk_full = "disk_full"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What follows a failure.
+
+    Attributes:
+        retries: further attempts; the count starts again whenever a checkpoint advanced, if
+            `is_reset_by_progress`.
+        ends_launch: nothing else would fare better, so no further cell starts.
+        advice: what a person can do.
+    """
+
+    retries: int
+    advice: str
+    is_reset_by_progress: bool = False
+    ends_launch: bool = False
+
+
+POLICIES = {
+    Failure.preempted: Policy(UNLIMITED, "Nothing: it goes on by itself."),
+    Failure.timed_out: Policy(
+        3, "Raise the time limit, or checkpoint more often.", is_reset_by_progress=True
+    ),
+    Failure.node_lost: Policy(
+        5,
+        "Look at the machine: something kills processes there (memory?).",
+        is_reset_by_progress=True,
+    ),
+    Failure.out_of_memory: Policy(
+        1, "Give the cell more memory or ranks, or lower optim.batch or data.crop."
+    ),
+    Failure.hang: Policy(2, "Look at the log and the network.", is_reset_by_progress=True),
+    Failure.bad_data: Policy(0, "Repair the named file (python -m datasets verify)."),
+    Failure.bad_config: Policy(0, "Correct the configuration."),
+    Failure.bug: Policy(0, "Read the traceback in the log; repair, then resume."),
+    Failure.diverged: Policy(0, "Lower optim.lr, or look at the data of the named step."),
+    Failure.disk_full: Policy(0, "Make room on the disk, then launch again.", ends_launch=True),
+}
+
+# By name and not by class: their modules import torch or ray, and planning stays light.
+_BY_NAME = {
+    "PreemptionError": Failure.preempted,
+    "NCCLHangError": Failure.hang,
+    "TimeoutExpired": Failure.hang,
+    "DataError": Failure.bad_data,
+    "CheckpointError": Failure.bad_config,
+    "NotDeterministicError": Failure.bad_config,
+    "ValueError": Failure.bad_config,
+    "Diverged": Failure.diverged,
+    "OutOfMemoryError": Failure.out_of_memory,
+    "MemoryError": Failure.out_of_memory,
+    "ActorDiedError": Failure.node_lost,
+    "NodeDiedError": Failure.node_lost,
+    "DistBackendError": Failure.node_lost,
+}
+
+
+def classify(error: BaseException) -> Failure:
+    """The class of an exception; what nobody foresaw is a bug."""
+    if _is_full_disk(error):
+        return Failure.disk_full
+    if _is_lost_peer(error):
+        return Failure.node_lost
+    names = (kind.__name__ for kind in type(error).__mro__)
+    return next((_BY_NAME[name] for name in names if name in _BY_NAME), Failure.bug)
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Whether a write was refused for want of room; torch reports that as RuntimeError."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(sign in str(error) for sign in ("No space left on device", "Disk quota exceeded"))
+
+
+def _is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective broke because another rank died (gloo raises plain RuntimeErrors)."""
+    signs = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Broken pipe",
+        "gloo/transport",
+    )
+    is_of_kind = isinstance(error, RuntimeError | ConnectionError)
+    return is_of_kind and any(sign in str(error) for sign in signs)
+
+
+@dataclass
+class Budget:
+    """How often one cell may still be tried again.
+
+    Attributes:
+        used: retries spent per class since the last progress.
+        step: newest checkpoint when a failure was last counted.
+    """
+
+    used: dict[Failure, int]
+    step: int = -1
+
+    @classmethod
+    def fresh(cls) -> "Budget":
+        """The budget of a cell at the start of a launch."""
+        return cls({})
+
+    def allows(self, failure: Failure, *, step: int | None, limit: int | None = None) -> bool:
+        """Count one failure and say whether another attempt follows.
+
+        Args:
+            failure: what happened.
+            step: newest checkpoint now; None without one.
+            limit: most retries of any class but preemption; None for the class's own number.
+        """
+        policy = POLICIES[failure]
+        if policy.is_reset_by_progress and step is not None and step > self.step:
+            self.used.pop(failure, None)
+            self.step = step
+        self.used[failure] = self.used.get(failure, 0) + 1
+        retries = policy.retries
+        if limit is not None and retries not in (0, UNLIMITED):
+            retries = limit
+        return self.used[failure] <= retries

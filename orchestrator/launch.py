@@ -1,0 +1,195 @@
+"""Run a grid: choose the cells, check what they need, hold the grid, feed a scheduler."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.claim import held
+from orchestrator.estimate import work
+from orchestrator.failures import POLICIES, Failure
+from orchestrator.options import LaunchOptions
+from orchestrator.places import Places
+from orchestrator.plan import Plan, PlannedCell, State, make_plan
+from orchestrator.precheck import check_data, check_disk
+from orchestrator.queue import Queue, by_length
+from orchestrator.results import StaleAttempt, publish
+from orchestrator.rows import failed_row
+from orchestrator.screen import Screen
+from orchestrator.setting_aside import set_aside
+from orchestrator.status import LAUNCHED
+from orchestrator.stopping import Stop
+from orchestrator.trial import Outcome, Trial
+from sweeps.table import load_table
+
+EXIT_DONE, EXIT_USAGE, EXIT_UNFINISHED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command asks for.
+
+    Attributes:
+        grid: name or path.
+        overrides: settings of the training, for every cell.
+        states: of the cells to run; `options.rerun` adds to them.
+    """
+
+    grid: str
+    options: LaunchOptions
+    overrides: tuple[str, ...] = ()
+    states: tuple[State, ...] = LAUNCHED
+
+    def plan(self) -> Plan:
+        """The states now."""
+        only = self.options.only
+        return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
+
+    def chosen(self, plan: Plan) -> list[PlannedCell]:
+        """The cells to run."""
+        added = {
+            "none": (),
+            "drifted": (State.drifted,),
+            "all": (State.drifted, State.done),
+        }[self.options.rerun]
+        return [cell for cell in plan.cells if cell.state in (*self.states, *added)]
+
+
+def launch(order: Order, screen: Screen) -> int:
+    """Run the chosen cells of a grid.
+
+    Returns:
+        The exit code: 0 everything is done, 10 some cells are still to do, 11 some failed.
+
+    Raises:
+        ValueError: configuration or data; nothing was started.
+        OSError: no room on the disk.
+        Busy: another launch of this grid runs.
+        ClusterUnreachable: no Ray.
+    """
+    places = Places.at(order.options.root)
+    plan = order.plan()
+    place = places.grid(plan.grid.name)
+    with held(place.lock, f"launch of {plan.grid.name}"):
+        plan = order.plan()  # again: the launch that held the grid may have done it all
+        cells = order.chosen(plan)
+        if not cells:
+            return _verdict(plan, order, screen)
+        check_data(cells)
+        check_disk(places.root, cells, running=max(1, order.options.concurrency))
+        for cell in cells:
+            if cell.state in (State.drifted, State.done):
+                moved = set_aside(places.run(cell.key), cell)
+                screen.say(f"{cell.key}: the earlier run now lies in {moved}")
+        queue = _run(order.options, plan, cells, screen)
+    _say_failures(queue, places, screen)
+    code = _verdict(order.plan(), order, screen)
+    if code != EXIT_DONE and queue.keys("failed") and not queue.is_stopping():
+        return EXIT_FAILED  # a full disk leaves no row that would say so
+    return code
+
+
+def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], screen: Screen) -> Queue:
+    """Feed the cells to inline or Ray."""
+    place = Places.at(options.root).grid(plan.grid.name)
+    launch_id = uuid.uuid4().hex[:8]
+    stop = Stop(place.stop_file(launch_id), screen.say)
+    screen.expect(len(cells))
+    trials = [_trial(cell, options, stop.path) for cell in cells]
+    lengths = {cell.key: work(cell.config) for cell in cells}
+    queue = Queue(
+        waiting=by_length(trials, lengths, _first_tables(plan)),
+        places=1,
+        listener=screen,
+        give_up=_publish_failure,
+        is_stopping=lambda: stop.asked,
+        retries=None if options.retries < 0 else options.retries,
+    )
+    with stop.listening():
+        if options.backend == "inline":
+            _drain_inline(queue, screen)
+        else:
+            from orchestrator.ray_launch import drain_on_ray
+
+            drain_on_ray(queue, options, stop, screen=screen, place=place)
+    return queue
+
+
+def _drain_inline(queue: Queue, screen: Screen) -> None:
+    """One trial after the other, in this process."""
+    from orchestrator.backends import inline
+
+    with screen.live(queue):
+        while (trial := queue.take()) is not None:
+            queue.settle(trial.key, inline.run(trial))
+
+
+def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
+    """The cell as it travels."""
+    return Trial(
+        key=cell.key,
+        config_json=cell.config_json,
+        fingerprint=cell.fingerprint,
+        root=str(Places.at(options.root).root),
+        backend=options.backend,
+        stop_file=str(stop_file),
+        published_attempt=cell.published_attempt,
+        ranks=options.ranks,
+        cpus_per_rank=options.cpus_per_rank,
+        gpus_per_rank=max(0.0, options.gpus_per_rank),
+    )
+
+
+def _first_tables(plan: Plan) -> dict[str, int]:
+    """Index of the first table that prints a cell, by key."""
+    found: dict[str, int] = {}
+    for index, name in enumerate(plan.grid.tables):
+        for cell in load_table(name).cells:
+            for seeded in (c for c in plan.grid.cells if c == cell):
+                found.setdefault(seeded.key, index)
+    return found
+
+
+def _publish_failure(trial: Trial, outcome: Outcome) -> None:
+    """The row of a cell whose retries are used up."""
+    place = Places.at(trial.root).run(trial.key)
+    attempt = max(outcome.attempt, place.newest_attempt(), trial.published_attempt + 1)
+    try:
+        publish(
+            trial.root, failed_row(trial, attempt, (Failure(outcome.failure), outcome.error_text))
+        )
+    except StaleAttempt:
+        return
+
+
+def _say_failures(queue: Queue, places: Places, screen: Screen) -> None:
+    """What failed, why, what to do, and where to read on."""
+    for key in queue.keys("failed"):
+        outcome = queue.outcomes[key]
+        advice = POLICIES[Failure(outcome.failure)].advice
+        screen.say(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
+        screen.say(f"        {advice} Log: {places.run(key).log(outcome.attempt)}")
+    if queue.ended_early:
+        screen.say(f"No further cell was started: {queue.ended_early}", "red")
+    if queue.is_stopping():
+        screen.say("Stopped. The same command continues where every cell stands.", "yellow")
+
+
+def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
+    """The last lines, and the exit code, from the evidence on disk."""
+    places = Places.at(order.options.root)
+    numbers = {state: plan.count(state) for state in State}
+    told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
+    screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
+    screen.say(f"rows {places.rows}, runs and logs {places.root / 'runs'}")
+    if numbers[State.drifted]:
+        screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
+    return exit_code(plan)
+
+
+def exit_code(plan: Plan) -> int:
+    """0 everything is done; 11 some cells failed and none is under way; 10 otherwise."""
+    if plan.count(State.done) == len(plan.cells):
+        return EXIT_DONE
+    is_under_way = plan.keys(State.running, State.interrupted)
+    return EXIT_FAILED if plan.count(State.failed) and not is_under_way else EXIT_UNFINISHED

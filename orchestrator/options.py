@@ -1,0 +1,121 @@
+"""The key=value words of a command: options of the launch, and settings of the training."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+from trainer.compose import GROUPS, field_names
+
+Backend = Literal["ray", "inline"]
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How and where a grid runs; nothing here can move a number."""
+
+    root: str = "outputs"  # folder of runs and results
+    backend: Backend = "ray"  # ray, or inline: in this process, one after the other
+    ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
+    ranks: int = 1  # processes that train one cell together
+    cpus_per_rank: int = 1
+    gpus_per_rank: float = -1.0  # -1: one if there is a GPU, else none
+    concurrency: int = 0  # cells at once; 0: as many as the resources allow
+    only: str = "*"  # glob over cell keys
+    rerun: Literal["none", "drifted", "all"] = "none"  # also run cells that are done
+    retries: int = -1  # per cell and class of failure; -1: each class has its own number
+    workers: Literal["auto", "group"] = "auto"  # group: own processes even for one CPU rank
+    epoch: Literal["best", "last"] = "best"  # whose mIoU the tables print
+
+
+def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
+    """Options of the launch and overrides of the training.
+
+    Raises:
+        ValueError: a word that is neither, or a value that does not fit.
+    """
+    chosen: dict[str, Any] = {}
+    overrides = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{word!r} is no setting; write key=value, such as optim.epochs=10.")
+        if key in _READ:
+            chosen[key] = _READ[key](key, value)
+        elif key.lstrip("+~") in (*GROUPS, *field_names()):
+            overrides.append(word)
+        else:
+            raise ValueError(_unknown(key))
+    return LaunchOptions(**chosen), tuple(overrides)
+
+
+def describe() -> str:
+    """One line per option, with its default."""
+    return "\n".join(f"  {item.name}={item.default}" for item in fields(LaunchOptions))
+
+
+def _unknown(key: str) -> str:
+    """What to write instead of a key that does not exist."""
+    near = difflib.get_close_matches(key, [*_READ, *field_names()], n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return (
+        f"Unknown setting {key!r}.{hint} Options of the launch: {', '.join(_READ)}. "
+        "Settings of the training: see `python -m trainer --help`."
+    )
+
+
+def _text(key: str, value: str) -> str:
+    if not value:
+        raise ValueError(f"{key}= needs a value.")
+    return value
+
+
+def _at_least(least: int) -> Callable[[str, str], int]:
+    def read(key: str, value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"{key}={value} is no whole number.") from None
+        if number < least:
+            raise ValueError(f"{key}={value} is below {least}.")
+        return number
+
+    return read
+
+
+def _gpus(key: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{key}={value} is no number.") from None
+    if number != -1.0 and (number < 0.0 or (number > 1.0 and number != int(number))):
+        raise ValueError(f"{key}={value}: give a whole number, a part of one GPU, or -1.")
+    return number
+
+
+def _one_of(*choices: str) -> Callable[[str, str], str]:
+    def read(key: str, value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"{key}={value}: known are {', '.join(choices)}.")
+        return value
+
+    return read
+
+
+_READ = cast(
+    dict[str, Callable[[str, str], Any]],
+    {
+        "root": _text,
+        "backend": _one_of("ray", "inline"),
+        "ray_address": _text,
+        "ranks": _at_least(1),
+        "cpus_per_rank": _at_least(1),
+        "gpus_per_rank": _gpus,
+        "concurrency": _at_least(0),
+        "only": _text,
+        "rerun": _one_of("none", "drifted", "all"),
+        "retries": _at_least(-1),
+        "workers": _one_of("auto", "group"),
+        "epoch": _one_of("best", "last"),
+    },
+)

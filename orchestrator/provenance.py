@@ -1,0 +1,68 @@
+"""Which code, on which machine: the columns of a row that lead back to its making."""
+
+import platform
+import socket
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the checkout and the environment say about themselves; None where they do not."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    python: str
+    torch: str | None
+    cuda: str | None
+    ray: str | None
+    host: str
+
+
+@cache
+def provenance() -> Provenance:
+    """Provenance of this process; asked once, since its code was loaded once."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return Provenance(
+        git_commit=commit or None,
+        git_dirty=None if changes is None else bool(changes),
+        python=platform.python_version(),
+        torch=_version("torch"),
+        cuda=_cuda(),
+        ray=_version("ray"),
+        host=socket.gethostname(),
+    )
+
+
+def _git(*arguments: str) -> str | None:
+    """Answer of git in the checkout; None without git or without a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(CHECKOUT), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cuda() -> str | None:
+    import torch
+
+    return torch.version.cuda

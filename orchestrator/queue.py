@@ -1,0 +1,114 @@
+"""What a launch still has to run: order, places, retries. Knows neither Ray nor processes."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.failures import POLICIES, Budget, Failure
+from orchestrator.places import Places
+from orchestrator.trial import Outcome, Trial
+from trainer.manifest import newest_step
+
+
+class Listener(Protocol):
+    """Somebody who shows what happens."""
+
+    def started(self, trial: Trial) -> None:
+        """An attempt was handed out."""
+
+    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
+        """An attempt ended; `retried` says that another one follows."""
+
+
+@dataclass
+class Queue:
+    """The trials of a launch, longest wait first.
+
+    Attributes:
+        waiting: still to start, in order.
+        places: how many may run at once.
+        listener: told about every start and end.
+        give_up: called when a retryable failure has used up its budget; publishes the row.
+        is_stopping: asked before anything new starts.
+        retries: limit that replaces the classes' own; None keeps them.
+        outcomes: how each cell ended, by key.
+    """
+
+    waiting: list[Trial]
+    places: int
+    listener: Listener
+    give_up: Callable[[Trial, Outcome], None]
+    is_stopping: Callable[[], bool]
+    retries: int | None = None
+    running: dict[str, Trial] = field(default_factory=dict)
+    started_at: dict[str, float] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ended_early: str = ""
+    _budgets: dict[str, Budget] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing will start."""
+        return not self.running and (not self.waiting or self._is_closed())
+
+    def take(self) -> Trial | None:
+        """The next trial to start now; None when no place is free or nothing shall start."""
+        if not self.waiting or len(self.running) >= self.places or self._is_closed():
+            return None
+        trial = self.waiting.pop(0)
+        self.running[trial.key] = trial
+        self.started_at[trial.key] = time.monotonic()
+        self.listener.started(trial)
+        return trial
+
+    def settle(self, key: str, outcome: Outcome) -> None:
+        """Note how an attempt ended; a retryable failure goes back to the front."""
+        trial = self.running.pop(key)
+        retried = outcome.status == "failed" and self._retry(trial, outcome)
+        if retried:
+            self.waiting.insert(0, trial)
+        else:
+            self.outcomes[key] = outcome
+        self.listener.ended(trial, outcome, retried=retried)
+
+    def keys(self, status: str) -> list[str]:
+        """Keys of the cells that ended so."""
+        return [key for key, outcome in self.outcomes.items() if outcome.status == status]
+
+    def _is_closed(self) -> bool:
+        return bool(self.ended_early) or self.is_stopping()
+
+    def _retry(self, trial: Trial, outcome: Outcome) -> bool:
+        """Decide by class whether the cell runs again; a final failure is published."""
+        failure = Failure(outcome.failure)
+        if POLICIES[failure].ends_launch:
+            self.ended_early = outcome.error_text
+        folder = Places.at(trial.root).run(trial.key).folder
+        budget = self._budgets.setdefault(trial.key, Budget.fresh())
+        if budget.allows(failure, step=newest_step(folder), limit=self.retries):
+            return True
+        if not outcome.is_published:
+            self.give_up(trial, outcome)
+        return False
+
+
+def by_length(
+    trials: Sequence[Trial], seconds: dict[str, float], table: dict[str, int]
+) -> list[Trial]:
+    """Trials in the order to start: first table first, and within a table the longest first.
+
+    Long cells at the end would leave machines idle while the last one runs.
+
+    Args:
+        trials: in the grid's order.
+        seconds: estimated length by key, in any unit.
+        table: index of the first table that needs a cell, by key.
+    """
+    return sorted(trials, key=lambda t: (table.get(t.key, len(table)), -seconds.get(t.key, 0.0)))
+
+
+def log_path(trial: Trial, outcome: Outcome) -> Path:
+    """Where the traceback of a failed attempt lies."""
+    return Places.at(trial.root).run(trial.key).log(outcome.attempt)

@@ -1,0 +1,170 @@
+"""The Ray that a launch uses: its own on this machine, or one it joins."""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.options import LaunchOptions
+from orchestrator.provenance import CHECKOUT
+from orchestrator.ray_errors import ClusterUnreachable
+
+_PREFIX = "ipix-"
+_LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
+_OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
+
+# For the driver and everything it starts; must stand before ray is imported.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # our files are the truth, not Tune's
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the connected Ray offers.
+
+    Attributes:
+        scratch: a folder that every node sees, removed after the launch.
+    """
+
+    cpus: float
+    gpus: float
+    scratch: Path
+    is_own: bool
+
+
+@contextmanager
+def connected(options: LaunchOptions, shared: Path) -> Iterator[Cluster]:
+    """Start or join Ray, and leave it at the end.
+
+    Args:
+        options: `ray_address` decides.
+        shared: folder for scratch files when a cluster of several machines is joined.
+
+    Raises:
+        ClusterUnreachable: in words, with the address.
+    """
+    os.environ.update(_QUIET)
+    os.environ.update(worker_environment())
+    own = not options.ray_address
+    if own:
+        _remove_leftovers()
+    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _made(shared))
+    try:
+        yield _start(options, scratch) if own else _join(options, scratch)
+    finally:
+        import ray
+
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def worker_environment() -> dict[str, str]:
+    """What every worker process must find in its environment before it starts."""
+    from trainer.determinism import ENVIRONMENT
+
+    paths = [str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
+    return {**ENVIRONMENT, **threads, "PYTHONPATH": path}
+
+
+def _start(options: LaunchOptions, scratch: Path) -> Cluster:
+    """A private Ray that only this machine can reach."""
+    # Without these Ray listens on every interface, and writes its token under the home folder.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.pop("RAY_ADDRESS", None)
+    (scratch / "pid").write_text(str(os.getpid()))
+    import ray
+
+    _silence()
+    try:
+        ray.init(
+            num_cpus=max(_cpus(), options.ranks * options.cpus_per_rank),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(scratch),
+        )
+    except (RuntimeError, OSError, TimeoutError) as error:
+        raise ClusterUnreachable(
+            f"The local Ray did not start in {scratch} ({error}). Look for a full /tmp or "
+            "/dev/shm; backend=inline runs without Ray."
+        ) from error
+    return _offer(scratch, is_own=True)
+
+
+def _join(options: LaunchOptions, scratch: Path) -> Cluster:
+    """A Ray that somebody else started."""
+    import ray
+
+    _silence()
+    try:
+        ray.init(
+            address=options.ray_address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": worker_environment()},
+        )
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise ClusterUnreachable(
+            f"No Ray answers at ray_address={options.ray_address} ({error}). Start one with "
+            "`ray start --head`, correct the address, or leave ray_address away for an own one."
+        ) from error
+    return _offer(scratch, is_own=False)
+
+
+def _offer(scratch: Path, *, is_own: bool) -> Cluster:
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), scratch, is_own)
+
+
+def _silence() -> None:
+    """Ray's own messages would tear our table apart; what matters arrives as an outcome."""
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _cpus() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _short_temp() -> Path:
+    """The folder for temporary files, or /tmp where its path is too long for sockets below it."""
+    chosen = Path(tempfile.gettempdir())
+    return chosen if len(str(chosen)) <= _LONGEST_TEMP else Path("/tmp")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _remove_leftovers() -> None:
+    """Delete the scratch folders of launches that were killed."""
+    for note in _short_temp().glob(f"{_PREFIX}*/pid"):
+        with suppress(OSError, ValueError):
+            if not Path(f"/proc/{int(note.read_text())}").exists():
+                shutil.rmtree(note.parent, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Rows of the results: made from a trial and its summary, looked up by cell."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from datasets.catalog import spec_of
+from orchestrator.failures import Failure
+from orchestrator.provenance import provenance
+from orchestrator.result_files import open_folder
+from orchestrator.results import Row, read_rows
+from orchestrator.trial import Trial
+from sweeps.cell import Cell
+from trainer.compose import from_json
+from trainer.summary import Summary
+
+
+def has_done_row(trial: Trial) -> bool:
+    """Whether the cell is done under this trial's very configuration."""
+    names = open_folder(trial.root).names()
+    if not any(name.startswith(f"{trial.key}.a") for name in names):
+        return False  # the usual case, without reading a file
+    return any(
+        row.key == trial.key and row.status == "done" and row.fingerprint == trial.fingerprint
+        for row in read_rows(trial.root)
+    )
+
+
+def done_row(trial: Trial, attempt: int, summary: Summary, started: datetime) -> Row:
+    """The row of a complete run."""
+    numbers = asdict(summary)
+    del numbers["status"]
+    is_gpu = not summary.device.startswith("cpu")
+    numbers["gpu_seconds"] = summary.seconds * summary.world_size if is_gpu else 0.0
+    numbers["class_names"] = spec_of(from_json(trial.config_json).data).class_names
+    return Row(**_facts(trial, attempt, started), **numbers, status="done")
+
+
+def failed_row(
+    trial: Trial, attempt: int, error: tuple[Failure, str], started: datetime | None = None
+) -> Row:
+    """The row of an attempt that nothing follows.
+
+    Args:
+        trial: the cell.
+        attempt: number of the attempt.
+        error: its class and its text.
+        started: when it began, if known.
+    """
+    failure, text = error
+    return Row(
+        **_facts(trial, attempt, started or datetime.now(UTC)),
+        status="failed",
+        error_class=failure.value,
+        error_text=text,
+        world_size=trial.ranks,
+    )
+
+
+def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
+    """Columns that every row has."""
+    facts = asdict(provenance())
+    if trial.backend == "inline":
+        facts["ray"] = None
+    return {
+        **asdict(Cell.parse(trial.key)),
+        **facts,
+        "attempt": attempt,
+        "fingerprint": trial.fingerprint,
+        "config_json": trial.config_json,
+        "started": started,
+        "finished": datetime.now(UTC),
+        "backend": trial.backend,
+    }

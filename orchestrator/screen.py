@@ -1,0 +1,135 @@
+"""What a launch shows: a live table in a terminal, one line per event elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.places import Places
+from orchestrator.progress import Progress, read_progress
+from orchestrator.queue import Queue
+from orchestrator.trial import Outcome, Trial
+from orchestrator.wording import STYLES, clock, fraction, percent, speed
+
+_REFRESH_SECONDS = 1.0
+_PLAIN_SECONDS = 30.0  # between two lines of progress when nobody sees a terminal
+
+
+class Screen:
+    """Shows a launch; also the listener of its queue.
+
+    Args:
+        console: where to; whether it is a terminal decides about the live table.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total = 0
+        self._done = self._failed = 0
+        self._running: dict[str, tuple[Trial, float]] = {}
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def expect(self, total: int) -> None:
+        """How many cells the launch has."""
+        self._total = total
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line for people."""
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def started(self, trial: Trial) -> None:
+        """Show that an attempt began."""
+        with self._lock:
+            self._running[trial.key] = (trial, time.monotonic())
+        if not self._console.is_terminal:
+            self.say(f"{self._count()} start    {trial.key}")
+
+    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
+        """Show how an attempt ended."""
+        with self._lock:
+            _, since = self._running.pop(trial.key, (trial, time.monotonic()))
+            self._done += outcome.status == "done"
+            self._failed += outcome.status == "failed" and not retried
+        seconds = clock(time.monotonic() - since)
+        word = "retry" if retried else outcome.status
+        told = f"mIoU {percent(outcome.best_miou_percent)}" if outcome.status == "done" else ""
+        if outcome.status == "failed":
+            told = f"{outcome.failure}: {_first_line(outcome.error_text)}"
+        if outcome.status == "busy":
+            told = outcome.error_text
+        line = f"{self._count()} {word:8} {trial.key}  {seconds}  {told}".rstrip()
+        self.say(line, STYLES.get(word, ""))
+
+    @contextmanager
+    def live(self, queue: Queue) -> Iterator[None]:
+        """Keep the table or the progress lines fresh until the block ends."""
+        stop = threading.Event()
+        show = self._redraw if self._console.is_terminal else self._report
+        thread = threading.Thread(target=show, args=(queue, stop), daemon=True, name="screen")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _redraw(self, queue: Queue, stop: threading.Event) -> None:
+        """The live table of a terminal."""
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while not stop.wait(_REFRESH_SECONDS):
+                live.update(self._picture(queue), refresh=True)
+
+    def _report(self, queue: Queue, stop: threading.Event) -> None:
+        """A line per running cell now and then."""
+        while not stop.wait(_PLAIN_SECONDS):
+            for trial, _ in self._now():
+                found = read_progress(Places.at(trial.root).run(trial.key))
+                if found is not None:
+                    self.say(f"{self._count()} running  {trial.key}  {_words(found)}")
+
+    def _picture(self, queue: Queue) -> Group:
+        """The running cells above the counts."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
+            table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
+        for trial, since in self._now():
+            found = read_progress(Places.at(trial.root).run(trial.key)) or Progress()
+            table.add_row(
+                trial.key,
+                f"{found.epoch}/{found.epochs}" if found.epochs else "-",
+                fraction(found),
+                percent(found.miou_percent),
+                speed(found),
+                clock(found.seconds_left),
+                clock(time.monotonic() - since),
+            )
+        waiting = len(queue.waiting)
+        counts = f"{self._done} done, {len(self._running)} running, {waiting} waiting"
+        failed = f", {self._failed} failed" if self._failed else ""
+        elapsed = clock(time.monotonic() - self._started)
+        return Group(table, Text(f"{counts}{failed} of {self._total} cells; {elapsed}", "bold"))
+
+    def _now(self) -> Sequence[tuple[Trial, float]]:
+        with self._lock:
+            return list(self._running.values())
+
+    def _count(self) -> str:
+        return f"[{self._done:{len(str(self._total))}}/{self._total}]"
+
+
+def _words(found: Progress) -> str:
+    """Progress in a plain line."""
+    miou = f", mIoU {percent(found.miou_percent)}" if found.miou_percent is not None else ""
+    left = f", {clock(found.seconds_left)} left"
+    epoch = f"epoch {found.epoch}/{found.epochs} ({fraction(found)})"
+    return f"{epoch}{miou}, {speed(found)} images/s{left}"
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")

@@ -1,0 +1,80 @@
+"""One attempt at one cell: the same function in this process, under Ray Train and under Slurm."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from orchestrator.failures import Failure
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Everything a process needs to run a cell; plain data that travels as JSON.
+
+    Attributes:
+        key: the cell.
+        config_json: its whole configuration.
+        fingerprint: of that configuration.
+        root: where runs and results live.
+        backend: inline or ray.
+        stop_file: its existence asks the run to checkpoint and end.
+        scratch: an existing folder for what a backend must write and nobody needs afterwards.
+        published_attempt: newest attempt among the published rows; numbers go on from there.
+        ranks: processes that train together.
+    """
+
+    key: str
+    config_json: str
+    fingerprint: str
+    root: str
+    backend: str
+    stop_file: str
+    scratch: str = ""
+    published_attempt: int = 0
+    ranks: int = 1
+    cpus_per_rank: int = 1
+    gpus_per_rank: float = 0.0
+
+    def to_json(self) -> str:
+        """The text that travels."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Trial":
+        """The trial of a text."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        status: "busy" when somebody else holds the run.
+        attempt: its number; 0 when none was made.
+        failure: value of a `Failure`, for failed attempts.
+        error_text: one line for people.
+        is_published: whether a row of this attempt is among the results.
+    """
+
+    status: Literal["done", "failed", "stopped", "busy"]
+    attempt: int = 0
+    failure: str | None = None
+    error_text: str = ""
+    best_miou_percent: float | None = None
+    seconds: float | None = None
+    is_published: bool = False
+
+    @classmethod
+    def lost(cls, text: str, attempt: int = 0) -> "Outcome":
+        """An attempt whose process vanished without a word."""
+        return cls("failed", attempt, failure=Failure.node_lost.value, error_text=text)
+
+    def to_json(self) -> str:
+        """The text that travels."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Outcome":
+        """The outcome of a text."""
+        return cls(**json.loads(text))

@@ -1,0 +1,43 @@
+"""Numbers and states as people read them."""
+
+from orchestrator.progress import Progress
+
+STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "retry": "yellow",
+    "stopped": "yellow",
+    "busy": "yellow",
+    "interrupted": "yellow",
+    "drifted": "magenta",
+    "missing": "dim",
+}
+
+
+def clock(seconds: float | None) -> str:
+    """A duration, such as 7 s, 2:05 or 3:10:00."""
+    if seconds is None:
+        return "-"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def percent(value: float | None) -> str:
+    """A mIoU with two digits."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def fraction(found: Progress) -> str:
+    """Part of the steps that is done."""
+    return f"{100.0 * found.fraction:.0f}%" if found.total_steps else "-"
+
+
+def speed(found: Progress) -> str:
+    """Images per second."""
+    rate = found.images_per_second
+    return "-" if not rate else f"{rate:.1f}"
