@@ -41,9 +41,7 @@ def test_backbone_and_head_have_their_share() -> None:
     assert sum(p.numel() for p in meta_network("resnet101", 2).backbone.parameters()) == 42_623_936
 
 
-@pytest.mark.parametrize(
-    ("crop", "low", "high"), [(321, 81, 21), (513, 129, 33), (801, 201, 51)]
-)
+@pytest.mark.parametrize(("crop", "low", "high"), [(321, 81, 21), (513, 129, 33), (801, 201, 51)])
 def test_the_feature_sizes_are_those_of_the_official_network(
     crop: int, low: int, high: int
 ) -> None:
@@ -74,8 +72,11 @@ def test_only_the_later_blocks_of_the_last_stage_are_dilated() -> None:
 def test_convolutions_have_no_bias_but_the_classifier() -> None:
     network = meta_network("resnet50", 21)
 
-    biased = [n for n, m in network.named_modules() if getattr(m, "bias", None) is not None
-              and isinstance(m, torch.nn.Conv2d)]
+    biased = [
+        n
+        for n, m in network.named_modules()
+        if getattr(m, "bias", None) is not None and isinstance(m, torch.nn.Conv2d)
+    ]
 
     assert biased == ["classifier"]
 
@@ -103,7 +104,8 @@ def test_the_same_seed_draws_the_same_weights_whatever_torch_drew_before() -> No
 
 
 def test_drawn_weights_have_the_spread_of_their_rule() -> None:
-    student = new_state(compose(["model=resnet14_w16"]), 6, Ranks(0, 1, torch.device("cpu"))).student
+    config, ranks = compose(["model=resnet14_w16"]), Ranks(0, 1, torch.device("cpu"))
+    student = new_state(config, 6, ranks).student
     inside = student.backbone.layer2[0].conv2.weight  # Kaiming normal, fan out 32 * 9
     outside = student.fuse[3].weight  # uniform in +-1 / sqrt(fan in 64 * 9)
 

@@ -86,8 +86,10 @@ def test_the_gradient_is_the_difference_of_the_distributions() -> None:
 
     omega = (teacher.softmax(1).amax(1) > 0.6).flatten(1)[:, None]
     count = omega.sum(2, keepdim=True).double()
-    p, q = ((x.detach().flatten(2) / 4).masked_fill(~omega, -torch.inf).softmax(2) for x in
-            (teacher, student))
+    p, q = (
+        (x.detach().flatten(2) / 4).masked_fill(~omega, -torch.inf).softmax(2)
+        for x in (teacher, student)
+    )
     expected = (q - p) / (4.0 * 3 * count.log() * 2)  # t, C, ln |Omega|, two images
     assert student.grad is not None
     torch.testing.assert_close(student.grad.flatten(2), expected, atol=1e-12, rtol=0)

@@ -91,8 +91,17 @@ def test_scores_of_a_resumed_run_are_those_of_the_straight_one(
 
     found = train(config, tmp_path / "b")
 
-    for name in ("best_miou_percent", "best_epoch", "best_iou_percent", "last_iou_percent",
-                 "weights_sha256", "epochs", "steps", "data_fingerprint", "split_checksum"):
+    for name in (
+        "best_miou_percent",
+        "best_epoch",
+        "best_iou_percent",
+        "last_iou_percent",
+        "weights_sha256",
+        "epochs",
+        "steps",
+        "data_fingerprint",
+        "split_checksum",
+    ):
         assert getattr(found, name) == getattr(expected, name), name
     assert metric_lines(tmp_path / "b") == metric_lines(tmp_path / "a")
 
@@ -140,8 +149,15 @@ def test_kill_9_at_a_random_moment_and_again_changes_no_bit(
     overrides = ["loss=kl", "run.checkpoint_steps=2"]
     expected = straight(drawn_root, tmp_path / "straight", overrides)
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "trainer", *TINY, f"data.root={drawn_root}", *overrides,
-               f"run.folder={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        *TINY,
+        f"data.root={drawn_root}",
+        *overrides,
+        f"run.folder={folder}",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "7"}  # the run pins its own threads
     kills = 0
     for attempt in range(4):

@@ -78,8 +78,10 @@ def test_the_lag_shifts_the_rate_by_one_step() -> None:
 
 
 def test_official_unimatch_has_twice_the_rate_and_batch_of_its_re_run() -> None:
-    official, star = (compose(["recipe=voc", "model=resnet50", f"method={m}"]) for m in
-                      ("unimatch", "unimatch_star"))
+    official, star = (
+        compose(["recipe=voc", "model=resnet50", f"method={m}"])
+        for m in ("unimatch", "unimatch_star")
+    )
 
     assert (official.lr, official.batch) == (0.001, 8)
     assert (star.lr, star.batch) == (0.0005, 4)

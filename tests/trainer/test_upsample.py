@@ -7,9 +7,13 @@ from torch.nn import functional
 from trainer.upsample import upsample
 
 
-@pytest.mark.parametrize(("source", "target"), [((21, 21), (81, 81)), ((3, 5), (7, 16)),
-                                                ((1, 4), (6, 9)), ((81, 81), (321, 321))])
-def test_bilinear_is_align_corners_bilinear(source: tuple[int, int], target: tuple[int, int]) -> None:
+SIZES = [((21, 21), (81, 81)), ((3, 5), (7, 16)), ((1, 4), (6, 9)), ((81, 81), (321, 321))]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_bilinear_is_align_corners_bilinear(
+    source: tuple[int, int], target: tuple[int, int]
+) -> None:
     x = torch.randn(2, 3, *source, dtype=torch.float64, requires_grad=True)
     expected = functional.interpolate(x, size=target, mode="bilinear", align_corners=True)
     weight = torch.randn_like(expected)

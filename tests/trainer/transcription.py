@@ -126,7 +126,10 @@ def train(network: nn.Module, data: list[Any], setting: dict[str, Any]) -> None:
     lr, total = setting["lr"], setting["total"]
     optimiser = torch.optim.SGD(
         [{"params": backbone, "lr": lr}, {"params": head, "lr": lr * setting["head"]}],
-        lr=lr, momentum=0.9, weight_decay=1e-4, foreach=False,
+        lr=lr,
+        momentum=0.9,
+        weight_decay=1e-4,
+        foreach=False,
     )
     for k, (x, u) in enumerate(data):
         factor = (1 - k / total) ** 0.9

@@ -1,0 +1,38 @@
+# make demo   a small real grid on this machine, ending with its table
+# make test   every check of the project
+# Both set up everything they need; a first run installs for some minutes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+ROOT ?= outputs/demo
+
+.PHONY: demo test check setup clean
+
+demo: $(READY)
+	$(BIN)/python -m orchestrator launch demo root=$(ROOT)
+	$(BIN)/python -m orchestrator tables demo root=$(ROOT)
+
+test: $(READY)
+	bash .ci/packages
+	$(MAKE) check
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "No venv here; on Debian: apt-get install python3-venv"; exit 2; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
