@@ -1,5 +1,6 @@
 """One run without Ray or Slurm: `python -m trainer key=value ...`, also under torchrun."""
 
+import os
 import signal
 import sys
 import time
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> int:
     except (OSError, RuntimeError) as error:
         print(f"trainer: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(_ending(summary, folder))
+    if os.environ.get("RANK", "0") == "0":
+        print(_ending(summary, folder))
     return EXIT_DONE if summary.status == "done" else EXIT_STOPPED
 
 

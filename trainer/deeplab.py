@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.batch_norm import RankOrderedBatchNorm
-from trainer.config import ModelConfig, Upsample
+from trainer.choices import Upsample
+from trainer.config import ModelConfig
 from trainer.resnet import ResNet
 from trainer.upsample import Mode, upsample
 

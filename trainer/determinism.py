@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer.config import Precision, TrainConfig
+from trainer.choices import Precision
+from trainer.config import TrainConfig
 
 # To be set for every worker process before it starts.
 ENVIRONMENT = {

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets.opening import Dataset
-from trainer.config import EvaluationMode, TrainConfig
+from trainer.choices import EvaluationMode
+from trainer.config import TrainConfig
 from trainer.confusion import ConfusionMatrix, mean_iou_percent
 from trainer.deeplab import DeepLabV3Plus
 from trainer.pixels import normalise

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from datasets.randomness import Draws, Stream
-from trainer.config import Init, TrainConfig
+from trainer.choices import Init
+from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.manifest import file_sha256
 

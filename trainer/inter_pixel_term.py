@@ -6,15 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainer.config import (
-    CutMixPairs,
-    Distance,
-    DivideBy,
-    LossConfig,
-    Resolution,
-    Scope,
-    ViewReduce,
-)
+from trainer.choices import CutMixPairs, Distance, DivideBy, Resolution, Scope, ViewReduce
+from trainer.config import LossConfig
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.inter_pixel_variants import image_losses
 from trainer.methods.step import Pair

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.config import Classes, CorrelateOn, Direction, Distance, LossConfig, NormOver
+from trainer.choices import Classes, CorrelateOn, Direction, Distance, NormOver
+from trainer.config import LossConfig
 
 
 def image_losses(

@@ -13,7 +13,8 @@ from datasets.loader import BatchPlan, batches
 from datasets.opening import Dataset
 from datasets.samples import LabelledBatch, UnlabelledBatch
 from trainer.checkpoint import Checkpoints
-from trainer.config import Algorithm, Distance, TrainConfig
+from trainer.choices import Algorithm, Distance
+from trainer.config import TrainConfig
 from trainer.evaluate import evaluate
 from trainer.inter_pixel_term import InterPixelTerm
 from trainer.journal import Journal

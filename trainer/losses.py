@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import Criterion, OptimConfig
+from trainer.choices import Criterion
+from trainer.config import OptimConfig
 from trainer.ranks import Ranks
 
 IGNORED = 255

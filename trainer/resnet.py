@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from trainer.batch_norm import RankOrderedBatchNorm
-from trainer.config import ModelConfig, Stem
+from trainer.choices import Stem
+from trainer.config import ModelConfig
 
 EXPANSION = 4
 

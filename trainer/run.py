@@ -104,7 +104,7 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
     best, last = state.best_epoch, max(state.scores, default=None)
     best_score = state.scores[best] if best is not None else None
     last_score = state.scores[last] if last is not None else None
-    kept = loop.checkpoints.best() if ranks.is_first else None
+    kept = loop.checkpoints.best()
     return Summary(
         status="done" if complete else "stopped",
         epochs=state.step // loop.epoch_steps,

@@ -2,7 +2,8 @@
 
 import math
 
-from trainer.config import Algorithm, LossConfig, RampUnit, TrainConfig
+from trainer.choices import Algorithm, RampUnit
+from trainer.config import LossConfig, TrainConfig
 
 
 def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:

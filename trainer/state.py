@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trainer.batch_norm import spread
-from trainer.config import Buffers, MethodConfig, Precision, Teacher, TrainConfig
+from trainer.choices import Buffers, Precision, Teacher
+from trainer.config import MethodConfig, TrainConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.descent import Descent
 from trainer.determinism import digest

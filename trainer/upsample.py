@@ -22,20 +22,14 @@ def upsample(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
         return x.expand(-1, -1, *size)
     if mode == "nearest":
         return functional.interpolate(x, size=size, mode="nearest")
-    rows = _weights(x.shape[-2], size[0]).to(x)
-    columns = _weights(x.shape[-1], size[1]).to(x)
+    rows = _weights(x.shape[-2], size[0], x.device, x.dtype)
+    columns = _weights(x.shape[-1], size[1], x.device, x.dtype)
     return rows @ (x @ columns.T)
 
 
 @lru_cache(maxsize=64)
-def _weights(source: int, target: int) -> Tensor:
+def _weights(source: int, target: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Interpolation matrix (target, source); each row has at most two entries and sums to one."""
-    position = torch.arange(target, dtype=torch.float64)
-    position *= (source - 1) / max(target - 1, 1)
-    low = position.floor().clamp(max=max(source - 2, 0))
-    share = position - low
-    matrix = torch.zeros(target, source, dtype=torch.float64)
-    index = torch.arange(target)
-    matrix[index, low.long()] = 1.0 - share
-    matrix[index, (low.long() + 1).clamp(max=source - 1)] += share
-    return matrix
+    position = torch.arange(target, dtype=torch.float64) * ((source - 1) / max(target - 1, 1))
+    distance = (position[:, None] - torch.arange(source)).abs()
+    return (1.0 - distance).clamp(min=0.0).to(device, dtype)

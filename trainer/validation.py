@@ -1,6 +1,7 @@
 """Values that have the right type and are still wrong."""
 
-from trainer.config import Algorithm, CutMixPairs, Distance, EvaluationMode, Init, TrainConfig
+from trainer.choices import Algorithm, CutMixPairs, Distance, Init
+from trainer.config import TrainConfig
 
 VIEWS = ("s1", "s2", "fp")
 
@@ -13,6 +14,11 @@ def check(config: TrainConfig) -> TrainConfig:
     """
     _ranges(config)
     _inter_pixel(config)
+    if config.model.init is Init.imagenet and config.model.width != 64:
+        raise ValueError(
+            f"model.init=imagenet needs model.width=64, got {config.model.width}; "
+            "the small backbones start from model.init=random."
+        )
     if config.data.dataset == "synthetic" and config.data.drawn is None:
         raise ValueError("data.drawn is empty; recipe=synthetic says how the scenes are drawn.")
     if config.batch < 2:
@@ -80,10 +86,3 @@ def _inter_pixel(config: TrainConfig) -> None:
         )
     if loss.cutmix is CutMixPairs.uncut and "fp" in loss.views and len(loss.views) == 1:
         raise ValueError("loss.cutmix=uncut speaks of strong views; add s1 or s2 to loss.views.")
-    if config.model.init is Init.imagenet and config.model.width != 64:
-        raise ValueError(
-            f"model.init=imagenet needs model.width=64, got {config.model.width}; "
-            "the small backbones start from model.init=random."
-        )
-    if config.evaluation.mode is EvaluationMode.slide and config.data.crop < 3:
-        raise ValueError(f"evaluation.mode=slide needs a larger data.crop than {config.data.crop}.")

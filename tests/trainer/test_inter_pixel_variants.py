@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from tests.trainer.test_inter_pixel import STUDENT, TEACHER, random_logits
-from trainer.config import (
+from trainer.choices import (
     Classes,
     CorrelateOn,
     CutMixPairs,
     Direction,
     Distance,
     DivideBy,
-    LossConfig,
     NormOver,
     Resolution,
     Scope,
     ViewReduce,
 )
+from trainer.config import LossConfig
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.inter_pixel_term import InterPixelTerm
 from trainer.inter_pixel_variants import image_losses

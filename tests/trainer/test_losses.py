@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from trainer.config import Criterion, OptimConfig
+from trainer.choices import Criterion
+from trainer.config import OptimConfig
 from trainer.losses import Target, hard_pixels, labelled_loss, pseudo_label_loss
 from trainer.ranks import Ranks
 

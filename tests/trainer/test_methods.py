@@ -9,7 +9,8 @@ from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
 from tests.tiny import tiny_config
 from tests.trainer import transcription
-from trainer.config import Algorithm, Distance, TrainConfig
+from trainer.choices import Algorithm, Distance
+from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.inter_pixel_term import InterPixelTerm
 from trainer.methods.registry import METHODS

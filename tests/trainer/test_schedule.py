@@ -2,8 +2,9 @@
 
 import pytest
 
+from trainer.choices import RampUnit
 from trainer.compose import compose
-from trainer.config import LossConfig, RampUnit
+from trainer.config import LossConfig
 from trainer.schedule import gaussian_ramp, inter_pixel_weight, learning_rate, steps_per_epoch
 
 

@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from trainer.upsample import upsample
 
-
 SIZES = [((21, 21), (81, 81)), ((3, 5), (7, 16)), ((1, 4), (6, 9)), ((81, 81), (321, 321))]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.samples import UnlabelledBatch
-from trainer.config import CutMixPairs, Distance
+from trainer.choices import CutMixPairs, Distance
 from trainer.deeplab import DeepLabV3Plus
 from trainer.losses import Target, pseudo_label_loss
 from trainer.methods.step import Networks, Pair, Setting

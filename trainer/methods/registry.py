@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from trainer.config import Algorithm
+from trainer.choices import Algorithm
 from trainer.methods.fixmatch import FixMatch
 from trainer.methods.step import Method, Setting
 from trainer.methods.supervised import Supervised

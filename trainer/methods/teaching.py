@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainer.config import MethodConfig, PseudoLabels, Teacher, TeacherMode
+from trainer.choices import PseudoLabels, Teacher, TeacherMode
+from trainer.config import MethodConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.methods.step import Networks
 

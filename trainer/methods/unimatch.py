@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.samples import LabelledBatch, UnlabelledBatch
-from trainer.config import Distance
+from trainer.choices import Distance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
 from trainer.methods.step import Networks, Pair, Setting, StepResult

@@ -1,0 +1,139 @@
+"""The door of configuration: what it accepts, and what it says when it does not."""
+
+import dataclasses
+
+import pytest
+
+from trainer.choices import Algorithm, Upsample
+from trainer.compose import GROUPS, choices, compose, field_names, from_json
+from trainer.config import TrainConfig
+from trainer.fingerprint import config_json, differences, fingerprint
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.eopchs=3"], "Unknown setting 'optim.eopchs'. Did you mean optim.epochs"),
+        (["optim.epochs=many"], "'many' of type 'str' could not be converted to Integer"),
+        (["method=unimatsch"], "Unknown method 'unimatsch'; known: fixmatch, supervised, unimatch"),
+        (["model=resnet18"], "Unknown model 'resnet18'; known: resnet101, resnet14_w16"),
+        (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, synthetic, voc"),
+        (["loss.distance=l2"], "expected one of [none, kl, cr]"),
+        (["epochs"], "'epochs' is no setting; write key=value"),
+        (["optim.epochs=0"], "optim.epochs=0 is out of range; it lies in [1, 1e+06]"),
+        (["method=supervised", "loss=kl"], "loss=kl needs unlabelled images"),
+        (["loss=kl", "loss.views=[s3]"], "loss.views=['s3']; choose among s1, s2, fp"),
+        (["loss=kl", "method=fixmatch", "loss.on_labeled=true"], "which only unimatch has"),
+        (["optim.batch=1"], "makes steps of one image"),
+        (["run.device=tpu"], "it is auto, cpu or cuda"),
+        (["model.init=imagenet"], "model.init=imagenet needs model.width=64, got 16"),
+    ],
+)
+def test_bad_input_is_refused_in_words(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+        compose(overrides)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", ["voc", "cityscapes", "synthetic"])
+@pytest.mark.parametrize("method", choices("method"))
+def test_every_recipe_composes_with_every_method(recipe: str, method: str) -> None:
+    model = "resnet14_w16" if recipe == "synthetic" else "resnet101"
+
+    config = compose([f"recipe={recipe}", f"model={model}", f"method={method}"])
+
+    assert (config.recipe, config.method.name, config.model.backbone) == (recipe, method, model)
+
+
+def test_official_unimatch_is_bilinear_and_its_re_run_nearest() -> None:
+    assert compose(["method=unimatch"]).model.upsample is Upsample.bilinear
+    assert compose(["method=unimatch_star"]).model.upsample is Upsample.nearest
+    assert compose(["method=unimatch_star"]).method.algorithm is Algorithm.unimatch
+
+
+def test_the_paper_s_numbers_stand_in_the_recipes() -> None:
+    voc, city = (
+        compose([f"recipe={r}", "model=resnet50", "loss=kl"]) for r in ("voc", "cityscapes")
+    )
+
+    assert (voc.lr, voc.batch, voc.optim.epochs, voc.data.crop) == (0.0005, 4, 80, 321)
+    assert (city.lr, city.batch, city.optim.epochs, city.data.crop) == (0.0025, 4, 240, 801)
+    assert (voc.loss.warmup_epochs, city.loss.warmup_epochs) == (5, 30)
+    assert (voc.method.confidence, city.method.confidence) == (0.95, 0.0)
+    assert (voc.optim.head_lr_factor, city.optim.head_lr_factor) == (10.0, 1.0)
+    assert (voc.loss.threshold, voc.loss.temperature, voc.loss.alpha) == (0.8, 4.0, 1.0)
+
+
+def test_a_config_survives_its_json() -> None:
+    config = compose(["loss=cr", "loss.views=[s1,fp]", "data.drawn.seed=4"])
+
+    assert from_json(config_json(config)) == config
+
+
+def test_every_field_has_a_name_on_the_command_line() -> None:
+    names = field_names()
+
+    assert {"optim.lr", "data.drawn.seed", "loss.views", "run.device", "seed"} <= set(names)
+    assert len(names) == len(set(names))
+    assert all(choices(group) for group in GROUPS)
+
+
+def test_execution_fields_leave_the_fingerprint_alone() -> None:
+    plain = compose([])
+    elsewhere = compose(
+        [
+            "run.loader_workers=3",
+            "run.device=cpu",
+            "data.root=/x",
+            "run.threads=2",
+            "run.folder=/y",
+            "run.log_steps=7",
+            "run.checkpoint_minutes=1",
+        ]
+    )
+
+    assert fingerprint(elsewhere) == fingerprint(plain)
+
+
+def test_every_identity_field_moves_the_fingerprint() -> None:
+    plain = compose([])
+    changes = [
+        "optim.lr=0.1",
+        "seed=1",
+        "data.split=1of4",
+        "loss.t2_scale=true",
+        "data.mix=other",
+        "method.teacher=ema",
+        "evaluation.every_epochs=2",
+        "data.drawn.seed=1",
+        "optim.precision=bf16",
+        "model.dilations=[1,2,3]",
+    ]
+
+    found = {fingerprint(compose([change])) for change in changes}
+
+    assert len(found | {fingerprint(plain)}) == len(changes) + 1
+
+
+def test_differences_name_the_changed_identity_fields_alone() -> None:
+    before = config_json(compose(["run.log_steps=9"]))
+
+    changed = differences(before, compose(["optim.lr=0.1", "loss=kl", "run.threads=2"]))
+
+    assert changed == [
+        'loss.distance: "none" -> "kl"',
+        'loss.name: "none" -> "kl"',
+        "optim.lr: 0.01 -> 0.1",
+    ]
+
+
+def test_a_field_added_later_moves_no_hash_while_it_is_neutral() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Grown(TrainConfig):
+        extra: int = dataclasses.field(default=5, metadata={"neutral": 5})
+
+    plain = TrainConfig()
+
+    assert fingerprint(Grown()) == fingerprint(plain)
+    assert fingerprint(Grown(extra=6)) != fingerprint(plain)

@@ -1,0 +1,158 @@
+"""The switches, and what happens when somebody turned one off."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.ranks import run_ranks
+from trainer import determinism
+from trainer.compose import compose
+from trainer.ranks import Ranks
+
+
+def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` after the switches were asked for."""
+    start = "import torch; from trainer.compose import compose; from trainer import determinism\n"
+    return subprocess.run(
+        [sys.executable, "-c", start + code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_engage_sets_every_switch() -> None:
+    code = (
+        "determinism.engage(compose(['run.threads=2']))\n"
+        "assert torch.are_deterministic_algorithms_enabled()\n"
+        "assert not torch.backends.cudnn.benchmark and torch.backends.cudnn.deterministic\n"
+        "assert not torch.backends.cudnn.allow_tf32 and torch.get_num_threads() == 2\n"
+        "assert not torch.utils.deterministic.fill_uninitialized_memory\n"
+    )
+
+    assert in_a_process(code, OMP_NUM_THREADS="1").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("undo", "name"),
+    [
+        ("torch.set_deterministic_debug_mode('default')", "use_deterministic_algorithms"),
+        ("torch.use_deterministic_algorithms(True, warn_only=True)", "use_deterministic"),
+        ("torch.backends.cudnn.benchmark = True", "cudnn.benchmark"),
+        ("torch.backends.cudnn.allow_tf32 = True", "cudnn.allow_tf32"),
+        ("torch.set_num_threads(2)", "1 CPU threads"),
+    ],
+)
+def test_a_switch_that_is_off_is_named(undo: str, name: str) -> None:
+    code = f"c = compose([]); determinism.engage(c); {undo}; determinism.verify(c)"
+
+    done = in_a_process(code)
+
+    assert done.returncode == 1
+    assert "NotDeterministicError: Not deterministic:" in done.stderr
+    assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OMP_DYNAMIC", "true"), ("NCCL_ALGO", "NVLS"), ("NCCL_ALGO", "Ring,NVLS")]
+)
+def test_an_environment_that_cannot_repeat_itself_is_refused(name: str, value: str) -> None:
+    done = in_a_process("determinism.engage(compose([]))", **{name: value})
+
+    assert done.returncode == 1
+    assert name in done.stderr
+    assert "unset" in done.stderr.lower()
+
+
+def test_a_digest_sees_names_shapes_types_and_bits() -> None:
+    x = torch.arange(6.0)
+    variants = [{"a": x}, {"b": x}, {"a": x.view(2, 3)}, {"a": x.double()}, {"a": x + 1e-6}]
+
+    digests = [determinism.digest(v) for v in variants]
+
+    assert len(set(digests)) == len(variants)
+    assert determinism.digest({"a": x.clone()}) == digests[0]
+    by_columns = x.view(2, 3).t().contiguous().t()
+    assert determinism.digest({"a": by_columns}) == digests[2]
+
+
+def gradients_in_two_orders() -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+    rank = torch.distributed.get_rank()
+    ranks = Ranks(rank, 3, torch.device("cpu"))
+    draws = [
+        torch.randn(n, generator=torch.Generator().manual_seed(10 * n + rank)) for n in (5, 1, 7)
+    ]
+    found = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        parameters = [torch.nn.Parameter(torch.zeros_like(draw)) for draw in draws]
+        for parameter, draw in zip(parameters, draws, strict=True):
+            parameter.grad = draw.clone()
+        ranks.sum_gradients([parameters[i] for i in order])
+        found.append([p.grad for p in parameters])
+    return found[0], found[1], ranks.sum(draws[2])
+
+
+def test_the_gradient_sum_does_not_depend_on_where_a_parameter_lies() -> None:
+    rows = run_ranks(gradients_in_two_orders, 3)
+
+    parts = [
+        torch.randn(7, generator=torch.Generator().manual_seed(70 + rank)) for rank in range(3)
+    ]
+    expected = (parts[0] + parts[1]) + parts[2]  # rank order, left to right
+    for first, second, summed in rows:
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+        assert torch.equal(first[2], expected)
+        assert torch.equal(summed, expected)
+
+
+def test_cuda_without_a_card_is_refused_before_anything_starts() -> None:
+    if torch.cuda.is_available():
+        return  # the GPU tests cover this machine
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", "run.device=cuda"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "torch sees no CUDA device here" in done.stderr
+
+
+def test_bits_are_the_same_whatever_uninitialised_memory_holds() -> None:
+    # Filled with NaN, memory that somebody reads before writing would spoil the loss.
+    code = (
+        "import sys, tempfile, pathlib\n"
+        "from tests.tiny import tiny_config\n"
+        "from trainer.run import train\n"
+        "engage = determinism.engage\n"
+        "def filled(config):\n"
+        "    engage(config)\n"
+        "    torch.utils.deterministic.fill_uninitialized_memory = sys.argv[-1] == 'fill'\n"
+        "determinism.engage = filled\n"
+        "folder = pathlib.Path(tempfile.mkdtemp())\n"
+        "config = tiny_config(folder / 'data', 'loss=kl', 'optim.epochs=1')\n"
+        "print(train(config, folder / 'run').weights_sha256)\n"
+    )
+    runs = []
+    for word in ("fill", "leave"):
+        start = (
+            "import torch; from trainer.compose import compose; from trainer import determinism\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", start + code, word], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        runs.append(done.stdout)
+
+    assert len(runs[0].strip()) == 64
+    assert runs[0] == runs[1]
+
+
+def test_the_environment_for_workers_leaves_out_nvls() -> None:
+    assert "NVLS" not in determinism.ENVIRONMENT["NCCL_ALGO"]
+    determinism.engage(compose([]))

@@ -1,0 +1,57 @@
+"""Evaluation: whole images, windows, ranks."""
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from datasets.opening import open_dataset
+from tests.ranks import run_ranks
+from tests.tiny import tiny_config
+from trainer.evaluate import Score, evaluate, predict
+from trainer.pixels import normalise
+from trainer.ranks import Ranks
+from trainer.state import new_state
+
+
+def test_windows_overlap_by_a_third_and_shrink_at_the_border(drawn_root: Path) -> None:
+    config = tiny_config(drawn_root, "evaluation.mode=slide")
+    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).student.eval()
+    images = torch.randint(0, 256, (1, 3, 50, 45), dtype=torch.uint8)
+    expected = torch.zeros(1, 6, 50, 45)
+    with torch.no_grad():
+        x = normalise(images)
+        for top in (0, 21, 42):  # int(32 * 2 / 3) = 21
+            for left in (0, 21, 42):
+                part = x[:, :, top : top + 32, left : left + 32]
+                found = functional.softmax(network(part), 1)
+                expected[:, :, top : top + 32, left : left + 32] += found
+
+        assert torch.equal(predict(network, images, config), expected.argmax(1))
+
+
+def scores(root: str) -> Score:
+    config = tiny_config(Path(root), "data.drawn.num_val=5")
+    ranks = Ranks(
+        torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.device("cpu")
+    )
+    dataset = open_dataset(config.data)
+    return evaluate(new_state(config, 6, ranks).student, dataset, config, ranks)
+
+
+def test_every_image_counts_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "data", "data.drawn.num_val=5")
+    dataset, alone = open_dataset(config.data), Ranks(0, 1, torch.device("cpu"))
+    one = evaluate(new_state(config, 6, alone).student, dataset, config, alone)
+
+    for world_size in (2, 3):  # five images: no number divides them
+        assert run_ranks(scores, world_size, str(tmp_path / "data")) == [one] * world_size
+
+
+def test_the_network_returns_to_training(drawn_root: Path) -> None:
+    config, alone = tiny_config(drawn_root), Ranks(0, 1, torch.device("cpu"))
+    student = new_state(config, 6, alone).student
+
+    evaluate(student, open_dataset(config.data), config, alone)
+
+    assert student.training
