@@ -14,13 +14,13 @@ from orchestrator.trial import Outcome, Trial
 
 # The actor of a worker group only waits for it: no CPU, or the group would lack it. Every Ray has
 # this resource on its head node, which is the safe place to wait.
-_WAITING = {"cpu": 0, "node:__internal_head__": 0.001}
+_WAITING = {"cpu": 0.0, "node:__internal_head__": 0.001}
 
 
 def drain(queue: Queue, options: LaunchOptions, cluster: Cluster) -> None:
     """Run the queue until it is over."""
     inside = runs_inside_actor(options, cluster)
-    resources = {"cpu": options.cpus_per_rank} if inside else _WAITING
+    resources = {"cpu": float(options.cpus_per_rank)} if inside else _WAITING
     tuner = tune.Tuner(
         tune.with_resources(_body, resources),
         tune_config=tune.TuneConfig(

@@ -1,0 +1,39 @@
+"""Labs for the launch tests: one per test, and one undisturbed grid to compare with."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.launching import Lab
+
+RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
+EPOCHS = 8
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drawn") / "tree"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, drawn: Path) -> Lab:
+    return Lab(tmp_path, drawn)
+
+
+@pytest.fixture
+def long_lab(lab: Lab) -> Lab:
+    """Two cells long enough to be killed in the middle."""
+    lab.write_grid(*RUNS, epochs=EPOCHS)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Path
+) -> dict[str, tuple[str | None, float | None]]:
+    """Weights and accuracies of the long cells when nothing happens."""
+    lab = Lab(tmp_path_factory.mktemp("undisturbed"), drawn)
+    lab.write_grid(*RUNS, epochs=EPOCHS)
+    lab.run("launch", "backend=inline")
+    assert len(lab.weights()) == len(RUNS)
+    return lab.weights()

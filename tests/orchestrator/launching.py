@@ -1,0 +1,134 @@
+"""Start the real command line on grids of tiny cells, and kill what it starts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from orchestrator.claim import holder_of
+from orchestrator.places import Places
+from orchestrator.results import Row, counted, read_rows
+from trainer.manifest import newest_step
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
+TINY = ("data.drawn.num_train=24", "data.drawn.num_val=4", "run.checkpoint_steps=1")
+SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
+UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
+KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A root and a grid file of one test; drawn images are shared by all tests."""
+
+    folder: Path
+    data: Path
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def grid(self) -> Path:
+        return self.folder / "tiny.yaml"
+
+    @property
+    def words(self) -> list[str]:
+        return [f"root={self.root}", f"data.root={self.data}"]
+
+    def write_grid(self, *runs: tuple[str, str], epochs: int = 1) -> None:
+        """A grid of (method, loss) pairs."""
+        cells = [{"base": {**BASE, "method": method, "loss": loss}} for method, loss in runs]
+        overrides = [f"optim.epochs={epochs}", *TINY]
+        spec = {"title": "Tiny", "overrides": overrides, "cells": cells}
+        self.grid.write_text(yaml.safe_dump(spec))
+
+    def command(self, verb: str, *words: str) -> list[str]:
+        call = [sys.executable, "-m", "orchestrator", verb, str(self.grid)]
+        return [*call, *self.words, *words]
+
+    def start(self, verb: str, *words: str) -> "subprocess.Popen[str]":
+        """Start a command in a process group of its own."""
+        return subprocess.Popen(
+            self.command(verb, *words),
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, verb: str, *words: str, code: int = 0) -> str:
+        """Run a command to its end; its exit code must be `code`."""
+        process = self.start(verb, *words)
+        text, _ = process.communicate(timeout=200)
+        assert process.returncode == code, text
+        return text
+
+    def states(self, *words: str) -> dict[str, str]:
+        """State of every cell, from `plan --json`."""
+        found = json.loads(self.run("plan", "--json", *words))
+        return {cell["key"]: cell["state"] for cell in found["cells"]}
+
+    def rows(self) -> dict[str, Row]:
+        return counted(read_rows(str(self.root)))
+
+    def weights(self) -> dict[str, tuple[str | None, float | None]]:
+        """What must not depend on any accident: weights and accuracy of every cell."""
+        done = {key: row for key, row in self.rows().items() if row.status == "done"}
+        return {key: (row.weights_sha256, row.best_miou_percent) for key, row in done.items()}
+
+    def attempts(self, key: str) -> int:
+        return Places.at(str(self.root)).run(key).newest_attempt()
+
+    def worker_at(self, key: str, step: int) -> int:
+        """Wait for a checkpoint at or after a step; the process that trains."""
+        place = Places.at(str(self.root)).run(key)
+        wait_until(lambda: (newest_step(place.folder) or 0) >= step and holder_of(place.lock))
+        holder = holder_of(place.lock)
+        assert holder is not None
+        return holder.pid
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
+    """Wait for something that other processes do."""
+    give_up = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def kill_all(process: "subprocess.Popen[str]") -> None:
+    """SIGKILL a command and everything it started, at once."""
+    family = [process.pid, *_descendants(process.pid)]
+    for pid in family:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+def _descendants(pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found

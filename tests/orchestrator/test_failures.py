@@ -1,0 +1,72 @@
+"""Every failure has a class, and every class its policy."""
+
+import errno
+
+import pytest
+import torch
+
+from datasets.errors import DataError
+from orchestrator.failures import POLICIES, UNLIMITED, Budget, Failure, classify
+from trainer.checkpoint import CheckpointError
+from trainer.loop import Diverged
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (DataError("mask 7.png is missing"), Failure.bad_data),
+        (CheckpointError("another configuration"), Failure.bad_config),
+        (ValueError("a split with fewer images than a batch"), Failure.bad_config),
+        (Diverged("step 3"), Failure.diverged),
+        (torch.OutOfMemoryError("CUDA out of memory"), Failure.out_of_memory),
+        (MemoryError(), Failure.out_of_memory),
+        (OSError(errno.ENOSPC, "No space left on device"), Failure.disk_full),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), Failure.disk_full),
+        (RuntimeError("[enforce fail] write: No space left on device"), Failure.disk_full),
+        (OSError(errno.EACCES, "Permission denied"), Failure.bug),
+        (RuntimeError("Connection closed by peer [127.0.0.1]:5"), Failure.node_lost),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Failure.bug),
+        (ZeroDivisionError(), Failure.bug),
+    ],
+)
+def test_an_exception_has_its_class(error: Exception, expected: Failure) -> None:
+    assert classify(error) is expected
+
+
+def test_every_class_has_a_policy() -> None:
+    assert set(POLICIES) == set(Failure)
+
+
+@pytest.mark.parametrize(
+    "failure", [Failure.bug, Failure.bad_data, Failure.bad_config, Failure.diverged]
+)
+def test_what_would_only_fail_again_is_not_retried(failure: Failure) -> None:
+    assert not Budget.fresh().allows(failure, step=100, limit=9)
+
+
+def test_a_lost_process_is_retried_five_times() -> None:
+    budget = Budget.fresh()
+
+    answers = [budget.allows(Failure.node_lost, step=None) for _ in range(6)]
+
+    assert answers == [True] * 5 + [False]
+
+
+def test_a_checkpoint_that_advanced_gives_the_retries_back() -> None:
+    budget = Budget.fresh()
+
+    answers = [budget.allows(Failure.node_lost, step=step) for step in range(50)]
+
+    assert all(answers)
+
+
+def test_preemption_is_never_counted() -> None:
+    budget = Budget.fresh()
+
+    assert POLICIES[Failure.preempted].retries == UNLIMITED
+    assert all(budget.allows(Failure.preempted, step=None, limit=0) for _ in range(50))
+
+
+def test_a_limit_on_the_command_line_replaces_the_number_of_the_class() -> None:
+    assert not Budget.fresh().allows(Failure.node_lost, step=None, limit=0)
+    assert Budget.fresh().allows(Failure.out_of_memory, step=None, limit=2)

@@ -1,0 +1,209 @@
+"""A launch in one process: what runs, what stays, and what the exit code says."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from orchestrator import events
+from orchestrator.places import Places
+from tests.orchestrator.launching import KL, SUPERVISED, UNIMATCH, Lab, kill_all
+
+INLINE = "backend=inline"
+DIVERGES = ("optim.lr=1000", "optim.epochs=8")
+Weights = dict[str, tuple[str | None, float | None]]
+
+
+def test_a_grid_runs_once_and_is_then_done(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
+
+    text = lab.run("launch", INLINE)
+    again = lab.run("launch", INLINE)
+
+    assert "2 done of 2 cells" in text
+    assert "start" not in again
+    assert lab.attempts(KL) == 1
+    row = lab.rows()[KL]
+    assert (row.status, row.backend, row.attempt, row.world_size) == ("done", "inline", 1, 1)
+    assert row.error_class is None
+    assert row.git_commit is not None
+    assert row.torch is not None
+    assert len(row.class_names) == len(row.best_iou_percent)
+    assert "tiny: 2 cells: 2 done" in lab.run("status")
+
+
+def test_a_grid_grown_by_one_cell_runs_one_cell(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", INLINE)
+
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    text = lab.run("launch", INLINE)
+
+    assert text.count("start ") == 1
+    assert (lab.attempts(SUPERVISED), lab.attempts(UNIMATCH)) == (1, 1)
+
+
+def test_drifted_cells_are_left_alone_until_asked_and_nothing_is_deleted(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", INLINE)
+    before = lab.weights()
+
+    text = lab.run("launch", INLINE, "optim.momentum=0.8", code=10)
+    assert "rerun=drifted" in text
+    assert lab.weights() == before
+
+    lab.run("launch", INLINE, "optim.momentum=0.8", "rerun=drifted")
+    assert lab.states("optim.momentum=0.8") == {SUPERVISED: "done"}
+    row = lab.rows()[SUPERVISED]
+    assert row.attempt == 2
+    (aside,) = (lab.root / "runs").glob(f"{SUPERVISED}~*")
+    assert (aside / "checkpoints" / "best.pt").exists()
+
+
+def test_a_diverged_cell_fails_for_good_with_its_traceback_and_the_others_run(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+
+    text = lab.run("launch", INLINE, *DIVERGES, code=11)
+
+    assert "failed" in text
+    assert "Lower optim.lr" in text
+    row = lab.rows()[SUPERVISED]
+    assert (row.status, row.error_class) == ("failed", "diverged")
+    assert "Traceback" in (row.error_text or "")
+    log = Places.at(str(lab.root)).run(SUPERVISED).log(1)
+    assert "Diverged" in log.read_text()
+    assert lab.run("status", *DIVERGES, code=11)
+
+
+@pytest.mark.parametrize("broken", ["SegmentationClass", "JPEGImages"])
+def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken: str) -> None:
+    lab.write_grid(("supervised", "none"))
+    own = Lab(lab.folder, lab.folder / "data")
+    own.run("launch", INLINE)
+    shutil.rmtree(own.root)
+    victim = sorted((own.data / broken).iterdir())[-1]  # of the validation list
+    victim.unlink()
+
+    text = own.run("launch", INLINE, code=2)
+
+    assert victim.name in text
+    assert not (own.root / "runs").exists()
+    assert not (own.root / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["optim.epoch=3"], "Did you mean optim.epochs"),
+        (["optim.epochs=three"], "optim.epochs"),
+        (["method=unimatch"], "would change what every cell of the grid says itself"),
+        (["only=voc*"], "fits none"),
+        (["root=s3://bucket/x"], "is a URL"),
+    ],
+)
+def test_a_mistake_in_words_is_exit_code_2_and_leaves_nothing(
+    lab: Lab, words: list[str], told: str
+) -> None:
+    lab.write_grid(("supervised", "none"))
+
+    text = lab.run("launch", INLINE, *words, code=2)
+
+    assert told in text
+    assert "Traceback" not in text
+    assert not lab.root.exists()
+
+
+def test_an_unknown_verb_a_missing_grid_and_help_answer_in_words(lab: Lab) -> None:
+    assert "Verbs: plan, launch" in lab.run("lunch", code=2)
+    assert "--json" in lab.run("plan", "--help")
+    assert "demo" in lab.run("plan", "--help")
+    assert str(lab.grid) in lab.run("plan", code=2)
+
+
+def test_a_second_launch_of_a_running_grid_names_the_first(long_lab: Lab) -> None:
+    first = long_lab.start("launch", INLINE)
+    long_lab.worker_at(UNIMATCH, step=1)
+
+    text = long_lab.run("launch", INLINE, code=10)
+
+    assert f"process {first.pid} on " in text
+    assert long_lab.states()[UNIMATCH] == "running"
+    kill_all(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_checkpoints_and_the_next_launch_goes_on_to_the_same_weights(
+    long_lab: Lab, undisturbed: Weights, number: signal.Signals
+) -> None:
+    process = long_lab.start("launch", INLINE)
+    long_lab.worker_at(UNIMATCH, step=3)
+
+    os.killpg(process.pid, number)
+    text, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 10, text
+    assert "once more to leave at once" in text
+    assert long_lab.states()[UNIMATCH] == "interrupted"
+    diary = events.read(Places.at(str(long_lab.root)).run(UNIMATCH).events)
+    assert [entry["event"] for entry in diary] == ["started", "stopped"]
+    assert not list((long_lab.root / "grids" / "tiny").glob("stop-*"))
+    long_lab.run("launch", INLINE)
+    assert long_lab.weights() == undisturbed
+
+
+def test_a_killed_launch_is_launched_again_to_the_same_weights(
+    long_lab: Lab, undisturbed: Weights
+) -> None:
+    for step in (2, 7):
+        process = long_lab.start("launch", INLINE)
+        long_lab.worker_at(UNIMATCH, step=step)
+        kill_all(process)
+
+    long_lab.run("resume", INLINE, code=10)
+    assert long_lab.attempts(KL) == 0
+    long_lab.run("launch", INLINE)
+
+    assert long_lab.weights() == undisturbed
+    assert long_lab.attempts(UNIMATCH) == 3
+
+
+def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    for key in (SUPERVISED, UNIMATCH):
+        place = Places.at(str(lab.root)).run(key)
+        place.folder.mkdir(parents=True)
+        # The kernel's own full disk: every write below this name fails with ENOSPC.
+        place.progress.with_name("progress.json.tmp").symlink_to(Path("/dev/full"))
+
+    text = lab.run("launch", INLINE, code=11)
+
+    assert "disk_full" in text
+    assert "Make room on the disk" in text
+    assert text.count("start ") == 1
+    assert [row.error_class for row in lab.rows().values()] == ["disk_full"]
+    assert not list(lab.root.rglob("*.tmp.*"))
+    for key in (SUPERVISED, UNIMATCH):
+        Places.at(str(lab.root)).run(key).progress.with_name("progress.json.tmp").unlink()
+    lab.run("launch", INLINE)
+    assert len(lab.weights()) == 2
+
+
+def test_a_checkpoint_of_another_configuration_is_never_mixed_in(lab: Lab) -> None:
+    lab.write_grid(("unimatch_star", "kl"), epochs=20)
+    process = lab.start("launch", INLINE)
+    lab.worker_at(KL, step=2)
+    kill_all(process)
+
+    lab.write_grid(("unimatch_star", "kl"), epochs=1)
+    text = lab.run("launch", INLINE, code=10)
+    assert "optim.epochs" in lab.run("plan")
+    assert "rerun=drifted" in text
+
+    lab.run("launch", INLINE, "rerun=drifted")
+    fresh = Lab(lab.folder / "fresh", lab.data)
+    fresh.folder.mkdir()
+    fresh.write_grid(("unimatch_star", "kl"), epochs=1)
+    fresh.run("launch", INLINE)
+    assert lab.weights() == fresh.weights()
