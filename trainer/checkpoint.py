@@ -3,11 +3,14 @@
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.fingerprint import config_json, differences, fingerprint
@@ -24,7 +27,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoint folder of one run.
+    """The checkpoint folder of one run; files are written by a thread while training goes on.
 
     Attributes:
         epoch_steps: steps per epoch, to name the epoch in a manifest.
@@ -34,6 +37,8 @@ class Checkpoints:
     config: TrainConfig
     ranks: Ranks
     epoch_steps: int
+    _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _pending: list[Future[None]] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -41,14 +46,38 @@ class Checkpoints:
         return self.run_folder / FOLDER
 
     def save(self, packed: dict[str, Any]) -> None:
-        """Write a step, then drop all but the newest."""
+        """Write a step, then drop all but the newest. The tensors are copied before this returns.
+
+        Raises:
+            OSError: an earlier write failed; the newest checkpoint that is whole stays.
+        """
+        self._start(self._write_step, packed)
+
+    def save_best(self, packed: dict[str, Any]) -> None:
+        """Write the weights of the best epoch so far, likewise."""
+        self._start(self._write_best, packed)
+
+    def finish(self) -> None:
+        """Wait until every file is written.
+
+        Raises:
+            OSError: one of them could not be.
+        """
+        while self._pending:
+            self._pending.pop(0).result()
+
+    def _start(self, write: Callable[[dict[str, Any]], None], packed: dict[str, Any]) -> None:
+        """One write at a time: a slow disk slows training, it does not fill the memory."""
+        self.finish()
+        self._pending.append(self._writer.submit(write, _copied(packed)))
+
+    def _write_step(self, packed: dict[str, Any]) -> None:
         self._write(stem(packed["step"]), packed)
         for old in manifests(self.run_folder)[KEPT:]:
             for suffix in (".json", ".pt"):  # the commit record goes first
                 (self.folder / (stem(old.step) + suffix)).unlink(missing_ok=True)
 
-    def save_best(self, packed: dict[str, Any]) -> None:
-        """Write the weights of the best epoch so far."""
+    def _write_best(self, packed: dict[str, Any]) -> None:
         self._write("best", packed)
 
     def best(self) -> Manifest | None:
@@ -149,6 +178,15 @@ def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
         "device": f"{device.type} {name}",
         "torch": torch.__version__,
     }
+
+
+def _copied(value: Any) -> Any:
+    """The same nested data with every tensor copied to the CPU's memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return value
 
 
 def _commit(part: Path, path: Path) -> None:

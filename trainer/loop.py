@@ -82,10 +82,16 @@ class Loop:
             self._descend(loss)
             self._after_step(terms)
             if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:
-                self._save()
+                self._end()
                 return False
-        self._save()
+        self._end()
         return True
+
+    def _end(self) -> None:
+        """The last checkpoint of this call, on the disk before anybody leaves."""
+        self._save()
+        self.checkpoints.finish()
+        self.ranks.agree(True)
 
     def _batches(self) -> Any:
         """The batches of the steps still to do."""
@@ -173,7 +179,6 @@ class Loop:
         if self.ranks.is_first:
             self.checkpoints.save(self.state.pack())
             self._progress(force=True)
-        self.ranks.agree(True)  # nobody leaves before the file is there
         self._saved_at = time.monotonic()
 
     def _progress(self, *, force: bool) -> None:

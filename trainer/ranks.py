@@ -23,11 +23,13 @@ class Ranks:
     Attributes:
         rank: from 0; rank 0 writes files.
         device: where this rank computes.
+        control: group for decisions, on the CPU: asking must not wait for the device.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -50,7 +52,9 @@ class Ranks:
         """Rank 0's number, on every rank; nobody goes on before all have asked."""
         if self.world_size == 1:
             return number
-        return int(self.gather(torch.tensor([number], device=self.device))[0].item())
+        numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(numbers, torch.tensor([number]), group=self.control)
+        return int(numbers[0].item())
 
     def agree(self, flag: bool) -> bool:
         """Rank 0's answer, on every rank."""
@@ -101,7 +105,9 @@ def join(run: RunConfig) -> Ranks:
     if not dist.is_initialized():
         return Ranks(0, 1, _device(run.device, 0))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    return Ranks(dist.get_rank(), dist.get_world_size(), _device(run.device, local))
+    device = _device(run.device, local)
+    control = dist.new_group(backend="gloo") if device.type == "cuda" else None
+    return Ranks(dist.get_rank(), dist.get_world_size(), device, control)
 
 
 def _device(name: str, local_rank: int) -> torch.device:
