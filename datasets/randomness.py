@@ -38,6 +38,7 @@ class Stream(IntEnum):
     INIT = 51
     SPLIT = 61
     DRAWING = 71
+    RESAMPLING = 81
 
 
 class Draws:

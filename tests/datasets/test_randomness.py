@@ -52,6 +52,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
         "INIT": 51,
         "SPLIT": 61,
         "DRAWING": 71,
+        "RESAMPLING": 81,
     }
 
 
