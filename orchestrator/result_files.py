@@ -1,15 +1,18 @@
-"""Where row files lie: a folder that publishes by rename, or an object store by a single PUT."""
+"""Where result files lie: a folder that publishes by rename, or an object store by a single PUT."""
 
 import errno
+import fcntl
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import fsspec
+
+Kind = Literal["rows", "history"]
 
 _THREADS = 8
 
@@ -25,31 +28,41 @@ class RowFolder(Protocol):
         """Names of all files; none where the folder does not exist yet."""
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents by name."""
+        """Contents by name; FileNotFoundError when one is gone."""
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file atomically and durably."""
 
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are gone already are fine."""
 
-def open_folder(root: str) -> RowFolder:
-    """The rows' folder under a root.
+    def alone(self) -> AbstractContextManager[bool]:
+        """Hold the folder's compaction; says False where another process does."""
+
+
+def open_folder(root: str, kind: Kind = "rows") -> RowFolder:
+    """A folder of results under a root.
 
     Args:
         root: folder or fsspec URL.
+        kind: one file per attempt with its "rows", or with the "history" of its epochs.
     """
     path = root.removeprefix("file://")
-    return _Remote(root) if "://" in path else _Local(Path(path))
+    return _Remote(root, kind) if "://" in path else _Local(Path(path), kind)
 
 
 class _Local:
-    """The rows' folder on a file system."""
+    """A folder of results on a file system."""
 
-    def __init__(self, root: Path) -> None:
-        self._path = root / "results" / "rows"
+    def __init__(self, root: Path, kind: Kind) -> None:
+        self._path = root / "results" / kind
         self.place = str(self._path)
 
     def names(self) -> set[str]:
-        return {path.name for path in self._path.iterdir()} if self._path.is_dir() else set()
+        try:
+            return {entry.name for entry in os.scandir(self._path)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         wanted = list(names)
@@ -78,12 +91,29 @@ class _Local:
                 "room there (or choose another root) and launch again, the run itself is kept",
             ) from error
 
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self._path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        # Beside the folder: a dataset reader must not meet the lock.
+        lock = self._path.with_name(f".{self._path.name}.compaction")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True  # the kernel drops the lock with the process, however it ends
+
 
 class _Remote:
-    """The rows' folder in an object store; a single PUT is atomic there."""
+    """A folder of results in an object store; a single PUT is atomic there."""
 
-    def __init__(self, root: str) -> None:
-        self.place = f"{root.rstrip('/')}/results/rows"
+    def __init__(self, root: str, kind: Kind) -> None:
+        self.place = f"{root.rstrip('/')}/results/{kind}"
         self._fs, self._path = fsspec.core.url_to_fs(self.place)
 
     def names(self) -> set[str]:
@@ -100,6 +130,16 @@ class _Remote:
 
     def put(self, name: str, content: bytes) -> None:
         self._fs.pipe_file(f"{self._path}/{name}", content)
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(f"{self._path}/{name}")
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        # Two at once leave rows twice until the next compaction; readers count them once.
+        yield True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,34 +1,55 @@
 """Results as Parquet: one file per finished attempt of a cell, readable by any tool as it lies.
 
 ``<root>/results/rows/<key>.a0001.parquet`` is the place; root is a folder or a URL of fsspec
-(s3://bucket/prefix). Needs neither torch nor ray.
+(s3://bucket/prefix). `orchestrator.compaction` may put many rows into one file beside them. Needs
+neither torch nor ray.
 """
 
-import re
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.result_files import RowFolder, open_folder
+from orchestrator.result_schema import SCHEMA, SCHEMA_VERSION
+from orchestrator.result_sets import (
+    COMPACTED,
+    ResultsError,
+    Single,
+    first_of,
+    parse_all,
+    parse_name,
+    read_set,
+    stable_contents,
+)
 from sweeps.cell import Cell
 
-SCHEMA_VERSION = 1
+PER_CLASS = ("best_iou_percent", "last_iou_percent", "class_names")
 
-_NAME = re.compile(r"(?P<key>.+)\.a(?P<attempt>\d+)\.parquet")
-_THREADS = 8
+__all__ = [
+    "PER_CLASS",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "ResultsError",
+    "Row",
+    "StaleAttempt",
+    "counted",
+    "counted_rows",
+    "publish",
+    "read_rows",
+    "read_table",
+    "rows_of",
+]
 
 
 class StaleAttempt(RuntimeError):
     """A newer attempt of the same cell has already published its row."""
-
-
-class ResultsError(ValueError):
-    """A file among the results cannot be read; the text names it and the cure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +100,7 @@ class Row:
     backend: str | None = None
     schema_version: int = SCHEMA_VERSION
 
-    @property
+    @cached_property
     def cell(self) -> Cell:
         """The cell this row belongs to."""
         return Cell(
@@ -92,65 +113,15 @@ class Row:
             seed=self.seed,
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Key of the cell; stored as a column as well."""
         return self.cell.key
 
-
-_UTC = pa.timestamp("us", tz="UTC")
-_REQUIRED = {
-    "recipe": pa.string(),
-    "split": pa.string(),
-    "backbone": pa.string(),
-    "crop": pa.int32(),
-    "method": pa.string(),
-    "loss": pa.string(),
-    "seed": pa.int64(),
-    "key": pa.string(),
-    "attempt": pa.int32(),
-    "status": pa.string(),
-    "fingerprint": pa.string(),
-    "config_json": pa.string(),
-    "started": _UTC,
-    "finished": _UTC,
-}
-_OPTIONAL = {
-    "error_class": pa.string(),
-    "error_text": pa.string(),
-    "best_miou_percent": pa.float64(),
-    "best_epoch": pa.int32(),
-    "last_miou_percent": pa.float64(),
-    "last_epoch": pa.int32(),
-    "best_iou_percent": pa.list_(pa.float64()),
-    "last_iou_percent": pa.list_(pa.float64()),
-    "class_names": pa.list_(pa.string()),
-    "epochs": pa.int32(),
-    "steps": pa.int64(),
-    "seconds": pa.float64(),
-    "gpu_seconds": pa.float64(),
-    "peak_memory_bytes": pa.int64(),
-    "weights_sha256": pa.string(),
-    "best_weights_sha256": pa.string(),
-    "data_fingerprint": pa.string(),
-    "split_checksum": pa.string(),
-    "pretrained_sha256": pa.string(),
-    "git_commit": pa.string(),
-    "git_dirty": pa.bool_(),
-    "python": pa.string(),
-    "torch": pa.string(),
-    "cuda": pa.string(),
-    "ray": pa.string(),
-    "device": pa.string(),
-    "world_size": pa.int32(),
-    "host": pa.string(),
-    "backend": pa.string(),
-}
-SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, kind, nullable=False) for name, kind in _REQUIRED.items()]
-    + [pa.field(name, kind) for name, kind in _OPTIONAL.items()]
-    + [pa.field("schema_version", pa.int32(), nullable=False)]
-)
+    @property
+    def place(self) -> str:
+        """The key without the seed: rows of one place are repetitions."""
+        return self.key.rpartition(".s")[0]
 
 
 def publish(root: str, row: Row) -> str:
@@ -171,34 +142,56 @@ def publish(root: str, row: Row) -> str:
         OSError: the place cannot be written (full disk, rights); nothing half-written is left.
     """
     folder = open_folder(root)
-    name = f"{row.key}.a{row.attempt:04d}.parquet"
-    existing = folder.names()
-    newest = max((attempt for key, attempt in _attempts(existing) if key == row.key), default=0)
+    known = _attempts(folder, row.key)
+    newest = max(known, default=0)
     if newest > row.attempt:
         raise StaleAttempt(
             f"Attempt {row.attempt} of {row.key} is stale: attempt {newest} has already published "
             f"its row in {folder.place}. This one is dropped; nothing needs to be done."
         )
-    if name in existing and not _replaces(row, _parse(name, folder.read([name])[name], folder)):
-        return f"{folder.place}/{name}"
+    # Failed rows have names of their own: a done row never overwrites the file that a compaction
+    # has read and is about to remove.
+    single = Single(row.key, row.attempt, is_failed=row.status == "failed")
+    place = f"{folder.place}/{single.name}"
+    if row.attempt in known and not (row.status == "done" and known[row.attempt] == "failed"):
+        return place
     buffer = pa.BufferOutputStream()
     pq.write_table(_arrow(row), buffer)
-    folder.put(name, buffer.getvalue().to_pybytes())
-    return f"{folder.place}/{name}"
+    folder.put(single.name, buffer.getvalue().to_pybytes())
+    if row.attempt in known:
+        folder.remove([Single(row.key, row.attempt, is_failed=True).name])
+    return place
 
 
-def read_rows(root: str) -> list[Row]:
+def read_rows(root: str, keys: Collection[str] | None = None) -> list[Row]:
     """Every published row under root, ordered by key and attempt.
+
+    Args:
+        root: folder or fsspec URL.
+        keys: of the cells to read; None reads all.
 
     Raises:
         ResultsError: a file is broken or of a newer schema; nothing is skipped silently.
     """
-    folder = open_folder(root)
-    names = sorted(name for name in folder.names() if _is_row(name, folder))
-    contents = folder.read(names)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        rows = pool.map(lambda name: _parse(name, contents[name], folder), names)
-        return sorted(rows, key=lambda row: (row.key, row.attempt))
+    table = read_table(root)
+    if keys is not None:
+        table = table.filter(pc.is_in(table["key"], pa.array(list(keys), pa.string())))
+    return rows_of(table)
+
+
+def counted_rows(root: str, cells: Iterable[Cell], *, per_class: bool = False) -> list[Row]:
+    """The row that counts of each of the cells, whatever its seed; fast among many others.
+
+    Args:
+        root: folder or fsspec URL.
+        cells: their seeds do not matter.
+        per_class: whether the rows shall have their lists over classes, which tables do not print.
+    """
+    table = counted_table(read_table(root))
+    wanted = {cell.key.rpartition(".s")[0] for cell in cells}
+    places = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
+    chosen = table.filter(pc.is_in(places, pa.array(sorted(wanted), pa.string())))
+    return rows_of(chosen if per_class else chosen.drop_columns(list(PER_CLASS)))
 
 
 def counted(rows: Iterable[Row]) -> dict[str, Row]:
@@ -209,25 +202,65 @@ def counted(rows: Iterable[Row]) -> dict[str, Row]:
     return chosen
 
 
-def _is_row(name: str, folder: RowFolder) -> bool:
-    """Whether the name is a row's; hidden files are unfinished ones."""
-    if _NAME.fullmatch(name) and not name.startswith("."):
-        return True
-    if name.endswith(".parquet") and not name.startswith("."):
-        raise ResultsError(
-            f"{folder.place}/{name} is no row: names there read <key>.a0001.parquet. Move it away."
-        )
-    return False
+def read_table(root: str) -> pa.Table:
+    """Every published row under root as an Arrow table of `SCHEMA`, ordered by key and attempt.
+
+    Raises:
+        ResultsError: see `read_rows`.
+    """
+    return read_set(open_folder(root), SCHEMA, unique_rows)
 
 
-def _attempts(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Key and attempt of every row file among the names."""
-    matches = (_NAME.fullmatch(name) for name in names)
-    return [(match["key"], int(match["attempt"])) for match in matches if match]
+def counted_table(table: pa.Table) -> pa.Table:
+    """The rows that count, see `counted`, of a table of `read_table`."""
+    if not len(table):
+        return table
+    codes = np.asarray(table["key"].combine_chunks().dictionary_encode().indices)
+    is_done = np.asarray(pc.equal(table["status"], "done"))
+    order = np.lexsort((np.asarray(table["attempt"]), is_done, codes))
+    is_last = np.append(codes[order][1:] != codes[order][:-1], True)
+    return table.take(pa.array(np.sort(order[is_last])))
 
 
-def _replaces(new: Row, old: Row) -> bool:
-    return new.status == "done" and old.status == "failed"
+def unique_rows(table: pa.Table) -> pa.Table:
+    """Each attempt once, done before failed, then the first that finished; by key and attempt."""
+    return first_of(table, ("key", "attempt", "status", "finished"), num_key=2)
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """The rows of a table; columns that it lacks keep their defaults."""
+    defaults = {f.name: f.default for f in fields(Row) if f.name not in table.column_names}
+    names = [f.name for f in fields(Row) if f.name in table.column_names]
+    names.append("key")  # is there: spares every reader to put it together again
+    columns = [_plain(table[name]) for name in names]
+    rows = []
+    for values in zip(*columns, strict=True):
+        # As pickle does it: calling a frozen class of 46 fields takes 20 times as long.
+        row = object.__new__(Row)
+        vars(row).update(defaults)
+        vars(row).update(zip(names, values, strict=True))
+        rows.append(row)
+    return rows
+
+
+def _attempts(folder: RowFolder, key: str) -> dict[int, str]:
+    """Status of every published attempt of a cell."""
+
+    def own(_: RowFolder, names: Iterable[str]) -> set[str]:
+        # A foreign file stops the readers, who say so; a finished run must not wait for that.
+        return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
+
+    found: dict[int, str] = {}
+    for table in parse_all(folder, stable_contents(folder, own), SCHEMA):
+        mine = table.filter(pc.equal(table["key"], key))
+        pairs = zip(mine["attempt"].to_pylist(), mine["status"].to_pylist(), strict=True)
+        for attempt, status in pairs:
+            found[attempt] = min(status, found.get(attempt, status))  # done before failed
+    return found
+
+
+def _is_of(single: Single | None, key: str) -> bool:
+    return single is not None and single.key == key
 
 
 def _arrow(row: Row) -> pa.Table:
@@ -235,23 +268,9 @@ def _arrow(row: Row) -> pa.Table:
     return pa.Table.from_pylist([{name: getattr(row, name) for name in SCHEMA.names}], SCHEMA)
 
 
-def _parse(name: str, content: bytes, folder: RowFolder) -> Row:
-    """The row in one file."""
-    try:
-        (values,) = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False).to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ResultsError(
-            f"{folder.place}/{name} is no readable row ({error}). Move it away and launch the "
-            "grid again; its cell will then count as missing."
-        ) from error
-    if values["schema_version"] > SCHEMA_VERSION:
-        raise ResultsError(
-            f"{folder.place}/{name} has schema version {values['schema_version']}, this checkout "
-            f"reads up to {SCHEMA_VERSION}. Update the checkout, or choose another root."
-        )
-    known = {field.name for field in fields(Row)}
-    return Row(**{name: _plain(value) for name, value in values.items() if name in known})
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    """A column's values; lists become tuples, and a missing list an empty one."""
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_list(column.type):
+        return [() if value is None else tuple(value) for value in values]
+    return values

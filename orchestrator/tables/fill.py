@@ -31,8 +31,8 @@ def fill(
         seeds: which to average; None takes every seed that a cell of the table has a result of.
         expected: today's fingerprint by cell key; a result of another one is marked as drifted.
     """
-    wanted = {replace(cell, seed=0) for cell in table.cells}
-    found = [r for r in counted(rows).values() if replace(r.cell, seed=0) in wanted]
+    wanted = {_place(cell) for cell in table.cells}
+    found = list(counted(row for row in rows if row.place in wanted).values())
     if seeds is None:
         seeds = {row.seed for row in found if _value(row, epoch) is not None} or DEFAULT_SEEDS
     filler = _Filler(found, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
@@ -56,7 +56,7 @@ class _Filler:
         epoch: Epoch,
         expected: Mapping[str, str],
     ) -> None:
-        self._results = {row.cell: row for row in results}
+        self._results = {(row.place, row.seed): row for row in results}
         self._seeds = seeds
         self._epoch: Epoch = epoch
         self._expected = expected
@@ -79,7 +79,8 @@ class _Filler:
         return tuple(filled.values())
 
     def _entry(self, cell: Cell, published: float | None) -> Entry:
-        rows = [self._results.get(replace(cell, seed=seed)) for seed in self._seeds]
+        place = _place(cell)
+        rows = [self._results.get((place, seed)) for seed in self._seeds]
         there = [row for row in rows if row is not None]
         measured = [(r, v) for r in there if (v := _value(r, self._epoch)) is not None]
         results = tuple(row for row, _ in measured)
@@ -101,6 +102,11 @@ class _Filler:
         if 0 < len(results) < len(self._seeds):
             marks.append(Mark.FEWER_SEEDS)
         return tuple(marks)
+
+
+def _place(cell: Cell) -> str:
+    """The cell's key without its seed."""
+    return cell.key.rpartition(".s")[0]
 
 
 def _value(row: Result, epoch: Epoch) -> float | None:

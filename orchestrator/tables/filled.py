@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -52,12 +53,12 @@ class Entry:
     marks: tuple[Mark, ...] = ()
     place: Literal[1, 2] | None = None
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """Mean over seeds; None when nothing has been measured."""
         return fmean(self.values) if self.values else None
 
-    @property
+    @cached_property
     def spread(self) -> float | None:
         """Sample standard deviation over seeds; None below two."""
         return stdev(self.values) if len(self.values) > 1 else None

@@ -1,6 +1,7 @@
 """What a reader must know beside the numbers: sources, gaps, mixtures, provenance."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -10,6 +11,7 @@ from orchestrator.results import Row as Result
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
 from trainer.config import TrainConfig
 
+_SEED = re.compile(r',"seed":\d+\}$')
 _EXPLAINED = {
     Mark.DRIFTED: "ran with another configuration than today's; launch it under a new root "
     "to renew it.",
@@ -37,9 +39,14 @@ def notes_of(filled: FilledTable) -> tuple[Note, ...]:
     )
 
 
-@cache
 def settings(config_json: str) -> str:
     """A row's configuration without its seed and without where and how fast it ran."""
+    # Of sorted names the seed comes last; without it, all seeds of a cell have one text.
+    return _settings(_SEED.sub("}", config_json))
+
+
+@cache
+def _settings(config_json: str) -> str:
     plain = json.loads(config_json)
     for name in ("seed", *_executing(TrainConfig)):
         place, *inner = name.split(".")

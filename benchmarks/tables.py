@@ -1,0 +1,120 @@
+"""How long the paper's tables take from many rows: ``python -m benchmarks.tables``.
+
+Rows carry real configurations and 21 class scores, as those of finished runs do. Each time is of a
+fresh process, from its start to the last file written.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from datasets.randomness import Draws, Stream
+from orchestrator.compaction import compact
+from orchestrator.results import Row, publish
+from sweeps.cell import Cell
+from sweeps.grid import load_grid, with_seeds
+from sweeps.trials import configs
+from trainer.fingerprint import config_json, fingerprint
+
+SEEDS = 5
+MANY_SEEDS = 1000  # of the same 100 cells: 100,000 rows, all of which the tables average
+ONCE = """
+import sys
+from pathlib import Path
+from orchestrator.results import counted_rows
+from orchestrator.tables.write import write_tables
+from sweeps.grid import load_grid
+from sweeps.table import load_table
+tables = [load_table(name) for name in load_grid("paper").tables]
+cells = [cell for table in tables for cell in table.cells]
+rows = counted_rows(sys.argv[1], cells)
+write_tables(tables, rows, Path(sys.argv[1]) / "tables")
+print(len(rows))
+"""
+
+
+def main() -> None:
+    """Print the times."""
+    with tempfile.TemporaryDirectory() as folder:
+        few, many = f"{folder}/few", f"{folder}/many"
+        for row in rows(SEEDS):
+            publish(few, row)
+        report("500 rows, one file each", few)
+        compact(few)
+        report("500 rows, compacted", few)
+        write_compacted(many, rows(MANY_SEEDS))
+        report("100,000 rows, compacted", many)
+
+
+def report(name: str, root: str) -> None:
+    """Time one whole run of the tables."""
+    started = time.monotonic()
+    command = [sys.executable, "-c", ONCE, root]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    print(f"{name:28} {time.monotonic() - started:6.2f} s  ({found} rows read)")
+
+
+def rows(seeds: int) -> list[Row]:
+    """Done rows of the paper's cells over as many seeds."""
+    grid = load_grid("paper")
+    composed = configs(grid.cells, grid.overrides)
+    texts = {cell: (config_json(c), fingerprint(c)) for cell, c in composed.items()}
+    wanted = with_seeds(grid, range(1, seeds + 1)).cells
+    return [_row(cell, *texts[_own(cell)]) for cell in wanted]
+
+
+def write_compacted(root: str, made: list[Row]) -> None:
+    """The rows as one compacted file, without publishing each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from orchestrator.result_schema import SCHEMA
+
+    folder = Path(root) / "results" / "rows"
+    folder.mkdir(parents=True)
+    plain = [{name: getattr(row, name) for name in SCHEMA.names} for row in made]
+    table = pa.Table.from_pylist(plain, SCHEMA).sort_by([("key", "ascending")])
+    path = folder / "compacted-20260101T000000Z-000000000000.parquet"
+    pq.write_table(table, path, compression="zstd", row_group_size=20_000)
+    print(f"{len(made)} rows in {path.stat().st_size / 2**20:.1f} MiB")
+
+
+def _own(cell: Cell) -> Cell:
+    return Cell.parse(cell.key.rpartition(".s")[0] + ".s12345")
+
+
+def _row(cell: Cell, text: str, digest: str) -> Row:
+    draws = Draws(cell.seed, Stream.RESAMPLING, len(cell.key), cell.crop)
+    score = draws.uniform(70, 80)
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    return Row(
+        **vars(cell),
+        attempt=1,
+        status="done",
+        fingerprint=digest,
+        config_json=text.replace('"seed":12345}', f'"seed":{cell.seed}}}'),
+        started=moment,
+        finished=moment,
+        best_miou_percent=score,
+        best_epoch=80,
+        last_miou_percent=score - 0.3,
+        last_epoch=80,
+        best_iou_percent=tuple(score + label for label in range(21)),
+        last_iou_percent=tuple(score - label for label in range(21)),
+        class_names=tuple(f"class {label}" for label in range(21)),
+        seconds=1e4,
+        gpu_seconds=1e4,
+        git_commit="0123456789abcdef",
+        git_dirty=False,
+        torch="2.13.0",
+        device="NVIDIA H200",
+        world_size=1,
+        host="node-1",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Puts many small result files into one; an optimisation, never a need.
+
+The order makes it safe at every instant: the compacted file is durable before the files in it are
+removed, and whatever a kill leaves twice counts once for readers and goes with the next compaction.
+Only names that were read are removed, and no writer ever puts other content under such a name.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.history import unique_history
+from orchestrator.result_files import Kind, RowFolder, open_folder
+from orchestrator.result_schema import HISTORY_SCHEMA, SCHEMA
+from orchestrator.result_sets import (
+    COMPACTED,
+    Reducer,
+    parse_all,
+    parse_name,
+    result_names,
+    stable_contents,
+)
+from orchestrator.results import unique_rows
+
+WORTHWHILE = 500  # small files; below, reading them takes well under a second
+
+_ROW_GROUP = 20_000  # lets a reader skip what it does not want
+_SETS: Mapping[Kind, tuple[pa.Schema, Reducer]] = {
+    "rows": (SCHEMA, unique_rows),
+    "history": (HISTORY_SCHEMA, unique_history),
+}
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction did to one folder.
+
+    Attributes:
+        merged: number of files that became one; 0 when nothing was to do.
+        rows: in the compacted file.
+        is_busy: another process was compacting, so this one did nothing.
+    """
+
+    place: str
+    merged: int = 0
+    rows: int = 0
+    is_busy: bool = False
+
+
+def compact(root: str, *, at_least: int = 1) -> list[Compaction]:
+    """Compact rows and history, while others may read, publish and compact.
+
+    Args:
+        root: folder or fsspec URL.
+        at_least: do nothing to a folder with fewer small files than this.
+
+    Raises:
+        ResultsError: a file is broken or foreign; nothing is removed then.
+        OSError: the compacted file cannot be written; nothing is removed then.
+    """
+    return [_compact(open_folder(root, kind), *_SETS[kind], at_least=at_least) for kind in _SETS]
+
+
+def _compact(folder: RowFolder, schema: pa.Schema, unique: Reducer, *, at_least: int) -> Compaction:
+    """Compact one folder."""
+    names = result_names(folder, folder.names())
+    if not _is_due(names, at_least):
+        return Compaction(folder.place)
+    with folder.alone() as is_ours:
+        if not is_ours:
+            return Compaction(folder.place, is_busy=True)
+        _sweep(folder)
+        contents = stable_contents(folder, result_names)
+        tables = dict(zip(contents, parse_all(folder, contents, schema), strict=True))
+        tables = {name: table for name, table in tables.items() if not _may_change(name, table)}
+        if not _is_due(set(tables), at_least):
+            return Compaction(folder.place)
+        merged = unique(pa.concat_tables(tables.values()))
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        folder.put(f"compacted-{stamp}-{uuid.uuid4().hex[:12]}.parquet", _bytes(merged))
+        folder.remove(tables)
+        return Compaction(folder.place, len(tables), len(merged))
+
+
+def _is_due(names: set[str], at_least: int) -> bool:
+    compacted = sum(COMPACTED.fullmatch(name) is not None for name in names)
+    return len(names) - compacted >= max(at_least, 1) or compacted > 1
+
+
+def _may_change(name: str, table: pa.Table) -> bool:
+    """Whether a done row may yet overwrite this file: failed rows of the first layout."""
+    single = parse_name(name)
+    if single is None or single.is_failed or "status" not in table.column_names:
+        return False
+    return bool(pc.any(pc.equal(table["status"], "failed")).as_py())
+
+
+def _sweep(folder: RowFolder) -> None:
+    """Remove what a compaction that was killed had begun to write."""
+    folder.remove(name for name in folder.names() if name.startswith(".compacted-"))
+
+
+def _bytes(table: pa.Table) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
+    content: bytes = buffer.getvalue().to_pybytes()
+    return content

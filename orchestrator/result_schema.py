@@ -1,0 +1,142 @@
+"""Columns of the results on disk, and the way from older layouts to today's."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SCHEMA_VERSION = 1
+
+_UTC = pa.timestamp("us", tz="UTC")
+_REQUIRED = {
+    "recipe": pa.string(),
+    "split": pa.string(),
+    "backbone": pa.string(),
+    "crop": pa.int32(),
+    "method": pa.string(),
+    "loss": pa.string(),
+    "seed": pa.int64(),
+    "key": pa.string(),
+    "attempt": pa.int32(),
+    "status": pa.string(),
+    "fingerprint": pa.string(),
+    "config_json": pa.string(),
+    "started": _UTC,
+    "finished": _UTC,
+}
+_OPTIONAL = {
+    "error_class": pa.string(),
+    "error_text": pa.string(),
+    "best_miou_percent": pa.float64(),
+    "best_epoch": pa.int32(),
+    "last_miou_percent": pa.float64(),
+    "last_epoch": pa.int32(),
+    "best_iou_percent": pa.list_(pa.float64()),
+    "last_iou_percent": pa.list_(pa.float64()),
+    "class_names": pa.list_(pa.string()),
+    "epochs": pa.int32(),
+    "steps": pa.int64(),
+    "seconds": pa.float64(),
+    "gpu_seconds": pa.float64(),
+    "peak_memory_bytes": pa.int64(),
+    "weights_sha256": pa.string(),
+    "best_weights_sha256": pa.string(),
+    "data_fingerprint": pa.string(),
+    "split_checksum": pa.string(),
+    "pretrained_sha256": pa.string(),
+    "git_commit": pa.string(),
+    "git_dirty": pa.bool_(),
+    "python": pa.string(),
+    "torch": pa.string(),
+    "cuda": pa.string(),
+    "ray": pa.string(),
+    "device": pa.string(),
+    "world_size": pa.int32(),
+    "host": pa.string(),
+    "backend": pa.string(),
+}
+
+
+def _schema(required: dict[str, pa.DataType], optional: dict[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(
+        [pa.field(name, kind, nullable=False) for name, kind in required.items()]
+        + [pa.field(name, kind) for name, kind in optional.items()]
+        + [pa.field("schema_version", pa.int32(), nullable=False)]
+    )
+
+
+SCHEMA: pa.Schema = _schema(_REQUIRED, _OPTIONAL)
+
+# One row per epoch of a published attempt. Terms of the loss are means over the epoch's logged
+# steps; those that have no column of their own are in other_terms_json.
+HISTORY_SCHEMA: pa.Schema = _schema(
+    {"key": pa.string(), "attempt": pa.int32(), "epoch": pa.int32(), "step": pa.int64()},
+    {
+        "miou_percent": pa.float64(),
+        "iou_percent": pa.list_(pa.float64()),
+        "lr": pa.float64(),
+        "loss_total": pa.float64(),
+        "loss_labelled": pa.float64(),
+        "loss_strong": pa.float64(),
+        "loss_features": pa.float64(),
+        "loss_inter_pixel": pa.float64(),
+        "mask_ratio": pa.float64(),
+        "other_terms_json": pa.string(),
+    },
+)
+
+
+def migrated(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in today's layout: older versions step by step, new columns empty.
+
+    Args:
+        table: as it was read from one file.
+        schema: today's.
+
+    Raises:
+        ValueError: a newer version, or a needed column is missing.
+    """
+    version = version_of(table)
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"has schema version {version}, this checkout reads up to {SCHEMA_VERSION}. Update "
+            "the checkout, or choose another root."
+        )
+    for step in range(version, SCHEMA_VERSION):
+        table = _MIGRATIONS[step](table)
+    if table.schema.equals(schema):
+        return table
+    columns = [_column(table, field) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
+def version_of(table: pa.Table) -> int:
+    """Newest schema version among the rows; 0 for files that carry none."""
+    if "schema_version" not in table.column_names:
+        return 0
+    return pc.max(table["schema_version"]).as_py() or 0
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """A column of the table, cast; empty where the table has none."""
+    if field.name == "schema_version":
+        return pa.chunked_array([pa.array([SCHEMA_VERSION] * len(table), field.type)])
+    if field.name in table.column_names:
+        return table[field.name].cast(field.type)
+    if not field.nullable:
+        raise ValueError(f"has no column {field.name}. Move it away and launch the grid again.")
+    return pa.chunked_array([pa.nulls(len(table), field.type)])
+
+
+def _from_0(table: pa.Table) -> pa.Table:
+    """Version 0 knew one mIoU, that of the best epoch, and no version."""
+    names = {
+        "miou_percent": "best_miou_percent",
+        "iou_percent": "best_iou_percent",
+        "epoch": "best_epoch",
+        "wall_seconds": "seconds",
+    }
+    return table.rename_columns([names.get(name, name) for name in table.column_names])
+
+
+_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {0: _from_0}

@@ -1,0 +1,160 @@
+"""All files of a folder of results as one table, whatever writers and compactions do meanwhile.
+
+A file is either one attempt's, ``<key>.a0001.parquet`` (a failed one ends in ``.failed.parquet``),
+or a compaction's, ``compacted-<time>-<id>.parquet``. A compaction writes its file before it removes
+the files in it, so an attempt may be there twice and is never absent; here each counts once.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.result_files import RowFolder
+from orchestrator.result_schema import migrated
+
+COMPACTED = re.compile(r"compacted-[0-9TZ]+-[0-9a-f]+\.parquet")
+
+_SINGLE = re.compile(r"(?P<key>.+)\.a(?P<attempt>\d+)(?P<failed>\.failed)?\.parquet")
+_THREADS = 8
+_TRIES = 20  # each one needs another compaction in the very moment of reading
+
+Reducer = Callable[[pa.Table], pa.Table]
+
+
+class ResultsError(ValueError):
+    """A file among the results cannot be read; the text names it and the cure."""
+
+
+@dataclass(frozen=True)
+class Single:
+    """What the name of an attempt's file says."""
+
+    key: str
+    attempt: int
+    is_failed: bool
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+        return f"{self.key}.a{self.attempt:04d}{'.failed' if self.is_failed else ''}.parquet"
+
+
+def parse_name(name: str) -> Single | None:
+    """What a name says; None for any other file."""
+    match = None if name.startswith(".") else _SINGLE.fullmatch(name)
+    return match and Single(match["key"], int(match["attempt"]), match["failed"] is not None)
+
+
+def read_set(folder: RowFolder, schema: pa.Schema, unique: Reducer) -> pa.Table:
+    """Every row of the folder in today's layout, each once.
+
+    Args:
+        folder: of rows or of history.
+        schema: the layout.
+        unique: drops what is there twice, and sorts.
+
+    Raises:
+        ResultsError: a file is broken, foreign or of a newer schema; nothing is skipped silently.
+    """
+    contents = stable_contents(folder, result_names)
+    tables = parse_all(folder, contents, schema)
+    return unique(pa.concat_tables(tables) if tables else schema.empty_table())
+
+
+def result_names(folder: RowFolder, names: Iterable[str]) -> set[str]:
+    """The names that hold results.
+
+    Raises:
+        ResultsError: another Parquet file lies among them, which dataset readers would take in.
+    """
+    shown = {name for name in names if name.endswith(".parquet") and not name.startswith(".")}
+    for name in sorted(shown):
+        if parse_name(name) is None and not COMPACTED.fullmatch(name):
+            raise ResultsError(
+                f"{folder.place}/{name} is no row: names there read <key>.a0001.parquet. "
+                "Move it away."
+            )
+    return shown
+
+
+def stable_contents(
+    folder: RowFolder, choose: Callable[[RowFolder, Iterable[str]], set[str]]
+) -> dict[str, bytes]:
+    """Contents of the chosen files, from a moment in which nothing was half compacted.
+
+    A listing that runs while a compaction does may miss both the old file and the new one; then
+    the compacted names differ afterwards, and it is done again.
+
+    Raises:
+        ResultsError: the folder changes faster than it can be read.
+    """
+    for _ in range(_TRIES):
+        names = choose(folder, folder.names())
+        try:
+            contents = folder.read(sorted(names))
+        except FileNotFoundError:
+            continue
+        if _compacted(folder.names()) == _compacted(names):
+            return contents
+    raise ResultsError(
+        f"{folder.place} was compacted {_TRIES} times while it was read; stop the other "
+        "compactions and try again."
+    )
+
+
+def parse_all(folder: RowFolder, contents: dict[str, bytes], schema: pa.Schema) -> list[pa.Table]:
+    """The table of each file, in today's layout."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(lambda item: _parse(folder, *item, schema=schema), contents.items()))
+
+
+def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:
+    """The table sorted by columns, with the first row of every combination of the leading ones.
+
+    Args:
+        table: rows in any order.
+        order: columns to sort by, ascending.
+        num_key: how many of them name a row.
+    """
+    indices = pc.sort_indices(table.select(order), [(name, "ascending") for name in order])
+    places = np.asarray(indices)
+    same = np.ones(max(len(table) - 1, 0), dtype=bool)
+    for name in order[:num_key]:
+        codes = _codes(table[name])[places]
+        same &= codes[1:] == codes[:-1]
+    is_sorted = bool((np.diff(places.astype(np.int64)) > 0).all())
+    if is_sorted and not same.any():
+        return table  # as a compaction left it: nothing to copy
+    return table.take(pa.array(places[np.append(True, ~same)[: len(table)]]))
+
+
+def _compacted(names: Iterable[str]) -> set[str]:
+    return {name for name in names if COMPACTED.fullmatch(name)}
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Numbers that are equal where the values are."""
+    if pa.types.is_string(column.type):
+        column = column.combine_chunks().dictionary_encode().indices
+    return np.asarray(column)
+
+
+def _parse(folder: RowFolder, name: str, content: bytes, *, schema: pa.Schema) -> pa.Table:
+    """The table in one file."""
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ResultsError(
+            f"{folder.place}/{name} is no readable row ({error}). Move it away and launch the "
+            "grid again; its cell will then count as missing."
+        ) from error
+    try:
+        return migrated(table, schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise ResultsError(f"{folder.place}/{name} {error}") from error
