@@ -9,15 +9,19 @@ from typing import Any
 
 from trainer.compose import GROUPS, choices, compose, field_names
 from trainer.summary import Summary
+from trainer.verbs import VERBS, run_verb
 
-EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED = 0, 2, 10, 11
+EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
 USAGE = """\
 usage: python -m trainer [group=choice ...] [key=value ...]
        torchrun --nproc-per-node N -m trainer [...]
+       python -m trainer predict checkpoint=RUN_OR_FILE images=DIR out=DIR [device=cpu|cuda]
+       python -m trainer export run=RUN_OR_FILE out=FILE.safetensors
+       python -m trainer weights fetch BACKBONE | import BACKBONE FILE
 
 Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
 step at hand; the same command continues it bit for bit. Exit codes: 0 done, 2 usage or
-configuration, 10 stopped, 11 failed.
+configuration, 10 stopped, 11 failed, 20 a server does not answer.
 """
 
 
@@ -27,18 +31,31 @@ def main(arguments: list[str]) -> int:
         print(help_text())
         return EXIT_DONE
     try:
-        config = compose(arguments)
-        from trainer.run import train  # torch, only now that the arguments make sense
-
-        folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
-        stopped = _stop_on_signal()
-        summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
+        return _carry_out(arguments)
     except ValueError as error:
         print(f"trainer: {error}", file=sys.stderr)
         return EXIT_USAGE
     except (OSError, RuntimeError) as error:
         print(f"trainer: {type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_UNREACHABLE if isinstance(error, ConnectionError) else EXIT_FAILED
+
+
+def _carry_out(arguments: list[str]) -> int:
+    """A verb, or a run."""
+    if not arguments or arguments[0] not in VERBS:
+        return _train(arguments)
+    run_verb(arguments[0], arguments[1:], print)
+    return EXIT_DONE
+
+
+def _train(arguments: list[str]) -> int:
+    """The default: one run."""
+    config = compose(arguments)
+    from trainer.run import train  # torch, only now that the arguments make sense
+
+    folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
+    stopped = _stop_on_signal()
+    summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
     if os.environ.get("RANK", "0") == "0":
         print(_ending(summary, folder))
     return EXIT_DONE if summary.status == "done" else EXIT_STOPPED

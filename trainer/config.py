@@ -130,6 +130,7 @@ class RunConfig:
     checkpoint_minutes: float = execution(5.0)
     checkpoint_steps: int = execution(0)  # also every so many steps; 0 is never
     log_steps: int = execution(20)  # steps between two lines of metrics.jsonl
+    tensorboard: bool = execution(False)  # also write TensorBoard events beside metrics.jsonl
     weights: str = execution("")  # file of ImageNet weights for model.init=imagenet
     folder: str = execution("")  # of `python -m trainer`; empty means outputs/runs/<key>
 

@@ -18,12 +18,14 @@ class Journal:
 
     Attributes:
         say: called with the progress now and then, for a terminal.
+        events: a tensorboardX writer, see `open_events`.
     """
 
     folder: Path
     total_steps: int
     epochs: int
     say: Callable[[dict[str, Any]], None] | None = None
+    events: Any = None
     _marks: list[tuple[float, int]] = field(default_factory=list)
     _written: float = 0.0
 
@@ -38,9 +40,24 @@ class Journal:
         part.replace(path)
 
     def metric(self, **values: Any) -> None:
-        """Append one line."""
+        """Append one line, and its numbers to the TensorBoard events where there are any."""
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(values) + "\n")
+        if self.events is None:
+            return
+        for name, value in values.items():
+            if name != "step" and isinstance(value, int | float):
+                self.events.add_scalar(name, value, values["step"])
+            elif isinstance(value, list):  # IoU by class
+                by_class = {str(i): x for i, x in enumerate(value) if x is not None}
+                self.events.add_scalars(name, by_class, values["step"])
+        self.events.flush()
+
+    def open_events(self, step: int) -> None:
+        """Write TensorBoard events from now on; those of steps to be done again are purged."""
+        from tensorboardX import SummaryWriter  # 1.5 s of imports, only for those who ask
+
+        self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def progress(self, step: int, *, images: int, force: bool = False, **values: Any) -> None:
         """Replace progress.json, at most once a second.

@@ -58,9 +58,9 @@ def train(
     ranks = join(config.run)
     dataset = open_dataset(config.data)
     epoch_steps = _plan(config, dataset, ranks)
-    state = new_state(config, dataset.num_classes, ranks)
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps)
     newest = checkpoints.newest()
+    state = new_state(config, dataset.num_classes, ranks, fresh=newest is None)
     if newest is not None:
         state.unpack(newest)
     total_steps = epoch_steps * config.optim.epochs
@@ -96,6 +96,8 @@ def _open_folder(
     Path(file.name).replace(folder / "config.json")
     checkpoints.sweep()
     journal.rewind(step)
+    if config.run.tensorboard:
+        journal.open_events(step)
 
 
 def _summary(loop: Loop, *, complete: bool) -> Summary:

@@ -84,10 +84,19 @@ class TrainState:
             buffer.copy_(groups["momentum"][name])
 
 
-def new_state(config: TrainConfig, num_classes: int, ranks: Ranks) -> TrainState:
-    """The state before step 0, the same on every rank."""
+def new_state(
+    config: TrainConfig, num_classes: int, ranks: Ranks, *, fresh: bool = True
+) -> TrainState:
+    """The state before step 0, the same on every rank.
+
+    Args:
+        config: the run.
+        num_classes: of its dataset.
+        ranks: those that train together.
+        fresh: False when a checkpoint is about to be unpacked; no weights are drawn or read then.
+    """
     student = DeepLabV3Plus(config.model, num_classes)
-    pretrained = initialise(student, config)
+    pretrained = initialise(student, config) if fresh else None
     student = student.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     spread(student, ranks)
     ema = None
@@ -97,7 +106,7 @@ def new_state(config: TrainConfig, num_classes: int, ranks: Ranks) -> TrainState
         ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema.requires_grad_(False).eval()
     state = TrainState(student.train(), ema, Descent.over(student, config.optim))
-    state.pretrained_sha256 = pretrained
+    state.pretrained_sha256 = None if pretrained is None else pretrained.sha256
     return state
 
 

@@ -1,0 +1,94 @@
+"""ImageNet weights of the backbone: found, checked key by key, and loaded without running code."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from trainer.config import TrainConfig
+from trainer.deeplab import DeepLabV3Plus
+from trainer.manifest import file_sha256
+
+FOLDER = Path(__file__).resolve().parents[1] / "weights"
+SUFFIXES = (".safetensors", ".pth")
+
+
+class WeightsError(ValueError):
+    """A file of pretrained weights is missing, broken or of another network."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Where a backbone started from.
+
+    Attributes:
+        matched: entries of the file that found their place; all of the backbone's.
+    """
+
+    path: str
+    sha256: str
+    matched: int
+
+
+def find_weights(config: TrainConfig) -> Path:
+    """The file of ImageNet weights a run needs.
+
+    Raises:
+        WeightsError: it is not there.
+    """
+    backbone = config.model.backbone
+    places = [FOLDER / f"{backbone}{suffix}" for suffix in SUFFIXES]
+    if config.run.weights:
+        places = [Path(config.run.weights)]
+    for path in places:
+        if path.is_file():
+            return path
+    raise WeightsError(
+        f"model.init=imagenet needs the weights of {backbone}, and there is no "
+        f"{' or '.join(str(path) for path in places)}. Bring them with `python -m trainer weights "
+        f"fetch {backbone}` or, without a network, `python -m trainer weights import {backbone} "
+        "FILE`; run.weights=FILE names another file; model.init=random trains from nothing."
+    )
+
+
+def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
+    """Copy a file's weights into the backbone; every key must find its place but the classifier's.
+
+    Raises:
+        WeightsError: the file is broken or of another network.
+    """
+    stored = {key: value for key, value in _read(path).items() if not key.startswith("fc.")}
+    own = network.backbone.state_dict()
+    # Old files carry no counters; nothing reads them while momentum is fixed.
+    needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    wrong = sorted(
+        key for key in needed if key not in stored or stored[key].shape != own[key].shape
+    )
+    extra = sorted(set(stored) - set(own))
+    if wrong or extra:
+        raise WeightsError(
+            f"{path} is not of this backbone: {len(wrong)} of {len(needed)} entries are missing "
+            f"or of another shape ({', '.join(wrong[:3]) or '-'}), {len(extra)} are unknown "
+            f"({', '.join(extra[:3]) or '-'}). The stem may differ: model.stem=deep64 fits timm's "
+            "resnet50s and UniMatch's files, model.stem=conv7 torchvision's."
+        )
+    network.backbone.load_state_dict(stored, strict=False)
+    return Pretrained(str(path), file_sha256(path), len(stored))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a pickle that may hold tensors only."""
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {error}); fetch or import "
+            "it again."
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+        raise WeightsError(f"{path} holds no plain state dict of tensors; export one first.")
+    return dict(found)

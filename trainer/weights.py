@@ -1,0 +1,147 @@
+"""Bringing ImageNet weights into place, from the network or from a file one has."""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.compose import choices, compose
+from trainer.deeplab import DeepLabV3Plus
+from trainer.pretrained import FOLDER, Pretrained, WeightsError, load_backbone
+
+
+class Unreachable(ConnectionError):
+    """The server that holds the weights does not answer."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file lies.
+
+    Attributes:
+        sha256_prefix: first digits of its checksum where the publisher prints them in the name.
+        overrides: settings a run needs with this file.
+    """
+
+    address: str
+    sha256_prefix: str
+    overrides: tuple[str, ...]
+
+
+_TIMM = "https://huggingface.co/timm/{}.gluon_in1k/resolve/main/model.safetensors"
+_TORCHVISION = "https://download.pytorch.org/models/{}.pth"
+SOURCES = {
+    ("resnet50", "timm"): Source(_TIMM.format("resnet50s"), "", ()),
+    ("resnet101", "timm"): Source(_TIMM.format("resnet101s"), "", ()),
+    ("resnet50", "torchvision"): Source(
+        _TORCHVISION.format("resnet50-0676ba61"), "0676ba61", ("model.stem=conv7",)
+    ),
+    ("resnet101", "torchvision"): Source(
+        _TORCHVISION.format("resnet101-63fe2227"), "63fe2227", ("model.stem=conv7",)
+    ),
+}
+
+
+def fetch(
+    backbone: str, *, source: str = "timm", address: str = "", say: Callable[[str], None]
+) -> Path:
+    """Download, check and put into place the weights of one backbone.
+
+    The checksum is the one the file's name carries (torchvision) or the one the server states for
+    the stored object (timm). The keys are matched before the file gets its name.
+
+    Args:
+        backbone: a file of sweeps/model.
+        source: timm or torchvision.
+        address: of a mirror; empty for the publisher's.
+        say: given a line of progress now and then.
+
+    Raises:
+        WeightsError: unknown names, or a file that is not what it should be.
+        Unreachable: no answer; says which file to put where.
+    """
+    if (backbone, source) not in SOURCES:
+        known = ", ".join(f"{b} from {s}" for b, s in SOURCES)
+        raise WeightsError(f"There is no {backbone} from {source}; known: {known}.")
+    entry = SOURCES[backbone, source]
+    address = address or entry.address
+    suffix = ".safetensors" if address.endswith(".safetensors") else ".pth"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = FOLDER / f".{backbone}{suffix}.part{suffix}"
+    try:
+        stated, found = _download(address, part, say)
+        expected = entry.sha256_prefix or stated
+        if expected and not found.startswith(expected):
+            raise WeightsError(
+                f"{address} came with sha256 {found[:16]}..., not {expected[:16]}...; try again."
+            )
+        _check(backbone, part, entry.overrides)
+        return _place(part, backbone, suffix)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
+    """Check a file one has and copy it into place.
+
+    Raises:
+        WeightsError: it is missing or of another network.
+    """
+    if backbone not in choices("model"):
+        raise WeightsError(f"Unknown backbone {backbone!r}; known: {', '.join(choices('model'))}.")
+    if not file.is_file():
+        raise WeightsError(f"{file} does not exist.")
+    suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    part = FOLDER / f".{backbone}{suffix}.part{suffix}"
+    try:
+        shutil.copyfile(file, part)
+        found = _check(backbone, part, ())
+        return _place(part, backbone, suffix), found
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(backbone: str, path: Path, overrides: tuple[str, ...]) -> Pretrained:
+    """Whether the file fits, with the stem its keys call for."""
+    attempts = [overrides] if overrides else [("model.stem=deep64",), ("model.stem=conv7",)]
+    for number, attempt in enumerate(attempts):
+        model = compose([f"model={backbone}", *attempt]).model
+        try:
+            return load_backbone(DeepLabV3Plus(model, 2), path)
+        except WeightsError:
+            if number == len(attempts) - 1:
+                raise
+    raise AssertionError("an attempt returns or raises")
+
+
+def _place(part: Path, backbone: str, suffix: str) -> Path:
+    """Give the checked file its name."""
+    final = FOLDER / f"{backbone}{suffix}"
+    part.replace(final)
+    return final
+
+
+def _download(address: str, part: Path, say: Callable[[str], None]) -> tuple[str, str]:
+    """The file's bytes to `part`; the checksum the server states, and the one they have."""
+    found, done = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer, part.open("wb") as out:
+            stated = (answer.headers.get("X-Linked-Etag") or "").strip('"W/')
+            total = int(answer.headers.get("Content-Length") or 0)
+            while block := answer.read(1 << 22):
+                out.write(block)
+                found.update(block)
+                done += len(block)
+                say(f"{done / 2**20:.0f} of {total / 2**20:.0f} MiB")
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise Unreachable(
+            f"{address} does not answer ({error}). On a machine with a network, download it, then "
+            "here: python -m trainer weights import BACKBONE FILE"
+        ) from error
+    if total and done != total:
+        raise WeightsError(f"{address} broke off after {done} of {total} bytes; try again.")
+    return (stated if len(stated) == 64 else ""), found.hexdigest()
