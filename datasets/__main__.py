@@ -2,75 +2,50 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+from datasets.arguments import Arguments
 from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig, DrawnConfig
 from datasets.draw import ensure_drawn
+from datasets.guidance import guidance, missing_parts
 from datasets.identity import check_is_ours
-from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects, make_lists
-from datasets.splits import published, split_names, split_sizes
-from datasets.verify import defects, guidance, missing_parts
+from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.own_lists import make_lists, own_list_defects
+from datasets.placing import HOW
+from datasets.preparation import ALL, Wish, prepare_folder, prepare_published
+from datasets.splits import published, published_splits, split_names, split_sizes
+from datasets.verify import defects
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20
 _DRAWN = tuple(entry.name for entry in fields(DrawnConfig))
+_EASIER = "u2pl_"  # protocols with this name label high-quality images only
 
 HELP = """Bring data into place and prove that it is right.
 
 python -m datasets draw [KEY=VALUE ...]             draw the synthetic dataset
 python -m datasets prepare DATASET [root=DIR]       draw it, or say which files go where
+python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|symlink] [counts=any]
+                                                    bring it from folders or archives, checked
+python -m datasets prepare folder root=DIR [val=1of5] [seed=N]
+                                                    prove your own folder, see dataset.yaml
 python -m datasets verify [dataset=D] [root=DIR]    read every file, report every defect
 python -m datasets splits list [dataset=D]          names and sizes
 python -m datasets splits fetch dataset=D           download the published lists
 python -m datasets splits import DIR dataset=D      copy them from a `splits` folder
 python -m datasets splits verify dataset=D          prove those at the root
-python -m datasets splits make dataset=D labelled=1of16|n100 [seed=N] [name=NAME]
+python -m datasets splits make dataset=D labelled=1of16|n100|all [seed=N] [name=NAME]
+                                                 [stratified=yes]   also --fraction 1/16 --seed N
 
-DATASET  synthetic (default), voc, cityscapes
+DATASET  synthetic (default), voc, cityscapes, folder
 root     folder of the dataset; default data/DATASET in the checkout
 draw     num_train, num_val, width, height (pixels), num_classes, seed
+SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
+         the archives themselves; they stay as they are. Again after a stop it goes on.
 fetch    from=URL takes another copy of the repository's folder `splits`
 Exit codes: 0 done; 2 usage, or the data is not right; 20 the server does not answer.
 """
-
-
-@dataclass
-class Arguments:
-    """A command line: words, and settings that commands take one by one."""
-
-    words: list[str]
-    settings: dict[str, str] = field(default_factory=dict)
-
-    def word(self, what: str, default: str = "") -> str:
-        """The next word of the command."""
-        if not self.words and not default:
-            raise ValueError(f"The command lacks {what}; see python -m datasets --help.")
-        return self.words.pop(0) if self.words else default
-
-    def take(self, name: str, default: str = "") -> str:
-        """A setting, once."""
-        return self.settings.pop(name, default)
-
-    def number(self, name: str, default: int) -> int:
-        """A whole number."""
-        text = self.take(name, str(default))
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"{name}={text} is no whole number.") from None
-
-    def data(self) -> DataConfig:
-        """Which dataset, where."""
-        config = DataConfig(dataset=self.take("dataset", "synthetic"), root=self.take("root"))
-        spec_of(config)
-        return config
-
-    def end(self) -> None:
-        """Refuse what no command took."""
-        left = [*self.words, *sorted(self.settings)]
-        if left:
-            raise ValueError(f"Cannot use {', '.join(left)} here; see python -m datasets --help.")
 
 
 def main(line: Sequence[str]) -> int:
@@ -80,7 +55,7 @@ def main(line: Sequence[str]) -> int:
         return DONE if line else WRONG
     try:
         check_is_ours()
-        arguments = _parsed(line)
+        arguments = Arguments.of(line)
         verb = arguments.word(f"one of {', '.join(VERBS)}")
         if verb not in VERBS:
             raise ValueError(f"Unknown command {verb!r}; known: {', '.join(VERBS)}.")
@@ -90,9 +65,8 @@ def main(line: Sequence[str]) -> int:
         return UNREACHABLE if isinstance(error, Unreachable) else WRONG
 
 
-def _parsed(line: Sequence[str]) -> Arguments:
-    pairs = [entry.split("=", 1) for entry in line if "=" in entry]
-    return Arguments([entry for entry in line if "=" not in entry], dict(pairs))
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _draw(arguments: Arguments) -> int:
@@ -110,26 +84,56 @@ def _draw(arguments: Arguments) -> int:
 
 
 def _prepare(arguments: Arguments) -> int:
-    arguments.settings["dataset"] = arguments.word("a dataset", default="synthetic")
-    if arguments.settings["dataset"] == "synthetic":
-        return _draw(arguments)
-    config = arguments.data()
+    dataset = arguments.settings["dataset"] = arguments.word("a dataset", default="synthetic")
+    if dataset in ("synthetic", "folder"):
+        return _draw(arguments) if dataset == "synthetic" else _prepare_folder(arguments)
+    config, sources = arguments.data(), [Path(word) for word in arguments.rest()]
+    if sources:
+        return _prepare_published(arguments, config, sources)
     arguments.end()
-    place = f"dataset={config.dataset} root={data_root(config)}"
     missing = missing_parts(config)
     if missing:
         print(guidance(spec_of(config), data_root(config)))
         print("Missing now:", *missing, sep="\n  ")
         return WRONG
+    place = f"dataset={config.dataset} root={data_root(config)}"
     print(f"every file is there; now read them all: python -m datasets verify {place}")
     return DONE
+
+
+def _prepare_published(arguments: Arguments, config: DataConfig, sources: list[Path]) -> int:
+    how = arguments.choice("how", HOW)
+    is_partial = arguments.choice("counts", ("all", "any")) == "any"
+    arguments.end()
+    wish = Wish(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
+    found = prepare_published(config, sources, wish, _say)
+    if not list_defects(config):
+        return _told(found, f"ready: data.root={data_root(config)}")
+    place = f"dataset={config.dataset} root={data_root(config)}"
+    return _told(found, f"next: python -m datasets splits fetch {place}")
+
+
+def _prepare_folder(arguments: Arguments) -> int:
+    validation, seed = arguments.take("val", "1of5"), arguments.number("seed", 0)
+    config = arguments.data()
+    arguments.end()
+    found = prepare_folder(config, validation=validation, seed=seed, say=_say)
+    root = data_root(config)
+    return _told(found, f"ready: python -m trainer recipe=folder data.root={root} data.split={ALL}")
+
+
+def _told(found: Sequence[str], otherwise: str) -> int:
+    """Print defects, or what comes next."""
+    print(*found, sep="\n", end="\n" if found else "")
+    print(f"{len(found)} defects" if found else otherwise)
+    return WRONG if found else DONE
 
 
 def _verify(arguments: Arguments) -> int:
     config = arguments.data()
     arguments.end()
     count = 0
-    for text in defects(config):
+    for text in defects(config, _say):
         count += 1
         print(text)
     print(f"{data_root(config)}: {f'{count} defects' if count else 'every file is sound'}")
@@ -150,6 +154,7 @@ def _list(arguments: Arguments) -> int:
     for name in split_names(config):
         sizes = split_sizes(replace(config, split=name))
         print(f"{name:<16} {sizes[0]:>8} {sizes[1]:>10} {sizes[2]:>10}")
+    _warn_of_easier(config)
     return DONE
 
 
@@ -173,21 +178,35 @@ def _fetch(arguments: Arguments) -> int:
 def _prove(arguments: Arguments) -> int:
     split, config = arguments.take("split"), arguments.data()
     arguments.end()
-    if not published(config.dataset):
-        print(f"the splits of {config.dataset} are generated; there is nothing to verify")
+    if config.dataset == "synthetic":
+        print("the splits of synthetic are generated; there is nothing to verify")
         return DONE
-    wrong = list_defects(config, split)
-    print(*(wrong or ["the lists are the published ones"]), sep="\n")
+    is_own = bool(split) and split not in published_splits(config.dataset)
+    wrong = [] if is_own else list_defects(config, split)
+    wrong += own_list_defects(config, split) if is_own or not split else []
+    kind = "are the published ones" if published(config.dataset) else "divide the images"
+    print(*(wrong or [f"the lists {kind}"]), sep="\n")
+    _warn_of_easier(config)
     return WRONG if wrong else DONE
 
 
+def _warn_of_easier(config: DataConfig) -> None:
+    if any(name.startswith(_EASIER) for name in split_names(config)):
+        print(
+            f"note: {_EASIER}* is a protocol of its own and easier (its labels are of high quality "
+            "only); compare it with nothing but itself"
+        )
+
+
 def _make(arguments: Arguments) -> int:
-    part, seed = arguments.take("labelled"), arguments.number("seed", 0)
+    part = arguments.take("labelled") or arguments.take("fraction")
+    seed, stratify = arguments.number("seed", 0), arguments.yes("stratified")
     name, config = arguments.take("name"), arguments.data()
     arguments.end()
     if config.dataset == "synthetic":
         raise ValueError("Splits of synthetic need no lists; use data.split=1of16 or n12.")
-    print(f"data.split={make_lists(config, part=part, seed=seed, name=name)}")
+    name = make_lists(config, part=part, seed=seed, name=name, stratify=stratify)
+    print(f"data.split={name}")
     return DONE
 
 

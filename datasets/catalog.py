@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.config import DataConfig, DrawnConfig
+from datasets.description import read_description
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # mask value of a pixel that counts nowhere
@@ -23,8 +24,10 @@ class DatasetSpec:
         class_names: by class index; their number is the number of classes.
         palette: a colour per class, RGB of 0 to 255.
         image_pattern: path of an image below the root, with {id}.
-        mask_pattern: path of a mask of class indices below the root, with {id}.
-        home: folder below `data/` where the tree lies by default.
+        mask_pattern: path of a mask of class indices below the root, with {id}, or with {stem}
+            where ids have a suffix.
+        mask_values: mask value by class index; empty when the values are the classes themselves.
+        ignored_value: mask value of a pixel that counts nowhere; None when there is none.
     """
 
     name: str
@@ -32,7 +35,21 @@ class DatasetSpec:
     palette: tuple[Colour, ...]
     image_pattern: str
     mask_pattern: str
-    home: str
+    mask_values: tuple[int, ...] = ()
+    ignored_value: int | None = IGNORED
+
+    def image_file(self, name: str) -> str:
+        """Path below the root of the image of an id."""
+        return self.image_pattern.format(id=name)
+
+    def mask_file(self, name: str) -> str:
+        """Path below the root of the mask of an id."""
+        return mask_file(self.mask_pattern, name)
+
+
+def mask_file(pattern: str, name: str) -> str:
+    """The path of a mask by pattern and id."""
+    return pattern.format(id=name, stem=name.rpartition(".")[0] or name)
 
 
 def spec_of(config: DataConfig) -> DatasetSpec:
@@ -40,12 +57,15 @@ def spec_of(config: DataConfig) -> DatasetSpec:
 
     Raises:
         ValueError: unknown dataset, or a number of classes that cannot be drawn.
+        DataError: the description of somebody's own folder is missing or wrong.
     """
     if config.dataset not in CATALOG:
         raise ValueError(
             f"Unknown dataset {config.dataset!r}; known: {', '.join(sorted(CATALOG))}."
         )
     spec = CATALOG[config.dataset]
+    if config.dataset == "folder":
+        return _described(spec, data_root(config))
     if config.dataset != "synthetic":
         return spec
     count = drawn_of(config).num_classes
@@ -73,7 +93,7 @@ def data_root(config: DataConfig) -> Path:
     """
     if config.root:
         return Path(config.root)
-    home = Path(__file__).resolve().parents[1] / "data" / spec_of(config).home
+    home = Path(__file__).resolve().parents[1] / "data" / config.dataset
     if config.dataset != "synthetic":
         return home
     drawn = drawn_of(config)
@@ -86,6 +106,20 @@ def drawn_parts(label: int) -> tuple[int, int]:
     """Indices into `SHAPES` and `TEXTURES` of a drawn class (1 or more); no two classes agree."""
     turn, shape = divmod(label - 1, len(SHAPES))
     return shape, (shape + turn) % len(TEXTURES)
+
+
+def _described(spec: DatasetSpec, root: Path) -> DatasetSpec:
+    """Somebody's own folder, as its `dataset.yaml` has it."""
+    described = read_description(root)
+    return replace(
+        spec,
+        class_names=described.class_names,
+        palette=tuple(_voc_colour(label) for label in range(len(described.class_names))),
+        image_pattern=described.image_pattern,
+        mask_pattern=described.mask_pattern,
+        mask_values=described.mask_values,
+        ignored_value=described.ignored_value,
+    )
 
 
 def _drawn_name(label: int) -> str:
@@ -133,13 +167,19 @@ _CITYSCAPES = (
 )
 
 CATALOG = {
+    "folder": DatasetSpec(  # what it holds stands in its dataset.yaml
+        name="folder",
+        class_names=(),
+        palette=(),
+        image_pattern="images/{id}.jpg",
+        mask_pattern="masks/{id}.png",
+    ),
     "synthetic": DatasetSpec(
         name="synthetic",
         class_names=tuple(_drawn_name(label) for label in range(MAX_DRAWN_CLASSES)),
         palette=tuple(_voc_colour(label) for label in range(MAX_DRAWN_CLASSES)),
         image_pattern="JPEGImages/{id}.jpg",
         mask_pattern="SegmentationClass/{id}.png",
-        home="synthetic",
     ),
     "voc": DatasetSpec(
         name="voc",
@@ -147,7 +187,6 @@ CATALOG = {
         palette=tuple(_voc_colour(label) for label in range(21)),
         image_pattern="JPEGImages/{id}.jpg",
         mask_pattern="SegmentationClass/{id}.png",
-        home="voc",
     ),
     "cityscapes": DatasetSpec(
         name="cityscapes",
@@ -155,6 +194,5 @@ CATALOG = {
         palette=tuple(colour for _, colour in _CITYSCAPES),
         image_pattern="leftImg8bit/{id}_leftImg8bit.png",
         mask_pattern="gtFine/{id}_gtFine_labelTrainIds.png",
-        home="cityscapes",
     ),
 }

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.catalog import DRAWING_VERSION, DatasetSpec, drawn_of, spec_of
+from datasets.catalog import DRAWING_VERSION, drawn_of, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.indexed_png import indexed_png
 from datasets.manifest import Manifest, read_manifest, write_manifest
 from datasets.scene import draw_scene
 from datasets.splits import drawn_ids
@@ -82,8 +83,8 @@ def _draw_tree(folder: Path, config: DataConfig) -> None:
     for index, name in enumerate([*train, *validation]):
         image, mask = draw_scene(drawn_of(config), index)
         content = {
-            spec.image_pattern.format(id=name): _jpeg(Image.fromarray(image)),
-            spec.mask_pattern.format(id=name): _indexed_png(Image.fromarray(mask), spec),
+            spec.image_file(name): _jpeg(Image.fromarray(image)),
+            spec.mask_file(name): indexed_png(Image.fromarray(mask), spec),
         }
         files.update({path: _put(folder / path, data) for path, data in content.items()})
     for list_name, ids in (("train", train), ("val", validation)):
@@ -103,14 +104,6 @@ def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # Full colour resolution: fine textures of small scenes would not survive halving it.
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
-
-
-def _indexed_png(mask: Image.Image, spec: DatasetSpec) -> bytes:
-    buffer = io.BytesIO()
-    colours = [*spec.palette, *[(0, 0, 0)] * (255 - len(spec.palette)), (224, 224, 192)]
-    mask.putpalette([channel for colour in colours for channel in colour])
-    mask.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -45,17 +45,27 @@ def open_dataset(config: DataConfig) -> Dataset:
     root = data_root(config)
     if config.dataset == "synthetic":
         ensure_drawn(root, config)
-    tree = tree_of(spec, root)
+    tree = opened_tree(config)
     _check_files(tree, split)
     manifest = read_manifest(root)
     fingerprint = data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
     return Dataset(spec, tree, split, len(spec.class_names), fingerprint)
 
 
+def opened_tree(config: DataConfig) -> ImageTree:
+    """The tree at the root, whatever lies there; nothing is checked."""
+    return tree_of(spec_of(config), data_root(config))
+
+
 def missing_files(tree: ImageTree, split: Split) -> list[str]:
     """Paths below the root that a run on this split reads and that are not there."""
     with_mask = [*split.labelled, *split.validation]
-    paths = [tree.image_path(name) for name in [*with_mask, *split.unlabelled]]
+    images = [*with_mask, *split.unlabelled]
+    if tree.store is not None:
+        absent = [tree.image_path(name) for name in images if not tree.has_image(name)]
+        absent += [tree.mask_path(name) for name in with_mask if not tree.has_mask(name)]
+        return [path.relative_to(tree.root).as_posix() for path in absent]
+    paths = [tree.image_path(name) for name in images]
     paths += [tree.mask_path(name) for name in with_mask]
     # One listing per folder: ten thousand single questions take long on a network disk.
     present = {

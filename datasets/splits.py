@@ -92,6 +92,12 @@ def split_names(config: DataConfig) -> list[str]:
     return [*published_splits(config.dataset), *sorted(found - {*published_splits(config.dataset)})]
 
 
+def present_splits(config: DataConfig) -> list[str]:
+    """Names of the splits whose lists lie at the root."""
+    folder = data_root(config) / "splits"
+    return [name for name in split_names(config) if (folder / name).is_dir()]
+
+
 def split_sizes(config: DataConfig) -> tuple[int, int, int]:
     """Numbers of labelled, unlabelled and validation images; no data needed for known names."""
     table = published(config.dataset)
@@ -169,7 +175,7 @@ def read_lines(path: Path) -> list[str]:
 
 def line_of(spec: DatasetSpec, name: str) -> str:
     """The `image mask` line of an id."""
-    return f"{spec.image_pattern.format(id=name)} {spec.mask_pattern.format(id=name)}"
+    return f"{spec.image_file(name)} {spec.mask_file(name)}"
 
 
 def drawn_ids(config: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -209,11 +215,7 @@ def _read_list(config: DataConfig, file: str) -> list[str]:
     """Ids of one list file, checked line by line."""
     path = data_root(config) / "splits" / file
     if not path.is_file():
-        raise DataError(
-            f"The list {path} is missing. Bring the published lists with `python -m datasets "
-            f"splits fetch dataset={config.dataset} root={data_root(config)}` (or `splits import "
-            "DIR`), or make lists of your own with `splits make`."
-        )
+        raise DataError(f"The list {path} is missing. {_bringing(config)}")
     lines = read_lines(path)
     is_published = config.split in published_splits(config.dataset)  # its val.txt then is, too
     official = published(config.dataset)[file] if is_published else None
@@ -223,6 +225,17 @@ def _read_list(config: DataConfig, file: str) -> list[str]:
             f"has {official.count}). Import it again, or give your own list another folder name."
         )
     return parse_lines(spec_of(config), lines, where=str(path))
+
+
+def _bringing(config: DataConfig) -> str:
+    place = f"dataset={config.dataset} root={data_root(config)}"
+    own = f"`python -m datasets splits make {place}`"
+    if not published(config.dataset):
+        return f"Make it with {own}."
+    return (
+        f"Bring the published lists with `python -m datasets splits fetch {place}` (or `splits "
+        f"import DIR`), or make lists of your own with {own}."
+    )
 
 
 def parse_lines(spec: DatasetSpec, lines: Sequence[str], *, where: str) -> list[str]:

@@ -1,12 +1,47 @@
-"""Reading images and masks from a folder tree, with errors that name the file and the cure."""
+"""Reading images and masks by id, from files or shards; errors name the file and the cure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Protocol
 
 from PIL import Image
 
-from datasets.catalog import IGNORED, DatasetSpec
+from datasets.catalog import DatasetSpec, mask_file
 from datasets.errors import DataError as DataError
+from datasets.formats import MaskCode, plain_code, read_image, read_mask
+
+Kind = Literal["image", "mask"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image or mask as it is stored.
+
+    Attributes:
+        data: a file's bytes, or pixels.
+        encoding: "file", or what the pixels are: "rgb" or "index" of 8 bits.
+        size: width and height, pixels; known of decoded items.
+        place: for errors.
+    """
+
+    data: bytes
+    encoding: Literal["file", "rgb", "index"]
+    size: tuple[int, int]
+    place: str
+
+
+class Store(Protocol):
+    """Where items lie that are no files of their own."""
+
+    def item(self, kind: Kind, name: str) -> Item:
+        """One image or mask."""
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Whether it is there."""
+
+    def prefetch(self, wanted: Sequence[tuple[Kind, str]]) -> None:
+        """Start to bring items near that are read soon."""
 
 
 @dataclass(frozen=True)
@@ -16,14 +51,18 @@ class ImageTree:
     Attributes:
         root: folder that holds the tree.
         image_pattern: path of an image below the root, with {id}.
-        mask_pattern: path of a mask below the root, with {id}.
+        mask_pattern: path of a mask below the root, with {id} or {stem}.
         num_classes: mask values are below it, or 255.
+        code: what mask values mean; None when they are the classes and 255.
+        store: holds the items in place of files.
     """
 
     root: Path
     image_pattern: str
     mask_pattern: str
     num_classes: int
+    code: MaskCode | None = None
+    store: Store | None = None
 
     def image_path(self, name: str) -> Path:
         """Where the image of an id lies."""
@@ -31,15 +70,18 @@ class ImageTree:
 
     def mask_path(self, name: str) -> Path:
         """Where the mask of an id lies."""
-        return self.root / self.mask_pattern.format(id=name)
+        return self.root / mask_file(self.mask_pattern, name)
 
     def image(self, name: str) -> Image.Image:
         """The image as RGB.
 
         Raises:
-            DataError: it is missing or cannot be decoded.
+            DataError: it is missing, cannot be decoded or is refused (see `datasets.formats`).
         """
-        return _decoded(self.image_path(name), "image").convert("RGB")
+        item = self._item("image", name)
+        if item.encoding == "rgb":
+            return Image.frombytes("RGB", item.size, item.data)
+        return read_image(item.data, item.place)
 
     def mask(self, name: str) -> Image.Image:
         """The class indices, one byte a pixel; 255 is ignored. Palettes are not applied.
@@ -47,22 +89,18 @@ class ImageTree:
         Raises:
             DataError: the mask is missing, cannot be decoded, or holds something else.
         """
-        path = self.mask_path(name)
-        mask = _decoded(path, "mask")
-        if mask.mode not in ("L", "P"):
-            raise DataError(
-                f"{path} has colours (mode {mask.mode}) where class indices are expected. "
-                "Convert it to a single-channel or palette PNG whose values are the classes."
-            )
-        counts = mask.histogram()
-        wrong = [value for value in range(self.num_classes, IGNORED) if counts[value]]
-        if wrong:
-            raise DataError(
-                f"{path} holds class {wrong[0]}, but there are {self.num_classes} classes "
-                f"(0 to {self.num_classes - 1}; {IGNORED} is ignored). Convert the mask, or check "
-                "that dataset and root belong together."
-            )
-        return mask
+        item = self._item("mask", name)
+        if item.encoding == "index":
+            return Image.frombytes("L", item.size, item.data)
+        return read_mask(item.data, item.place, self.code or plain_code(self.num_classes))
+
+    def has_image(self, name: str) -> bool:
+        """Whether there is something to read as an image."""
+        return self._has("image", name)
+
+    def has_mask(self, name: str) -> bool:
+        """Whether there is something to read as a mask."""
+        return self._has("mask", name)
 
     def pair(self, name: str) -> tuple[Image.Image, Image.Image]:
         """Image and mask of one id.
@@ -72,33 +110,81 @@ class ImageTree:
         """
         image, mask = self.image(name), self.mask(name)
         if image.size != mask.size:
+            turned = " It is turned by a quarter." if image.size == mask.size[::-1] else ""
             raise DataError(
                 f"{self.mask_path(name)} is {_size(mask)} pixels, its image "
-                f"{self.image_path(name)} is {_size(image)}. Replace the one that is wrong."
+                f"{self.image_path(name)} is {_size(image)}.{turned} Replace the one that is wrong."
             )
         return image, mask
 
+    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
+        """Say which ids are read soon; nothing happens where they lie in files of their own."""
+        if self.store is not None:
+            wanted: list[tuple[Kind, str]] = [("image", name) for name in images]
+            self.store.prefetch([*wanted, *(("mask", name) for name in masks)])
 
-def tree_of(spec: DatasetSpec, root: Path) -> ImageTree:
+    def _has(self, kind: Kind, name: str) -> bool:
+        if self.store is not None:
+            return self.store.has(kind, name)
+        path = self.image_path(name) if kind == "image" else self.mask_path(name)
+        return path.exists() or path.is_symlink()
+
+    def _item(self, kind: Kind, name: str) -> Item:
+        if self.store is not None:
+            return self.store.item(kind, name)
+        path = self.image_path(name) if kind == "image" else self.mask_path(name)
+        return Item(file_bytes(path, kind), "file", (0, 0), str(path))
+
+
+def tree_of(spec: DatasetSpec, root: Path, store: Store | None = None) -> ImageTree:
     """The tree of a known dataset below a folder."""
-    return ImageTree(root, spec.image_pattern, spec.mask_pattern, len(spec.class_names))
+    code = MaskCode(spec.mask_values, spec.ignored_value) if spec.mask_values else None
+    count = len(spec.class_names)
+    return ImageTree(root, spec.image_pattern, spec.mask_pattern, count, code, store)
 
 
-def _decoded(path: Path, what: str) -> Image.Image:
+def file_bytes(path: Path, what: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"The {what} {path} is missing. Put it there, or check the root folder and the split; "
+            f"The {what} {path} is missing. {_nearby(path)}"
             "`python -m datasets verify` lists every such file."
         ) from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except IsADirectoryError:
         raise DataError(
-            f"The {what} {path} cannot be decoded ({error}). Bring a fresh copy of the file; "
-            "`python -m datasets verify` lists every such file."
+            f"The {what} {path} is a folder. Move it away and put the file there."
+        ) from None
+    except PermissionError:
+        raise DataError(
+            f"The {what} {path} may not be read by this user. Give the right to read it: "
+            f"chmod a+r {path} (and a+x on the folders above)."
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"The {what} {path} cannot be read ({error.strerror}). Bring a fresh copy of the file, "
+            "or check the disk; `python -m datasets verify` lists every such file."
         ) from error
-    return image
+
+
+def _nearby(path: Path) -> str:
+    """The cure for a missing file: what lies there instead of it."""
+    if path.is_symlink():
+        return f"It is a link to {path.readlink()}, which is gone; bring the target back. "
+    similar: list[str] = []
+    if path.parent.is_dir():
+        stem = path.stem.lower()
+        similar = sorted(
+            entry.name for entry in path.parent.iterdir() if entry.stem.lower() == stem
+        )
+    if similar:
+        return f"{similar[0]} lies there: rename or convert it to {path.name}. "
+    return "Put it there, or check the root folder and the split; "
 
 
 def _size(image: Image.Image) -> str:

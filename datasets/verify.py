@@ -1,17 +1,23 @@
 """Reading every file of a tree, to find every defect before a run does."""
 
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec, data_root, spec_of
+from datasets.catalog import IGNORED, DatasetSpec, data_root, spec_of
 from datasets.config import DataConfig, DrawnConfig
 from datasets.errors import DataError
-from datasets.lists import list_defects
 from datasets.manifest import FILE_NAME, Manifest, file_sha256, read_manifest, write_manifest
-from datasets.opening import missing_files
-from datasets.splits import drawn_ids, load_split, split_names
-from datasets.tree import ImageTree, tree_of
+from datasets.opening import opened_tree
+from datasets.progress import Progress
+from datasets.splits import drawn_ids, load_split, present_splits
+from datasets.tree import ImageTree
+
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -22,27 +28,36 @@ class Needs:
     masks: frozenset[str]
 
 
-def defects(config: DataConfig) -> Iterator[str]:
+def defects(config: DataConfig, say: Callable[[str], None] | None = None) -> Iterator[str]:
     """Every defect of the tree, one text each; none when all is well.
 
     Reads all images of all lists at the root and every mask that is there, and compares them with
     the manifest where there is one. A sound tree without manifest gets one: from then on its
     sha256 is the identity of the data in every result.
 
+    Args:
+        config: dataset and root.
+        say: given a line of progress every two seconds.
+
     Raises:
         DataError: nothing can be said, because there is no tree or no list.
     """
     config = as_drawn(config)
     spec, root = spec_of(config), data_root(config)
-    tree, needs = tree_of(spec, root), _needs(config)
     manifest = read_manifest(root)
-    found, files = 0, {}
-    for name in needs.images:
-        for text in _pair_defects(tree, name, needs):
-            found += 1
-            yield text
-        files.update(_hashes(tree, name))
-    if manifest is not None:
+    tree, needs = opened_tree(config), _needs(config, manifest)
+    progress = Progress(len(needs.images), f"verify {spec.name}", say or (lambda line: None))
+    found, files, shown = 0, {}, Counter[int]()
+    for reading in _readings(tree, needs):
+        found += len(reading.texts)
+        yield from reading.texts
+        files.update(reading.hashes)
+        shown.update(reading.classes)
+        progress.step()
+    if set(shown) == {0} and not found:
+        found += 1
+        yield _one_class(spec, root)
+    if manifest is not None and tree.store is None:
         yield from _changes(root, manifest, files)
     elif not found:
         write_manifest(root, Manifest(spec.name, files))
@@ -67,72 +82,104 @@ def as_drawn(config: DataConfig) -> DataConfig:
     return replace(config, root=str(root), drawn=DrawnConfig(**drawing))
 
 
-def missing_parts(config: DataConfig) -> list[str]:
-    """What a real dataset still lacks at its root, by names alone; empty when it is complete."""
-    present = _present_splits(config)
-    if not present:
-        return list_defects(config)
-    tree, parts = tree_of(spec_of(config), data_root(config)), []
-    for name in present:
-        absent = missing_files(tree, load_split(replace(config, split=name)))
-        if absent:
-            parts.append(f"{len(absent)} files of split {name}, the first is {absent[0]}")
-    return parts
-
-
-def guidance(spec: DatasetSpec, root: Path) -> str:
-    """Which files of a real dataset go where."""
-    return _GUIDANCE[spec.name].format(root=root)
-
-
-def _needs(config: DataConfig) -> Needs:
-    """All ids of all lists at the root; masks of those that some list labels."""
+def _needs(config: DataConfig, manifest: Manifest | None) -> Needs:
+    """All ids of all lists at the root and of the manifest; masks of those that a list labels."""
     if config.dataset == "synthetic":
         train, validation = drawn_ids(config)
         return Needs((*train, *validation), frozenset((*train, *validation)))
     images: set[str] = set()
     masks: set[str] = set()
     folder = data_root(config) / "splits"
-    for name in _present_splits(config):
+    for name in present_splits(config):
         split = load_split(replace(config, split=name))
         images.update(split.labelled, split.unlabelled, split.validation)
         masks.update(split.labelled, split.validation)
+    if manifest is not None:
+        images.update(_listed(spec_of(config), manifest))
     if not images:
         raise DataError(
-            f"{folder} holds no lists, so nothing says which files are needed. Bring them with "
-            f"`python -m datasets splits fetch dataset={config.dataset} root={data_root(config)}`."
+            f"{folder} holds no lists, so nothing says which files are needed. {_to_lists(config)}"
         )
     return Needs(tuple(sorted(images)), frozenset(masks))
 
 
-def _present_splits(config: DataConfig) -> list[str]:
-    folder = data_root(config) / "splits"
-    return [name for name in split_names(config) if (folder / name).is_dir()]
+def _listed(spec: DatasetSpec, manifest: Manifest) -> list[str]:
+    """Ids of the images of a manifest."""
+    before, after = spec.image_pattern.split("{id}")
+    return [
+        path.removeprefix(before).removesuffix(after)
+        for path in manifest.files
+        if path.startswith(before) and path.endswith(after)
+    ]
 
 
-def _pair_defects(tree: ImageTree, name: str, needs: Needs) -> Iterator[str]:
-    has_mask = name in needs.masks or tree.mask_path(name).exists()
-    readers = [tree.image, tree.mask] if has_mask else [tree.image]
-    sizes = set()
-    for read in readers:
+def _to_lists(config: DataConfig) -> str:
+    place = f"dataset={config.dataset} root={data_root(config)}"
+    if config.dataset == "folder":
+        return f"Make them with `python -m datasets prepare folder root={data_root(config)}`."
+    return f"Bring them with `python -m datasets splits fetch {place}`."
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What reading one image and its mask gave.
+
+    Attributes:
+        texts: defects.
+        hashes: sha256 by path below the root.
+        classes: that the mask shows.
+    """
+
+    texts: list[str]
+    hashes: dict[str, str]
+    classes: list[int]
+
+
+def _readings(tree: ImageTree, needs: Needs) -> Iterator[_Reading]:
+    """In the order of the ids; read by threads, since Pillow works without the lock."""
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         try:
-            sizes.add(read(name).size)
+            yield from pool.map(lambda name: _read(tree, name, needs), needs.images)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read(tree: ImageTree, name: str, needs: Needs) -> _Reading:
+    has_mask = name in needs.masks or tree.has_mask(name)
+    texts, read = [], []
+    for reader in [tree.image, tree.mask] if has_mask else [tree.image]:
+        try:
+            read.append(reader(name))
         except DataError as error:
-            yield str(error)
-    if len(sizes) > 1:
+            texts.append(str(error))
+    if len({image.size for image in read}) > 1:
         try:
             tree.pair(name)
         except DataError as error:
-            yield str(error)
+            texts.append(str(error))
+    classes = []
+    if has_mask and not texts:
+        counts = read[1].histogram()
+        classes = [label for label in range(IGNORED) if counts[label]]
+    return _Reading(texts, _hashes(tree, name), classes)
 
 
 def _hashes(tree: ImageTree, name: str) -> dict[str, str]:
-    paths = (tree.image_path(name), tree.mask_path(name))
-    return {
-        path.relative_to(tree.root).as_posix(): file_sha256(path)
-        for path in paths
-        if path.is_file()
-    }
+    hashes: dict[str, str] = {}
+    if tree.store is not None:  # it proves every item by its checksum
+        return hashes
+    for path in (tree.image_path(name), tree.mask_path(name)):
+        with suppress(OSError):  # told already
+            hashes[path.relative_to(tree.root).as_posix()] = file_sha256(path)
+    return hashes
+
+
+def _one_class(spec: DatasetSpec, root: Path) -> str:
+    return (
+        f"{root}: no mask shows any class but {spec.class_names[0]!r}. Masks of 0 and 255 are "
+        "usual elsewhere, but 255 is ignored here: say so in dataset.yaml (classes: {0: "
+        "background, 255: cell}, ignore: null), or make the masks again."
+    )
 
 
 def _changes(root: Path, manifest: Manifest, files: dict[str, str]) -> Iterator[str]:
@@ -148,20 +195,3 @@ def _changes(root: Path, manifest: Manifest, files: dict[str, str]) -> Iterator[
                 f"{root / path} {state} since {FILE_NAME} was written. Bring the file back, or "
                 f"{accept}."
             )
-
-
-_GUIDANCE = {
-    "voc": """PASCAL VOC 2012 with the masks of SBD ("trainaug", 10582 training images) goes here:
-  {root}/JPEGImages/ID.jpg            17125 photographs of VOC2012 (VOCtrainval_11-May-2012.tar)
-  {root}/SegmentationClass/ID.png     masks of class indices, SBD's and VOC's own together:
-                                      SegmentationClassAug of the UniMatch repository's README
-  {root}/splits/...
-      python -m datasets splits fetch dataset=voc root={root}""",
-    "cityscapes": """Cityscapes goes here, unpacked from the site's two archives:
-  {root}/leftImg8bit/train/CITY/ID_leftImg8bit.png         leftImg8bit_trainvaltest.zip
-  {root}/gtFine/train/CITY/ID_gtFine_labelTrainIds.png     gtFine_trainvaltest.zip, after
-                                      csCreateTrainIdLabelImgs of `cityscapesscripts`
-  and the same for val/
-  {root}/splits/...
-      python -m datasets splits fetch dataset=cityscapes root={root}""",
-}

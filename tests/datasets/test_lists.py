@@ -11,7 +11,8 @@ from datasets import splits
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects, make_lists
+from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.own_lists import make_lists
 from datasets.splits import line_of, lines_sha256, load_split, published_splits
 from tests.datasets.strategies import labels
 

@@ -16,7 +16,7 @@ VOC = CATALOG["voc"]
 
 
 @pytest.fixture
-def voc(tmp_path, config) -> DataConfig:
+def voc(tmp_path, config, dataset) -> DataConfig:
     """The drawn scenes as if they were VOC: 4 labelled, 6 unlabelled, 3 for validation."""
     root = tmp_path / "voc"
     shutil.copytree(config.root, root, ignore=shutil.ignore_patterns(FILE_NAME))

@@ -1,0 +1,83 @@
+"""A command line of this folder: words, and settings that commands take one by one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from datasets.catalog import CATALOG
+from datasets.config import DataConfig
+
+_YES = {"yes": True, "no": False, "true": True, "false": False}
+
+
+@dataclass
+class Arguments:
+    """What is left of a command line."""
+
+    words: list[str]
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, line: Sequence[str]) -> "Arguments":
+        """Read `word`, `key=value`, `--key value` and `--key=value`; a lone `--key` says yes."""
+        words, settings, waiting = [], {}, ""
+        for entry in line:
+            name, equals, value = entry.removeprefix("--").partition("=")
+            if equals:
+                settings[name] = value
+                waiting = ""
+            elif entry.startswith("--"):
+                settings[name] = "yes"
+                waiting = name
+            elif waiting:
+                settings[waiting] = entry
+                waiting = ""
+            else:
+                words.append(entry)
+        return cls(words, settings)
+
+    def word(self, what: str, default: str = "") -> str:
+        """The next word of the command."""
+        if not self.words and not default:
+            raise ValueError(f"The command lacks {what}; see python -m datasets --help.")
+        return self.words.pop(0) if self.words else default
+
+    def rest(self) -> list[str]:
+        """All other words."""
+        words, self.words = self.words, []
+        return words
+
+    def take(self, name: str, default: str = "") -> str:
+        """A setting, once."""
+        return self.settings.pop(name, default)
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number."""
+        text = self.take(name, str(default))
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"{name}={text} is no whole number.") from None
+
+    def choice(self, name: str, known: Sequence[str]) -> str:
+        """One of some words; the first where nothing is said."""
+        text = self.take(name, known[0])
+        if text not in known:
+            raise ValueError(f"{name}={text} is unknown; known: {', '.join(known)}.")
+        return text
+
+    def yes(self, name: str) -> bool:
+        """Whether something is wanted; no where nothing is said."""
+        return _YES[self.choice(name, ("no", "yes", "true", "false"))]
+
+    def data(self) -> DataConfig:
+        """Which dataset, where."""
+        dataset = self.take("dataset", "synthetic")
+        if dataset not in CATALOG:
+            raise ValueError(f"Unknown dataset {dataset!r}; known: {', '.join(sorted(CATALOG))}.")
+        return DataConfig(dataset=dataset, root=self.take("root"))
+
+    def end(self) -> None:
+        """Refuse what no command took."""
+        left = [*self.words, *sorted(self.settings)]
+        if left:
+            raise ValueError(f"Cannot use {', '.join(left)} here; see python -m datasets --help.")

@@ -1,0 +1,100 @@
+"""`dataset.yaml`: what somebody's own folder of images holds. Needs neither torch nor Pillow."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datasets.errors import DataError
+
+FILE_NAME = "dataset.yaml"
+EXAMPLE = """classes: [background, cell]   # by mask value from 0; or {0: background, 128: cell}
+images: images/{id}.jpg      # below this folder; images/{id} takes all of .jpg, .png, ...
+masks: masks/{id}.png        # masks/{stem}.png goes with images/{id}
+ignore: 255                  # mask value that counts nowhere; null when there is none
+"""
+_KEYS = {"classes", "images", "masks", "ignore"}
+
+
+class Description:
+    """The content of a `dataset.yaml`, checked.
+
+    Attributes:
+        class_names: by class index.
+        mask_values: mask value by class index.
+        image_pattern: with {id}.
+        mask_pattern: with {id} or {stem}.
+        ignored_value: mask value that counts nowhere, or None.
+    """
+
+    def __init__(self, content: Any, path: Path) -> None:
+        """Check what the file at `path` holds."""
+        self._path = path
+        if not isinstance(content, dict):
+            raise self._wrong("it is no mapping")
+        unknown = sorted(map(str, set(content) - _KEYS))
+        if unknown:
+            raise self._wrong(f"{unknown[0]!r} is unknown; known: {', '.join(sorted(_KEYS))}")
+        lacking = sorted(_KEYS - {"ignore"} - set(content))
+        if lacking:
+            raise self._wrong(f"{lacking[0]!r} is missing")
+        self.mask_values, self.class_names = self._classes(content["classes"])
+        self.image_pattern = self._pattern(content["images"], "images", ("{id}",))
+        self.mask_pattern = self._pattern(content["masks"], "masks", ("{id}", "{stem}"))
+        self.ignored_value = self._ignored(content.get("ignore", 255))
+
+    def _classes(self, classes: Any) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        named = dict(enumerate(classes)) if isinstance(classes, list) else classes
+        if not isinstance(named, dict) or len(named) < 2:
+            raise self._wrong("classes are a list, or value: name pairs, of at least two")
+        for value, name in named.items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+                raise self._wrong(f"the class value {value!r} is no number from 0 to 255")
+            if not isinstance(name, str) or not name:
+                raise self._wrong(f"the class name {name!r} is no text (quote it)")
+        if len(set(named.values())) < len(named):
+            raise self._wrong("two classes have the same name")
+        if len(named) > 255:
+            raise self._wrong("there are more than 255 classes")
+        ordered = sorted(named)
+        return tuple(ordered), tuple(named[value] for value in ordered)
+
+    def _pattern(self, pattern: Any, key: str, places: tuple[str, ...]) -> str:
+        is_text = isinstance(pattern, str)
+        if not is_text or sum(pattern.count(place) for place in places) != 1:
+            raise self._wrong(f"{key} is a path below this folder with {' or '.join(places)} once")
+        path = Path(pattern)
+        if path.is_absolute() or ".." in path.parts or " " in pattern:
+            raise self._wrong(f"{key} is a path below this folder, without blanks; link others in")
+        return str(pattern)
+
+    def _ignored(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+            raise self._wrong(f"ignore is {value!r}, no number from 0 to 255 and not null")
+        if value in self.mask_values:
+            # 255 is ignored where nothing is said, so a class of that value must say otherwise.
+            raise self._wrong(f"{value} is both ignored and a class; say `ignore: null`")
+        return value
+
+    def _wrong(self, what: str) -> DataError:
+        return DataError(f"{self._path}: {what}. It reads like this:\n{EXAMPLE}")
+
+
+def read_description(root: Path) -> Description:
+    """The description of the folder `root`.
+
+    Raises:
+        DataError: it is missing or wrong; the text shows how one reads.
+    """
+    path = root / FILE_NAME
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{path} is missing. It says what the folder holds; write it like this:\n{EXAMPLE}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no YAML ({error}). It reads like this:\n{EXAMPLE}") from error
+    return Description(content, path)

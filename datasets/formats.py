@@ -1,0 +1,211 @@
+"""What a file may hold to be read as an image or as a mask, and what is refused.
+
+Read as RGB: RGB, grey (its value three times), palettes, CMYK (Pillow's plain formula, no colour
+profile), opaque alpha; JPEG baseline or progressive with any chroma sampling, PNG, whatever else
+Pillow opens; of several frames the first. Refused: more than 8 bits a channel (nobody says which
+range matters), real transparency, and an EXIF orientation other than upright (viewers turn such a
+photograph, pixel readers do not, so image and mask may disagree).
+
+Read as class indices: one byte or less a pixel, grey or palette, whose palette is not applied.
+Refused: colours, 1-bit, more than 8 bits, and JPEG, whose values are not those written.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+
+from PIL import Image
+
+from datasets.catalog import IGNORED
+from datasets.errors import DataError
+
+_ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, TypeError)
+_VERIFY = "`python -m datasets verify` lists every such file."
+
+
+@dataclass(frozen=True)
+class MaskCode:
+    """Which value in a mask file means which class.
+
+    Attributes:
+        values: mask value by class index.
+        ignored: value of a pixel that counts nowhere; None when there is none.
+    """
+
+    values: tuple[int, ...]
+    ignored: int | None = IGNORED
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the values are the classes themselves."""
+        return self.values == tuple(range(len(self.values))) and self.ignored in (None, IGNORED)
+
+    def known(self) -> set[int]:
+        """Every value a mask may hold."""
+        return {*self.values} | ({self.ignored} if self.ignored is not None else set())
+
+    def table(self) -> list[int]:
+        """Class by mask value, 256 of them; 255 for what counts nowhere."""
+        classes = {value: index for index, value in enumerate(self.values)}
+        return [classes.get(value, IGNORED) for value in range(256)]
+
+
+def plain_code(num_classes: int) -> MaskCode:
+    """The code of masks that hold the classes themselves and 255."""
+    return MaskCode(tuple(range(num_classes)))
+
+
+def read_image(data: bytes, place: str) -> Image.Image:
+    """The pixels of an image file as RGB.
+
+    Args:
+        data: the file's bytes.
+        place: its path, for errors.
+
+    Raises:
+        DataError: it cannot be decoded, or is of a kind that is refused.
+    """
+    image = _opened(data, place, "image")
+    _refuse_turned(image, place, "image")
+    _refuse_deep(image, place, "image")
+    _load(image, place, "image")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        alpha = image.convert("RGBA")
+        if alpha.getchannel("A").getextrema() != (255, 255):
+            raise DataError(
+                f"The image {place} has transparent pixels, and what lies below them is arbitrary. "
+                "Flatten it onto a colour and save it without alpha."
+            )
+        return alpha.convert("RGB")
+    if image.mode not in ("RGB", "L", "P", "CMYK", "YCbCr", "1"):
+        raise DataError(
+            f"The image {place} is of mode {image.mode}, which has no fixed meaning as RGB. "
+            "Convert it to 8-bit RGB or grey."
+        )
+    return image.convert("RGB")
+
+
+def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
+    """The class indices of a mask file, one byte a pixel; 255 counts nowhere.
+
+    Args:
+        data: the file's bytes.
+        place: its path, for errors.
+        code: what its values mean.
+
+    Raises:
+        DataError: it cannot be decoded, is of a kind that is refused, or holds an unknown value.
+    """
+    mask = _opened(data, place, "mask")
+    _refuse_turned(mask, place, "mask")
+    _refuse_deep(mask, place, "mask")
+    if mask.format in ("JPEG", "MPO"):
+        raise DataError(
+            f"The mask {place} is a JPEG, which changes values near every border. Make the mask "
+            "again as PNG; a converted JPEG keeps the wrong values."
+        )
+    if mask.mode not in ("L", "P"):
+        bits = "is of 1 bit" if mask.mode == "1" else "has colours"
+        raise DataError(
+            f"{place} {bits} (mode {mask.mode}) where class indices are expected. "
+            "Convert it to a single-channel or palette PNG whose values are the classes."
+        )
+    _load(mask, place, "mask")
+    _refuse_values(mask, place, code)
+    if code.is_plain:
+        return mask
+    # A palette's indices are the values, so the table applies to them as to grey.
+    grey = Image.frombytes("L", mask.size, mask.tobytes())
+    return grey.point(code.table())
+
+
+def _refuse_values(mask: Image.Image, place: str, code: MaskCode) -> None:
+    counts, known = mask.histogram(), code.known()
+    wrong = [value for value in range(256) if counts[value] and value not in known]
+    if not wrong:
+        return
+    count = len(code.values)
+    if code.is_plain:
+        allowed = f"there are {count} classes (0 to {count - 1}; {code.ignored} is ignored)"
+    else:
+        allowed = f"the known values are {', '.join(map(str, sorted(known)))}"
+    raise DataError(
+        f"{place} holds class {wrong[0]}, but {allowed}. Convert the mask, or check "
+        "that dataset and root belong together."
+    )
+
+
+def _opened(data: bytes, place: str, what: str) -> Image.Image:
+    if not data:
+        raise DataError(
+            f"The {what} {place} cannot be decoded: it is empty, as an interrupted copy or a full "
+            f"disk leaves it. Bring a fresh copy of the file; {_VERIFY}"
+        )
+    hint = _disguise(data)
+    if hint:
+        raise DataError(f"The {what} {place} cannot be decoded: {hint}")
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"The {what} {place} claims to be larger than Pillow reads ({error}). Its header is "
+            "broken: bring a fresh copy; or the image is huge: cut it into parts."
+        ) from error
+    except _BROKEN as error:
+        raise _undecodable(place, what, error) from error
+
+
+def _load(image: Image.Image, place: str, what: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # remarks on metadata nobody uses
+            image.load()
+    except _BROKEN as error:
+        raise _undecodable(place, what, error) from error
+
+
+def _undecodable(place: str, what: str, error: Exception) -> DataError:
+    return DataError(
+        f"The {what} {place} cannot be decoded ({error}). Bring a fresh copy of the file; {_VERIFY}"
+    )
+
+
+def _disguise(data: bytes) -> str:
+    """What else than pixels a file of that name often holds."""
+    if data.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS. Run `git lfs pull` in its checkout and copy it again."
+    if data[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<error")):
+        return "it is a web page, saved in place of the file. Download the file again."
+    if data.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        return "it is an archive. Unpack it."
+    return ""
+
+
+def _refuse_turned(image: Image.Image, place: str, what: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            turned = image.getexif().get(_ORIENTATION, 1)
+    except _BROKEN:
+        return  # unreadable metadata turn nothing
+    if turned not in (0, 1):
+        raise DataError(
+            f"The {what} {place} carries EXIF orientation {turned}: viewers turn it, pixel readers "
+            "do not, so image and mask may disagree. Turn the pixels (`exiftran -ai FILE`), or "
+            "remove the tag if the pixels are upright (`exiftool -Orientation= FILE`)."
+        )
+
+
+def _refuse_deep(image: Image.Image, place: str, what: str) -> None:
+    """More than 8 bits a channel; Pillow cuts 16-bit colours to 8 without a word."""
+    tiles = getattr(image, "tile", None)  # only files have it
+    raw = tiles[0].args if tiles else ""
+    code = str(raw[0] if isinstance(raw, tuple) and raw else raw)
+    if image.mode in ("I", "F", "I;16", "I;16B", "I;16L") or "16" in code.partition(";")[2]:
+        raise DataError(
+            f"The {what} {place} has more than 8 bits a channel (mode {image.mode}, stored as "
+            f"{code}). Convert it to 8 bits, with the range of values that matters."
+        )

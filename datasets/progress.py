@@ -1,0 +1,29 @@
+"""Lines that say how far a long command is."""
+
+import time
+from collections.abc import Callable
+
+_EVERY_SECONDS = 2.0
+
+
+class Progress:
+    """Counts steps and says so now and then."""
+
+    def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
+        """Count `total` steps of `what`."""
+        self._total, self._what, self._say = total, what, say
+        self._count = 0
+        self._start = self._said = time.monotonic()
+
+    def step(self) -> None:
+        """One more is done."""
+        self._count += 1
+        now = time.monotonic()
+        if now - self._said < _EVERY_SECONDS and self._count < self._total:
+            return
+        self._said = now
+        rate = self._count / max(now - self._start, 1e-9)
+        left = (self._total - self._count) / rate
+        self._say(
+            f"{self._what}: {self._count} of {self._total}, {rate:.0f} a second, {left:.0f} s left"
+        )
