@@ -1,5 +1,6 @@
 """What each verb of the command line does."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -101,8 +102,10 @@ def _order(grid: str, words: Sequence[str]) -> Order:
 
 def _console() -> Console:
     """The terminal, or plain wide lines."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
+    # A launch sends what others print elsewhere; ours stays with the stream of now.
+    console = Console(file=sys.stdout)
+    width = None if console.is_terminal else _PLAIN_WIDTH
+    return Console(file=sys.stdout, width=width)
 
 
 VERBS: dict[str, Verb] = {

@@ -72,7 +72,9 @@ def launch(order: Order, screen: Screen) -> int:
     place = places.grid(plan.grid.name)
     with held(place.lock, f"launch of {plan.grid.name}"):
         plan = order.plan()  # again: the launch that held the grid may have done it all
-        cells = order.chosen(plan)
+        # A killed launch of this grid may have left workers that are still dying: their cells are
+        # tried last, and wait for the run folder.
+        cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
             return _verdict(plan, order, screen)
         check_data(cells)
@@ -98,7 +100,7 @@ def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], scree
     trials = [_trial(cell, options, stop.path) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     queue = Queue(
-        waiting=by_length(trials, lengths, _first_tables(plan)),
+        waiting=by_length(trials, lengths, _ranks(plan)),
         places=1,
         listener=screen,
         give_up=_publish_failure,
@@ -140,9 +142,9 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
     )
 
 
-def _first_tables(plan: Plan) -> dict[str, int]:
-    """Index of the first table that prints a cell, by key."""
-    found: dict[str, int] = {}
+def _ranks(plan: Plan) -> dict[str, int]:
+    """Index of the first table that prints a cell, by key; cells held by others come last."""
+    found = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
     for index, name in enumerate(plan.grid.tables):
         for cell in load_table(name).cells:
             for seeded in (c for c in plan.grid.cells if c == cell):

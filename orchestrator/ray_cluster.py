@@ -4,17 +4,20 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.claim import held, holder_of
 from orchestrator.options import LaunchOptions
 from orchestrator.provenance import CHECKOUT
 from orchestrator.ray_errors import ClusterUnreachable
 
 _PREFIX = "ipix-"
+_KNOCK_SECONDS = 5.0
 _LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
 _OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
 
@@ -66,13 +69,14 @@ def connected(options: LaunchOptions, shared: Path) -> Iterator[Cluster]:
     if own:
         _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _made(shared))
-    try:
-        yield _start(options, scratch) if own else _join(options, scratch)
-    finally:
-        import ray
+    with held(scratch / "owner", "this launch"):
+        try:
+            yield _start(options, scratch) if own else _join(options, scratch)
+        finally:
+            import ray
 
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+            ray.shutdown()
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def worker_environment() -> dict[str, str]:
@@ -89,10 +93,10 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     """A private Ray that only this machine can reach."""
     # Without these Ray listens on every interface, and writes its token under the home folder.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process start for nothing here
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.pop("RAY_ADDRESS", None)
-    (scratch / "pid").write_text(str(os.getpid()))
     import ray
 
     _silence()
@@ -115,6 +119,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
 
 def _join(options: LaunchOptions, scratch: Path) -> Cluster:
     """A Ray that somebody else started."""
+    _probe(options.ray_address)
     import ray
 
     _silence()
@@ -126,11 +131,28 @@ def _join(options: LaunchOptions, scratch: Path) -> Cluster:
             runtime_env={"env_vars": worker_environment()},
         )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise ClusterUnreachable(
-            f"No Ray answers at ray_address={options.ray_address} ({error}). Start one with "
-            "`ray start --head`, correct the address, or leave ray_address away for an own one."
-        ) from error
+        raise _unreachable(options.ray_address, error) from error
     return _offer(scratch, is_own=False)
+
+
+def _probe(address: str) -> None:
+    """Knock before ray.init, which waits for minutes where nobody answers."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    host, colon, port = address.rpartition(":")
+    if not colon or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> ClusterUnreachable:
+    return ClusterUnreachable(
+        f"No Ray answers at ray_address={address} ({error}). Start one with `ray start --head`, "
+        "correct the address, or leave ray_address away for an own one."
+    )
 
 
 def _offer(scratch: Path, *, is_own: bool) -> Cluster:
@@ -164,7 +186,6 @@ def _made(folder: Path) -> Path:
 
 def _remove_leftovers() -> None:
     """Delete the scratch folders of launches that were killed."""
-    for note in _short_temp().glob(f"{_PREFIX}*/pid"):
-        with suppress(OSError, ValueError):
-            if not Path(f"/proc/{int(note.read_text())}").exists():
-                shutil.rmtree(note.parent, ignore_errors=True)
+    for lock in _short_temp().glob(f"{_PREFIX}*/owner"):
+        if holder_of(lock) is None:
+            shutil.rmtree(lock.parent, ignore_errors=True)

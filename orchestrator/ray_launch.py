@@ -1,6 +1,9 @@
 """Bring a queue to Ray: connect, count the places, run, and leave."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.options import LaunchOptions
 from orchestrator.places import GridPlace
@@ -34,8 +37,15 @@ def drain_on_ray(
         )
         from orchestrator.ray_tune import drain
 
-        with screen.live(queue):
+        with screen.live(queue), _elsewhere(place.folder / "ray.log"):
             drain(queue, options, cluster)
+
+
+@contextmanager
+def _elsewhere(log: Path) -> Iterator[None]:
+    """Send what Ray prints to a file; what matters arrives as an outcome."""
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
 
 
 def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:

@@ -81,7 +81,14 @@ class Screen:
 
     def _redraw(self, queue: Queue, stop: threading.Event) -> None:
         """The live table of a terminal."""
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+        live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # the launch sends what others print elsewhere
+            redirect_stderr=False,
+        )
+        with live:
             while not stop.wait(_REFRESH_SECONDS):
                 live.update(self._picture(queue), refresh=True)
 

@@ -35,5 +35,5 @@ def undisturbed(
     lab = Lab(tmp_path_factory.mktemp("undisturbed"), drawn)
     lab.write_grid(*RUNS, epochs=EPOCHS)
     lab.run("launch", "backend=inline")
-    assert len(lab.weights()) == len(RUNS)
+    assert len(set(lab.weights().values())) == len(RUNS)  # the cells do differ
     return lab.weights()

@@ -19,7 +19,13 @@ from trainer.manifest import newest_step
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
-TINY = ("data.drawn.num_train=24", "data.drawn.num_val=4", "run.checkpoint_steps=1")
+TINY = (
+    "data.drawn.num_train=24",
+    "data.drawn.num_val=4",
+    "run.checkpoint_steps=1",
+    "method.confidence=0.2",  # so low that the unlabelled terms count from the first step
+    "loss.threshold=0.25",
+)
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
 KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"

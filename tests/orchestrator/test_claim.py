@@ -39,9 +39,11 @@ def end(process: "subprocess.Popen[str]") -> None:
 def test_a_folder_held_by_another_process_is_refused_with_its_name(tmp_path: Path) -> None:
     process = other_process(tmp_path / "lock")
 
-    with pytest.raises(Busy, match=f"attempt 7, process {process.pid} on "):
-        with held(tmp_path / "lock", "mine"):
-            pass
+    with (
+        pytest.raises(Busy, match=f"attempt 7, process {process.pid} on "),
+        held(tmp_path / "lock", "mine"),
+    ):
+        pass
 
     end(process)
 

@@ -34,7 +34,7 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
     ],
 )
 def test_a_mistake_is_refused_with_what_exists(word: str, told: str) -> None:
-    with pytest.raises(ValueError, match=".") as refused:
+    with pytest.raises(ValueError, match=r".") as refused:
         parse([word])
 
     assert told in str(refused.value)
