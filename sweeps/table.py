@@ -1,7 +1,7 @@
 """A table: its axes, its published numbers, and the cells that fill it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ _KEYS = (
     "columns",
     "labels",
     "blocks",
+    "originals",
 )
 _BLOCK_KEYS = ("label", "cell", "rows")
 _ROW_KEYS = ("label", "cell", "published", "source", "minus", "gain_over", "note")
@@ -45,8 +46,9 @@ class Row:
 
     Attributes:
         label: name of the method or setting.
-        kind: ours (runs of this project), quoted (of another paper, never run here), difference
-            (of two rows of its block) or average (gain over one column, over all rows of ours).
+        kind: ours (runs of this project), quoted (of another paper, never run here), original
+            (as that other paper itself prints it), difference (of two rows of its block) or
+            average (gain over one column, over all rows of ours).
         cells: one per column; empty unless the kind is ours.
         published: what the paper prints, one per column; None is a printed dash, or no value.
         source: where a quoted or borrowed published number comes from; empty for the paper's own.
@@ -56,7 +58,7 @@ class Row:
     """
 
     label: str
-    kind: Literal["ours", "quoted", "difference", "average"]
+    kind: Literal["ours", "quoted", "original", "difference", "average"]
     cells: tuple[Cell, ...]
     published: tuple[float | None, ...]
     source: str = ""
@@ -85,6 +87,8 @@ class Table:
         columns: axes of each column, outermost axis first.
         labels: how names of axes' values are printed.
         notes: further lines under the table.
+        originals: numbers as their own papers print them, where the paper of this table quotes
+            others; printed as a block of their own, never run.
     """
 
     name: str
@@ -96,10 +100,11 @@ class Table:
     best: Literal["down", "across"] = "down"
     labels: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    originals: Block | None = None
 
     @property
     def rows(self) -> Iterator[Row]:
-        """All rows, block after block."""
+        """All rows of the paper, block after block."""
         return (row for block in self.blocks for row in block.rows)
 
     @property
@@ -152,6 +157,7 @@ def load_table(name_or_path: str) -> Table:
         best=_best(spec.get("best", "down"), f"{path}: best"),
         labels={name: text(label, f"{path}: labels: {name}") for name, label in labels.items()},
         notes=texts(spec.get("notes", []), f"{path}: notes"),
+        originals=_originals(spec.get("originals"), columns, f"{path}: originals"),
     )
 
 
@@ -183,6 +189,17 @@ def _block(value: Any, shared: Spec, *, columns: tuple[Spec, ...], where: str) -
             raise ValueError(f"{place}: no row above is called {label!r}; there are {known}.")
         rows.append(row)
     return Block(text(block.get("label", ""), f"{where}: label"), tuple(rows))
+
+
+def _originals(value: Any, columns: tuple[Spec, ...], where: str) -> Block | None:
+    """The block of original numbers; None where the file has none."""
+    if value is None:
+        return None
+    block = _block(value, {}, columns=columns, where=where)
+    for row in block.rows:
+        if row.kind != "quoted":
+            raise ValueError(f"{where} ({row.label!r}): give `published` values and `source` only.")
+    return replace(block, rows=tuple(replace(row, kind="original") for row in block.rows))
 
 
 def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> Row:

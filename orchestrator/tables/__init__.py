@@ -1,1 +1,1 @@
-"""Tables: filled from the results, printed for Markdown, LaTeX, CSV and the terminal."""
+"""Tables: filled from the results, printed for Markdown, LaTeX, CSV, HTML and the terminal."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from statistics import fmean
 
 from orchestrator.results import Row as Result
 from orchestrator.results import counted
 from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, FilledTable, Mark
-from orchestrator.tables.footnotes import notes_of, settings
+from orchestrator.tables.footnotes import making, notes_of, settings
 from orchestrator.tables.places import with_places
 from sweeps.cell import Cell
 from sweeps.grid import DEFAULT_SEEDS
@@ -40,9 +41,32 @@ def fill(
         FilledBlock(block.label, with_places(filler.block(block.rows), table))
         for block in table.blocks
     )
-    blocks = _with_averages(blocks)
+    blocks = _with_numbers((*_with_averages(blocks), *_originals(table)))
     filled = FilledTable(table, epoch, tuple(sorted(seeds)), blocks, ())
     return replace(filled, notes=notes_of(filled))
+
+
+def _originals(table: Table) -> tuple[FilledBlock, ...]:
+    """The numbers of other papers as these print them, as a last block."""
+    if table.originals is None:
+        return ()
+    rows = tuple(
+        FilledRow(row, tuple(Entry(published=published) for published in row.published))
+        for row in table.originals.rows
+    )
+    return (FilledBlock(table.originals.label, rows),)
+
+
+def _with_numbers(blocks: tuple[FilledBlock, ...]) -> tuple[FilledBlock, ...]:
+    """Number the notes of rows in print order."""
+    numbers = count(1)
+    return tuple(
+        replace(
+            block,
+            rows=tuple(replace(r, number=next(numbers)) if r.row.note else r for r in block.rows),
+        )
+        for block in blocks
+    )
 
 
 class _Filler:
@@ -101,7 +125,7 @@ class _Filler:
             marks.append(Mark.MIXED)
         if 0 < len(results) < len(self._seeds):
             marks.append(Mark.FEWER_SEEDS)
-        return tuple(marks)
+        return _with_machines(tuple(marks), results)
 
 
 def _place(cell: Cell) -> str:
@@ -118,12 +142,20 @@ def _value(row: Result, epoch: Epoch) -> float | None:
 def _difference(new: Entry, base: Entry, published: float | None) -> Entry:
     """Seed by seed, so that what two runs of a seed share cancels out."""
     values = tuple(_gains(new, base).values())
+    results = new.results + base.results if values else ()
     return Entry(
-        results=new.results + base.results if values else (),
+        results=results,
         values=values,
         published=published,
-        marks=_joined([new, base]) if values else (),
+        marks=_with_machines(_joined([new, base]), results) if values else (),
     )
+
+
+def _with_machines(marks: tuple[Mark, ...], results: Sequence[Result]) -> tuple[Mark, ...]:
+    """The marks, with one more where the runs come from different code or machines."""
+    if Mark.MACHINES in marks or len({making(row) for row in results}) < 2:
+        return marks
+    return tuple(mark for mark in Mark if mark in (*marks, Mark.MACHINES))
 
 
 def _with_averages(blocks: tuple[FilledBlock, ...]) -> tuple[FilledBlock, ...]:
@@ -153,7 +185,8 @@ def _average(average: FilledRow, ours: Sequence[FilledRow]) -> FilledRow:
         values = tuple(fmean(gain[seed] for gain in gains) for seed in common)
         parts = [entry for pair in pairs for entry in pair] if values else []
         results = tuple(row for entry in parts for row in entry.results)
-        entries.append(Entry(None, results, values, published, marks=_joined(parts)))
+        marks = _with_machines(_joined(parts), results)
+        entries.append(Entry(None, results, values, published, marks=marks))
     return replace(average, entries=tuple(entries))
 
 

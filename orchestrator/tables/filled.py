@@ -18,8 +18,10 @@ class Mark(Enum):
     """A sign at an entry or label, explained below the table."""
 
     QUOTED = "q"
+    ORIGINAL = "o"
     DRIFTED = "d"
     MIXED = "m"
+    MACHINES = "h"
     FEWER_SEEDS = "s"
 
 
@@ -77,10 +79,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class FilledRow:
-    """A row of the table with one entry per column."""
+    """A row of the table with one entry per column.
+
+    Attributes:
+        number: of its note below the table; 0 without one.
+    """
 
     row: Row
     entries: tuple[Entry, ...]
+    number: int = 0
 
 
 @dataclass(frozen=True)

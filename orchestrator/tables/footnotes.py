@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from orchestrator.results import Row as Result
+from orchestrator.tables import roundings
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
 from trainer.config import TrainConfig
 
@@ -16,7 +17,7 @@ _EXPLAINED = {
     Mark.DRIFTED: "ran with another configuration than today's; launch it under a new root "
     "to renew it.",
     Mark.MIXED: "its seeds ran with different configurations.",
-    Mark.FEWER_SEEDS: "over fewer seeds than the table has.",
+    Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",
 }
 _COMPARED: dict[str, Callable[[Result], object]] = {
     "git commits": lambda row: (row.git_commit or "unknown")[:10],
@@ -66,10 +67,18 @@ def _executing(schema: Any, prefix: str = "") -> Iterator[str]:
             yield from _executing(item.type, f"{prefix}{item.name}.")
 
 
+def making(row: Result) -> tuple[object, ...]:
+    """What code and what kind of machine a row comes from."""
+    return tuple(of(row) for of in _COMPARED.values())
+
+
 def _own_notes(filled: FilledTable) -> Iterator[Note]:
     for row in filled.rows:
         if row.row.note:
-            yield Note("", f"{row.row.label}: {row.row.note}")
+            yield Note(str(row.number), f"{row.row.label}: {row.row.note}")
+    rounding = roundings.note(filled.table)
+    if rounding:
+        yield Note("", rounding)
 
 
 def _quoted(filled: FilledTable) -> Iterator[Note]:
@@ -78,7 +87,12 @@ def _quoted(filled: FilledTable) -> Iterator[Note]:
     if quoted:
         sources = _by_source(quoted)
         yield Note(Mark.QUOTED.value, f"quoted as the paper prints it, not run here. {sources}")
-    borrowed = [row for row in filled.rows if row.row.kind != "quoted" and row.row.source]
+    originals = [row for row in filled.rows if row.row.kind == "original"]
+    if originals:
+        text = "as the method's own authors print it, often on other lists or for longer."
+        yield Note(Mark.ORIGINAL.value, f"{text} {_by_source(originals)}")
+    known = ("quoted", "original")
+    borrowed = [row for row in filled.rows if row.row.kind not in known and row.row.source]
     if borrowed:
         yield Note("", f"Published values that the paper itself took over: {_by_source(borrowed)}")
 
@@ -104,6 +118,8 @@ def _marked(filled: FilledTable) -> Iterator[Note]:
     for mark, text in _EXPLAINED.items():
         if any(mark in entry.marks for entry in entries):
             yield Note(mark.value, text)
+    if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
+        yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
 
 
 def _provenance(filled: FilledTable) -> Iterator[Note]:

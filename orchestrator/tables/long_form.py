@@ -64,7 +64,7 @@ def _rest(filled: FilledTable, row: FilledRow, entry: Entry) -> list[str | int |
         entry.published,
         entry.difference,
         row.row.source,
-        "".join(mark.value for mark in entry.marks),
+        " ".join(mark.value for mark in entry.marks),
         " ".join(r.key for r in entry.results),
         " ".join(str(r.attempt) for r in entry.results),
         " ".join(r.fingerprint for r in entry.results),

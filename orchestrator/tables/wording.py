@@ -45,8 +45,10 @@ def signed(value: float, decimals: int) -> str:
 
 
 def label(row: FilledRow) -> tuple[str, str]:
-    """Text of a row's label and its mark."""
-    return row.row.label, Mark.QUOTED.value if row.row.kind == "quoted" else ""
+    """Text of a row's label and its marks: whether it is quoted, and the number of its note."""
+    letters = {"quoted": Mark.QUOTED.value, "original": Mark.ORIGINAL.value}
+    marks = [letters[row.row.kind]] if row.row.kind in letters else []
+    return row.row.label, ",".join([*marks, *([str(row.number)] if row.number else [])])
 
 
 def caption(filled: FilledTable) -> str:
@@ -55,7 +57,7 @@ def caption(filled: FilledTable) -> str:
     over = (
         f"seed {seeds}"
         if len(filled.seeds) == 1
-        else f"mean over {len(filled.seeds)} seeds ({seeds})"
+        else f"mean and sample deviation over n = {len(filled.seeds)} seeds ({seeds})"
     )
     return f"{filled.table.title}. mIoU (%) at the {filled.epoch} epoch, {over}."
 
@@ -82,11 +84,11 @@ def has_block_labels(filled: FilledTable) -> bool:
 
 def _shown(row: FilledRow, entry: Entry, *, decimals: int, is_baseline: bool) -> Shown:
     kind = row.row.kind
-    if kind == "quoted":
+    if kind in ("quoted", "original"):
         value = entry.published
         main = DASH if value is None else f"{value:.{decimals}f}"
         return Shown(main, style=_style(entry))
-    marks = "".join(mark.value for mark in entry.marks)
+    marks = _marks(entry)
     spread = "" if entry.spread is None else f"{entry.spread:.{decimals}f}"
     if kind == "ours":
         main = MISSING if entry.mean is None else f"{entry.mean:.{decimals}f}"
@@ -98,6 +100,14 @@ def _shown(row: FilledRow, entry: Entry, *, decimals: int, is_baseline: bool) ->
     main = MISSING if entry.mean is None else signed(entry.mean, decimals)
     paper = "" if entry.published is None else signed(entry.published, decimals)
     return Shown(main, spread, paper, "", "gain", marks)
+
+
+def _marks(entry: Entry) -> str:
+    """Letters of the marks; fewer seeds are said by their number."""
+    letters = [mark.value for mark in entry.marks if mark is not Mark.FEWER_SEEDS]
+    if Mark.FEWER_SEEDS in entry.marks:
+        letters.append(f"n={len(entry.values)}")
+    return ",".join(letters)
 
 
 def _style(entry: Entry) -> Literal["plain", "best", "second"]:

@@ -2,18 +2,29 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.results import Row
+from orchestrator.statistics import wording
 from orchestrator.tables.fill import fill
-from orchestrator.tables.filled import Epoch
+from orchestrator.tables.filled import Epoch, FilledTable
+from orchestrator.tables.html import document, html
 from orchestrator.tables.latex import latex
 from orchestrator.tables.long_form import long_form
 from orchestrator.tables.markdown import markdown
+from orchestrator.tables.numbers import numbers
 from sweeps.table import Table
 
-_PRINTERS = {"md": markdown, "tex": latex, "csv": long_form}
+_PRINTERS: dict[str, Callable[[FilledTable], str]] = {
+    ".md": markdown,
+    ".tex": latex,
+    ".csv": long_form,
+    ".html": lambda filled: document(filled.table.title, html(filled)),
+    "_numbers.tex": numbers,
+    "_statistics.md": wording.markdown,
+    "_statistics.csv": wording.long_form,
+}
 
 
 def write_tables(
@@ -25,12 +36,12 @@ def write_tables(
     seeds: Iterable[int] | None = None,
     expected: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Print each table as Markdown, LaTeX and CSV.
+    """Print each table as Markdown, LaTeX, CSV and HTML, with its statistics beside it.
 
     Args:
         tables: what to print.
         rows: all results there are.
-        out_dir: folder for ``<name>.md``, ``<name>.tex`` and ``<name>.csv``; made if missing.
+        out_dir: folder for ``<name>.md`` and so on; made if missing.
         epoch: "best" or "last".
         seeds: which to average; None takes all there are.
         expected: today's fingerprint by cell key, see `fill`.
@@ -45,7 +56,7 @@ def write_tables(
     for table in tables:
         filled = fill(table, listed, epoch=epoch, seeds=chosen, expected=expected)
         for suffix, printer in _PRINTERS.items():
-            paths.append(out_dir / f"{table.name}.{suffix}")
+            paths.append(out_dir / f"{table.name}{suffix}")
             _replace(paths[-1], printer(filled))
     return paths
 

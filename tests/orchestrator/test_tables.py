@@ -139,7 +139,7 @@ def test_seeds_give_mean_sample_deviation_and_improvement_seed_by_seed(table):
     assert (entry.mean, entry.spread) == (71.0, stdev([70, 72, 71]))
     assert gain.values == (1.0, 0.5, 2.0)
     assert (gain.mean, gain.spread) == (fmean(gain.values), stdev(gain.values))
-    assert "mean over 3 seeds (1, 2, 3)" in markdown(filled)
+    assert "mean and sample deviation over n = 3 seeds (1, 2, 3)" in markdown(filled)
     assert "| UniMatch\\* | 64 | 71.0 ±1.0 (73.3, -2.3) |" in markdown(filled)
 
 
@@ -154,7 +154,9 @@ def test_an_entry_of_fewer_seeds_is_marked(table, rows):
 
     assert find(filled, "Supervised")[0].marks == ()
     assert find(filled, "IPixMatch")[0].marks == (Mark.FEWER_SEEDS,)
-    assert "<sup>s</sup> over fewer seeds than the table has." in markdown(filled)
+    text = markdown(filled)
+    assert "| IPixMatch | 64 | **74.2** <sup>n=1</sup> (74.5, -0.3) |" in text
+    assert "<sup>n</sup> over so many seeds only; the others over n = 2." in text
 
 
 def test_only_the_seeds_asked_for_count(table, rows):
@@ -269,9 +271,9 @@ def test_tables_are_written_whole_as_markdown_latex_and_csv(table, rows, tmp_pat
     for _ in range(2):
         paths = write_tables([table, load_table("demo")], rows, out)
 
+    kinds = (".md", ".tex", ".csv", ".html", "_numbers.tex", "_statistics.md", "_statistics.csv")
     assert [path.name for path in paths] == [
-        *("small.md", "small.tex", "small.csv"),
-        *("demo.md", "demo.tex", "demo.csv"),
+        f"{name}{kind}" for name in ("small", "demo") for kind in kinds
     ]
     assert (out / "small.md").read_text() == GOLDEN
     assert sorted(out.iterdir()) == sorted(paths)

@@ -34,7 +34,7 @@ def test_the_rows_of_table_3_read_as_the_paper_sets_them():
     assert r"\cmidrule(lr){3-5} \cmidrule(lr){6-8}" in text
     assert r"Supervised Baseline & \multirow{9}{*}{321} & 70.0 &" in text
     assert r"{\scriptsize\color{gray}61.2 (+8.8)}" in text
-    assert r"CAC\textsuperscript{q} &  & 70.1 &" in text
+    assert r"CAC\textsuperscript{q,1} &  & 70.1 &" in text
     assert r"IPixMatch &  & \textbf{71.5} & \underline{71.6} &" in text
     assert r"\textit{Improvement} &  & \textit{+0.8} &" in text
 

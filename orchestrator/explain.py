@@ -1,0 +1,221 @@
+"""Leads a printed number, or a cell, back to its rows, configurations and commits."""
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.results import Row
+from orchestrator.tables.entry_ids import Named, named_entries
+from orchestrator.tables.filled import Entry, Epoch, FilledTable, Mark
+from orchestrator.tables.footnotes import making, settings
+from orchestrator.tables.wording import MISSING, signed
+
+_MARKS = {
+    Mark.DRIFTED: "drifted: ran with another configuration than today's",
+    Mark.MIXED: "mixed: its seeds ran with different configurations",
+    Mark.MACHINES: "mixed: its runs come from different commits, versions, devices or world sizes",
+    Mark.FEWER_SEEDS: "incomplete: over fewer seeds than the table has",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What stands behind a number.
+
+    Attributes:
+        name: of the number, or the key.
+        prints: the number as it is printed.
+        formula: how it comes from the rows.
+        warnings: what a reader must know about it.
+        rows: behind it, in print order.
+        epoch: whose mIoU counts.
+    """
+
+    name: str
+    prints: str
+    formula: str
+    warnings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    epoch: Epoch
+
+
+def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> list[Explanation]:
+    """Everything behind a number or a cell.
+
+    Args:
+        what: name of a number (see `entry_ids`), the beginning of several, a cell's key, or a key
+            without its seed.
+        tables: filled from the results.
+        rows: all results, for cells that no table prints, and for failed attempts.
+
+    Raises:
+        ValueError: nothing has that name; names what is near.
+    """
+    named = [(table, entry) for table in tables for entry in named_entries(table)]
+    wanted = what.strip("/")
+    found = [pair for pair in named if pair[1].name == wanted]
+    found = found or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
+    if found:
+        return [_of_entry(table, entry) for table, entry in found]
+    own = [row for row in rows if what in (row.key, row.place)]
+    if own:
+        return [_of_cell(what, own)]
+    names = [entry.name for _, entry in named]
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
+    raise ValueError(
+        f"No number and no cell with a result is called {what!r}. Numbers read like "
+        f"{', '.join(near)}; cells like voc.p1_1of16.resnet50.c321.unimatch_star.kl.s12345."
+    )
+
+
+def as_text(found: Explanation) -> str:
+    """The explanation for people."""
+    lines = [found.name, f"  prints  {found.prints}", f"  is      {found.formula}"]
+    lines += [f"  {warning}" for warning in found.warnings]
+    for row in found.rows:
+        lines += [f"  {line}" for line in _row_lines(row, found.epoch)]
+    lines += [f"  {line}" for line in _configuration(found.rows)]
+    return "\n".join(lines)
+
+
+def as_json(found: Iterable[Explanation]) -> str:
+    """The explanations for programs, with whole rows."""
+    return json.dumps([_plain(item) for item in found], indent=1, default=str)
+
+
+def _plain(found: Explanation) -> dict[str, Any]:
+    rows = [{**vars(row), "key": row.key} for row in found.rows]
+    for row in rows:
+        row.pop("cell", None)
+        row["config"] = json.loads(str(row.pop("config_json")))
+    return {
+        "name": found.name,
+        "prints": found.prints,
+        "formula": found.formula,
+        "warnings": list(found.warnings),
+        "rows": rows,
+    }
+
+
+def _of_entry(table: FilledTable, named: Named) -> Explanation:
+    entry = named.entry
+    return Explanation(
+        name=named.name,
+        prints=_prints(table, named),
+        formula=formula(table, named),
+        warnings=tuple(_MARKS[mark] for mark in entry.marks if mark in _MARKS),
+        rows=tuple({(row.key, row.attempt): row for row in entry.results}.values()),
+        epoch=table.epoch,
+    )
+
+
+def _of_cell(what: str, rows: Sequence[Row]) -> Explanation:
+    """All attempts of a cell, or of all its seeds."""
+    ordered = sorted(rows, key=lambda row: (row.seed, row.attempt))
+    done = [row for row in ordered if row.status == "done"]
+    scores = [f"{row.best_miou_percent:.2f}" for row in done if row.best_miou_percent is not None]
+    return Explanation(
+        name=what,
+        prints=", ".join(scores) or MISSING,
+        formula=f"{len(ordered)} attempts, {len(done)} of them done; tables count the newest done "
+        "one of each seed",
+        warnings=(),
+        rows=tuple(ordered),
+        epoch="best",
+    )
+
+
+def formula(table: FilledTable, named: Named) -> str:
+    """In words, how a number comes from its rows."""
+    row, entry = named.row.row, named.entry
+    if row.kind in ("quoted", "original"):
+        return f"quoted, not run here; source: {row.source}"
+    if not entry.values:
+        return "nothing yet" + (f"; {entry.failed} seeds failed" if entry.failed else "")
+    epoch = f"mIoU (%) at the {table.epoch} epoch"
+    if row.kind == "ours":
+        return f"{epoch}, {_over(entry)}"
+    if row.minus is not None:
+        gain = f"{row.minus[0]} minus {row.minus[1]}"
+    else:
+        heads = [" ".join(parts) for parts in zip(*table.table.heads(), strict=True)]
+        gain = f"{heads[named.column]} minus {heads[row.baseline or 0]}, averaged over all rows"
+    return f"{gain}, seed by seed, n = {len(entry.values)}; {epoch}"
+
+
+def _over(entry: Entry) -> str:
+    seeds = ", ".join(str(row.seed) for row in entry.results)
+    return f"seed {seeds}" if len(entry.results) == 1 else f"mean over seeds {seeds}"
+
+
+def _prints(table: FilledTable, named: Named) -> str:
+    entry, digits = named.entry, table.table.decimals
+    plain = named.row.row.kind not in ("difference", "average")
+    value = entry.mean if named.row.row.kind not in ("quoted", "original") else entry.published
+    if value is None:
+        return MISSING
+    text = f"{value:.{digits}f}" if plain else signed(value, digits)
+    if entry.spread is not None:
+        text += f" ±{entry.spread:.{digits}f}"
+    if entry.published is not None and value is not entry.published:
+        text += f" (paper {entry.published:.{digits}f})"
+    return text
+
+
+def _row_lines(row: Row, epoch: Epoch) -> Iterator[str]:
+    """Two or three lines about one row."""
+    best = epoch == "best"
+    score = row.best_miou_percent if best else row.last_miou_percent
+    weights = row.best_weights_sha256 if best else row.weights_sha256
+    at = row.best_epoch if best else row.last_epoch
+    if row.status == "done" and score is not None:
+        result = f"{score:.4f}" + (f" at epoch {at}" if at is not None else "")
+    else:
+        result = f"failed: {row.error_class}"
+    yield f"{row.key}  attempt {row.attempt}: {result}"
+    dirty = " with changes that were not committed" if row.git_dirty else ""
+    yield (
+        f"  commit {row.git_commit or 'unknown'}{dirty}; torch {row.torch}, CUDA "
+        f"{row.cuda or 'none'}, {row.device} x {row.world_size}, {row.host}, "
+        f"finished {row.finished:%Y-%m-%d %H:%M} UTC"
+    )
+    yield (
+        f"  weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
+        f"{_short(row.split_checksum)}, configuration {_short(row.fingerprint)}; run folder "
+        f"runs/{row.key}"
+    )
+
+
+def _configuration(rows: Sequence[Row]) -> Iterator[str]:
+    """The configurations: what they share line by line, and where they differ."""
+    if not rows:
+        return
+    flat = [_flat(json.loads(settings(row.config_json))) for row in rows]
+    names = sorted({name for config in flat for name in config})
+    differing = [name for name in names if len({config.get(name) for config in flat}) > 1]
+    kinds = len({making(row) for row in rows})
+    if kinds > 1:
+        yield f"code and machines differ: {kinds} kinds, see the rows"
+    for name in differing:
+        values = dict.fromkeys(config.get(name, "(absent)") for config in flat)
+        yield f"configurations differ in {name}: {', '.join(values)}"
+    yield "configuration" + (", where they agree" if differing else " (all but the seed)") + ":"
+    for name in names:
+        if name not in differing:
+            yield f"  {name}={flat[0][name]}"
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted name, as JSON."""
+    if not isinstance(plain, dict) or not plain:
+        return {prefix[:-1]: json.dumps(plain)}
+    found: dict[str, str] = {}
+    for name, inner in plain.items():
+        found |= _flat(inner, f"{prefix}{name}.")
+    return found
+
+
+def _short(sha256: str | None) -> str:
+    return sha256[:12] if sha256 else "unknown"

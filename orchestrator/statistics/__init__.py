@@ -1,0 +1,1 @@
+"""Statistics over seeds and splits: paired differences, an exact test, intervals, Holm."""

@@ -1,0 +1,150 @@
+"""Which method of a table beats which: the paired comparisons of its blocks."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from statistics import fmean
+
+from orchestrator.statistics.holm import holm
+from orchestrator.statistics.interval import bootstrap_interval
+from orchestrator.statistics.sign_flip import ALPHA, pairs_needed, sign_flip, smallest_p
+from orchestrator.tables.filled import Entry, FilledBlock, FilledRow, FilledTable
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against one rival, pair by pair of (split, seed).
+
+    Attributes:
+        block: the table's block; empty where it has no label.
+        new: the method.
+        rival: what it is compared with.
+        column: head of the one column, or empty for all columns together.
+        groups: differences by column, new minus rival, in percentage points.
+        interval: of the mean; None where a split has one seed only.
+        p: of the exact sign-flip test, two-sided.
+        p_holm: corrected for all rivals of `new` at this place.
+        rivals: how many these are.
+        is_exact: every sign pattern was counted.
+    """
+
+    block: str
+    new: str
+    rival: str
+    column: str
+    groups: tuple[tuple[float, ...], ...]
+    interval: tuple[float, float] | None
+    p: float
+    p_holm: float
+    rivals: int
+    is_exact: bool
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Of all pairs."""
+        return tuple(value for group in self.groups for value in group)
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return len(self.differences)
+
+    @property
+    def mean(self) -> float:
+        """Mean difference in percentage points."""
+        return fmean(self.differences)
+
+    @property
+    def is_significant(self) -> bool:
+        """At 5 %, over all rivals."""
+        return self.p_holm <= ALPHA
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether any outcome of so many pairs could be significant."""
+        return smallest_p(sum(value != 0.0 for value in self.differences)) * self.rivals <= ALPHA
+
+    @property
+    def seeds_needed(self) -> int:
+        """Seeds on each of these splits with which significance can be reached."""
+        return ceil(pairs_needed(self.rivals) / max(len(self.groups), 1))
+
+
+def comparisons(filled: FilledTable, *, by_column: bool = False) -> tuple[Comparison, ...]:
+    """Every method that the table sets against a baseline, against each of its rivals.
+
+    In a block with a difference row, its first method meets every other row of ours there. In a
+    table with an average row, each column meets the baseline column over all rows.
+
+    Args:
+        filled: the table.
+        by_column: each column for itself, rather than all together.
+    """
+    found = [list(_in_block(filled, block, by_column)) for block in filled.blocks]
+    found.append(list(_across(filled)) if not by_column else [])
+    return tuple(comparison for family in found for comparison in family)
+
+
+def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Iterator[Comparison]:
+    """Methods of difference rows against the other rows of their block."""
+    ours = {row.row.label: row for row in block.rows if row.row.kind == "ours"}
+    heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
+    columns = range(len(heads))
+    news = dict.fromkeys(row.row.minus[0] for row in block.rows if row.row.minus)
+    for new in news:
+        rivals = [row for label, row in ours.items() if label != new]
+        for chosen in [[i] for i in columns] if by_column else [list(columns)]:
+            place = (block.label, new, heads[chosen[0]] if by_column else "")
+            pairs = {r.row.label: _groups(ours[new], r, chosen) for r in rivals if new in ours}
+            yield from _family(place, pairs)
+
+
+def _across(filled: FilledTable) -> Iterator[Comparison]:
+    """Columns against the baseline column of an average row."""
+    ours = [row for row in filled.rows if row.row.kind == "ours"]
+    heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
+    for average in filled.rows:
+        base = average.row.baseline
+        if base is None:
+            continue
+        pairs = {
+            head: [_differences(row.entries[i], row.entries[base]) for row in ours]
+            for i, head in enumerate(heads)
+            if i != base
+        }
+        for family in _family(("", heads[base], ""), pairs):
+            # Here the baseline is what all others are held against.
+            yield replace(family, new=family.rival, rival=heads[base])
+
+
+def _groups(new: FilledRow, rival: FilledRow, columns: Iterable[int]) -> list[tuple[float, ...]]:
+    return [_differences(new.entries[i], rival.entries[i]) for i in columns]
+
+
+def _differences(new: Entry, rival: Entry) -> tuple[float, ...]:
+    left, right = new.by_seed(), rival.by_seed()
+    return tuple(left[seed] - right[seed] for seed in left if seed in right)
+
+
+def _family(
+    place: tuple[str, str, str], pairs: Mapping[str, Sequence[tuple[float, ...]]]
+) -> Iterator[Comparison]:
+    """The comparisons that one correction covers; rivals without a pair are left out."""
+    kept = {name: tuple(group for group in groups if group) for name, groups in pairs.items()}
+    kept = {name: groups for name, groups in kept.items() if groups}
+    tests = [sign_flip([v for group in groups for v in group]) for groups in kept.values()]
+    corrected = holm([test.p for test in tests])
+    block, new, column = place
+    for (rival, groups), test, p_holm in zip(kept.items(), tests, corrected, strict=True):
+        yield Comparison(
+            block=block,
+            new=new,
+            rival=rival,
+            column=column,
+            groups=groups,
+            interval=bootstrap_interval(groups),
+            p=test.p,
+            p_holm=p_holm,
+            rivals=len(kept),
+            is_exact=test.is_exact,
+        )

@@ -1,0 +1,109 @@
+"""Comparisons in words and as files."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+from orchestrator.statistics.compare import Comparison, comparisons
+from orchestrator.statistics.sign_flip import pairs_needed, smallest_p
+from orchestrator.tables.filled import FilledTable
+from orchestrator.tables.wording import signed
+
+METHOD = (
+    "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
+    "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split."
+)
+HEAD = ("block", "method", "against", "column", "n", "mean", "low", "high", "p", "p_holm", "rivals")
+
+
+def sentence(comparison: Comparison, decimals: int) -> str:
+    """What one comparison says."""
+    found = comparison
+    place = f" ({found.block})" if found.block else ""
+    mean = signed(found.mean, decimals)
+    text = f"{found.new} against {found.rival}{place}: {mean} over {pairs(found)}"
+    if found.interval is not None:
+        low, high = (signed(value, decimals) for value in found.interval)
+        text += f", 95 % interval [{low}, {high}]"
+    return f"{text}; {verdict(found)}"
+
+
+def verdict(comparison: Comparison) -> str:
+    """Whether the difference is one, or how many seeds it would take to know."""
+    if not comparison.is_reachable:
+        return _unreachable(comparison)
+    p = f"p = {p_text(comparison.p_holm)}"
+    if comparison.rivals > 1:
+        p += f" after Holm over {comparison.rivals} rivals"
+    if not comparison.is_exact:
+        p += " (sampled)"
+    if not comparison.is_significant:
+        return f"not significant, {p}."
+    return f"{'better' if comparison.mean > 0 else 'worse'}, {p}."
+
+
+def pairs(comparison: Comparison) -> str:
+    """How many pairs, of what."""
+    splits = len(comparison.groups)
+    sizes = {len(group) for group in comparison.groups}
+    seeds = str(sizes.pop()) if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+    words = [_number(splits, "split"), f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    return f"n = {comparison.n} ({' x '.join(words)})"
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits that count."""
+    return "1" if p >= 0.995 else f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+def sentences(filled: FilledTable) -> list[str]:
+    """Every comparison of a table, all columns together."""
+    return [sentence(found, filled.table.decimals) for found in comparisons(filled)]
+
+
+def markdown(filled: FilledTable) -> str:
+    """The comparisons of a table as Markdown; says so where there are none."""
+    lines = [f"- {_plain(text)}" for text in sentences(filled)]
+    body = lines or ["Nothing can be compared yet: no two methods share a split and a seed."]
+    return "\n".join([f"**{filled.table.title}: comparisons.** {METHOD}", "", *body, ""])
+
+
+def long_form(filled: FilledTable) -> str:
+    """The comparisons as CSV: all columns together, then each column for itself."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(HEAD)
+    writer.writerows(_lines(comparisons(filled)))
+    writer.writerows(_lines(comparisons(filled, by_column=True)))
+    return out.getvalue()
+
+
+def _lines(found: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
+    for c in found:
+        low, high = c.interval or ("", "")
+        numbers = [c.n, c.mean, low, high, c.p, c.p_holm, c.rivals]
+        yield [c.block, c.new, c.rival, c.column, *numbers]
+
+
+def _unreachable(comparison: Comparison) -> str:
+    """Why no answer is possible, and what would do."""
+    smallest = smallest_p(sum(value != 0.0 for value in comparison.differences))
+    rivals = comparison.rivals
+    over = f" times {rivals} rivals" if rivals > 1 else ""
+    where = (
+        f" on each of these {len(comparison.groups)} splits" if len(comparison.groups) > 1 else ""
+    )
+    need = pairs_needed(rivals)
+    return (
+        f"significance at 5 % cannot be reached with {_number(comparison.n, 'pair')}: the smallest "
+        f"p is {p_text(smallest)}{over}. {need} pairs would do: "
+        f"{_number(comparison.seeds_needed, 'seed')}{where}."
+    )
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("*", "\\*").replace("_", "\\_")
