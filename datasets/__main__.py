@@ -14,7 +14,7 @@ from datasets.identity import check_is_ours
 from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
 from datasets.own_lists import make_lists, own_list_defects
 from datasets.placing import HOW
-from datasets.preparation import ALL, Wish, prepare_folder, prepare_published
+from datasets.preparation import Wish, prepare_folder, prepare_published
 from datasets.splits import published, published_splits, split_names, split_sizes
 from datasets.verify import defects
 

@@ -69,9 +69,9 @@ def read_image(data: bytes, place: str) -> Image.Image:
         DataError: it cannot be decoded, or is of a kind that is refused.
     """
     image = _opened(data, place, "image")
-    _refuse_turned(image, place, "image")
     _refuse_deep(image, place, "image")
     _load(image, place, "image")
+    _refuse_turned(image, place, "image")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         alpha = image.convert("RGBA")
         if alpha.getchannel("A").getextrema() != (255, 255):
@@ -100,7 +100,6 @@ def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
         DataError: it cannot be decoded, is of a kind that is refused, or holds an unknown value.
     """
     mask = _opened(data, place, "mask")
-    _refuse_turned(mask, place, "mask")
     _refuse_deep(mask, place, "mask")
     if mask.format in ("JPEG", "MPO"):
         raise DataError(
@@ -114,6 +113,7 @@ def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
             "Convert it to a single-channel or palette PNG whose values are the classes."
         )
     _load(mask, place, "mask")
+    _refuse_turned(mask, place, "mask")
     _refuse_values(mask, place, code)
     if code.is_plain:
         return mask
@@ -185,6 +185,7 @@ def _disguise(data: bytes) -> str:
 
 
 def _refuse_turned(image: Image.Image, place: str, what: str) -> None:
+    """Of a loaded image: the metadata of a PNG may stand behind its pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

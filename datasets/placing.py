@@ -85,7 +85,7 @@ def place(
                 journal.write(json.dumps({"id": pair.name, "files": result}) + "\n")
                 journal.flush()
         for path, ids in assembly.lists.items():
-            _write(root / path, "".join(f"{name}\n" for name in ids).encode())
+            _put_list(root / path, "".join(f"{name}\n" for name in ids).encode())
         if not defects:
             _record(root, spec, files)
     return Outcome(num_brought, len(assembly.pairs) - num_brought - len(defects), defects)
@@ -204,6 +204,12 @@ def _put(target: Path, data: bytes, source: Path | None = None, how: How = "copy
     else:
         part.symlink_to(source.resolve())
     part.replace(target)
+
+
+def _put_list(target: Path, data: bytes) -> None:
+    """A list is made anew when the sources have changed."""
+    if not target.is_file() or target.read_bytes() != data:
+        _write(target, data)
 
 
 def _write(target: Path, data: bytes) -> None:

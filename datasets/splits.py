@@ -158,7 +158,8 @@ def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> S
             )
     labelled, unlabelled, validation = map(tuple, lists)
     _check_disjoint(
-        name, {"labelled": labelled, "unlabelled": unlabelled, "validation": validation}
+        f"{name!r} ({where})",
+        {"labelled": labelled, "unlabelled": unlabelled, "validation": validation},
     )
     return Split(name, labelled, unlabelled, validation, _checksum(lists))
 
@@ -169,8 +170,16 @@ def lines_sha256(lines: Iterable[str]) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, blank ones left out."""
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """The lines of a list file, blank ones left out.
+
+    Raises:
+        DataError: it is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error.reason}). Save it as UTF-8.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def line_of(spec: DatasetSpec, name: str) -> str:
@@ -267,7 +276,7 @@ def _check_disjoint(name: str, lists: dict[str, tuple[str, ...]]) -> None:
         both = set(lists[first]) & set(lists[second])
         if both:
             raise DataError(
-                f"Split {name!r}: {len(both)} images are both {first} and {second}, e.g. "
+                f"Split {name}: {len(both)} images are both {first} and {second}, e.g. "
                 f"{min(both)!r}. Every image belongs to one list; remove it from the other."
             )
 
