@@ -119,7 +119,7 @@ def _prepare_folder(arguments: Arguments) -> int:
     arguments.end()
     found = prepare_folder(config, validation=validation, seed=seed, say=_say)
     root = data_root(config)
-    return _told(found, f"ready: python -m trainer recipe=folder data.root={root} data.split={ALL}")
+    return _told(found, f"ready: python -m trainer recipe=folder model=resnet50 data.root={root}")
 
 
 def _told(found: Sequence[str], otherwise: str) -> int:
