@@ -1,8 +1,8 @@
-"""UniMatch's augmentation, in two halves: draw the parameters, then apply them.
+"""UniMatch's augmentation: the parameters that are drawn, and the weak view they make.
 
 Resize, pad, crop and flip make the weak view; colour jitter, grayscale and blur on top of it make
-a strong view; CutMix boxes say where another image is pasted. Everything is Pillow's arithmetic on
-8-bit images, as in the UniMatch code (which has the colour part from torchvision's PIL back end).
+a strong view (`strong.py`); CutMix boxes say where another image is pasted. Everything is Pillow's
+arithmetic on 8-bit images, as in the UniMatch code.
 """
 
 import math
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 
 from datasets.catalog import IGNORED
+from datasets.photo import Photo, band_of, part_of, size_of
 from datasets.randomness import Draws
+from datasets.region import Box4, nearest, resized_window, span
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Geometry:
     top: int
     crop: int
     is_flipped: bool
+
+    @property
+    def box(self) -> Box4:
+        """The crop without its padding, in the resized image."""
+        right = min(self.left + self.crop, self.width)
+        return self.left, self.top, right, min(self.top + self.crop, self.height)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,11 @@ class Box:
     width: int = 0
     height: int = 0
 
+    @property
+    def edges(self) -> Box4:
+        """Left, top, right, bottom."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
 
 def draw_geometry(
     draws: Draws, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
@@ -99,16 +112,31 @@ def draw_geometry(
     return Geometry(new_width, new_height, left, top, crop, draws.chance(0.5))
 
 
-def weak_image(image: Image.Image, geometry: Geometry) -> Image.Image:
+def weak_image(photo: Photo, geometry: Geometry) -> Image.Image:
     """The weak view of an RGB image: resized, padded with black on the right and below, cropped."""
-    resized = image.resize((geometry.width, geometry.height), Image.Resampling.BILINEAR)
-    return _window(resized, geometry, fill=0)
+    _, height = size_of(photo)
+    box = geometry.box
+    top, bottom = span(height, geometry.height, start=box[1], stop=box[3])
+    size = (geometry.width, geometry.height)
+    window = resized_window(band_of(photo, top, bottom), top, height, size=size, box=box)
+    if window.size != (geometry.crop, geometry.crop):
+        window = window.crop((0, 0, geometry.crop, geometry.crop))  # Pillow pads with 0
+    return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else window
 
 
-def weak_mask(mask: Image.Image, geometry: Geometry) -> Image.Image:
-    """The mask of a weak view; padding is ignored (255)."""
-    resized = mask.resize((geometry.width, geometry.height), Image.Resampling.NEAREST)
-    return _window(resized, geometry, fill=IGNORED)
+def weak_mask(mask: Photo, geometry: Geometry) -> NDArray[np.uint8]:
+    """The mask of a weak view, (crop, crop); padding is ignored (255)."""
+    width, height = size_of(mask)
+    crop = geometry.crop
+    rows = nearest(height, geometry.height, start=geometry.top, crop=crop)
+    columns = nearest(width, geometry.width, start=geometry.left, crop=crop)
+    top, left = int(rows[0]), int(columns[0])
+    part = part_of(mask, (left, top, int(columns[-1]) + 1, int(rows[-1]) + 1))
+    inside = part.take(rows - top, axis=0).take(columns - left, axis=1)
+    if inside.shape != (crop, crop):
+        missing = (crop - len(rows), crop - len(columns))
+        inside = np.pad(inside, ((0, missing[0]), (0, missing[1])), constant_values=IGNORED)
+    return np.ascontiguousarray(inside[:, ::-1]) if geometry.is_flipped else inside
 
 
 def padded_map(geometry: Geometry) -> NDArray[np.bool_]:
@@ -138,19 +166,6 @@ def draw_photometry(draws: Draws) -> Photometry:
     )
 
 
-def strong_image(weak: Image.Image, photometry: Photometry) -> Image.Image:
-    """A strong view of a weak one: colour jitter, grayscale, blur, each where it was drawn."""
-    image = weak
-    if photometry.is_jittered:
-        for operation in photometry.order:
-            image = _jittered(image, photometry, operation)
-    if photometry.is_grey:
-        image = image.convert("L").convert("RGB")
-    if photometry.is_blurred:
-        image = image.filter(ImageFilter.GaussianBlur(photometry.blur))
-    return image
-
-
 def draw_box(draws: Draws, crop: int) -> Box:
     """Choose a CutMix box: none in half of the cases, else 2 to 40 % of the crop.
 
@@ -174,33 +189,3 @@ def box_map(box: Box, crop: int) -> NDArray[np.bool_]:
     inside = np.zeros((crop, crop), dtype=np.bool_)
     inside[box.top : box.top + box.height, box.left : box.left + box.width] = True
     return inside
-
-
-def _window(resized: Image.Image, geometry: Geometry, *, fill: int) -> Image.Image:
-    """The crop, padded where it leaves the image, then flipped."""
-    right, bottom = geometry.left + geometry.crop, geometry.top + geometry.crop
-    window = resized.crop((geometry.left, geometry.top, right, bottom))  # Pillow pads with 0
-    if fill and (right > geometry.width or bottom > geometry.height):
-        inside = (min(right, geometry.width), min(bottom, geometry.height))
-        window = Image.new(resized.mode, (geometry.crop, geometry.crop), fill)
-        window.paste(resized.crop((geometry.left, geometry.top, *inside)), (0, 0))
-    return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else window
-
-
-def _jittered(image: Image.Image, photometry: Photometry, operation: int) -> Image.Image:
-    """One of torchvision's four colour operations, in its PIL form."""
-    if operation == 0:
-        return ImageEnhance.Brightness(image).enhance(photometry.brightness)
-    if operation == 1:
-        return ImageEnhance.Contrast(image).enhance(photometry.contrast)
-    if operation == 2:
-        return ImageEnhance.Color(image).enhance(photometry.saturation)
-    return _with_hue(image, photometry.hue)
-
-
-def _with_hue(image: Image.Image, turns: float) -> Image.Image:
-    """Colours turned around the circle; 8-bit hue wraps, the shift is cut towards zero."""
-    hue, saturation, value = image.convert("HSV").split()
-    shift = int(turns * 255) % 256
-    turned = hue.point([(entry + shift) % 256 for entry in range(256)])
-    return Image.merge("HSV", (turned, saturation, value)).convert("RGB")

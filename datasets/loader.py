@@ -3,17 +3,20 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
 from datasets.config import DataConfig
+from datasets.decoded import DecodedTree
 from datasets.opening import Dataset
-from datasets.samples import LabelledBatch, LabelledSource, UnlabelledBatch, UnlabelledSource
+from datasets.samples import LabelledSource, Photos, UnlabelledSource
 
-Step: TypeAlias = tuple[LabelledBatch, UnlabelledBatch | None]
+Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,9 @@ class BatchPlan:
         workers: processes that prepare batches; 0 prepares them here.
         num_channel_bits: channel-dropout bits per image.
         unlabelled: whether unlabelled images are wanted.
+        on_device: whether the device that trains resizes and augments; the host then hands over
+            windows and drawn parameters (`trainer/augment_on_device.py` makes the same bits).
+        cache: folder for decoded images, perhaps of an earlier run; None decodes every time.
     """
 
     batch: int
@@ -39,6 +45,8 @@ class BatchPlan:
     workers: int = 0
     num_channel_bits: int = 0
     unlabelled: bool = True
+    on_device: bool = False
+    cache: Path | None = None
 
     def positions(self, step: int) -> range:
         """Global positions of this rank's images of one step."""
@@ -80,20 +88,31 @@ class _Steps(TorchDataset[Step]):
     """Item `step` is the whole batch of that step, so that workers share nothing."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
-        split, tree = dataset.split, dataset.tree
+        split, photos = dataset.split, _photos(dataset, plan)
         self._plan = plan
-        self._labelled = LabelledSource(tree, split.labelled, config, seed)
+        self._labelled = LabelledSource(photos, split.labelled, config, seed)
         self._unlabelled = (
-            UnlabelledSource(tree, split.unlabelled, config, seed) if plan.unlabelled else None
+            UnlabelledSource(photos, split.unlabelled, config, seed) if plan.unlabelled else None
         )
 
     def __getitem__(self, step: int) -> Step:
         plan, positions = self._plan, self._plan.positions(step)
-        labelled = self._labelled.batch(positions, plan.num_channel_bits)
-        if self._unlabelled is None:
+        bits, first, second = plan.num_channel_bits, self._labelled, self._unlabelled
+        if plan.on_device:
+            windows = first.windows(positions, bits)
+            if second is None:
+                return windows, None
+            return windows, second.windows(positions, bits, batch=plan.batch)
+        labelled = first.batch(positions, bits)
+        if second is None:
             return labelled, None
-        unlabelled = self._unlabelled.batch(positions, plan.num_channel_bits, batch=plan.batch)
-        return labelled, unlabelled
+        return labelled, second.batch(positions, bits, batch=plan.batch)
+
+
+def _photos(dataset: Dataset, plan: BatchPlan) -> Photos:
+    if plan.cache is None:
+        return dataset.tree
+    return DecodedTree(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)
 
 
 def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:

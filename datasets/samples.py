@@ -1,12 +1,13 @@
 """One step's batch, every pixel of it a function of (seed, global position) alone.
 
 Legend: B images of this rank, S x S pixels, K channel bits. Position = step * batch + slot, with
-`batch` counted over all ranks. Images travel as bytes; whoever trains normalises them.
+`batch` counted over all ranks. A source first draws what every view is, then either makes the
+views here or hands over what a device needs to make them, to the same bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,156 +18,119 @@ from torch import Tensor
 from datasets.augment import (
     Box,
     Geometry,
+    Photometry,
     box_map,
     draw_box,
     draw_geometry,
     draw_photometry,
     padded_map,
-    strong_image,
     weak_image,
     weak_mask,
 )
+from datasets.batches import LabelledBatch as LabelledBatch
+from datasets.batches import LabelledWindows, UnlabelledWindows
+from datasets.batches import UnlabelledBatch as UnlabelledBatch
 from datasets.config import DataConfig, MixSource
-from datasets.randomness import Draws, Stream, epoch_permutation
-from datasets.tree import ImageTree
+from datasets.order import Order as Order
+from datasets.photo import Photo, size_of
+from datasets.randomness import Draws, Stream
+from datasets.stages import stages_of
+from datasets.strong import strong_image
+from datasets.windows import windows_of
 
 _LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # places in the stream DROPOUT
 
 
-class _Movable:
-    """A dataclass of tensors, tuples of tensors and ids."""
+class Photos(Protocol):
+    """Where pictures come from: an `ImageTree`, or its decoded copy."""
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """The same batch on another device."""
-        moved = {}
-        for entry in fields(self):  # type: ignore[arg-type]  # only dataclasses inherit
-            value = getattr(self, entry.name)
-            if isinstance(value, Tensor):
-                value = value.to(device, non_blocking=non_blocking)
-            elif value and isinstance(value[0], Tensor):
-                value = tuple(part.to(device, non_blocking=non_blocking) for part in value)
-            moved[entry.name] = value
-        return type(self)(**moved)
+    def image(self, name: str) -> Photo:
+        """The picture of an id, RGB."""
 
-
-@dataclass(frozen=True)
-class LabelledBatch(_Movable):
-    """Images with masks.
-
-    Attributes:
-        images: weak views, uint8 (B, 3, S, S).
-        masks: classes, int64 (B, S, S); 255 is ignored or padding.
-        keep: fair channel-dropout bits, bool (B, K).
-        ids: of the images.
-    """
-
-    images: Tensor
-    masks: Tensor
-    keep: Tensor
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class UnlabelledBatch(_Movable):
-    """Images without masks, and their CutMix partners.
-
-    Attributes:
-        weak: uint8 (B, 3, S, S).
-        strong: two strong views of `weak`, before pasting, uint8 (B, 3, S, S) each.
-        padded: True where `weak` shows padding, bool (B, S, S).
-        boxes: per strong view, True where the partner is pasted, bool (B, S, S) each.
-        keep: fair channel-dropout bits, bool (B, K).
-        mix_weak: weak views of the partners, uint8 (B, 3, S, S).
-        mix_strong: strong views of the partners. Where a box is empty nothing is pasted, and the
-            entry is the partner's weak view, which spares its augmentation.
-        mix_padded: True where `mix_weak` shows padding, bool (B, S, S).
-        ids: of the images.
-        mix_ids: of the partners.
-    """
-
-    weak: Tensor
-    strong: tuple[Tensor, Tensor]
-    padded: Tensor
-    boxes: tuple[Tensor, Tensor]
-    keep: Tensor
-    mix_weak: Tensor
-    mix_strong: tuple[Tensor, Tensor]
-    mix_padded: Tensor
-    ids: tuple[str, ...]
-    mix_ids: tuple[str, ...]
-
-
-class Order:
-    """Which image stands at a position: the list, shuffled anew in every pass, without end."""
-
-    def __init__(self, ids: Sequence[str], *, seed: int, stream: Stream) -> None:
-        """Keep the list.
-
-        Args:
-            ids: the list, at least one.
-            seed: of the run.
-            stream: one of the ORDER streams.
-        """
-        self._ids = ids
-        self._seed = seed
-        self._stream = stream
-        self._passes: dict[int, NDArray[np.int64]] = {}
-
-    def at(self, position: int) -> str:
-        """The id at a global position."""
-        epoch, place = divmod(position, len(self._ids))
-        if epoch not in self._passes:
-            if len(self._passes) > 8:  # a cache: one batch touches few passes
-                self._passes.clear()
-            order = epoch_permutation(self._seed, self._stream, epoch, len(self._ids))
-            self._passes[epoch] = order
-        return self._ids[int(self._passes[epoch][place])]
-
-
-@dataclass(frozen=True)
-class _View:
-    """One weak view and up to two strong ones."""
-
-    name: str
-    weak: Image.Image
-    strong: tuple[Image.Image, Image.Image]
-    padded: NDArray[np.bool_]
+    def pair(self, name: str) -> tuple[Photo, Photo]:
+        """Picture and mask of an id."""
 
 
 class LabelledSource:
     """Makes labelled batches."""
 
-    def __init__(self, tree: ImageTree, ids: Sequence[str], config: DataConfig, seed: int) -> None:
-        """Read from `tree` the images `ids`, cropped as `config` says."""
-        self._tree = tree
+    def __init__(self, photos: Photos, ids: Sequence[str], config: DataConfig, seed: int) -> None:
+        """Take from `photos` the images `ids`, cropped as `config` says."""
+        self._photos = photos
         self._config = config
         self._seed = seed
         self._order = Order(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
         """The labelled images at some global positions, with so many channel bits."""
-        ids = tuple(self._order.at(position) for position in positions)
-        images, masks = [], []
-        for position, name in zip(positions, ids, strict=True):
-            image, mask = self._tree.pair(name)
-            draws = Draws(self._seed, Stream.LABELLED_CROP, position)
-            geometry = _geometry(draws, image, self._config)
-            images.append(weak_image(image, geometry))
-            masks.append(np.asarray(weak_mask(mask, geometry)))
+        ids, pairs, geometries = self._drawn(positions)
+        images = [
+            weak_image(image, geometry)
+            for (image, _), geometry in zip(pairs, geometries, strict=True)
+        ]
         return LabelledBatch(
             images=_stack_images(images),
-            masks=torch.from_numpy(np.stack(masks).astype(np.int64)),
+            masks=_stack_masks(pairs, geometries).to(torch.int64),
             keep=_keep(self._seed, _LABELLED_BITS, positions, num_bits),
             ids=ids,
         )
+
+    def windows(self, positions: Sequence[int], num_bits: int) -> LabelledWindows:
+        """The same, for a device to make the images."""
+        ids, pairs, geometries = self._drawn(positions)
+        return LabelledWindows(
+            windows=windows_of([image for image, _ in pairs], geometries),
+            masks=_stack_masks(pairs, geometries),
+            keep=_keep(self._seed, _LABELLED_BITS, positions, num_bits),
+            ids=ids,
+        )
+
+    def _drawn(
+        self, positions: Sequence[int]
+    ) -> tuple[tuple[str, ...], list[tuple[Photo, Photo]], list[Geometry]]:
+        """Ids, decoded pairs and crops."""
+        ids = tuple(self._order.at(position) for position in positions)
+        pairs = [self._photos.pair(name) for name in ids]
+        geometries = [
+            _geometry(Draws(self._seed, Stream.LABELLED_CROP, position), image, self._config)
+            for position, (image, _) in zip(positions, pairs, strict=True)
+        ]
+        return ids, pairs, geometries
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """What one weak view and its two strong ones will be; None is a strong view nobody needs."""
+
+    name: str
+    photo: Photo
+    geometry: Geometry
+    strong: tuple[Photometry | None, Photometry | None]
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Everything random about an unlabelled batch."""
+
+    views: list[_View]
+    partners: list[_View]
+    boxes: list[tuple[Box, Box]]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(view.name for view in self.views)
+
+    @property
+    def mix_ids(self) -> tuple[str, ...]:
+        return tuple(view.name for view in self.partners)
 
 
 class UnlabelledSource:
     """Makes unlabelled batches; never opens a mask."""
 
-    def __init__(self, tree: ImageTree, ids: Sequence[str], config: DataConfig, seed: int) -> None:
-        """Read from `tree` the images `ids`, cropped and mixed as `config` says."""
-        self._tree = tree
+    def __init__(self, photos: Photos, ids: Sequence[str], config: DataConfig, seed: int) -> None:
+        """Take from `photos` the images `ids`, cropped and mixed as `config` says."""
+        self._photos = photos
         self._config = config
         self._seed = seed
         self._order = Order(ids, seed=seed, stream=Stream.UNLABELLED_ORDER)
@@ -180,24 +144,15 @@ class UnlabelledSource:
             num_bits: channel-dropout bits per image.
             batch: images of the step over all ranks, for the partner that is the next one.
         """
-        boxes = [
-            tuple(self._box(stream, position) for stream in (Stream.BOX_1, Stream.BOX_2))
-            for position in positions
-        ]
-        photos: dict[str, Image.Image] = {}  # a partner is often the same photograph
-        views = [self._view(position, photos) for position in positions]
-        if self._config.mix is MixSource.batch_roll:
-            rolled = [_next_in_batch(position, batch) for position in positions]
-            own = dict(zip(positions, views, strict=True))
-            mixed = [own[spot] if spot in own else self._view(spot, photos) for spot in rolled]
-        else:
-            mixed = [
-                self._partner(position, photos, pair)
-                for position, pair in zip(positions, boxes, strict=True)
-            ]
-        crop = self._config.crop
+        drawn, crop = self._drawn(positions, batch), self._config.crop
+        made: dict[_View, _Made] = {}  # under batch_roll a partner is often a view of this rank
+        for view in (*drawn.views, *drawn.partners):
+            if view not in made:
+                made[view] = _made(view)
+        views = [made[view] for view in drawn.views]
+        mixed = [made[view] for view in drawn.partners]
         maps = [
-            torch.from_numpy(np.stack([box_map(pair[view], crop) for pair in boxes]))
+            torch.from_numpy(np.stack([box_map(pair[view], crop) for pair in drawn.boxes]))
             for view in (0, 1)
         ]
         return UnlabelledBatch(
@@ -209,51 +164,98 @@ class UnlabelledSource:
             mix_weak=_stack_images([view.weak for view in mixed]),
             mix_strong=_stack_strong(mixed),
             mix_padded=torch.from_numpy(np.stack([view.padded for view in mixed])),
-            ids=tuple(view.name for view in views),
-            mix_ids=tuple(view.name for view in mixed),
+            ids=drawn.ids,
+            mix_ids=drawn.mix_ids,
         )
+
+    def windows(self, positions: Sequence[int], num_bits: int, *, batch: int) -> UnlabelledWindows:
+        """The same, for a device to make the views."""
+        drawn = self._drawn(positions, batch)
+        both = [*drawn.views, *drawn.partners]
+        strong = [
+            view.strong[which]
+            for half in (drawn.views, drawn.partners)
+            for which in (0, 1)
+            for view in half
+        ]
+        boxes = [[pair[which].edges for pair in drawn.boxes] for which in (0, 1)]
+        return UnlabelledWindows(
+            windows=windows_of([view.photo for view in both], [view.geometry for view in both]),
+            stages=stages_of(strong),
+            boxes=torch.tensor(boxes, dtype=torch.int64),
+            keep=_keep(self._seed, _UNLABELLED_BITS, positions, num_bits),
+            ids=drawn.ids,
+            mix_ids=drawn.mix_ids,
+        )
+
+    def _drawn(self, positions: Sequence[int], batch: int) -> _Drawn:
+        """The views at some positions and their partners."""
+        photos: dict[str, Photo] = {}  # a partner is often the same photograph
+        boxes = [
+            (self._box(Stream.BOX_1, position), self._box(Stream.BOX_2, position))
+            for position in positions
+        ]
+        views = [self._view(position, photos) for position in positions]
+        if self._config.mix is MixSource.batch_roll:
+            own = dict(zip(positions, views, strict=True))
+            rolled = [_next_in_batch(position, batch) for position in positions]
+            partners = [own.get(spot) or self._view(spot, photos) for spot in rolled]
+        else:
+            partners = [
+                self._partner(position, photos, pair)
+                for position, pair in zip(positions, boxes, strict=True)
+            ]
+        return _Drawn(views, partners, boxes)
 
     def _box(self, stream: Stream, position: int) -> Box:
         return draw_box(Draws(self._seed, stream, position), self._config.crop)
 
-    def _view(self, position: int, photos: dict[str, Image.Image]) -> _View:
+    def _view(self, position: int, photos: dict[str, Photo]) -> _View:
         """The image at a position, weak and strong."""
-        name = self._order.at(position)
-        weak, padded = self._weak(name, Draws(self._seed, Stream.UNLABELLED_CROP, position), photos)
+        draws = Draws(self._seed, Stream.UNLABELLED_CROP, position)
+        photo, geometry = self._weak(self._order.at(position), draws, photos)
         first, second = (
-            strong_image(weak, draw_photometry(Draws(self._seed, stream, position)))
+            draw_photometry(Draws(self._seed, stream, position))
             for stream in (Stream.STRONG_1, Stream.STRONG_2)
         )
-        return _View(name, weak, (first, second), padded)
+        return _View(self._order.at(position), photo, geometry, (first, second))
 
-    def _partner(
-        self, position: int, photos: dict[str, Image.Image], boxes: tuple[Box, ...]
-    ) -> _View:
+    def _partner(self, position: int, photos: dict[str, Photo], boxes: tuple[Box, ...]) -> _View:
         """The image pasted at a position: the same photograph drawn again, or another one."""
         order = self._order if self._config.mix is MixSource.same else self._mix_order
-        name = order.at(position)
-        weak, padded = self._weak(name, Draws(self._seed, Stream.MIX_CROP, position), photos)
+        draws = Draws(self._seed, Stream.MIX_CROP, position)
+        photo, geometry = self._weak(order.at(position), draws, photos)
         first, second = (
-            strong_image(weak, draw_photometry(Draws(self._seed, stream, position)))
-            if box.width
-            else weak
+            draw_photometry(Draws(self._seed, stream, position)) if box.width else None
             for stream, box in zip((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2), boxes, strict=True)
         )
-        return _View(name, weak, (first, second), padded)
+        return _View(order.at(position), photo, geometry, (first, second))
 
-    def _weak(
-        self, name: str, draws: Draws, photos: dict[str, Image.Image]
-    ) -> tuple[Image.Image, NDArray[np.bool_]]:
+    def _weak(self, name: str, draws: Draws, photos: dict[str, Photo]) -> tuple[Photo, Geometry]:
         if name not in photos:
-            photos[name] = self._tree.image(name)
-        geometry = _geometry(draws, photos[name], self._config)
-        return weak_image(photos[name], geometry), padded_map(geometry)
+            photos[name] = self._photos.image(name)
+        return photos[name], _geometry(draws, photos[name], self._config)
 
 
-def _geometry(draws: Draws, image: Image.Image, config: DataConfig) -> Geometry:
+@dataclass(frozen=True)
+class _Made:
+    """One weak view and its two strong ones, made by Pillow."""
+
+    weak: Image.Image
+    strong: tuple[Image.Image, Image.Image]
+    padded: NDArray[np.bool_]
+
+
+def _made(view: _View) -> _Made:
+    weak = weak_image(view.photo, view.geometry)
+    first, second = (weak if drawn is None else strong_image(weak, drawn) for drawn in view.strong)
+    return _Made(weak, (first, second), padded_map(view.geometry))
+
+
+def _geometry(draws: Draws, photo: Photo, config: DataConfig) -> Geometry:
     return draw_geometry(
         draws,
-        image.size,
+        size_of(photo),
         crop=config.crop,
         scale_min=config.scale_min,
         scale_max=config.scale_max,
@@ -268,11 +270,20 @@ def _next_in_batch(position: int, batch: int) -> int:
 
 def _stack_images(images: Sequence[Image.Image]) -> Tensor:
     """(B, 3, S, S) uint8."""
-    pixels = np.stack([np.asarray(image) for image in images])  # (B, S, S, 3)
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return torch.from_numpy(
+        np.stack([[np.asarray(band) for band in image.split()] for image in images])
+    )
 
 
-def _stack_strong(views: Sequence[_View]) -> tuple[Tensor, Tensor]:
+def _stack_masks(pairs: list[tuple[Photo, Photo]], geometries: list[Geometry]) -> Tensor:
+    """(B, S, S) uint8."""
+    masks = [
+        weak_mask(mask, geometry) for (_, mask), geometry in zip(pairs, geometries, strict=True)
+    ]
+    return torch.from_numpy(np.stack(masks))
+
+
+def _stack_strong(views: Sequence[_Made]) -> tuple[Tensor, Tensor]:
     first = _stack_images([view.strong[0] for view in views])
     return first, _stack_images([view.strong[1] for view in views])
 

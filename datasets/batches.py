@@ -1,0 +1,98 @@
+"""What a step is given: images as bytes, or what a device needs to make them.
+
+Legend: B images of this rank, S x S pixels of a crop, K channel bits. Whoever trains normalises
+the images.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from datasets.movable import Movable
+from datasets.stages import Stages
+from datasets.windows import Windows
+
+
+@dataclass(frozen=True)
+class LabelledBatch(Movable):
+    """Images with masks.
+
+    Attributes:
+        images: weak views, uint8 (B, 3, S, S).
+        masks: classes, int64 (B, S, S); 255 is ignored or padding.
+        keep: fair channel-dropout bits, bool (B, K).
+        ids: of the images.
+    """
+
+    images: Tensor
+    masks: Tensor
+    keep: Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnlabelledBatch(Movable):
+    """Images without masks, and their CutMix partners.
+
+    Attributes:
+        weak: uint8 (B, 3, S, S).
+        strong: two strong views of `weak`, before pasting, uint8 (B, 3, S, S) each.
+        padded: True where `weak` shows padding, bool (B, S, S).
+        boxes: per strong view, True where the partner is pasted, bool (B, S, S) each.
+        keep: fair channel-dropout bits, bool (B, K).
+        mix_weak: weak views of the partners, uint8 (B, 3, S, S).
+        mix_strong: strong views of the partners. Where a box is empty nothing is pasted, and the
+            entry is the partner's weak view, which spares its augmentation.
+        mix_padded: True where `mix_weak` shows padding, bool (B, S, S).
+        ids: of the images.
+        mix_ids: of the partners.
+    """
+
+    weak: Tensor
+    strong: tuple[Tensor, Tensor]
+    padded: Tensor
+    boxes: tuple[Tensor, Tensor]
+    keep: Tensor
+    mix_weak: Tensor
+    mix_strong: tuple[Tensor, Tensor]
+    mix_padded: Tensor
+    ids: tuple[str, ...]
+    mix_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledWindows(Movable):
+    """From which a device makes a `LabelledBatch`.
+
+    Attributes:
+        windows: of the images.
+        masks: classes, uint8 (B, S, S), cropped already; 255 is ignored or padding.
+        keep: fair channel-dropout bits, bool (B, K).
+        ids: of the images.
+    """
+
+    windows: Windows
+    masks: Tensor
+    keep: Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnlabelledWindows(Movable):
+    """From which a device makes an `UnlabelledBatch`.
+
+    Attributes:
+        windows: of the B images, then of their B partners.
+        stages: of 4 B views: both strong views of the images, both of the partners.
+        boxes: left, top, right, bottom of both boxes, int64 (2, B, 4).
+        keep: fair channel-dropout bits, bool (B, K).
+        ids: of the images.
+        mix_ids: of the partners.
+    """
+
+    windows: Windows
+    stages: Stages
+    boxes: Tensor
+    keep: Tensor
+    ids: tuple[str, ...]
+    mix_ids: tuple[str, ...]

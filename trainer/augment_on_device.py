@@ -1,0 +1,207 @@
+"""The augmentation as batched whole-number arithmetic, to the bit what Pillow does on the host.
+
+A worker hands over the parts of photographs that crops show and the drawn parameters
+(`datasets/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any device.
+No operation waits for the device, and all are allowed in CUDA's deterministic mode.
+
+Legend: V views, N strong views, S x S pixels, K taps.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from datasets import hue
+from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
+from datasets.region import WEIGHT_BITS
+from datasets.stages import BLUR_BITS, Stages
+from datasets.windows import Windows
+
+_BLUR_PASSES = 3
+
+
+def labelled_batch(given: LabelledBatch | LabelledWindows) -> LabelledBatch:
+    """Images with masks on the device of `given`; a finished batch is returned as it is."""
+    if isinstance(given, LabelledBatch):
+        return given
+    return LabelledBatch(
+        weak_views(given.windows), given.masks.to(torch.int64), given.keep, given.ids
+    )
+
+
+def unlabelled_batch(given: UnlabelledBatch | UnlabelledWindows) -> UnlabelledBatch:
+    """All views of unlabelled images; a finished batch is returned as it is."""
+    if isinstance(given, UnlabelledBatch):
+        return given
+    images = weak_views(given.windows)
+    weak, mix_weak = images.chunk(2)
+    strong = strong_views(torch.cat([weak, weak, mix_weak, mix_weak]), given.stages).chunk(4)
+    padded, mix_padded = padding(given.windows).chunk(2)
+    first, second = (box_maps(boxes, images.shape[-1]) for boxes in given.boxes)
+    return UnlabelledBatch(
+        weak=weak,
+        strong=(strong[0], strong[1]),
+        padded=padded,
+        boxes=(first, second),
+        keep=given.keep,
+        mix_weak=mix_weak,
+        mix_strong=(strong[2], strong[3]),
+        mix_padded=mix_padded,
+        ids=given.ids,
+        mix_ids=given.mix_ids,
+    )
+
+
+def weak_views(windows: Windows) -> Tensor:
+    """Resized, cropped and flipped, padded with black: uint8 (V, 3, S, S)."""
+    pixels = windows.pixels.permute(0, 3, 1, 2)  # (V, 3, h, w)
+    across = _resampled(pixels, windows.columns, windows.column_weights)
+    down = _resampled(across.transpose(2, 3), windows.rows, windows.row_weights)
+    return down.transpose(2, 3).contiguous()
+
+
+def padding(windows: Windows) -> Tensor:
+    """True where a crop shows no image, bool (V, S, S)."""
+    columns = (windows.column_weights == 0).all(dim=1)
+    rows = (windows.row_weights == 0).all(dim=1)
+    return rows[:, :, None] | columns[:, None, :]
+
+
+def box_maps(boxes: Tensor, crop: int) -> Tensor:
+    """True inside left, top, right, bottom: (B, 4) to bool (B, S, S)."""
+    left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(dim=1))
+    place = torch.arange(crop, device=boxes.device)
+    columns = (place >= left) & (place < right)
+    rows = (place >= top) & (place < bottom)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def strong_views(images: Tensor, stages: Stages) -> Tensor:
+    """Colour jitter, grayscale and blur on uint8 (N, 3, S, S), each view in its own order."""
+    for order, inverse, sizes in zip(stages.order, stages.inverse, stages.sizes, strict=True):
+        parts = []
+        for operation, views in zip(_OPERATIONS, order.split(sizes), strict=True):
+            if len(views):
+                parts.append(operation(images.index_select(0, views), stages, views))
+        images = torch.cat(parts).index_select(0, inverse)
+    return images
+
+
+def _resampled(pixels: Tensor, first: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums along the last axis: uint8 (V, 3, h, w) to (V, 3, h, S)."""
+    last = pixels.shape[-1] - 1
+    shape = (*pixels.shape[:-1], first.shape[1])
+    total = torch.full(shape, 1 << (WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
+    for tap in range(weights.shape[1]):
+        place = (first + tap).clamp_(max=last)[:, None, None, :].expand(shape)
+        total += pixels.gather(3, place).to(torch.int32).mul_(weights[:, tap, None, None, :])
+    return (total >> WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
+
+
+def _brightness(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    return _blended(torch.zeros_like(images), images, stages.factors[:, 0].index_select(0, views))
+
+
+def _contrast(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    grey = _luma(images)
+    num_pixels = grey.shape[1] * grey.shape[2]
+    total = grey.sum(dim=(1, 2), dtype=torch.int64)
+    mean = torch.div(2 * total + num_pixels, 2 * num_pixels, rounding_mode="floor")
+    return _blended(mean[:, None, None, None], images, stages.factors[:, 1].index_select(0, views))
+
+
+def _saturation(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    return _blended(_luma(images)[:, None], images, stages.factors[:, 2].index_select(0, views))
+
+
+def _hue(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    """Into HSV by tables, around the circle, and back."""
+    tables = _hue_tables(images.device)
+    red, green, blue = images.to(torch.int32).unbind(dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    spread = value - torch.minimum(torch.minimum(red, green), blue)
+    place = torch.where(green == value, 511 + blue - red, 2 * 511 + red - green)
+    place = torch.where(red == value, green - blue, place) + hue.EDGE
+    angle = _looked_up(tables[0], (place << 8) | spread)
+    saturation = _looked_up(tables[1], (value << 8) | spread)
+    angle = (angle + stages.shifts.index_select(0, views)[:, None, None]) & 255
+    weights = _looked_up(tables[2], (angle << 8) | saturation)  # (n, S, S, 3)
+    turned = weights.mul_(value[..., None]).add_(1 << (hue.WHEEL_BITS - 1))
+    # Sums reach past 2^31, where int32 wraps; its bits are those of uint32.
+    return ((turned >> hue.WHEEL_BITS) & 255).to(torch.uint8).permute(0, 3, 1, 2)
+
+
+def _grey(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    return _luma(images)[:, None].expand_as(images).to(torch.uint8)
+
+
+def _blur(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    """Three box blurs along the rows, three down the columns."""
+    weights = stages.blurs.index_select(0, views)[..., None, None, None]  # (n, 3, 1, 1, 1)
+    for _ in range(2):
+        for _ in range(_BLUR_PASSES):
+            images = _box_blurred(images, weights)
+        images = images.transpose(2, 3)
+    return images
+
+
+def _nothing(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+    return images
+
+
+def _luma(images: Tensor) -> Tensor:
+    """ITU-R 601 in 16 bits, int32: (n, 3, S, S) to (n, S, S)."""
+    red, green, blue = images.to(torch.int32).unbind(dim=1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+
+
+def _blended(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
+    """From `start` towards the image and beyond, cut to bytes as Image.blend does."""
+    start = start.to(torch.float32)
+    step = images.to(torch.float32).sub_(start)
+    # Product and sum are two operations: fused into one they would round once only.
+    blended = step.mul_(factors[:, None, None, None]).add_(start)
+    return blended.clamp_(0.0, 255.0).to(torch.uint8)
+
+
+def _box_blurred(images: Tensor, weights: Tensor) -> Tensor:
+    """One pass along the last axis; the edge pixel goes on beyond the edge."""
+    left, right = images[..., :1], images[..., -1:]
+    wide = torch.cat([left, left, images, right, right], dim=-1).to(torch.int32)
+    size = images.shape[-1]
+    at = [wide[..., offset : offset + size] for offset in range(5)]
+    total = at[2] * weights[:, 0]
+    total += (at[1] + at[3]).mul_(weights[:, 1])
+    total += (at[0] + at[4]).mul_(weights[:, 2])
+    # As in `_hue`: the bits of uint32.
+    total += 1 << (BLUR_BITS - 1)
+    return ((total >> BLUR_BITS) & 255).to(torch.uint8)
+
+
+def _looked_up(table: Tensor, places: Tensor) -> Tensor:
+    """Rows of a table, int32."""
+    flat = table.index_select(0, places.reshape(-1))
+    return flat.view(*places.shape, *table.shape[1:])
+
+
+@cache
+def _hue_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The tables of `datasets/hue.py` as int32, sent to a device once."""
+    return (
+        torch.from_numpy(hue.hues()).to(torch.int32).to(device),
+        torch.from_numpy(hue.saturations()).to(torch.int32).to(device),
+        torch.from_numpy(hue.wheel().astype("int32")).to(device),
+    )
+
+
+_OPERATIONS: tuple[Callable[[Tensor, Stages, Tensor], Tensor], ...] = (
+    _brightness,
+    _contrast,
+    _saturation,
+    _hue,
+    _grey,
+    _blur,
+    _nothing,
+)
