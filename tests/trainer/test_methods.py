@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import official_step
 from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
 from tests.tiny import tiny_config
-from tests.trainer import transcription
 from trainer.choices import Algorithm, Distance
 from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus
@@ -48,7 +48,7 @@ def transcribed(config: TrainConfig) -> DeepLabV3Plus:
         "threshold": config.loss.threshold,
         "warmup": config.loss.warmup_epochs * per_epoch,
     }
-    transcription.train(
+    official_step.train(
         network, list(batches(dataset, config.data, seed=config.seed, plan=plan)), setting
     )
     return network

@@ -1,4 +1,4 @@
-"""part_a 3.1, 4.1 and 8.4 written down step by step in plain torch: the oracle of the methods.
+"""UniMatch's step as its code takes it (part_a 3.1, 4.1, 8.4), in plain torch: baseline and oracle.
 
 Nothing here is clever: batch statistics, boolean indices, torch.optim, a KL that gathers Omega.
 """
@@ -16,7 +16,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 def pixels(images: Tensor) -> Tensor:
     """ToTensor and Normalize."""
-    return (images.float() / 255.0 - MEAN) / STD
+    return (images.float() / 255.0 - MEAN.to(images.device)) / STD.to(images.device)
 
 
 def forward_fp(network: Any, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
