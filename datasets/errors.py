@@ -1,4 +1,4 @@
-"""The one error of this folder that callers act on."""
+"""The errors of this folder that callers act on."""
 
 
 class DataError(ValueError):
@@ -6,3 +6,7 @@ class DataError(ValueError):
 
     A run that meets it has failed for good: trying again reads the same bytes.
     """
+
+
+class Unreachable(ConnectionError):
+    """A server does not answer, however often it was asked; the text says what to do about it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.errors import Unreachable as Unreachable
 from datasets.splits import (
     lines_sha256,
     list_files,
@@ -22,10 +23,6 @@ from datasets.splits import (
 )
 
 _TIMEOUT_SECONDS = 30.0
-
-
-class Unreachable(ConnectionError):
-    """The server with the lists does not answer; the text says what to do without it."""
 
 
 def import_lists(config: DataConfig, folder: Path) -> list[str]:

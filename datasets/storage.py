@@ -1,0 +1,104 @@
+"""Whole objects under names: one contract for a folder and for an S3 bucket.
+
+An object appears whole or not at all. `create` and `replace` are decided by the store, so of many
+writers at once exactly one wins, on one machine or on many.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+PATIENCE_SECONDS = 120.0  # how long a store may fail before we give up
+STALL_SECONDS = 20.0  # how long one answer may say nothing
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object in a listing.
+
+    Attributes:
+        name: below the root of the storage.
+        size: bytes.
+        modified: seconds since 1970, by the clock of the store.
+    """
+
+    name: str
+    size: int
+    modified: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """An object's content, and the tag that names exactly this content for `replace`."""
+
+    content: bytes
+    tag: str
+
+
+class Storage(Protocol):
+    """Objects under a root; names are relative, with slashes.
+
+    Every method raises Unreachable when the store fails for longer than its patience, and
+    PermissionError when it refuses; both texts say what to do. FileNotFoundError names an object
+    (or a bucket) that does not exist.
+    """
+
+    @property
+    def url(self) -> str:
+        """The root, as the user wrote it."""
+
+    def read(self, name: str, *, start: int = 0, size: int | None = None) -> bytes:
+        """The bytes of an object, or a range of them."""
+
+    def hold(self, name: str) -> Held:
+        """An object's bytes with their tag."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put an object, whatever was there."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Put an object unless one is there; whether this call did it."""
+
+    def replace(self, name: str, content: bytes, tag: str) -> bool:
+        """Put an object if the one with this tag is there; whether this call did it."""
+
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """All objects whose name begins so, sorted by name."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are no error."""
+
+    def upload(self, path: Path, name: str) -> None:
+        """Put a file of any size."""
+
+    def download(self, name: str, path: Path) -> None:
+        """Bring an object of any size into a file, in one step."""
+
+
+def is_url(root: str) -> bool:
+    """Whether a root is an object store and not a folder."""
+    return "://" in root and not root.startswith("file://")
+
+
+def open_storage(
+    root: str, *, patience: float = PATIENCE_SECONDS, stall: float = STALL_SECONDS
+) -> Storage:
+    """The storage at a root.
+
+    Args:
+        root: a folder, or s3://bucket/prefix. Endpoint and credentials come from where all of
+            Amazon's tools take them: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on, AWS_PROFILE.
+        patience: seconds of failures until we give up.
+        stall: seconds of silence until a request counts as failed.
+
+    Raises:
+        ValueError: another kind of URL, or one with credentials in it.
+    """
+    if not is_url(root):
+        from datasets.folder_storage import FolderStorage
+
+        return FolderStorage(Path(root.removeprefix("file://")).expanduser())
+    from datasets.bucket import Bucket  # s3fs takes a third of a second to import
+
+    return Bucket.at(root, patience=patience, stall=stall)
