@@ -160,6 +160,21 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class Augment(Enum):
+    """Where crops are resized and augmented; the bits are the same."""
+
+    auto = "auto"  # on the device when it is CUDA
+    host = "host"  # by the loader's workers, with Pillow
+    device = "device"  # in batches, by whatever trains
+
+
+class Cache(Enum):
+    """What of the data set is kept in a form that is faster to read."""
+
+    none = "none"
+    decoded = "decoded"  # raw pixels: 0.6 MB for an image of VOC, 6.3 MB for one of Cityscapes
+
+
 class EvaluationMode(Enum):
     """How a validation image passes the network."""
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from datasets.config import DataConfig, execution
 from trainer.choices import (
     Algorithm,
+    Augment,
     Buffers,
+    Cache,
     Classes,
     CorrelateOn,
     Criterion,
@@ -127,6 +129,10 @@ class RunConfig:
     device: str = execution("auto")  # auto, cpu or cuda; auto never falls back once training began
     threads: int = execution(1)  # CPU threads per rank; guarded at resume, it moves the last bits
     loader_workers: int = execution(0)  # processes that prepare samples, per rank
+    # The two enums are immutable, which ruff cannot see.
+    augment: Augment = execution(Augment.auto)  # noqa: RUF009 - host or device, the same bits
+    cache: Cache = execution(Cache.none)  # noqa: RUF009 - decoded: images are decoded once
+    cache_folder: str = execution("")  # empty means <folder of the dataset>.decoded
     checkpoint_minutes: float = execution(5.0)
     checkpoint_steps: int = execution(0)  # also every so many steps; 0 is never
     log_steps: int = execution(20)  # steps between two lines of metrics.jsonl

@@ -2,20 +2,19 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from datasets.loader import BatchPlan, batches
+from datasets.batches import LabelledBatch, UnlabelledBatch
 from datasets.opening import Dataset
-from datasets.samples import LabelledBatch, UnlabelledBatch
 from trainer.checkpoint import Checkpoints
 from trainer.choices import Algorithm, Distance
 from trainer.config import TrainConfig
 from trainer.evaluate import evaluate
+from trainer.feed import feed
 from trainer.inter_pixel_term import InterPixelTerm
 from trainer.journal import Journal
 from trainer.methods.registry import METHODS
@@ -68,11 +67,9 @@ class Loop:
         term = InterPixelTerm(self.config.loss, self.config.batch, self.ranks)
         networks = Networks(self.state.student, self.state.ema)
         for labelled, unlabelled in self._batches():
-            on_device = labelled.to(self.ranks.device)
-            other = None if unlabelled is None else unlabelled.to(self.ranks.device)
             self._remember(labelled, unlabelled)
             with autocast(self.config.optim.precision, self.ranks.device):
-                result = method(networks, on_device, other)
+                result = method(networks, labelled, unlabelled)
             loss, terms = result.loss, dict(result.terms)
             if self.config.loss.distance is not Distance.none:
                 added = term(result.pairs)
@@ -93,19 +90,15 @@ class Loop:
         self.checkpoints.finish()
         self.ranks.agree(True)
 
-    def _batches(self) -> Any:
+    def _batches(self) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
         """The batches of the steps still to do."""
-        plan = BatchPlan(
-            batch=self.config.batch,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
-            start=self.state.step,
-            stop=self.total_steps,
-            workers=self.config.run.loader_workers,
+        return feed(
+            self.config,
+            self.dataset,
+            self.ranks,
+            steps=range(self.state.step, self.total_steps),
             num_channel_bits=self.state.student.num_channel_bits,
-            unlabelled=self.config.method.algorithm is not Algorithm.supervised,
         )
-        return batches(self.dataset, self.config.data, seed=self.config.seed, plan=plan)
 
     def _weight(self) -> float:
         """Alpha of this step; A5 may put it inside UniMatch's division by two."""
