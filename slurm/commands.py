@@ -1,0 +1,85 @@
+"""Call Slurm's own programs, and tell a deaf controller from a refusal."""
+
+import os
+import subprocess
+
+# What clients print when the controller did not answer: the request may have been served.
+_DEAF = (
+    "Socket timed out",
+    "Unable to contact slurm controller",
+    "Connection refused",
+    "Connection timed out",
+    "Zero Bytes were transmitted",
+    "Communication connection failure",
+    "Unexpected message received",
+    "Transport endpoint",
+    "slurm_persist_conn_open",
+    "Resource temporarily unavailable",
+)
+_FULL = (
+    "SubmitJob",  # QOSMaxSubmitJobPerUserLimit, AssocMaxSubmitJobLimit and their kin
+    "violates accounting/QOS policy",
+    "temporarily unable to accept job",
+)
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+
+
+class SlurmMissing(RuntimeError):
+    """Slurm's programs are not installed here."""
+
+
+class SlurmSilent(RuntimeError):
+    """The controller did not answer; whether it acted is unknown."""
+
+
+class SlurmFull(RuntimeError):
+    """No more jobs may be submitted for now."""
+
+
+class SlurmRefused(ValueError):
+    """The controller says no, and will say so again."""
+
+
+def call(*words: str, seconds: float = 60.0) -> str:
+    """Output of a client program.
+
+    Raises:
+        SlurmMissing: the program is not there.
+        SlurmSilent: nobody answered.
+        SlurmFull: a limit on the number of jobs.
+        SlurmRefused: any other refusal, in the program's words.
+    """
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise SlurmMissing(
+            f"{words[0]} is not installed here. Start from a machine where Slurm's commands work "
+            "(a login node)."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmSilent(f"{words[0]} had no answer for {seconds:.0f} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    text = done.stderr.strip() or f"exit code {done.returncode}"
+    if any(sign in text for sign in _DEAF):
+        raise SlurmSilent(text)
+    if any(sign in text for sign in _FULL):
+        raise SlurmFull(text)
+    raise SlurmRefused(f"{words[0]}: {text}")
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without the traces of a job that we may be inside of."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")) or name in _KEPT
+    }

@@ -1,0 +1,158 @@
+"""What Slurm says about all of a user's jobs in one answer, and when to believe it.
+
+One answer is not the truth: a job that is being requeued shows as failed for seconds, a controller
+that just came back may know less than before, a finished job is forgotten after minutes.
+"""
+
+import getpass
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent, call
+
+ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+}
+_COLUMNS = "%i|%F|%T|%r|%N|%j|%k"  # the comment last: it alone may hold the separator
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One job in one answer.
+
+    Attributes:
+        job_id: such as 17 or 17_3.
+        array_id: of the whole array, or the job itself.
+        state: Slurm's word.
+        reason: why it waits or ended, in Slurm's word.
+        nodes: where it runs or ran.
+    """
+
+    job_id: str
+    array_id: str
+    state: str
+    reason: str = ""
+    nodes: str = ""
+    name: str = ""
+    comment: str = ""
+    exit_code: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the word means an end; it may still be requeued."""
+        return self.state in ENDED
+
+
+def squeue() -> dict[str, Sighting]:
+    """All jobs of this user that the controller remembers, by id, in one request.
+
+    Raises:
+        SlurmSilent: no answer.
+    """
+    said = call("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
+    found = (line.split("|", 6) for line in said.splitlines() if line.count("|") >= 6)
+    return {words[0]: Sighting(*words) for words in found}
+
+
+def sacct(job_ids: Iterable[str]) -> dict[str, Sighting]:
+    """What the accounting database knows about jobs; nothing where there is none."""
+    wanted = ",".join(job_ids)
+    if not wanted:
+        return {}
+    try:
+        said = call("sacct", "-n", "-X", "-P", "-j", wanted, "-o", "JobID,State,ExitCode,NodeList")
+    except (SlurmSilent, SlurmRefused, SlurmMissing):
+        return {}
+    found = {}
+    for line in said.splitlines():
+        job_id, state, exit_code, nodes = line.split("|", 3)
+        word = state.split()[0] if state else ""  # "CANCELLED by 1000"
+        array_id = job_id.partition("_")[0]
+        found[job_id] = Sighting(job_id, array_id, word, nodes=nodes, exit_code=exit_code)
+    return found
+
+
+@dataclass
+class Watch:
+    """Asks for all jobs at once, seldom, and remembers since when a job looks ended or gone.
+
+    Attributes:
+        shortest_seconds: between two requests after news.
+        longest_seconds: between two requests when nothing happens.
+        certain_seconds: how long a job must look ended before that is believed.
+        absent_seconds: how long it must be missing from every answer.
+        has_accounting: whether sacct is worth a request.
+        num_requests: to Slurm so far.
+        is_silent: whether the last request had no answer.
+    """
+
+    shortest_seconds: float = 5.0
+    longest_seconds: float = 60.0
+    certain_seconds: float = 15.0
+    absent_seconds: float = 300.0
+    has_accounting: bool = True
+    num_requests: int = 0
+    is_silent: bool = False
+    seen: dict[str, Sighting] = field(default_factory=dict)
+    _since: dict[str, float] = field(default_factory=dict)
+    _wait: float = 0.0
+    _next: float = 0.0
+
+    def hurry(self) -> None:
+        """Something happened: ask again soon, and slow down from there."""
+        self._wait = 0.0
+        self._next = min(self._next, time.monotonic() + self.shortest_seconds)
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next request."""
+        return time.monotonic() >= self._next
+
+    def look(self, job_ids: Iterable[str]) -> bool:
+        """Ask about jobs; False when there was no answer, which says nothing about any job."""
+        self._wait = min(max(self.shortest_seconds, self._wait * 1.5), self.longest_seconds)
+        self._next = time.monotonic() + self._wait
+        self.num_requests += 1
+        try:
+            self.seen = squeue()
+        except SlurmSilent:
+            self.is_silent = True
+            return False
+        self.is_silent = False
+        wanted = list(job_ids)
+        missing = [job_id for job_id in wanted if job_id not in self.seen]
+        if missing and self.has_accounting:
+            self.num_requests += 1
+            self.seen |= sacct(missing)
+        self._remember(wanted, self.seen)
+        return True
+
+    def _remember(self, job_ids: Iterable[str], seen: Mapping[str, Sighting]) -> None:
+        """Since when each job looks as it does, as far as that is bad news."""
+        now = time.monotonic()
+        for job_id in job_ids:
+            sighting = seen.get(job_id)
+            if sighting is not None and not sighting.has_ended:
+                self._since.pop(job_id, None)
+            else:
+                self._since.setdefault(job_id, now)
+
+    def end_of(self, job_id: str) -> Sighting | None:
+        """How a job ended, once that is certain; None for all others."""
+        if job_id not in self._since or self.is_silent:
+            return None
+        age = time.monotonic() - self._since[job_id]
+        sighting = self.seen.get(job_id)
+        if sighting is None:
+            gone = Sighting(job_id, job_id.partition("_")[0], "GONE")
+            return gone if age >= self.absent_seconds else None
+        return sighting if age >= self.certain_seconds else None

@@ -1,0 +1,77 @@
+"""What a site allows, read from its controller once."""
+
+import getpass
+import re
+from dataclasses import dataclass
+
+from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent, call
+
+
+@dataclass(frozen=True)
+class Site:
+    """Facts of a cluster.
+
+    Attributes:
+        max_array_size: array indices stay below it.
+        max_submitted: jobs this user may have in the queue; 0: no limit known.
+        forgets_seconds: after which squeue no longer knows a finished job.
+        kill_wait_seconds: between SIGTERM and SIGKILL.
+        can_requeue: whether jobs may be started again by default.
+        warns_before_preemption: whether a preempted job gets our signal ahead of SIGTERM.
+    """
+
+    version: str
+    cluster: str
+    max_array_size: int
+    max_submitted: int
+    forgets_seconds: int
+    kill_wait_seconds: int
+    has_accounting: bool
+    can_requeue: bool
+    warns_before_preemption: bool
+
+
+def site() -> Site:
+    """Ask the controller.
+
+    Raises:
+        SlurmMissing: no Slurm here.
+        SlurmSilent: the controller does not answer.
+    """
+    config = read_config(call("scontrol", "show", "config"))
+    has_accounting = config.get("AccountingStorageType", "").endswith("slurmdbd")
+    parameters = config.get("SlurmctldParameters", "")
+    return Site(
+        version=config.get("SLURM_VERSION", "unknown"),
+        cluster=config.get("ClusterName", "unknown"),
+        max_array_size=_number(config.get("MaxArraySize", "1001")),
+        max_submitted=_max_submitted() if has_accounting else 0,
+        forgets_seconds=_number(config.get("MinJobAge", "300")),
+        kill_wait_seconds=_number(config.get("KillWait", "30")),
+        has_accounting=has_accounting,
+        can_requeue=_number(config.get("JobRequeue", "1")) == 1,
+        warns_before_preemption="preempt_send_user_signal" in parameters,
+    )
+
+
+def read_config(text: str) -> dict[str, str]:
+    """The `Name = value` lines of `scontrol show config`."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _number(text: str) -> int:
+    found = re.match(r"\d+", text)
+    return int(found.group()) if found else 0
+
+
+def _max_submitted() -> int:
+    """The least limit among this user's associations; 0 without one."""
+    try:
+        said = call(
+            "sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}",
+            "format=MaxSubmitJobs",
+        )  # fmt: skip
+    except (SlurmMissing, SlurmRefused, SlurmSilent):
+        return 0
+    return min((int(word) for word in said.split() if word.isdigit()), default=0)
