@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole(drawn_root: Path, tmp_pat
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
-        "from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        "from trainer.command_line import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [*TINY, "loss=kl", f"data.root={drawn_root}", f"run.folder={tmp_path}"]
 

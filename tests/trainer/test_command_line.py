@@ -139,3 +139,22 @@ def test_torchrun_starts_the_ranks_of_one_run(drawn_root: Path, tmp_path: Path) 
         == 2
     )
     assert done.stdout.count("done: mIoU") == 1
+
+
+def test_a_foreign_datasets_package_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("")
+    checkout = Path(__file__).resolve().parents[2]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "Start from the checkout" in done.stderr
+    assert "Traceback" not in done.stderr
