@@ -20,6 +20,8 @@ TINY = (
     "loss.threshold=0.25",
     "loss.warmup_epochs=1",
     "optim.epochs=4",
+    "optim.lr=0.01",
+    "evaluation.every_epochs=1",
     "run.device=cpu",
     "run.checkpoint_minutes=1000",
 )

@@ -124,7 +124,7 @@ def test_differences_name_the_changed_identity_fields_alone() -> None:
     assert changed == [
         'loss.distance: "none" -> "kl"',
         'loss.name: "none" -> "kl"',
-        "optim.lr: 0.01 -> 0.1",
+        "optim.lr: 0.03 -> 0.1",
     ]
 
 
