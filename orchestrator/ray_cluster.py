@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -100,6 +101,9 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     import ray
 
     _silence()
+    # Ray's processes inherit this: a SIGTERM to the whole process group (timeout, scancel) must
+    # reach this process only, which then lets every run checkpoint.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         ray.init(
             num_cpus=max(_cpus(), options.ranks * options.cpus_per_rank),
@@ -114,6 +118,8 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
             f"The local Ray did not start in {scratch} ({error}). Look for a full /tmp or "
             "/dev/shm; backend=inline runs without Ray."
         ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return _offer(scratch, is_own=True)
 
 

@@ -1,5 +1,6 @@
 """Bring a queue to Ray: connect, count the places, run, and leave."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -9,8 +10,9 @@ from orchestrator.options import LaunchOptions
 from orchestrator.places import GridPlace
 from orchestrator.queue import Queue
 from orchestrator.ray_cluster import Cluster, connected
+from orchestrator.ray_watch import watched
 from orchestrator.screen import Screen
-from orchestrator.stopping import Stop
+from orchestrator.stopping import EXIT_UNFINISHED, Stop
 
 
 def drain_on_ray(
@@ -37,7 +39,12 @@ def drain_on_ray(
         )
         from orchestrator.ray_tune import drain
 
-        with screen.live(queue), _elsewhere(place.folder / "ray.log"):
+        def leave() -> None:
+            screen.say("Ray died. Launch again: every cell goes on from its checkpoint.", "red")
+            os._exit(EXIT_UNFINISHED)
+
+        log = place.folder / "ray.log"
+        with watched(leave), screen.live(queue), _elsewhere(log):
             drain(queue, options, cluster)
 
 

@@ -114,7 +114,7 @@ def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
 
 def kill_all(process: "subprocess.Popen[str]") -> None:
     """SIGKILL a command and everything it started, at once."""
-    family = [process.pid, *_descendants(process.pid)]
+    family = [process.pid, *descendants(process.pid)]
     for pid in family:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -123,7 +123,7 @@ def kill_all(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -138,3 +138,10 @@ def _descendants(pid: int) -> list[int]:
         found += children
         waiting += children
     return found
+
+
+def process_name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""

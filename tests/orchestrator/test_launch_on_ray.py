@@ -17,6 +17,8 @@ from tests.orchestrator.launching import (
     TINY,
     UNIMATCH,
     Lab,
+    descendants,
+    process_name,
     wait_until,
 )
 
@@ -84,14 +86,26 @@ def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
     assert long_lab.weights() == undisturbed
 
 
-def test_sigterm_stops_ray_cleanly_too(long_lab: Lab) -> None:
+def test_sigterm_to_the_whole_group_stops_ray_cleanly_too(long_lab: Lab) -> None:
     launch = long_lab.start("launch", "only=*.kl.*")
     long_lab.worker_at(KL, step=2)
-    launch.send_signal(signal.SIGTERM)
+    os.killpg(launch.pid, signal.SIGTERM)  # as timeout and scancel do
     text, _ = launch.communicate(timeout=60)
 
     assert launch.returncode == 10, text
     assert diary(long_lab, KL) == ["started", "stopped"]
+
+
+def test_a_killed_raylet_ends_the_launch_in_words_and_loses_nothing(long_lab: Lab) -> None:
+    launch = long_lab.start("launch", "only=*.kl.*")
+    long_lab.worker_at(KL, step=2)
+    (raylet,) = (p for p in descendants(launch.pid) if process_name(p) == "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    text, _ = launch.communicate(timeout=60)
+
+    assert launch.returncode == 10, text
+    assert "Ray died. Launch again" in text
+    wait_until(lambda: long_lab.states("only=*.kl.*") == {KL: "interrupted"})
 
 
 def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(long_lab: Lab) -> None:
