@@ -37,8 +37,7 @@ def publish_history(root: str, key: str, attempt: int, run_folder: Path) -> str 
     Raises:
         OSError: the place cannot be written; nothing half-written is left.
     """
-    path = run_folder / METRICS
-    rows = history_of(_lines(path.read_text())) if path.exists() else []
+    rows = run_history(run_folder)
     if not rows:
         return None
     fixed = {"key": key, "attempt": attempt, "schema_version": SCHEMA_VERSION}
@@ -58,6 +57,12 @@ def read_history(root: str) -> pa.Table:
         ResultsError: a file is broken or of a newer schema.
     """
     return read_set(open_folder(root, "history"), HISTORY_SCHEMA, unique_history)
+
+
+def run_history(run_folder: Path) -> list[dict[str, Any]]:
+    """One row per epoch from a run's own folder; empty where it logged nothing."""
+    path = run_folder / METRICS
+    return history_of(_lines(path.read_text())) if path.exists() else []
 
 
 def unique_history(table: pa.Table) -> pa.Table:

@@ -37,10 +37,11 @@ def html(filled: FilledTable, link_of: LinkOf = lambda _: None) -> str:
     name = slug(filled.table.name)
     parts = [
         f'<figure class="table" id="table-{name}">',
+        f'<figcaption id="caption-{name}"><b>{escape(caption(filled))}</b> '
+        f"<span>{escape(legend(filled, 'second line'))}</span></figcaption>",
+        # Outside the table: a narrow table would squeeze it, a wide one would carry it away.
         f'<div class="scroll" role="region" tabindex="0" aria-labelledby="caption-{name}">',
-        "<table>",
-        f'<caption id="caption-{name}"><b>{escape(caption(filled))}</b> '
-        f"<span>{escape(legend(filled, 'second line'))}</span></caption>",
+        f'<table aria-labelledby="caption-{name}">',
         "<thead>",
         *_head(filled),
         "</thead>",
@@ -72,8 +73,8 @@ def _head(filled: FilledTable) -> list[str]:
         if depth == 0:
             down = f' rowspan="{len(heads)}"' if len(heads) > 1 else ""
             corner = escape(filled.table.corner) or "Method"
-            block = f'<th scope="col"{down}>Block</th>' if labels == 2 else ""
-            cells.append(f'{block}<th scope="col"{down}>{corner}</th>')
+            block = f'<th scope="col" class="text"{down}>Block</th>' if labels == 2 else ""
+            cells.append(f'{block}<th scope="col" class="text"{down}>{corner}</th>')
         for _, same in groupby(range(len(head)), key=lambda i: _path(heads, i, depth)):
             span = list(same)
             scope = "col" if depth == len(heads) - 1 else "colgroup"
@@ -149,6 +150,7 @@ def _notes(filled: FilledTable) -> list[str]:
     for note in filled.notes:
         place = f' id="{_note_id(filled, note.mark)}"' if note.mark not in ("", MISSING) else ""
         mark = f"<sup>{escape(note.mark)}</sup> " if note.mark else ""
+        mark = "&ndash;&ndash; " if note.mark == MISSING else mark
         lines.append(f"<li{place}>{mark}{escape(note.text)}</li>")
     return [*lines, "</ul>"]
 
@@ -165,7 +167,7 @@ _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;"
     "color:#1b1f24;background:#fff}.scroll{overflow-x:auto}table{border-collapse:collapse}"
     "th,td{padding:.3rem .6rem;text-align:right;font-variant-numeric:tabular-nums}"
-    "th[scope=row],th[scope=rowgroup],thead th:first-child,caption{text-align:left}"
+    "th[scope=row],th[scope=rowgroup],th.text{text-align:left}"
     "tbody{border-top:1px solid #666}td small{display:block;color:#57606a}"
     ".said{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}"
 )

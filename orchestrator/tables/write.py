@@ -57,11 +57,11 @@ def write_tables(
         filled = fill(table, listed, epoch=epoch, seeds=chosen, expected=expected)
         for suffix, printer in _PRINTERS.items():
             paths.append(out_dir / f"{table.name}{suffix}")
-            _replace(paths[-1], printer(filled))
+            replace_file(paths[-1], printer(filled))
     return paths
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """A reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -1,0 +1,1 @@
+"""The report of a grid: one HTML file with tables, curves, pictures, costs and provenance."""

@@ -1,0 +1,96 @@
+"""Everything a report tells, gathered once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.history import read_history, run_history
+from orchestrator.places import Places
+from orchestrator.plan import Plan
+from orchestrator.results import Row, counted_rows
+from orchestrator.tables.fill import fill
+from orchestrator.tables.filled import Epoch, FilledTable
+from sweeps.cell import Cell
+from sweeps.table import load_table
+
+
+@dataclass(frozen=True)
+class EpochFacts:
+    """One epoch of one run; None where nothing was measured."""
+
+    epoch: int
+    miou_percent: float | None
+    mask_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the sections of a report are made of.
+
+    Attributes:
+        rows: those that count, of the grid's cells at any seed.
+        histories: epochs by key, of every run that has some, finished or not.
+        epoch: whose mIoU the tables print.
+        made: when (UTC).
+    """
+
+    plan: Plan
+    tables: tuple[FilledTable, ...]
+    rows: tuple[Row, ...]
+    histories: dict[str, tuple[EpochFacts, ...]]
+    epoch: Epoch
+    made: datetime
+
+
+def gather(plan: Plan, epoch: Epoch = "best") -> Material:
+    """Read results, histories and run folders of a planned grid.
+
+    Raises:
+        ResultsError: a file among the results is broken.
+    """
+    rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
+    expected = {cell.key: cell.fingerprint for cell in plan.cells}
+    tables = [load_table(name) for name in plan.grid.tables]
+    return Material(
+        plan=plan,
+        tables=tuple(fill(t, rows, epoch=epoch, expected=expected) for t in tables),
+        rows=tuple(rows),
+        histories=_histories(plan.root, rows, plan.grid.cells),
+        epoch=epoch,
+        made=datetime.now(UTC),
+    )
+
+
+def _histories(
+    root: str, rows: Iterable[Row], cells: Iterable[Cell]
+) -> dict[str, tuple[EpochFacts, ...]]:
+    """Published epochs of the rows that count; else those in the run folder."""
+    attempts = {row.key: row.attempt for row in rows}
+    found = _published(root, attempts)
+    places = Places.at(root)
+    for key in {*attempts, *(cell.key for cell in cells)} - set(found):
+        facts = [_facts(line) for line in run_history(places.run(key).folder)]
+        if facts:
+            found[key] = tuple(facts)
+    return found
+
+
+def _published(root: str, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:
+    table = read_history(root).select(["key", "attempt", "epoch", "miou_percent", "mask_ratio"])
+    table = table.filter(pc.is_in(table["key"], pa.array(list(attempts), pa.string())))
+    grouped: dict[str, list[EpochFacts]] = {}
+    for line in table.to_pylist():
+        if line["attempt"] == attempts[line["key"]]:
+            grouped.setdefault(line["key"], []).append(_facts(line))
+    return {key: tuple(facts) for key, facts in grouped.items()}
+
+
+def _facts(line: dict[str, object]) -> EpochFacts:
+    def number(name: str) -> float | None:
+        value = line.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    return EpochFacts(int(number("epoch") or 0), number("miou_percent"), number("mask_ratio"))

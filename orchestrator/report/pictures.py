@@ -1,0 +1,204 @@
+"""The qualitative figure: input, truth, and what two runs make of it.
+
+Runs are taken from their best checkpoints; torch is loaded only when there are two to compare.
+"""
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.catalog import IGNORED, DatasetSpec
+from datasets.opening import Dataset, open_dataset
+from orchestrator.places import Places
+from orchestrator.report.choice import RULE, Box, Mask, accuracy, boxes, chosen, gain
+from orchestrator.results import Row
+from orchestrator.tables.filled import FilledTable
+from trainer.compose import from_json
+from trainer.manifest import FOLDER, file_sha256, read_manifest
+
+CANDIDATES = 60  # images looked at; a CPU predicts them in a minute or two
+SHOWN = 4
+
+_WIDTH = 320  # pixels a picture has at most in the page
+_IGNORED_COLOUR = (224, 224, 224)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs to compare, and what the table calls them."""
+
+    table: str
+    column: str
+    new_label: str
+    base_label: str
+    new: Row
+    base: Row
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture with its words and boxes; `data` is a data: URL."""
+
+    label: str
+    text: str
+    data: str
+    size: tuple[int, int]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The figure of one pair.
+
+    Attributes:
+        rule: how images and boxes were chosen.
+        rows: of shots: input, truth, baseline, new.
+        colours: name and colour of every class that is to be seen.
+    """
+
+    pair: Pair
+    rule: str
+    rows: tuple[tuple[Shot, ...], ...]
+    colours: tuple[tuple[str, tuple[int, int, int]], ...]
+
+
+def find_pair(filled: FilledTable, root: str) -> Pair | None:
+    """The first column of the first difference row of which both runs left a best checkpoint."""
+    heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
+    for block in filled.blocks:
+        rows = {row.row.label: row for row in block.rows}
+        for minus in (row.row.minus for row in block.rows if row.row.minus):
+            for head, new, base in zip(
+                heads, rows[minus[0]].entries, rows[minus[1]].entries, strict=True
+            ):
+                others = {row.seed: row for row in base.results}
+                for row in new.results:
+                    other = others.get(row.seed)
+                    if other and _has_best(root, row) and _has_best(root, other):
+                        return Pair(filled.table.name, head, *minus, row, other)
+    return None
+
+
+def figure(pair: Pair, root: str) -> Figure:
+    """Predict, choose and draw.
+
+    Raises:
+        ValueError: the data of the runs is not here.
+    """
+    config = from_json(pair.new.config_json)
+    dataset = open_dataset(config.data)
+    names = dataset.split.validation[:CANDIDATES]
+    truths = [np.array(dataset.tree.mask(name), dtype=np.uint8) for name in names]
+    new, base = (_predictions(row, root, dataset, names) for row in (pair.new, pair.base))
+    gains = [gain(*masks) for masks in zip(truths, base, new, strict=True)]
+    rows, seen = [], set()
+    for index in chosen(gains, SHOWN):
+        masks = (truths[index], base[index], new[index])
+        rows.append(_shots(dataset, names[index], pair, masks))
+        seen |= {int(label) for mask in masks for label in np.unique(mask)}
+    spec = dataset.spec
+    colours = [(spec.class_names[i], spec.palette[i]) for i in sorted(seen - {IGNORED})]
+    rule = RULE.format(candidates=len(names))
+    return Figure(pair, rule, tuple(rows), tuple(colours))
+
+
+def _has_best(root: str, row: Row) -> bool:
+    folder = Places.at(root).run(row.key).folder / FOLDER
+    manifest = read_manifest(folder / "best.json")
+    return (
+        manifest is not None
+        and manifest.fingerprint == row.fingerprint
+        and (folder / "best.pt").is_file()
+    )
+
+
+def _predictions(row: Row, root: str, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:
+    """Class maps of a run's best weights, (H, W) each."""
+    import torch
+
+    from trainer.deeplab import DeepLabV3Plus
+    from trainer.evaluate import predict
+
+    config = from_json(row.config_json)
+    path = Places.at(root).run(row.key).folder / FOLDER / "best.pt"
+    manifest = read_manifest(path.with_suffix(".json"))
+    if manifest is None or file_sha256(path) != manifest.sha256:
+        raise ValueError(f"{path} is not what its manifest promises; the picture is left out.")
+    packed: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    network = DeepLabV3Plus(config.model, dataset.num_classes)
+    network.load_state_dict(packed["weights"])
+    network.eval()
+    found = []
+    with torch.no_grad():
+        for name in names:
+            pixels = np.array(dataset.tree.image(name), dtype=np.uint8)
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+            found.append(predict(network, image, config)[0].numpy().astype(np.uint8))
+    return found
+
+
+def _shots(
+    dataset: Dataset, name: str, pair: Pair, masks: tuple[Mask, Mask, Mask]
+) -> tuple[Shot, ...]:
+    """The four pictures of one image."""
+    truth, base, new = masks
+    image = dataset.tree.image(name)
+    there = tuple(boxes(truth, base, new))
+    words = {
+        label: f"{100 * accuracy(truth, mask):.1f} % of its pixels are right"
+        for label, mask in ((pair.base_label, base), (pair.new_label, new))
+    }
+    return (
+        Shot("Input", f"Image {name}", _url(image, "JPEG"), image.size, ()),
+        Shot("Truth", f"Annotation of {name}", _coloured(truth, dataset.spec), image.size, there),
+        *(
+            Shot(
+                label,
+                f"Prediction of {label} for {name}: {words[label]}",
+                _coloured(mask, dataset.spec),
+                image.size,
+                there,
+            )
+            for label, mask in ((pair.base_label, base), (pair.new_label, new))
+        ),
+    )
+
+
+def _coloured(mask: Mask, spec: DatasetSpec) -> str:
+    """A class map in the dataset's own colours."""
+    palette = np.full((256, 3), _IGNORED_COLOUR, dtype=np.uint8)
+    palette[: len(spec.palette)] = spec.palette
+    image = Image.fromarray(mask, mode="P")
+    image.putpalette(palette.tobytes())
+    return _url(image, "PNG")
+
+
+def _url(image: Image.Image, kind: str) -> str:
+    """The picture as a data: URL, made smaller where the page has no room for more."""
+    if image.width > _WIDTH:
+        height = round(image.height * _WIDTH / image.width)
+        way = Image.Resampling.NEAREST if kind == "PNG" else Image.Resampling.LANCZOS
+        image = image.resize((_WIDTH, height), way)
+    out = io.BytesIO()
+    image.save(out, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def figures(tables: tuple[FilledTable, ...], root: str) -> Iterator[tuple[str, Figure | str]]:
+    """For each table: its figure, or why there is none."""
+    for filled in tables:
+        if not any(row.row.minus for row in filled.rows):
+            continue
+        pair = find_pair(filled, root)
+        if pair is None:
+            yield filled.table.name, "no two runs to compare have left their best checkpoints here"
+            continue
+        try:
+            yield filled.table.name, figure(pair, root)
+        except (ValueError, OSError) as error:
+            yield filled.table.name, str(error)
