@@ -10,6 +10,7 @@ from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
 from tests.tiny import tiny_config
 from trainer.choices import Algorithm, Distance
+from trainer.compose import compose
 from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.inter_pixel_term import InterPixelTerm
@@ -155,3 +156,49 @@ def test_the_teacher_is_a_constant(drawn_root: Path) -> None:
     assert all(not pair.teacher.requires_grad for pair in result.pairs)
     assert all(pair.student.requires_grad for pair in result.pairs)
     assert state.student.training
+
+
+@pytest.mark.parametrize("loss", ["none", "kl", "cr"])
+def test_twenty_steps_of_resnet_50_give_the_weights_of_the_transcription(
+    tmp_path: Path, loss: str
+) -> None:
+    config = tiny_config(
+        tmp_path / "data",
+        "model=resnet50",
+        *(f"model.{name}" for name in ("width=64", "head_channels=256", "low_level_channels=48")),
+        "model.dilations=[6,12,18]",
+        "model.init=imagenet",
+        f"run.weights={_calm_backbone(tmp_path / 'resnet50.pth')}",
+        f"loss={loss}",
+        # Every pixel counts: one at a threshold may fall on its other side by rounding.
+        "method.confidence=0",
+        "loss.threshold=0.1",
+        "data.crop=64",
+        "data.drawn.num_train=44",
+        "data.drawn.num_val=1",
+        "data.split=n4",
+        "optim.epochs=1",
+        "optim.batch=2",
+        "optim.lr=0.00001",
+        "optim.head_lr_factor=10",
+    )
+    oracle = transcribed(config)
+
+    summary = train(config, tmp_path / "run")
+
+    assert summary.steps == 20
+    path = tmp_path / "run" / "checkpoints" / "step-00000020.pt"
+    tensors = torch.load(path, weights_only=True)["tensors"]
+    for name, expected in oracle.named_parameters():
+        assert (tensors[f"student.{name}"] - expected).abs().max().item() <= 1e-5, name
+
+
+def _calm_backbone(path: Path) -> Path:
+    """A file of ResNet-50 weights whose residual branches are small, as after training.
+
+    Drawn weights alone make activations of a hundred: a last digit then grows tenfold a step.
+    """
+    drawn = new_state(compose(["model=resnet50"]), 2, ALONE).student.backbone.state_dict()
+    calm = {k: v * 0.1 if k.endswith("bn3.weight") else v for k, v in drawn.items()}
+    torch.save(calm, path)
+    return path
