@@ -171,8 +171,11 @@ def _begin(place: RunPlace, trial: Trial) -> int:
 def _end(place: RunPlace, outcome: Outcome) -> None:
     """Note how an attempt ended."""
     temporary = place.outcome(outcome.attempt).with_suffix(".tmp")
-    temporary.write_text(outcome.to_json())
-    temporary.replace(place.outcome(outcome.attempt))
+    try:
+        temporary.write_text(outcome.to_json())
+        temporary.replace(place.outcome(outcome.attempt))
+    finally:
+        temporary.unlink(missing_ok=True)
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
     events.append(place.events, outcome.status, attempt=outcome.attempt, **facts)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -90,7 +91,8 @@ class Queue:
         if budget.allows(failure, step=newest_step(folder), limit=self.retries):
             return True
         if not outcome.is_published:
-            self.give_up(trial, outcome)
+            with suppress(OSError):  # a full disk takes no row either; the screen still tells
+                self.give_up(trial, outcome)
         return False
 
 

@@ -104,6 +104,20 @@ def test_a_full_disk_starts_nothing_more() -> None:
     assert queue.is_over
 
 
+def test_a_disk_too_full_for_the_row_still_ends_the_cell_as_failed() -> None:
+    def refuse(trial: Trial, outcome: Outcome) -> None:
+        raise OSError(28, "No space left on device")
+
+    queue = queue_of("a", "b", seen=Seen())
+    queue.give_up = refuse
+    queue.take()
+
+    queue.settle("a", failed(Failure.disk_full))
+
+    assert queue.keys("failed") == ["a"]
+    assert queue.is_over
+
+
 def test_a_stop_starts_nothing_more_and_waits_for_what_runs() -> None:
     stopping: list[int] = []
     queue = queue_of("a", "b", seen=Seen(), stopping=stopping)
