@@ -7,17 +7,12 @@ from typing import Protocol
 
 from rich.console import Console
 
+from orchestrator import reading_commands
 from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
 from orchestrator.options import parse
-from orchestrator.places import Places
-from orchestrator.results import read_rows
 from orchestrator.screen import Screen
 from orchestrator.status import RESUMED, as_json, counts, plan_table, status_table
-from orchestrator.tables.fill import fill
-from orchestrator.tables.terminal import terminal
-from orchestrator.tables.write import write_tables
 from orchestrator.wording import clock
-from sweeps.table import load_table
 
 _PLAIN_WIDTH = 200  # columns where no terminal says its own
 
@@ -70,26 +65,6 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return exit_code(plan)
 
 
-def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print the grid's tables and write them to files."""
-    order = _order(grid, words)
-    plan = order.plan()
-    console = _console()
-    if not plan.grid.tables:
-        console.print(f"Grid {plan.grid.name} names no tables; add `tables:` to its file.")
-        return EXIT_DONE
-    rows = read_rows(order.options.root)
-    tables = [load_table(name) for name in plan.grid.tables]
-    expected = {cell.key: cell.fingerprint for cell in plan.cells}
-    epoch = order.options.epoch
-    for table in tables:
-        console.print(terminal(fill(table, rows, epoch=epoch, expected=expected)))
-    folder = Places.at(order.options.root).tables(plan.grid.name)
-    for path in write_tables(tables, rows, folder, epoch=epoch, expected=expected):
-        console.print(str(path), highlight=False, soft_wrap=True)
-    return EXIT_DONE
-
-
 def _run(order: Order) -> int:
     """Launch with a screen of its own."""
     return launch(order, Screen(_console()))
@@ -113,5 +88,5 @@ VERBS: dict[str, Verb] = {
     "launch": launch_verb,
     "resume": resume_verb,
     "status": status_verb,
-    "tables": tables_verb,
+    **reading_commands.VERBS,
 }

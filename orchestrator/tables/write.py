@@ -51,12 +51,19 @@ def write_tables(
     """
     listed = list(rows)
     chosen = None if seeds is None else tuple(seeds)
+    return write_filled(
+        (fill(table, listed, epoch=epoch, seeds=chosen, expected=expected) for table in tables),
+        out_dir,
+    )
+
+
+def write_filled(tables: Iterable[FilledTable], out_dir: Path) -> list[Path]:
+    """Print tables that are filled already; see `write_tables`."""
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = []
-    for table in tables:
-        filled = fill(table, listed, epoch=epoch, seeds=chosen, expected=expected)
+    for filled in tables:
         for suffix, printer in _PRINTERS.items():
-            paths.append(out_dir / f"{table.name}{suffix}")
+            paths.append(out_dir / f"{filled.table.name}{suffix}")
             replace_file(paths[-1], printer(filled))
     return paths
 

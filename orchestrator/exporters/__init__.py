@@ -1,0 +1,1 @@
+"""Results for other tools: CSV, TensorBoard and the files of MLflow."""

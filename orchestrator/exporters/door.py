@@ -1,0 +1,39 @@
+"""Exports the runs of a grid."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from orchestrator.exporters.csv_files import export_csv
+from orchestrator.exporters.mlflow_files import export_mlflow
+from orchestrator.exporters.runs import exported_runs
+from orchestrator.exporters.tensorboard import export_tensorboard
+from orchestrator.places import Places
+from sweeps.grid import Grid
+
+Kind = Literal["csv", "tensorboard", "mlflow"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def export(grid: Grid, root: str, kind: Kind) -> Path:
+    """Write the counted runs of a grid, at any seed, for another tool.
+
+    Args:
+        grid: whose cells.
+        root: folder of the results; the export lies in its ``exports/<grid>/<kind>``.
+        kind: which tool.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: the tool's package is missing, or a result is broken.
+    """
+    folder = Places.at(root).root / "exports" / grid.name / kind
+    runs = exported_runs(root, grid.cells)
+    if kind == "csv":
+        export_csv(runs, folder)
+    elif kind == "tensorboard":
+        export_tensorboard(runs, folder)
+    else:
+        export_mlflow(runs, folder, experiment=grid.name)
+    return folder

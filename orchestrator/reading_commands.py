@@ -1,0 +1,180 @@
+"""Verbs that read results: tables, report, query, export; and compact, which tidies them."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from orchestrator.explain import as_json, as_text, explain
+from orchestrator.launch import EXIT_DONE, Order
+from orchestrator.manuscript import check_manuscript
+from orchestrator.options import parse
+from orchestrator.places import Places
+from orchestrator.plan import Plan
+from orchestrator.results import counted_rows, read_rows
+from orchestrator.statistics.wording import sentences
+from orchestrator.tables.fill import fill
+from orchestrator.tables.filled import FilledTable
+from orchestrator.tables.terminal import terminal
+from orchestrator.tables.write import write_filled
+from sweeps.grid import load_grid
+from sweeps.table import load_table
+
+EXIT_FOUND = 1  # the check of a manuscript found something
+
+_PLAIN_WIDTH = 200
+_ROWS_SHOWN = 200
+_VALUED = ("--explain", "--check")
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words, with ``--explain CELL`` and ``--check FILE`` as one key=value each."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag in _VALUED:
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ValueError(f"{flag} needs a value, such as {flag} table3/321/ipixmatch.")
+            found.append(f"{flag.removeprefix('--')}={value}")
+        else:
+            found.append(word)
+    return found
+
+
+def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print the tables and write them; or explain a number; or check a manuscript."""
+    chosen, rest = _taken(words, "explain", "check")
+    order = _order(grid, rest)
+    plan = order.plan()
+    console = _console()
+    if not plan.grid.tables:
+        console.print(f"Grid {plan.grid.name} names no tables; add `tables:` to its file.")
+        return EXIT_DONE
+    filled = _filled(order, plan)
+    if "check" in chosen:
+        return _check(Path(chosen["check"]).expanduser(), filled, console)
+    if "explain" in chosen:
+        rows = read_rows(plan.root)
+        found = explain(chosen["explain"], filled, rows)
+        text = as_json(found) if json else "\n\n".join(map(as_text, found))
+        console.out(text, highlight=False)
+        return EXIT_DONE
+    for table in filled:
+        console.print(terminal(table))
+        for text in sentences(table):
+            console.print(Text(text, style="dim"), soft_wrap=True)
+    for path in write_filled(filled, Places.at(plan.root).tables(plan.grid.name)):
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the grid's page."""
+    from orchestrator.report.door import report
+
+    order = _order(grid, words)
+    path = report(order.plan(), order.options.epoch)
+    _console().print(str(path), highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Answer a question in SQL about the grid's cells."""
+    from orchestrator.query import VIEWS, query
+
+    asked = [word for word in words if " " in word.strip()]
+    if len(asked) != 1:
+        raise ValueError(
+            'query takes one question: python -m orchestrator query GRID "SELECT key, '
+            f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
+        )
+    order = _order(grid, [word for word in words if word not in asked])
+    answer = query(order.options.root, asked[0], cells=load_grid(grid).cells)
+    console = _console()
+    if json:
+        from json import dumps
+
+        console.out(dumps(answer.to_pylist(), default=str, indent=1), highlight=False)
+        return EXIT_DONE
+    shown = RichTable(*answer.column_names, box=None, header_style="bold")
+    for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
+        shown.add_row(*(Text("" if value is None else str(value)) for value in line.values()))
+    console.print(shown)
+    more = answer.num_rows - _ROWS_SHOWN
+    if more > 0:
+        console.print(f"and {more} rows more; --json prints them all", highlight=False)
+    return EXIT_DONE
+
+
+def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the counted runs for another tool."""
+    from orchestrator.exporters.door import KINDS, Kind, export
+
+    chosen, rest = _taken(words, "to")
+    kind = chosen.get("to", "csv")
+    if kind not in KINDS:
+        raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
+    path = export(load_grid(grid), _order(grid, rest).options.root, cast(Kind, kind))
+    _console().print(str(path), highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Put the small result files under the root into one; the grid only names the root's user."""
+    from orchestrator.compaction import compact
+
+    for done in compact(_order(grid, words).options.root):
+        busy = "another process is compacting it" if done.is_busy else "nothing to do"
+        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else busy
+        _console().print(f"{done.place}: {text}", highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def _filled(order: Order, plan: Plan) -> list[FilledTable]:
+    tables = [load_table(name) for name in plan.grid.tables]
+    rows = counted_rows(plan.root, [cell for table in tables for cell in table.cells])
+    expected = {cell.key: cell.fingerprint for cell in plan.cells}
+    return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]
+
+
+def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
+    found = check_manuscript(path, filled)
+    for finding in found.findings:
+        console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
+    wrong = len({finding.place for finding in found.findings})
+    text = f"{path}: {found.numbers} numbers, {len(found.findings)} findings in {wrong} lines"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return EXIT_FOUND if found.findings else EXIT_DONE
+
+
+def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]:
+    """The values of some keys, and the other words."""
+    pairs = [word.partition("=") for word in words]
+    chosen = {key: value for key, equals, value in pairs if equals and key in keys}
+    return chosen, [word for word in words if word.partition("=")[0] not in keys]
+
+
+def _order(grid: str, words: Sequence[str]) -> Order:
+    options, overrides = parse(words)
+    return Order(grid, options, overrides)
+
+
+def _console() -> Console:
+    """The terminal, or plain wide lines."""
+    console = Console(file=sys.stdout)
+    return console if console.is_terminal else Console(file=sys.stdout, width=_PLAIN_WIDTH)
+
+
+VERBS = {
+    "tables": tables_verb,
+    "report": report_verb,
+    "query": query_verb,
+    "export": export_verb,
+    "compact": compact_verb,
+}

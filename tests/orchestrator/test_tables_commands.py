@@ -1,0 +1,101 @@
+"""The verbs that read results, through the functions behind the command line."""
+
+import json
+
+import pytest
+
+from orchestrator.plan import make_plan
+from orchestrator.reading_commands import VERBS, joined
+from orchestrator.results import publish
+from sweeps.grid import load_grid
+from tests.orchestrator.result_rows import row_of
+
+NUMBER = "demo/ipixmatch-kl/resnet14-w8-1of8"
+
+
+@pytest.fixture
+def words(tmp_path):
+    root = str(tmp_path)
+    cells = load_grid("demo").cells
+    for number, planned in enumerate(make_plan("demo", root).cells):
+        fields = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
+        publish(root, row_of(cells[number], 50.0 + number, **fields))
+    return [f"root={root}"]
+
+
+def run(verb, words, *, json_wanted=False):
+    return VERBS[verb]("demo", words, json=json_wanted)
+
+
+def test_flags_with_a_value_become_words():
+    assert joined(["tables", "demo", "--explain", "a/b", "--check=p.tex", "--json"]) == [
+        "tables",
+        "demo",
+        "explain=a/b",
+        "check=p.tex",
+        "--json",
+    ]
+    with pytest.raises(ValueError, match="--check needs a value"):
+        joined(["tables", "demo", "--check"])
+
+
+def test_tables_prints_the_comparisons_and_names_its_files(words, tmp_path, capsys):
+    assert run("tables", words) == 0
+
+    text = capsys.readouterr().out
+    assert "IPixMatch (KL) against UniMatch*: +" in text
+    assert str(tmp_path / "tables/demo/demo_numbers.tex") in text
+
+
+def test_tables_explains_a_number(words, capsys):
+    assert run("tables", [*words, f"explain={NUMBER}"]) == 0
+    assert "attempt 1: 5" in capsys.readouterr().out
+
+    assert run("tables", [*words, f"explain={NUMBER}"], json_wanted=True) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["rows"][0]["config"]["recipe"] == "synthetic"
+
+
+def test_tables_checks_a_manuscript(words, tmp_path, capsys):
+    run("tables", words)
+    paper = tmp_path / "paper.tex"
+    paper.write_text(f"\\input{{tables/demo/demo_numbers}}\\gridnumber{{{NUMBER}}}")
+
+    assert run("tables", [*words, f"check={paper}"]) == 0
+    paper.write_text(f"\\gridtyped{{{NUMBER}}}{{99.9}}")
+    assert run("tables", [*words, f"check={paper}"]) == 1
+
+    assert "paper.tex:1: stale: demo/ipixmatch-kl" in capsys.readouterr().out
+
+
+def test_report_names_its_file(words, tmp_path, capsys):
+    assert run("report", words) == 0
+
+    assert capsys.readouterr().out.strip() == str(tmp_path / "reports/demo.html")
+
+
+def test_query_answers_as_a_table_or_as_json(words, capsys):
+    sql = "select loss, count(*) n from counted where seed=12345 group by loss order by loss"
+
+    assert run("query", [*words, sql]) == 0
+    assert "cr" in capsys.readouterr().out
+    assert run("query", [*words, sql], json_wanted=True) == 0
+    assert json.loads(capsys.readouterr().out)[0] == {"loss": "cr", "n": 4}
+
+
+def test_query_without_a_question_shows_one(words):
+    with pytest.raises(ValueError, match=r"query takes one question: .* Views: rows, counted"):
+        run("query", words)
+
+
+def test_export_writes_what_is_asked_for(words, tmp_path, capsys):
+    assert run("export", [*words, "to=mlflow"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "exports/demo/mlflow")
+    with pytest.raises(ValueError, match="to=wandb: known are csv, tensorboard, mlflow"):
+        run("export", [*words, "to=wandb"])
+
+
+def test_compact_says_what_it_did(words, capsys):
+    assert run("compact", words) == 0
+
+    assert "16 files became one of 16 rows" in capsys.readouterr().out
