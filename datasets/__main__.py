@@ -13,9 +13,11 @@ from datasets.guidance import guidance, missing_parts
 from datasets.identity import check_is_ours
 from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
 from datasets.own_lists import make_lists, own_list_defects
+from datasets.packing import Packing, pack
 from datasets.placing import HOW
 from datasets.preparation import Wish, prepare_folder, prepare_published
 from datasets.splits import published, published_splits, split_names, split_sizes
+from datasets.storage import open_storage
 from datasets.verify import defects
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20
@@ -31,6 +33,8 @@ python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|sy
 python -m datasets prepare folder root=DIR [val=1of5] [seed=N]
                                                     prove your own folder, see dataset.yaml
 python -m datasets verify [dataset=D] [root=DIR]    read every file, report every defect
+python -m datasets pack dataset=D root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]
+                                                    proved data as Parquet shards; then data.root=
 python -m datasets splits list [dataset=D]          names and sizes
 python -m datasets splits fetch dataset=D           download the published lists
 python -m datasets splits import DIR dataset=D      copy them from a `splits` folder
@@ -140,6 +144,18 @@ def _verify(arguments: Arguments) -> int:
     return WRONG if count else DONE
 
 
+def _pack(arguments: Arguments) -> int:
+    target = open_storage(arguments.take("to") or arguments.word("where to: to=DIR|s3://..."))
+    is_decoded = arguments.yes("decoded")
+    size = arguments.number("shard_mib", 64) * 2**20
+    config = arguments.data()
+    arguments.end()
+    packing = Packing(is_decoded=is_decoded, shard_bytes=size)
+    count = pack(config, target, packing, _say)
+    print(f"{count} shards; use them with data.root={target.url}")
+    return DONE
+
+
 def _splits(arguments: Arguments) -> int:
     action = arguments.word(f"one of {', '.join(SPLIT_ACTIONS)}")
     if action not in SPLIT_ACTIONS:
@@ -221,6 +237,7 @@ VERBS: dict[str, Callable[[Arguments], int]] = {
     "draw": _draw,
     "prepare": _prepare,
     "verify": _verify,
+    "pack": _pack,
     "splits": _splits,
 }
 

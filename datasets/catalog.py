@@ -1,10 +1,13 @@
 """The datasets we know: classes, colours, where their files lie. Needs neither torch nor Pillow."""
 
+import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.config import DataConfig, DrawnConfig
 from datasets.description import read_description
+from datasets.storage import is_url
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # mask value of a pixel that counts nowhere
@@ -89,8 +92,18 @@ def drawn_of(config: DataConfig) -> DrawnConfig:
 def data_root(config: DataConfig) -> Path:
     """Folder of the dataset's tree; by default below `data/` of the checkout.
 
-    Drawn scenes of different sizes, counts or seeds get different default folders.
+    Drawn scenes of different sizes, counts or seeds get different default folders. Of a packed
+    dataset in an object store it is a folder of this machine with the small files.
+
+    Raises:
+        DataError: nothing is packed at a URL.
+        Unreachable: its server does not answer.
     """
+    if is_url(config.root):
+        from datasets.packed import brought_near  # pyarrow: only those who need it wait for it
+
+        place = hashlib.sha256(config.root.encode()).hexdigest()[:16]
+        return brought_near(config.root, cache_root(config) / "roots" / place)
     if config.root:
         return Path(config.root)
     home = Path(__file__).resolve().parents[1] / "data" / config.dataset
@@ -100,6 +113,14 @@ def data_root(config: DataConfig) -> Path:
     counts = f"{drawn.num_train}+{drawn.num_val}"
     name = f"{counts}-{drawn.width}x{drawn.height}-c{drawn.num_classes}-s{drawn.seed}"
     return home / f"{name}-v{DRAWING_VERSION}"
+
+
+def cache_root(config: DataConfig) -> Path:
+    """Folder of this machine for what comes from an object store."""
+    if config.cache:
+        return Path(config.cache).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "ipixmatch"
 
 
 def drawn_parts(label: int) -> tuple[int, int]:

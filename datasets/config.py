@@ -35,7 +35,9 @@ class DataConfig:
     """Which images, which labelled subset, and how a training crop is cut."""
 
     dataset: str = "synthetic"  # an entry of datasets/catalog.py
-    root: str = execution("")  # folder of the tree; empty means data/<dataset>
+    root: str = execution("")  # folder or s3://bucket/prefix; empty means data/<dataset>
+    cache: str = execution("")  # folder for what comes from s3://; empty means ~/.cache/ipixmatch
+    cache_gib: float = execution(8.0)  # bound of that folder's items, GiB
     split: str = "1of8"  # labelled subset, see `python -m datasets splits`
     crop: int = 64  # side of the square training crop, pixels
     scale_min: float = 0.5  # smallest resize, as a factor of the image's own long side

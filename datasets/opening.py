@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
-from datasets.catalog import DatasetSpec, data_root, spec_of
+from datasets.catalog import DatasetSpec, cache_root, data_root, spec_of
 from datasets.config import DataConfig
 from datasets.draw import ensure_drawn
 from datasets.errors import DataError
+from datasets.item_cache import ItemCache
 from datasets.manifest import data_fingerprint, read_manifest
+from datasets.packed import Shards, is_packed
 from datasets.splits import Split, load_split
+from datasets.storage import is_url, open_storage
 from datasets.tree import ImageTree, tree_of
 
 
@@ -53,8 +56,15 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def opened_tree(config: DataConfig) -> ImageTree:
-    """The tree at the root, whatever lies there; nothing is checked."""
-    return tree_of(spec_of(config), data_root(config))
+    """The tree at the root, of files or of shards; nothing else is checked."""
+    root = data_root(config)
+    store = None
+    if is_url(config.root):
+        cache = ItemCache(cache_root(config) / "items", int(config.cache_gib * 2**30))
+        store = Shards(root, open_storage(config.root), cache)
+    elif is_packed(root):
+        store = Shards(root, open_storage(str(root)), None)
+    return tree_of(spec_of(config), root, store)
 
 
 def missing_files(tree: ImageTree, split: Split) -> list[str]:

@@ -1,6 +1,6 @@
 """Reading images and masks by id, from files or shards; errors name the file and the cure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -71,6 +71,15 @@ class ImageTree:
     def mask_path(self, name: str) -> Path:
         """Where the mask of an id lies."""
         return self.root / mask_file(self.mask_pattern, name)
+
+    def names(self, paths: Iterable[str]) -> list[str]:
+        """Ids of the images among paths below the root, sorted."""
+        before, after = self.image_pattern.split("{id}")
+        return sorted(
+            path.removeprefix(before).removesuffix(after)
+            for path in paths
+            if path.startswith(before) and path.endswith(after)
+        )
 
     def image(self, name: str) -> Image.Image:
         """The image as RGB.

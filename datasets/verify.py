@@ -95,22 +95,12 @@ def _needs(config: DataConfig, manifest: Manifest | None) -> Needs:
         images.update(split.labelled, split.unlabelled, split.validation)
         masks.update(split.labelled, split.validation)
     if manifest is not None:
-        images.update(_listed(spec_of(config), manifest))
+        images.update(opened_tree(config).names(manifest.files))
     if not images:
         raise DataError(
             f"{folder} holds no lists, so nothing says which files are needed. {_to_lists(config)}"
         )
     return Needs(tuple(sorted(images)), frozenset(masks))
-
-
-def _listed(spec: DatasetSpec, manifest: Manifest) -> list[str]:
-    """Ids of the images of a manifest."""
-    before, after = spec.image_pattern.split("{id}")
-    return [
-        path.removeprefix(before).removesuffix(after)
-        for path in manifest.files
-        if path.startswith(before) and path.endswith(after)
-    ]
 
 
 def _to_lists(config: DataConfig) -> str:

@@ -2,7 +2,8 @@
 
 Needs no root, no systemd and nothing in /etc; objects live in the OSD's memory. Two settings bring
 the start from 90 s to 2: `ms mon client mode` (the gateway would wait for an encrypted monitor)
-and the paxos intervals. `tcp_nodelay` spares each answer 40 ms.
+and the paxos intervals. `tcp_nodelay` spares each answer 40 ms; the watch timeout is how long
+making a bucket waits for a gateway that was killed (default 30 s).
 """
 
 import atexit
@@ -60,6 +61,7 @@ paxos propose interval = 0.02
 paxos min wait = 0.01
 mon tick interval = 1
 osd objectstore = memstore
+osd client watch timeout = 3
 memstore device bytes = 2147483648
 rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
 rgw zone = default
@@ -103,7 +105,7 @@ class CephBox:
         self._run("radosgw-admin", *user, *keys)
 
     def start(self, daemon: Daemon) -> None:
-        """Start one process and wait until it serves."""
+        """Start one process and wait until it serves; by the main thread, with which it ends."""
         config = ("-c", str(self._config), "--no-mon-config")
         command = {
             "mon": ("ceph-mon", "-f", "-i", "a", "-c", str(self._config)),

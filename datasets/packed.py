@@ -1,0 +1,196 @@
+"""A packed root: small files near, items in shards, read by id and proved by sha256."""
+
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import DataError
+from datasets.item_cache import ItemCache
+from datasets.shard_files import read_index, shard_name
+from datasets.storage import Storage, open_storage
+from datasets.tree import Item, Kind
+
+FORMAT = "ipixmatch shards 1"
+PACKED_FILE = "packed.json"  # written last
+INDEX_FILE = "index.parquet"
+_AHEAD = 64  # items on their way or waiting to be read
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an item lies."""
+
+    shard: int
+    offset: int
+    size: int
+    sha256: str
+    encoding: Any
+    width: int
+    height: int
+
+
+class Shards:
+    """A `Store` of items in shards; may be used after a fork and sent to another process."""
+
+    def __init__(self, root: Path, storage: Storage, cache: ItemCache | None) -> None:
+        """Open what is packed.
+
+        Args:
+            root: folder with the index.
+            storage: holds the shards.
+            cache: keeps what was fetched; None where reading is as near as a cache.
+        """
+        self._root, self._storage, self._cache = root, storage, cache
+        self._places = _places(root / INDEX_FILE)
+        self._ahead = _Ahead(self._fetched)
+
+    def __getstate__(self) -> tuple[Path, Storage, ItemCache | None]:
+        return self._root, self._storage, self._cache
+
+    def __setstate__(self, state: tuple[Path, Storage, ItemCache | None]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def item(self, kind: Kind, name: str) -> Item:
+        """One image or mask.
+
+        Raises:
+            DataError: it was not packed, or its bytes are damaged.
+            Unreachable: the store fails for longer than its patience.
+        """
+        place = self._places.get((kind, name))
+        if place is None:
+            raise DataError(
+                f"{self._storage.url} was packed without the {kind} of {name}. Prove the tree of "
+                "files with the lists at hand, then pack it again."
+            )
+        data = self._ahead.take((kind, name)) or self._fetched((kind, name))
+        where = f"{self._storage.url}/{shard_name(place.shard)} ({kind} {name})"
+        return Item(data, place.encoding, (place.width, place.height), where)
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Whether it was packed."""
+        return (kind, name) in self._places
+
+    def prefetch(self, wanted: Sequence[tuple[Kind, str]]) -> None:
+        """Fetch items by threads; nothing where there is no cache to spare."""
+        if self._cache is not None:
+            self._ahead.want([key for key in wanted if key in self._places])
+
+    def _fetched(self, key: tuple[Kind, str]) -> bytes:
+        place = self._places[key]
+        kept = self._cache.get(place.sha256) if self._cache else None
+        if kept is not None and _is_sound(kept, place):
+            return kept
+        name = shard_name(place.shard)
+        try:
+            for _ in range(3):  # a bit may flip on the way, but not again and again
+                data = self._storage.read(name, start=place.offset, size=place.size)
+                if _is_sound(data, place):
+                    break
+            else:
+                raise DataError(
+                    f"{self._storage.url}/{name} is damaged at the {key[0]} of {key[1]}. Pack the "
+                    "dataset again, or bring a fresh copy of the shard."
+                )
+        except FileNotFoundError:
+            raise DataError(
+                f"{self._storage.url}/{name} is missing. Pack the dataset again, or bring a fresh "
+                "copy of the shard."
+            ) from None
+        if self._cache is not None:
+            self._cache.put(place.sha256, data)
+        return data
+
+
+def is_packed(root: Path) -> bool:
+    """Whether a folder holds a packed dataset, or the small files of one that lies elsewhere."""
+    return (root / PACKED_FILE).is_file()
+
+
+@lru_cache(maxsize=16)
+def brought_near(url: str, folder: Path) -> Path:
+    """The small files of a packed dataset in an object store, brought into a folder.
+
+    Raises:
+        DataError: nothing is packed there.
+        Unreachable: the store fails for longer than its patience.
+    """
+    storage = open_storage(url)
+    try:
+        about = storage.read(PACKED_FILE)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{url} holds no packed dataset ({PACKED_FILE} is missing there: {error}). Pack one: "
+            f"python -m datasets pack dataset=D root=DIR to={url}"
+        ) from error
+    mark = folder / PACKED_FILE
+    if mark.is_file() and mark.read_bytes() == about:
+        return folder
+    for name in _about(about, f"{url}/{PACKED_FILE}")["files"]:
+        storage.download(name, folder / name)
+    storage.download(PACKED_FILE, mark)
+    return folder
+
+
+def _about(content: bytes, place: str) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads(content)
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place} was not written by this version ({error}). Pack the dataset again."
+        ) from error
+    return about
+
+
+def _places(index: Path) -> dict[tuple[Kind, str], _Place]:
+    if not index.is_file():
+        raise DataError(f"{index} is missing. Pack the dataset again, or bring the file.")
+    columns = read_index(index.read_bytes(), str(index))
+    keys = zip(columns["kind"], columns["id"], strict=True)
+    fields = ("shard", "offset", "size", "sha256", "encoding", "width", "height")
+    rows = zip(*(columns[name] for name in fields), strict=True)
+    return {key: _Place(*row) for key, row in zip(keys, rows, strict=True)}
+
+
+def _is_sound(data: bytes, place: _Place) -> bool:
+    return len(data) == place.size and hashlib.sha256(data).hexdigest() == place.sha256
+
+
+@dataclass
+class _Ahead:
+    """Items that threads bring before they are read; threads do not survive a fork."""
+
+    fetch: Any
+    waiting: OrderedDict[tuple[Kind, str], "Future[bytes]"] = field(default_factory=OrderedDict)
+    pool: ThreadPoolExecutor | None = None
+    pid: int = 0
+
+    def want(self, keys: Sequence[tuple[Kind, str]]) -> None:
+        """Begin to fetch; beyond the limit those wanted first give way."""
+        if self.pool is None or self.pid != os.getpid():
+            self.pool, self.pid = ThreadPoolExecutor(_THREADS), os.getpid()
+            self.waiting = OrderedDict()
+        for key in keys[:_AHEAD]:
+            if key not in self.waiting:
+                self.waiting[key] = self.pool.submit(self.fetch, key)
+        while len(self.waiting) > _AHEAD:
+            self.waiting.popitem(last=False)[1].cancel()
+
+    def take(self, key: tuple[Kind, str]) -> bytes | None:
+        """An item that was wanted; None when it was not, or could not be had."""
+        if self.pid != os.getpid():
+            return None
+        coming = self.waiting.pop(key, None)
+        if coming is None or coming.cancelled() or coming.exception() is not None:
+            return None
+        return coming.result()

@@ -1,0 +1,139 @@
+"""Packing a proved tree into shards, in a folder or a bucket."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.catalog import data_root, spec_of
+from datasets.config import DataConfig
+from datasets.errors import DataError
+from datasets.manifest import FILE_NAME, Manifest, data_fingerprint, read_manifest
+from datasets.opening import opened_tree
+from datasets.packed import FORMAT, INDEX_FILE, PACKED_FILE
+from datasets.progress import Progress
+from datasets.shard_files import Record, index_bytes, shard_bytes, shard_name
+from datasets.storage import Storage
+from datasets.tree import ImageTree, file_bytes
+
+_SMALL = (".txt", ".json", ".yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How to pack.
+
+    Attributes:
+        is_decoded: whether pixels are stored, not files: larger, and no decoding when training.
+        shard_bytes: of a shard, about.
+    """
+
+    is_decoded: bool = False
+    shard_bytes: int = 64 * 2**20
+
+
+def pack(config: DataConfig, target: Storage, packing: Packing, say: Callable[[str], None]) -> int:
+    """Pack the tree at the root; the number of shards.
+
+    Every item is read and checked first. What says that the packing is complete is written last;
+    after a stop the same command begins anew.
+
+    Args:
+        config: dataset and root.
+        target: where to.
+        packing: how.
+        say: given a line of progress every two seconds.
+
+    Raises:
+        DataError: the tree was not verified, is broken, or the target holds something else.
+    """
+    spec, root = spec_of(config), data_root(config)
+    manifest, tree = read_manifest(root), opened_tree(config)
+    if manifest is None or tree.store is not None:
+        raise DataError(
+            f"{root} has no {FILE_NAME}, or is packed already; only a proved tree of files is "
+            f"packed. Prove it: python -m datasets verify dataset={spec.name} root={root}"
+        )
+    fingerprint = data_fingerprint(manifest.files)
+    _check_target(target, fingerprint)
+    rows: list[dict[str, Any]] = []
+    number = 0
+    for number, records in enumerate(_batches(tree, manifest, packing, say)):
+        content, entries = shard_bytes(records, number)
+        target.write(shard_name(number), content)
+        rows += entries
+    small = _small_files(root)
+    for path in small:
+        target.write(path, (root / path).read_bytes())
+    target.write(INDEX_FILE, index_bytes(rows))
+    about = {
+        "format": FORMAT,
+        "dataset": spec.name,
+        "fingerprint": fingerprint,
+        "is_decoded": packing.is_decoded,
+        "num_items": len(rows),
+        "files": sorted([*small, INDEX_FILE]),
+    }
+    target.write(PACKED_FILE, (json.dumps(about, indent=1) + "\n").encode())
+    return number + 1
+
+
+def _check_target(target: Storage, fingerprint: str) -> None:
+    """It is empty, or holds the same data, whole or not."""
+    entries = {entry.name for entry in target.entries()}
+    is_packed = PACKED_FILE in entries
+    if is_packed and json.loads(target.read(PACKED_FILE)).get("fingerprint") != fingerprint:
+        raise DataError(f"{target.url} holds other packed data. Choose another place.")
+    foreign = [name for name in entries if not _is_ours(name)]
+    if foreign:
+        raise DataError(
+            f"{target.url} holds files that `pack` did not write ({min(foreign)}); they stay as "
+            "they are. Choose an empty place."
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("shards/", "splits/", "ImageSets/")) or name in (
+        *(PACKED_FILE, INDEX_FILE, FILE_NAME),
+        "dataset.yaml",
+    )
+
+
+def _small_files(root: Path) -> list[str]:
+    """Lists, manifest, description: what a packed root needs besides items."""
+    folders = [path for name in ("splits", "ImageSets") for path in (root / name).rglob("*")]
+    found = [path for path in (*folders, *root.iterdir()) if path.suffix in _SMALL]
+    names = sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+    return [name for name in names if _is_ours(name) and name not in (PACKED_FILE, INDEX_FILE)]
+
+
+def _batches(
+    tree: ImageTree, manifest: Manifest, packing: Packing, say: Callable[[str], None]
+) -> Iterator[list[Record]]:
+    names = tree.names(manifest.files)
+    progress = Progress(len(names), "pack", say)
+    batch: list[Record] = []
+    for name in names:
+        has_mask = tree.mask_path(name).relative_to(tree.root).as_posix() in manifest.files
+        batch += _records(tree, name, packing, has_mask=has_mask)
+        progress.step()
+        if sum(len(record.data) for record in batch) >= packing.shard_bytes:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _records(tree: ImageTree, name: str, packing: Packing, *, has_mask: bool) -> list[Record]:
+    image, mask = tree.pair(name) if has_mask else (tree.image(name), None)
+    size = image.size
+    if packing.is_decoded:
+        records = [Record(name, "image", "rgb", *size, image.tobytes())]
+        return records + ([Record(name, "mask", "index", *size, mask.tobytes())] if mask else [])
+    data = file_bytes(tree.image_path(name), "image")
+    records = [Record(name, "image", "file", *size, data)]
+    if mask:
+        data = file_bytes(tree.mask_path(name), "mask")
+        records.append(Record(name, "mask", "file", *size, data))
+    return records
