@@ -31,7 +31,7 @@ class _File:
     size: int
 
     def object_of(self, path: str) -> str:
-        return f"files/{path}@{self.sha256[:16]}"
+        return f"files/{path}.{self.sha256[:16]}"
 
 
 @dataclass(frozen=True)
