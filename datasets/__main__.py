@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets.arguments import Arguments
 from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig, DrawnConfig
+from datasets.download import ARCHIVES, download
 from datasets.draw import ensure_drawn
 from datasets.guidance import guidance, missing_parts
 from datasets.identity import check_is_ours
@@ -27,6 +28,8 @@ _EASIER = "u2pl_"  # protocols with this name label high-quality images only
 HELP = """Bring data into place and prove that it is right.
 
 python -m datasets draw [KEY=VALUE ...]             draw the synthetic dataset
+python -m datasets download voc [to=DIR] [voc=URL] [sbd=URL]
+                                                    both archives; a cut download goes on
 python -m datasets prepare DATASET [root=DIR]       draw it, or say which files go where
 python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|symlink] [counts=any]
                                                     bring it from folders or archives, checked
@@ -84,6 +87,27 @@ def _draw(arguments: Arguments) -> int:
     is_new = ensure_drawn(data_root(config), config)
     count = drawn["num_train"] + drawn["num_val"]
     print(f"{'drew' if is_new else 'found'} {count} scenes at {data_root(config)}")
+    return DONE
+
+
+def _download(arguments: Arguments) -> int:
+    name = arguments.settings["dataset"] = arguments.word("a dataset")
+    config = arguments.data()
+    if name in ("synthetic", "folder"):
+        raise ValueError(f"There is nothing to download of {name}; known: {', '.join(ARCHIVES)}.")
+    if name not in ARCHIVES:
+        raise ValueError(
+            f"{name} cannot be downloaded by a program.\n"
+            + guidance(spec_of(config), data_root(config))
+        )
+    folder = Path(arguments.take("to", "downloads"))
+    mirrors = {archive.key: arguments.take(archive.key) for archive in ARCHIVES[name]}
+    arguments.end()
+    found = [
+        download(archive, folder, mirror=mirrors[archive.key], say=_say)
+        for archive in ARCHIVES[name]
+    ]
+    print(f"next: python -m datasets prepare {name} {' '.join(map(str, found))}")
     return DONE
 
 
@@ -235,6 +259,7 @@ SPLIT_ACTIONS: dict[str, Callable[[Arguments], int]] = {
 }
 VERBS: dict[str, Callable[[Arguments], int]] = {
     "draw": _draw,
+    "download": _download,
     "prepare": _prepare,
     "verify": _verify,
     "pack": _pack,

@@ -34,7 +34,7 @@ def guidance(spec: DatasetSpec, root: Path) -> str:
 
 _GUIDANCE = {
     "voc": """PASCAL VOC 2012 with the masks of SBD: 10582 training images, 1449 for validation.
-1. Download both archives, or have them downloaded (4 GB in all; a cut download goes on):
+1. Download both archives, or have them downloaded (3.4 GB in all; a cut download goes on):
      http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar
      https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz
      python -m datasets download voc to=DIR

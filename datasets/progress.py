@@ -12,8 +12,12 @@ class Progress:
     def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
         """Count `total` steps of `what`."""
         self._total, self._what, self._say = total, what, say
-        self._count = 0
+        self._count = self._skipped = 0
         self._start = self._said = time.monotonic()
+
+    def skip(self, count: int) -> None:
+        """So many were done before."""
+        self._count = self._skipped = count
 
     def step(self) -> None:
         """One more is done."""
@@ -22,7 +26,7 @@ class Progress:
         if now - self._said < _EVERY_SECONDS and self._count < self._total:
             return
         self._said = now
-        rate = self._count / max(now - self._start, 1e-9)
+        rate = (self._count - self._skipped) / max(now - self._start, 1e-9)
         left = (self._total - self._count) / rate
         self._say(
             f"{self._what}: {self._count} of {self._total}, {rate:.0f} a second, {left:.0f} s left"

@@ -1,6 +1,7 @@
 import functools
 import http.server
 import json
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from datasets import splits
+from datasets.__main__ import main
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
@@ -194,3 +196,39 @@ def test_the_published_splits_are_those_of_the_tables() -> None:
         *("p2_92", "p2_183", "p2_366", "p2_732", "p2_1464"),
     ]
     assert published_splits("cityscapes") == ["1of16", "1of8", "1of4", "1of2"]
+
+
+THEIRS = Path(__file__).resolve().parents[3] / "shared/splits"  # a copy beside the checkout
+SIZES = {
+    "voc": {
+        **{"p1_1of16": 662, "p1_1of8": 1323, "p1_1of4": 2646},
+        **{"p2_92": 92, "p2_183": 183, "p2_366": 366, "p2_732": 732, "p2_1464": 1464},
+        **{"u2pl_1of16": 662, "u2pl_1of8": 1323, "u2pl_1of4": 2646},
+    },
+    "cityscapes": {"1of16": 186, "1of8": 372, "1of4": 744, "1of2": 1488},
+}
+
+
+@pytest.mark.parametrize("dataset", SIZES)
+def test_the_real_lists_import_verify_and_divide_the_training_set(dataset, tmp_path) -> None:
+    if not THEIRS.is_dir():
+        sys.stderr.write(f"left out: the real lists, for which {THEIRS} is missing\n")
+        return
+    config = DataConfig(dataset=dataset, root=str(tmp_path))
+    import_lists(config, THEIRS)
+
+    assert list_defects(config) == []
+    whole = {"voc": 10582, "cityscapes": 2975}[dataset]
+    everything = set()
+    for name, count in SIZES[dataset].items():
+        split = load_split(replace(config, split=name))
+        assert len(split.labelled) == count
+        assert len({*split.labelled, *split.unlabelled}) == whole
+        everything |= {*split.labelled, *split.unlabelled}
+        assert len(split.validation) == {"voc": 1449, "cityscapes": 500}[dataset]
+    assert len(everything) == whole
+
+
+def test_the_easier_protocol_is_told(voc, capsys) -> None:
+    assert main(["splits", "list", "dataset=voc", f"root={voc.root}"]) == 0
+    assert "u2pl_* is a protocol of its own and easier" in capsys.readouterr().out

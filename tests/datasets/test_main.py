@@ -108,7 +108,10 @@ def test_a_server_that_does_not_answer_has_its_own_exit_code(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        (["paint"], "Unknown command 'paint'; known: draw, prepare, verify, splits"),
+        (
+            ["paint"],
+            "Unknown command 'paint'; known: draw, download, prepare, verify, pack, splits",
+        ),
         (["splits"], "lacks one of list, fetch, import, verify, make"),
         (["splits", "burn"], "Unknown `splits burn`; known: list"),
         (["splits", "import"], "lacks the folder"),
