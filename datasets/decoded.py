@@ -14,6 +14,7 @@ import shutil
 import struct
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,13 @@ class DecodedTree:
         self._keep(self._path(name, "image"), self._tree.image_path(name), image)
         self._keep(path, source, mask)
         return image, mask
+
+    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
+        """Say which ids are read soon; only what is not kept yet is brought near."""
+        self._tree.prefetch(
+            [name for name in images if not self._path(name, "image").exists()],
+            [name for name in masks if not self._path(name, "mask").exists()],
+        )
 
     def _path(self, name: str, kind: str) -> Path:
         key = hashlib.sha256(f"{kind} {name}".encode()).hexdigest()[:32]

@@ -14,7 +14,8 @@ from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, Un
 from datasets.config import DataConfig
 from datasets.decoded import DecodedTree
 from datasets.opening import Dataset
-from datasets.samples import LabelledSource, Photos, UnlabelledSource
+from datasets.photo import Photos
+from datasets.samples import LabelledSource, UnlabelledSource
 
 Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None]
 
@@ -98,6 +99,7 @@ class _Steps(TorchDataset[Step]):
     def __getitem__(self, step: int) -> Step:
         plan, positions = self._plan, self._plan.positions(step)
         bits, first, second = plan.num_channel_bits, self._labelled, self._unlabelled
+        self._announce(step + max(plan.workers, 1))  # this process makes that one next
         if plan.on_device:
             windows = first.windows(positions, bits)
             if second is None:
@@ -107,6 +109,13 @@ class _Steps(TorchDataset[Step]):
         if second is None:
             return labelled, None
         return labelled, second.batch(positions, bits, batch=plan.batch)
+
+    def _announce(self, step: int) -> None:
+        plan, positions = self._plan, self._plan.positions(step)
+        if step < plan.stop:
+            self._labelled.announce(positions)
+            if self._unlabelled is not None:
+                self._unlabelled.announce(positions, batch=plan.batch)
 
 
 def _photos(dataset: Dataset, plan: BatchPlan) -> Photos:

@@ -15,10 +15,6 @@ class Movable:
         """The same on another device."""
         return _moved(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
-        """The same in page-locked memory, from which copies to a device do not wait."""
-        return _moved(self, Tensor.pin_memory)
-
 
 Part = TypeVar("Part", bound=Movable)
 

@@ -1,6 +1,7 @@
 """A decoded picture, either Pillow's or an array (perhaps mapped from a file), and parts of it."""
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,19 @@ from PIL import Image
 from datasets.region import Box4
 
 Photo: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; arrays are (H, W, 3) or (H, W)
+
+
+class Photos(Protocol):
+    """Where pictures come from: an `ImageTree`, or its decoded copy."""
+
+    def image(self, name: str) -> Photo:
+        """The picture of an id, RGB."""
+
+    def pair(self, name: str) -> tuple[Photo, Photo]:
+        """Picture and mask of an id."""
+
+    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
+        """Say which ids are read soon."""
 
 
 def size_of(photo: Photo) -> tuple[int, int]:

@@ -7,7 +7,6 @@ views here or hands over what a device needs to make them, to the same bits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,30 +24,20 @@ from datasets.augment import (
     draw_photometry,
     padded_map,
     weak_image,
-    weak_mask,
 )
 from datasets.batches import LabelledBatch as LabelledBatch
 from datasets.batches import LabelledWindows, UnlabelledWindows
 from datasets.batches import UnlabelledBatch as UnlabelledBatch
 from datasets.config import DataConfig, MixSource
 from datasets.order import Order as Order
-from datasets.photo import Photo, size_of
+from datasets.photo import Photo, Photos, size_of
 from datasets.randomness import Draws, Stream
+from datasets.stacking import channel_bits, stack_images, stack_masks
 from datasets.stages import stages_of
 from datasets.strong import strong_image
 from datasets.windows import windows_of
 
 _LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # places in the stream DROPOUT
-
-
-class Photos(Protocol):
-    """Where pictures come from: an `ImageTree`, or its decoded copy."""
-
-    def image(self, name: str) -> Photo:
-        """The picture of an id, RGB."""
-
-    def pair(self, name: str) -> tuple[Photo, Photo]:
-        """Picture and mask of an id."""
 
 
 class LabelledSource:
@@ -69,9 +58,9 @@ class LabelledSource:
             for (image, _), geometry in zip(pairs, geometries, strict=True)
         ]
         return LabelledBatch(
-            images=_stack_images(images),
-            masks=_stack_masks(pairs, geometries).to(torch.int64),
-            keep=_keep(self._seed, _LABELLED_BITS, positions, num_bits),
+            images=stack_images(images),
+            masks=stack_masks(pairs, geometries).to(torch.int64),
+            keep=channel_bits(self._seed, _LABELLED_BITS, positions, num_bits),
             ids=ids,
         )
 
@@ -80,10 +69,15 @@ class LabelledSource:
         ids, pairs, geometries = self._drawn(positions)
         return LabelledWindows(
             windows=windows_of([image for image, _ in pairs], geometries),
-            masks=_stack_masks(pairs, geometries),
-            keep=_keep(self._seed, _LABELLED_BITS, positions, num_bits),
+            masks=stack_masks(pairs, geometries),
+            keep=channel_bits(self._seed, _LABELLED_BITS, positions, num_bits),
             ids=ids,
         )
+
+    def announce(self, positions: Sequence[int]) -> None:
+        """Say that a batch of these positions is asked for soon."""
+        ids = [self._order.at(position) for position in positions]
+        self._photos.prefetch(ids, ids)
 
     def _drawn(
         self, positions: Sequence[int]
@@ -156,12 +150,12 @@ class UnlabelledSource:
             for view in (0, 1)
         ]
         return UnlabelledBatch(
-            weak=_stack_images([view.weak for view in views]),
+            weak=stack_images([view.weak for view in views]),
             strong=_stack_strong(views),
             padded=torch.from_numpy(np.stack([view.padded for view in views])),
             boxes=(maps[0], maps[1]),
-            keep=_keep(self._seed, _UNLABELLED_BITS, positions, num_bits),
-            mix_weak=_stack_images([view.weak for view in mixed]),
+            keep=channel_bits(self._seed, _UNLABELLED_BITS, positions, num_bits),
+            mix_weak=stack_images([view.weak for view in mixed]),
             mix_strong=_stack_strong(mixed),
             mix_padded=torch.from_numpy(np.stack([view.padded for view in mixed])),
             ids=drawn.ids,
@@ -183,10 +177,19 @@ class UnlabelledSource:
             windows=windows_of([view.photo for view in both], [view.geometry for view in both]),
             stages=stages_of(strong),
             boxes=torch.tensor(boxes, dtype=torch.int64),
-            keep=_keep(self._seed, _UNLABELLED_BITS, positions, num_bits),
+            keep=channel_bits(self._seed, _UNLABELLED_BITS, positions, num_bits),
             ids=drawn.ids,
             mix_ids=drawn.mix_ids,
         )
+
+    def announce(self, positions: Sequence[int], *, batch: int) -> None:
+        """Say that a batch of these positions is asked for soon."""
+        names = {self._order.at(position) for position in positions}
+        if self._config.mix is MixSource.batch_roll:
+            names |= {self._order.at(_next_in_batch(position, batch)) for position in positions}
+        elif self._config.mix is MixSource.other:
+            names |= {self._mix_order.at(position) for position in positions}
+        self._photos.prefetch(sorted(names))
 
     def _drawn(self, positions: Sequence[int], batch: int) -> _Drawn:
         """The views at some positions and their partners."""
@@ -268,27 +271,6 @@ def _next_in_batch(position: int, batch: int) -> int:
     return step * batch + (slot + 1) % batch
 
 
-def _stack_images(images: Sequence[Image.Image]) -> Tensor:
-    """(B, 3, S, S) uint8."""
-    return torch.from_numpy(
-        np.stack([[np.asarray(band) for band in image.split()] for image in images])
-    )
-
-
-def _stack_masks(pairs: list[tuple[Photo, Photo]], geometries: list[Geometry]) -> Tensor:
-    """(B, S, S) uint8."""
-    masks = [
-        weak_mask(mask, geometry) for (_, mask), geometry in zip(pairs, geometries, strict=True)
-    ]
-    return torch.from_numpy(np.stack(masks))
-
-
 def _stack_strong(views: Sequence[_Made]) -> tuple[Tensor, Tensor]:
-    first = _stack_images([view.strong[0] for view in views])
-    return first, _stack_images([view.strong[1] for view in views])
-
-
-def _keep(seed: int, kind: int, positions: Sequence[int], num_bits: int) -> Tensor:
-    """(B, K) bool."""
-    rows = [Draws(seed, Stream.DROPOUT, kind, position).bits(num_bits) for position in positions]
-    return torch.from_numpy(np.stack(rows))
+    first = stack_images([view.strong[0] for view in views])
+    return first, stack_images([view.strong[1] for view in views])

@@ -2,19 +2,21 @@ import hashlib
 import multiprocessing
 import random  # noqa: TID251  # to show that its state does not matter
 import shutil
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from datasets.config import MixSource
 from datasets.errors import DataError
 from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
+from datasets.tree import ImageTree
 
 SEED, BATCH, STEPS = 12345, 5, 4
 PLAN = BatchPlan(batch=BATCH, stop=STEPS, num_channel_bits=70)
@@ -172,3 +174,38 @@ def test_a_split_without_unlabelled_images_is_refused(own_config) -> None:
 def test_a_crop_that_cannot_be_cut_is_refused(dataset, config, change) -> None:
     with pytest.raises(ValueError, match=r"cannot be cut; data\.crop is at least 1"):
         batches(dataset, replace(config, **change), seed=SEED, plan=PLAN)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """A tree that notes what is announced and what is read, in order."""
+
+    tree: ImageTree
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    def image(self, name: str) -> Image.Image:
+        self.notes.append(("read", name))
+        return self.tree.image(name)
+
+    def pair(self, name: str) -> tuple[Image.Image, Image.Image]:
+        self.notes.append(("read", name))
+        return self.tree.pair(name)
+
+    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
+        self.notes.extend(("soon", name) for name in images)
+
+
+@pytest.mark.parametrize("mix", list(MixSource))
+def test_what_a_step_reads_was_announced_one_step_before(dataset, config, mix) -> None:
+    listening = Listening(dataset.tree)
+    stream = batches(
+        replace(dataset, tree=listening), replace(config, mix=mix), seed=SEED, plan=PLAN
+    )
+
+    announced: set[str] = set()
+    for step, _ in enumerate(stream):
+        read = {name for kind, name in listening.notes if kind == "read"}
+        assert step == 0 or read == announced
+        announced = {name for kind, name in listening.notes if kind == "soon"}
+        listening.notes.clear()
+    assert announced == set()

@@ -158,3 +158,26 @@ def test_a_batch_moves_as_one(dataset, config) -> None:
 
     assert moved.weak.device.type == moved.boxes[1].device.type == "meta"
     assert moved.ids == batch.ids
+
+
+def test_windows_move_with_all_that_is_in_them(dataset, config) -> None:
+    windows = source(dataset, config).windows(range(3), 8, batch=3)
+
+    moved = windows.to("meta")
+
+    devices = {
+        part.device.type
+        for part in (moved.windows.pixels, moved.stages.order, moved.boxes, moved.keep)
+    }
+    assert devices == {"meta"}
+    assert (moved.ids, moved.stages.sizes) == (windows.ids, windows.stages.sizes)
+
+
+def test_windows_hold_no_more_than_the_crops_need(dataset, config) -> None:
+    windows = source(dataset, config).windows(range(4), 8, batch=4).windows
+
+    assert windows.pixels.dtype == torch.uint8
+    assert windows.pixels.shape[1] <= 40  # pixels of a scene
+    assert windows.pixels.shape[2] <= 56
+    assert (windows.columns >= 0).all()
+    assert (windows.columns < windows.pixels.shape[2]).all()
