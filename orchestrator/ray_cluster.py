@@ -82,7 +82,7 @@ def connected(options: LaunchOptions, shared: Path) -> Iterator[Cluster]:
 
 def worker_environment() -> dict[str, str]:
     """What every worker process must find in its environment before it starts."""
-    from trainer.determinism import ENVIRONMENT
+    from trainer.environment import ENVIRONMENT
 
     paths = [str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -9,14 +9,7 @@ from torch import Tensor
 
 from trainer.choices import Precision
 from trainer.config import TrainConfig
-
-# To be set for every worker process before it starts.
-ENVIRONMENT = {
-    # Read when cuBLAS makes its handle; other sizes may choose split-K with atomics.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # NVLS adds in an order that depends on the allocation (NVIDIA/nccl#1497).
-    "NCCL_ALGO": "Ring",
-}
+from trainer.environment import ENVIRONMENT
 
 
 class NotDeterministicError(RuntimeError):
