@@ -21,8 +21,9 @@ Any other key=value is a setting of the training for every cell, such as optim.e
 (`python -m trainer --help` lists them).
 
 Exit codes: 0 everything wanted is done; 2 usage or configuration; 10 cells are still to do;
-11 some cells failed for good; 20 Ray is unreachable.
+11 some cells failed for good; 20 Ray or Slurm is unreachable.
 Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
+With backend=slurm the jobs go on by themselves instead, and the same command watches them again.
 """
 
 
@@ -66,11 +67,13 @@ def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> in
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
     from orchestrator.claim import Busy
     from orchestrator.ray_errors import ClusterUnreachable
+    from slurm.commands import SlurmMissing, SlurmSilent
 
+    unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent)
     try:
         return verb(words[1], words[2:], json=json)
-    except (Busy, ClusterUnreachable, OSError, ValueError) as error:
-        codes = {Busy: 10, ClusterUnreachable: 20}
+    except (Busy, *unreachable, OSError, ValueError) as error:
+        codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
         text = getattr(error, "strerror", None) or str(error)
         return _complain(text, code=codes.get(type(error), 2))
 

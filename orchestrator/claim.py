@@ -18,6 +18,7 @@ from pathlib import Path
 
 HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
+FRESH_VARIABLE = "CLAIM_FRESH_SECONDS"  # of the environment; the same on all hosts
 _POLL_SECONDS = 0.1
 
 
@@ -116,6 +117,11 @@ def holder_of(path: Path) -> Holder | None:
         os.close(descriptor)
 
 
+def fresh_seconds() -> float:
+    """How long a claim of another host counts without a heartbeat."""
+    return float(os.environ.get(FRESH_VARIABLE, FRESH_SECONDS))
+
+
 def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
     """Take the exclusive lock, waiting at most so long."""
     give_up = time.monotonic() + wait_seconds
@@ -136,7 +142,7 @@ def _heartbeat(path: Path) -> Iterator[None]:
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(HEARTBEAT_SECONDS):
+        while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             with suppress(OSError):
                 os.utime(path)
 
@@ -155,7 +161,7 @@ def _is_elsewhere(holder: Holder | None) -> bool:
 
 def _is_fresh(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < FRESH_SECONDS
+        return time.time() - path.stat().st_mtime < fresh_seconds()
     except OSError:
         return False
 

@@ -92,10 +92,10 @@ def launch(order: Order, screen: Screen) -> int:
 
 
 def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], screen: Screen) -> Queue:
-    """Feed the cells to inline or Ray."""
+    """Feed the cells to inline, Ray or Slurm."""
     place = Places.at(options.root).grid(plan.grid.name)
     launch_id = uuid.uuid4().hex[:8]
-    stop = Stop(place.stop_file(launch_id), screen.say)
+    stop = _stop(options)(place.stop_file(launch_id), screen.say)
     screen.expect(len(cells))
     trials = [_trial(cell, options, stop.path) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
@@ -110,11 +110,28 @@ def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], scree
     with stop.listening():
         if options.backend == "inline":
             _drain_inline(queue, screen)
+        elif options.backend == "slurm":
+            from orchestrator.backends.slurm_launch import drain_on_slurm
+
+            drain_on_slurm(queue, options, stop, screen=screen, place=place)
+        elif options.backend == "auto":
+            from orchestrator.backends.mixed_launch import drain_mixed
+
+            drain_mixed(queue, options, stop, screen=screen, place=place)
         else:
             from orchestrator.ray_launch import drain_on_ray
 
             drain_on_ray(queue, options, stop, screen=screen, place=place)
     return queue
+
+
+def _stop(options: LaunchOptions) -> type[Stop]:
+    """What Ctrl-C means: jobs in Slurm go on without the launch."""
+    if options.backend not in ("slurm", "auto"):
+        return Stop
+    from orchestrator.backends.slurm_launch import Detach
+
+    return Detach
 
 
 def _drain_inline(queue: Queue, screen: Screen) -> None:

@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
+from orchestrator.slurm_options import SlurmOptions, describe_slurm, read_option
 from trainer.compose import GROUPS, field_names
 
-Backend = Literal["ray", "inline"]
+Backend = Literal["ray", "inline", "slurm", "auto"]
 
 
 @dataclass(frozen=True)
@@ -15,17 +16,20 @@ class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
 
     root: str = "outputs"  # folder of runs and results
-    backend: Backend = "ray"  # ray, or inline: in this process, one after the other
+    backend: Backend = "ray"  # ray; slurm: a job a cell; auto: both; inline: here, one by one
     ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
     ranks: int = 1  # processes that train one cell together
     cpus_per_rank: int = 1
     gpus_per_rank: float = -1.0  # -1: one if there is a GPU, else none
     concurrency: int = 0  # cells at once; 0: as many as the resources allow
+    to_ray: str = "*"  # backend=auto: cells that may go to Ray, as a glob over keys
+    to_slurm: str = "*"  # and those that may go to Slurm; where both fit, the first free place
     only: str = "*"  # glob over cell keys
     rerun: Literal["none", "drifted", "all"] = "none"  # also run cells that are done
     retries: int = -1  # per cell and class of failure; -1: each class has its own number
     workers: Literal["auto", "group"] = "auto"  # group: own processes even for one CPU rank
     epoch: Literal["best", "last"] = "best"  # whose mIoU the tables print
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)  # slurm.KEY=VALUE, slurm=FILE
 
 
 def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
@@ -36,22 +40,27 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
     """
     chosen: dict[str, Any] = {}
     overrides = []
+    slurm = SlurmOptions()
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ValueError(f"{word!r} is no setting; write key=value, such as optim.epochs=10.")
-        if key in _READ:
+        if key == "slurm" or key.startswith("slurm."):
+            slurm = read_option(slurm, key, value)
+        elif key in _READ:
             chosen[key] = _READ[key](key, value)
         elif key.lstrip("+~") in (*GROUPS, *field_names()):
             overrides.append(word)
         else:
             raise ValueError(_unknown(key))
-    return LaunchOptions(**chosen), tuple(overrides)
+    return LaunchOptions(**chosen, slurm=slurm), tuple(overrides)
 
 
 def describe() -> str:
     """One line per option, with its default."""
-    return "\n".join(f"  {item.name}={item.default}" for item in fields(LaunchOptions))
+    own = [item for item in fields(LaunchOptions) if item.name != "slurm"]
+    lines = [f"  {item.name}={item.default}" for item in own]
+    return "\n".join([*lines, *describe_slurm()])
 
 
 def _unknown(key: str) -> str:
@@ -106,12 +115,14 @@ _READ = cast(
     dict[str, Callable[[str, str], Any]],
     {
         "root": _text,
-        "backend": _one_of("ray", "inline"),
+        "backend": _one_of("ray", "inline", "slurm", "auto"),
         "ray_address": _text,
         "ranks": _at_least(1),
         "cpus_per_rank": _at_least(1),
         "gpus_per_rank": _gpus,
         "concurrency": _at_least(0),
+        "to_ray": _text,
+        "to_slurm": _text,
         "only": _text,
         "rerun": _one_of("none", "drifted", "all"),
         "retries": _at_least(-1),

@@ -44,12 +44,12 @@ def drain_on_ray(
             os._exit(EXIT_UNFINISHED)
 
         log = place.folder / "ray.log"
-        with watched(leave), screen.live(queue), _elsewhere(log):
+        with watched(leave), screen.live(queue), elsewhere(log):
             drain(queue, options, cluster)
 
 
 @contextmanager
-def _elsewhere(log: Path) -> Iterator[None]:
+def elsewhere(log: Path) -> Iterator[None]:
     """Send what Ray prints to a file; what matters arrives as an outcome."""
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         yield

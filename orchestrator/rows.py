@@ -60,7 +60,7 @@ def failed_row(
 def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
     """Columns that every row has."""
     facts = asdict(provenance())
-    if trial.backend == "inline":
+    if trial.backend != "ray":
         facts["ray"] = None
     return {
         **asdict(Cell.parse(trial.key)),

@@ -6,6 +6,8 @@ written before anything is submitted, so a submitter that dies leaves nothing un
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,9 @@ from slurm.commands import call
 from slurm.shape import Shape
 from slurm.sightings import Sighting
 
+# A warning that comes while Python is still starting must not kill it: Slurm would call that a
+# failure and never start the job again. Ignored signals stay ignored through exec.
+_DEAF_START = 'sh -c \'trap "" USR2 TERM; exec "$@"\' sh'
 _NAME_LIMIT = 200  # characters; sites cut or refuse longer job names
 
 
@@ -141,7 +146,8 @@ class Batch:
 
 def _executor(folder: Path, shape: Shape, num_jobs: int) -> SlurmExecutor:
     """Submitit's view of a shape."""
-    executor = SlurmExecutor(folder, python=shape.python or None)
+    python = shape.python or shlex.quote(sys.executable)
+    executor = SlurmExecutor(folder, python=f"{_DEAF_START} {python}")
     executor.update_parameters(**shape.parameters(num_jobs))
     return executor
 

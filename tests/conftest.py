@@ -5,6 +5,9 @@ import os
 import hypothesis
 
 from tests.boxes.slurm import what_is_missing
+from tests.boxes.slurm_session import bare_cluster, cluster, slurm_box
+
+__all__ = ["bare_cluster", "cluster", "slurm_box"]  # fixtures
 
 # These machines are shared: a slow example says nothing about the code.
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)

@@ -1,0 +1,213 @@
+"""Turns a queue of cells into Slurm jobs and jobs into outcomes. Holds no state that matters.
+
+Everything it knows stands in the grid's folder or in Slurm, so it may die at any moment: the jobs
+go on, publish by themselves, and the next launch finds them.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.backends.shared_queue import everything
+from orchestrator.backends.slurm_jobs import Desk, Job, cancel
+from orchestrator.backends.slurm_notes import Mailbox, Note
+from orchestrator.backends.slurm_verdict import verdict
+from orchestrator.claim import holder_of
+from orchestrator.failures import Failure
+from orchestrator.places import Places
+from orchestrator.queue import Queue
+from orchestrator.trial import Outcome, Trial
+from slurm.batch import Batch
+from slurm.commands import SlurmFull, SlurmSilent
+from slurm.shape import Shape
+from slurm.sightings import Sighting, Watch
+
+_FULL_SECONDS = 60.0  # between two tries at a full queue
+
+
+@dataclass
+class Dispatcher:
+    """Submits, watches and judges the jobs of one launch.
+
+    Attributes:
+        queue: of the launch.
+        shape_of: what a trial's job asks for, given how often it ran out of memory.
+        max_array_size: jobs in one array.
+        say: tells a person.
+        started: told when a cell's job begins to run.
+        fits: which waiting cells may go to Slurm.
+        finish: takes the outcome of a job; the queue itself, unless somebody stands between.
+    """
+
+    queue: Queue
+    desk: Desk
+    watch: Watch
+    shape_of: Callable[[Trial, int], Shape]
+    max_array_size: int
+    say: Callable[[str], None]
+    started: Callable[[Trial], None]
+    fits: Callable[[Trial], bool] = everything
+    finish: Callable[[str, Outcome], None] | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    num_submissions: int = 0
+    _chunk: int = 0
+    _notes: dict[str, Note] = field(default_factory=dict)
+    _mailbox: Mailbox | None = None
+    _doubts: dict[str, float] = field(default_factory=dict)  # since when, by batch name
+    _hungry: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
+    _full_until: float = 0.0
+    _was_silent: bool = False
+
+    def __post_init__(self) -> None:
+        self._chunk = self.max_array_size
+
+    def attach(self) -> int:
+        """Take over the jobs that an earlier launch left; returns how many.
+
+        Raises:
+            SlurmSilent: without an answer nobody can know which are alive.
+        """
+        known = self.desk.known()
+        if not self.watch.look([]):
+            raise SlurmSilent("squeue had no answer")
+        by_key = {trial.key: trial for trial in self.queue.waiting if self.fits(trial)}
+        stale = []
+        for key, job in known.items():
+            seen = self._sighting(job)
+            if seen is None or seen.has_ended:
+                continue
+            if key in by_key and job.fingerprint == by_key[key].fingerprint:
+                self.jobs[key] = job
+            elif key in by_key:
+                stale.append(seen.job_id)  # it would train another configuration than today's
+        cancel(stale)
+        for key in self.jobs:
+            self._take(by_key[key])
+        self.watch.hurry()
+        return len(self.jobs)
+
+    def step(self) -> None:
+        """Read what the jobs say, ask Slurm if it is time to, submit what waits."""
+        self._read_notes()
+        if self.watch.is_due() and self.jobs:
+            self._look()
+        self._submit()
+
+    def _take(self, trial: Trial) -> None:
+        """Out of the queue's order, for a job that exists already."""
+        self.queue.waiting.remove(trial)
+        self.queue.waiting.insert(0, trial)
+        self.queue.places = max(self.queue.places, len(self.queue.running) + 1)
+        self.queue.take()
+
+    def _sighting(self, job: Job) -> Sighting | None:
+        """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+        if job.job_id is None:
+            job.batch.recognise(self.watch.seen)
+        seen = self.watch.seen.get(job.job_id or "")
+        is_other = seen is not None and seen.comment and seen.comment != job.batch.name
+        return None if is_other else seen
+
+    def _read_notes(self) -> None:
+        self._mailbox = self._mailbox or Mailbox(self.desk.notes)
+        for note in self._mailbox.news():
+            job = self.jobs.get(note.key)
+            if job is None or job.batch.name != note.batch:
+                continue
+            if job.job_id is None:  # an sbatch that failed and did submit
+                job.batch.adopt(note.job_id.partition("_")[0])
+            self._notes[note.key] = note
+            if note.phase == "started":
+                self.started(self.queue.running[note.key])
+            elif note.outcome is not None and note.outcome.status != "stopped":
+                self._settle(job, note.outcome)
+            else:
+                self.watch.hurry()  # stopped: only Slurm knows whether it starts again
+
+    def _look(self) -> None:
+        """One request about all jobs; no answer says nothing about any of them."""
+        ids = [job.job_id for job in self.jobs.values() if job.job_id is not None]
+        answered = self.watch.look(ids)
+        if answered == self._was_silent:
+            self._was_silent = not answered
+            self.say("Slurm answers again." if answered else "Slurm does not answer; jobs go on.")
+        if not answered:
+            return
+        for job in list(self.jobs.values()):
+            if job.job_id is None:
+                self._doubt(job)
+            else:
+                self._judge(job, job.job_id)
+
+    def _doubt(self, job: Job) -> None:
+        """A submission without an answer: found by its name, or known to have failed."""
+        if job.batch.recognise(self.watch.seen):
+            self._doubts.pop(job.batch.name, None)
+            return
+        since = self._doubts.setdefault(job.batch.name, time.monotonic())
+        if time.monotonic() - since >= self.watch.certain_seconds:
+            self._put_back(
+                [self.queue.running[key] for key in job.batch.labels if key in self.jobs]
+            )
+
+    def _judge(self, job: Job, job_id: str) -> None:
+        """Settle a job that certainly ended; a fresh claim on its folder says that it did not."""
+        seen = self.watch.end_of(job_id)
+        trial = self.queue.running[job.key]
+        if seen is None or holder_of(Places.at(trial.root).run(job.key).lock) is not None:
+            return
+        note = self._notes.get(job.key)
+        log = job.batch.logs(job.key)[1]
+        outcome = verdict(trial, seen, note, before=job.before, log=log)
+        if outcome.status == "failed" and not seen.has_ended:
+            cancel([job_id])  # it may come back; the claim would then keep it from running
+        self._settle(job, outcome)
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """Give the outcome to the queue, which decides what follows."""
+        del self.jobs[job.key]
+        self._notes.pop(job.key, None)
+        if outcome.failure == Failure.out_of_memory.value:
+            self._hungry[job.key] = self._hungry.get(job.key, 0) + 1
+        (self.finish or self.queue.settle)(job.key, outcome)
+
+    def _submit(self) -> None:
+        """Hand over everything that waits, in arrays of one shape."""
+        if time.monotonic() < self._full_until or self._was_silent:
+            return
+        taken: dict[Shape, list[Trial]] = {}
+        while (trial := self.queue.take()) is not None:
+            taken.setdefault(self.shape_of(trial, self._hungry.get(trial.key, 0)), []).append(trial)
+        for shape, trials in taken.items():
+            while trials and time.monotonic() >= self._full_until:
+                chunk, trials = trials[: self._chunk], trials[self._chunk :]
+                self._submit_one(chunk, shape)
+            self._put_back(trials)
+
+    def _submit_one(self, trials: Sequence[Trial], shape: Shape) -> None:
+        written = self.desk.write(trials, shape)
+        self.jobs |= {job.key: job for job in written}
+        batch: Batch = written[0].batch
+        self.num_submissions += 1
+        try:
+            batch.submit()
+        except SlurmSilent as silent:
+            self.say(f"sbatch had no answer ({silent}); looking for its jobs by name.")
+        except SlurmFull as full:
+            shutil.rmtree(batch.folder)
+            self._put_back(trials)
+            self._chunk = max(1, len(trials) // 2)
+            if len(trials) == 1:
+                self._full_until = time.monotonic() + _FULL_SECONDS
+                self.say(f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}")
+        else:
+            self._chunk = min(self.max_array_size, self._chunk * 2)
+        self.watch.hurry()
+
+    def _put_back(self, trials: Sequence[Trial]) -> None:
+        """Let cells wait again; their jobs were never accepted."""
+        for trial in reversed(trials):
+            self.jobs.pop(trial.key, None)
+            self.queue.running.pop(trial.key)
+            self.queue.waiting.insert(0, trial)

@@ -1,0 +1,143 @@
+"""The jobs of a grid, written down so that any later launch can find them again."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.backends.slurm import CellJob
+from orchestrator.options import LaunchOptions
+from orchestrator.places import Places
+from orchestrator.ray_cluster import worker_environment
+from orchestrator.slurm_options import SlurmOptions
+from orchestrator.trial import Trial
+from slurm.batch import Batch
+from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
+from slurm.shape import Shape
+
+
+@dataclass
+class Job:
+    """A cell's newest job.
+
+    Attributes:
+        before: newest attempt of the cell when the job was written down.
+        fingerprint: of the configuration that it runs.
+    """
+
+    key: str
+    batch: Batch
+    before: int
+    fingerprint: str
+
+    @property
+    def job_id(self) -> str | None:
+        """Slurm's number; None while nobody knows whether it was accepted."""
+        return self.batch.job_of(self.key)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a grid's jobs are kept.
+
+    Attributes:
+        folder: ``<root>/grids/<name>/slurm``, seen by all nodes.
+        grid: name, part of the job names.
+    """
+
+    folder: Path
+    grid: str
+
+    @property
+    def notes(self) -> Path:
+        """What the jobs say."""
+        return self.folder / "notes"
+
+    @property
+    def stop_file(self) -> Path:
+        """Asks every job of the grid to checkpoint and end for good."""
+        return self.folder / "stop"
+
+    def write(self, trials: Sequence[Trial], shape: Shape) -> list[Job]:
+        """Lay down a batch; nothing is submitted yet."""
+        folder = self.folder / "batches" / uuid.uuid4().hex[:10]
+        name = f"{self.grid}-{folder.name}"
+        calls = {t.key: CellJob(t.to_json(), str(self.notes), name) for t in trials}
+        befores = {t.key: Places.at(t.root).run(t.key).newest_attempt() for t in trials}
+        batch = Batch.write(folder, calls, shape, self.grid)
+        facts = {t.key: [befores[t.key], t.fingerprint] for t in trials}
+        (folder / "cells.json").write_text(json.dumps(facts))
+        return [Job(t.key, batch, befores[t.key], t.fingerprint) for t in trials]
+
+    def known(self) -> dict[str, Job]:
+        """The newest job of every cell that ever had one."""
+        found: dict[str, Job] = {}
+        files = (self.folder / "batches").glob("*/cells.json")
+        for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
+            batch = Batch.read(path.parent)
+            if batch is None:
+                continue
+            for key, (before, fingerprint) in json.loads(path.read_text()).items():
+                found[key] = Job(key, batch, before, fingerprint)
+        return found
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Make sure that jobs do not run any more; those that are gone do not matter."""
+    for start in range(0, len(job_ids), 500):
+        with suppress(SlurmRefused, SlurmSilent, SlurmFull):
+            call("scancel", *job_ids[start : start + 500])
+
+
+def shape_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> Shape:
+    """What the job of a trial asks for."""
+    lines = [f"export {name}={value}" for name, value in worker_environment().items()]
+    return Shape(
+        partition=options.partition,
+        account=options.account,
+        qos=options.qos,
+        gpus_per_task=int(trial.gpus_per_rank),
+        cpus_per_task=trial.cpus_per_rank,
+        memory_gb=options.memory_gb * memory_factor,
+        minutes=options.minutes,
+        nodes=options.nodes,
+        tasks_per_node=trial.ranks // options.nodes,
+        constraint=options.constraint,
+        signal_seconds=options.signal_seconds,
+        at_once=options.at_once,
+        extra=tuple(_pair(word) for word in options.extra),
+        setup=(*lines, *options.setup),
+        python=options.python,
+    )
+
+
+def check_options(options: LaunchOptions) -> None:
+    """Refuse what no job can be.
+
+    Raises:
+        ValueError: in words.
+    """
+    for word in options.slurm.extra:
+        _pair(word)
+    if options.ranks % options.slurm.nodes:
+        raise ValueError(
+            f"ranks={options.ranks} cannot be spread evenly over slurm.nodes={options.slurm.nodes}."
+        )
+    if options.gpus_per_rank > 0 and options.gpus_per_rank != int(options.gpus_per_rank):
+        raise ValueError(
+            f"gpus_per_rank={options.gpus_per_rank}: Slurm gives whole GPUs; use 1, or backend=ray "
+            "to share one."
+        )
+    if options.slurm.controller not in ("tune", "plain"):
+        raise ValueError(f"slurm.controller={options.slurm.controller}: known are tune, plain.")
+    if not options.slurm.minutes:
+        raise ValueError("slurm.minutes=0: a job needs a time limit, such as 240.")
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not key or not equals:
+        raise ValueError(f"slurm.extra={word!r}: write key=value, such as reservation=paper.")
+    return key, value

@@ -1,0 +1,150 @@
+"""Bring a queue to Slurm: look at the site, find the jobs that are there, watch until the end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from orchestrator.backends.shared_queue import SharedQueue
+from orchestrator.backends.slurm_dispatch import Dispatcher
+from orchestrator.backends.slurm_jobs import Desk, check_options, shape_of
+from orchestrator.options import LaunchOptions
+from orchestrator.places import GridPlace
+from orchestrator.queue import Queue
+from orchestrator.screen import Screen
+from orchestrator.stopping import Stop
+from orchestrator.trial import Outcome, Trial
+from slurm.commands import call
+from slurm.sightings import Watch
+from slurm.site import Site, site
+
+_STEP_SECONDS = 1.0
+_MOST_JOBS = 5000  # in the queue at once where the site names no limit
+_MEMORY_STEP = 2.0  # times as much after every out-of-memory
+
+
+class Detach(Stop):
+    """Ctrl-C on a launch whose cells run elsewhere: the launch ends, the jobs go on."""
+
+    def ask(self, why: str) -> None:
+        """End this launch; cells on Ray, if there are any, checkpoint and end."""
+        self.asked = True
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        self._say(
+            f"{why}: the jobs go on in Slurm and publish by themselves. The same command watches "
+            "them again; `python -m orchestrator cancel GRID` ends them."
+        )
+
+
+class _OnlyEnds:
+    """A queue's listener for which a cell starts when its job does, not when it is submitted."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def started(self, trial: Trial) -> None:
+        """Submitted; nothing to show yet."""
+
+    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
+        """An attempt ended."""
+        self._screen.ended(trial, outcome, retried=retried)
+
+
+def drain_on_slurm(
+    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPlace
+) -> None:
+    """Run the queue as Slurm jobs until it is over, or until somebody wants to leave.
+
+    Raises:
+        SlurmMissing, SlurmSilent: no Slurm here, or no answer.
+        SlurmRefused: the jobs are refused; a ValueError.
+        ValueError: options that no job can have.
+    """
+    if options.slurm.controller == "tune":
+        from orchestrator.backends.mixed_launch import drain_mixed
+
+        drain_mixed(queue, options, stop, screen=screen, place=place)
+        return
+    dispatcher = dispatcher_for(queue, options, screen, place)
+    with screen.live(queue):
+        while not queue.is_over and not stop.asked:
+            dispatcher.step()
+            time.sleep(_STEP_SECONDS)
+    say_requests(dispatcher, screen)
+
+
+def say_requests(dispatcher: Dispatcher, screen: Screen) -> None:
+    """How much the launch asked of the controller."""
+    requests = dispatcher.watch.num_requests + dispatcher.num_submissions
+    screen.say(f"{requests} requests to Slurm, {dispatcher.num_submissions} of them submissions")
+
+
+def dispatcher_for(
+    queue: Queue, options: LaunchOptions, screen: Screen, place: GridPlace
+) -> Dispatcher:
+    """A dispatcher that has taken over the jobs of earlier launches."""
+    check_options(options)
+    found = site()
+    limits = [number for number in (options.slurm.max_jobs, found.max_submitted) if number]
+    queue.places = min([*limits, options.concurrency or _MOST_JOBS])
+    queue.listener = _OnlyEnds(screen)
+    desk = desk_of(place)
+    dispatcher = Dispatcher(
+        queue=queue,
+        desk=desk,
+        watch=watch_for(options, found),
+        shape_of=lambda trial, hungry: shape_of(
+            trial, options.slurm, memory_factor=_MEMORY_STEP**hungry
+        ),
+        max_array_size=max(1, found.max_array_size - 1),
+        say=screen.say,
+        started=screen.started,
+    )
+    if isinstance(queue, SharedQueue):
+        dispatcher.fits = queue.fits
+    else:
+        queue.waiting = [*map(dress_for(options, desk), queue.waiting)]
+    total = len(queue.waiting)
+    attached = dispatcher.attach()
+    accounting = "with" if found.has_accounting else "without"
+    screen.say(
+        f"{total} cells on Slurm {found.version} ({found.cluster}, {accounting} accounting), at "
+        f"most {queue.places} jobs in the queue; {attached} jobs of an earlier launch go on"
+    )
+    return dispatcher
+
+
+def watch_for(options: LaunchOptions, found: Site) -> Watch:
+    """How often to ask, and when to believe."""
+    longest = options.slurm.poll_seconds
+    if not found.has_accounting:
+        # Without a database the controller's short memory is all there is.
+        longest = min(longest, max(2.0, found.forgets_seconds / 3))
+    return Watch(
+        shortest_seconds=longest / 12,
+        longest_seconds=longest,
+        certain_seconds=max(6.0, longest / 4),
+        absent_seconds=max(12.0, longest * 5),
+        has_accounting=found.has_accounting,
+    )
+
+
+def desk_of(place: GridPlace) -> Desk:
+    """Where the grid's jobs are kept."""
+    return Desk(place.folder / "slurm", place.folder.name)
+
+
+def dress_for(options: LaunchOptions, desk: Desk) -> Callable[[Trial], Trial]:
+    """The trial as it travels to a job: without the launch's stop file, which goes with it."""
+    gpus = _gpus_per_rank(options)
+    return lambda trial: replace(
+        trial, backend="slurm", stop_file=str(desk.stop_file), gpus_per_rank=gpus
+    )
+
+
+def _gpus_per_rank(options: LaunchOptions) -> float:
+    """What was asked for, or one where the nodes have GPUs."""
+    if options.gpus_per_rank >= 0:
+        return options.gpus_per_rank
+    chosen = ["-p", options.slurm.partition] if options.slurm.partition else []
+    return 1.0 if "gpu" in call("sinfo", "-h", "-o", "%G", *chosen) else 0.0
