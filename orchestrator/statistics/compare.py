@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 from statistics import fmean
 
@@ -70,6 +71,7 @@ class Comparison:
         return ceil(pairs_needed(self.rivals) / max(len(self.groups), 1))
 
 
+@lru_cache(maxsize=64)  # every printer of a table asks
 def comparisons(filled: FilledTable, *, by_column: bool = False) -> tuple[Comparison, ...]:
     """Every method that the table sets against a baseline, against each of its rivals.
 

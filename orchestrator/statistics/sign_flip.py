@@ -18,7 +18,6 @@ ALPHA = 0.05
 
 _EXACT_PAIRS = 40  # two halves of 2^20 sums
 _FLIPS = 9_999  # beyond, drawn patterns; with the observed one p is a multiple of 1/10,000
-_CHUNK = 2**22  # signs at once
 
 
 @dataclass(frozen=True)
@@ -88,10 +87,10 @@ def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _sampled(values: NDArray[np.float64], reached: float) -> float:
     """The p-value from drawn sign patterns and the observed one."""
     draws = Draws(0, Stream.RESAMPLING, 1, len(values))
-    found, left = 1, _FLIPS
-    while left:
-        rows = min(left, max(1, _CHUNK // len(values)))
-        signs = draws.bits(rows * len(values)).reshape(rows, len(values)) * 2.0 - 1.0
-        found += int((np.abs(signs @ values) >= reached).sum())
-        left -= rows
-    return found / (_FLIPS + 1)
+    sums = np.zeros(_FLIPS)
+    for start in range(0, len(values), 8):
+        # Eight signs are a byte of the draws, and the sums of eight values a table of 256.
+        table = _sums(values[start : start + 8])
+        bytes_ = draws.words(-(-_FLIPS // 8)).astype("<u8").view(np.uint8)[:_FLIPS]
+        sums += table[bytes_ & np.uint8(len(table) - 1)]  # a power of two
+    return (1 + int((np.abs(sums) >= reached).sum())) / (_FLIPS + 1)

@@ -98,7 +98,7 @@ class FilledBlock:
     rows: tuple[FilledRow, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself and no other, so that what follows from it is kept
 class FilledTable:
     """A table with ours beside the paper's.
 

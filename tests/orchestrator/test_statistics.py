@@ -154,6 +154,16 @@ def test_the_interval_agrees_with_scipy():
     assert bootstrap_interval([values.tolist()]) == pytest.approx(tuple(theirs), abs=0.03)
 
 
+def test_the_interval_of_many_values_agrees_with_scipy_too():
+    values = np.random.default_rng(2).gamma(2.0, 1.0, 200)
+
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=50_000, rng=1
+    ).confidence_interval
+
+    assert bootstrap_interval([values.tolist()]) == pytest.approx(tuple(theirs), abs=0.02)
+
+
 def test_splits_are_resampled_each_for_itself():
     # Between splits all differs, within a split nothing: the mean has no spread over seeds.
     assert bootstrap_interval([[1.0, 1.0], [5.0, 5.0]]) == (3.0, 3.0)
