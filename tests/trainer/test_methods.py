@@ -76,7 +76,7 @@ def test_a_run_gives_the_weights_of_the_transcription(
         f"loss={loss}",
         "optim.batch=2",
         "optim.head_lr_factor=10",
-        "optim.lr=0.002",
+        "optim.lr=0.001",
         # Seven steps: later a pixel at the threshold may fall on the other side of it by rounding.
         "optim.epochs=1",
     )
