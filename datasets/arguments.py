@@ -74,7 +74,7 @@ class Arguments:
         dataset = self.take("dataset", "synthetic")
         if dataset not in CATALOG:
             raise ValueError(f"Unknown dataset {dataset!r}; known: {', '.join(sorted(CATALOG))}.")
-        return DataConfig(dataset=dataset, root=self.take("root"))
+        return DataConfig(dataset=dataset, root=self.take("root"), cache=self.take("cache"))
 
     def end(self) -> None:
         """Refuse what no command took."""

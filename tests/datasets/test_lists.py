@@ -201,9 +201,17 @@ def test_the_published_splits_are_those_of_the_tables() -> None:
 THEIRS = Path(__file__).resolve().parents[3] / "shared/splits"  # a copy beside the checkout
 SIZES = {
     "voc": {
-        **{"p1_1of16": 662, "p1_1of8": 1323, "p1_1of4": 2646},
-        **{"p2_92": 92, "p2_183": 183, "p2_366": 366, "p2_732": 732, "p2_1464": 1464},
-        **{"u2pl_1of16": 662, "u2pl_1of8": 1323, "u2pl_1of4": 2646},
+        "p1_1of16": 662,
+        "p1_1of8": 1323,
+        "p1_1of4": 2646,
+        "p2_92": 92,
+        "p2_183": 183,
+        "p2_366": 366,
+        "p2_732": 732,
+        "p2_1464": 1464,
+        "u2pl_1of16": 662,
+        "u2pl_1of8": 1323,
+        "u2pl_1of4": 2646,
     },
     "cityscapes": {"1of16": 186, "1of8": 372, "1of4": 744, "1of2": 1488},
 }
