@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -114,13 +113,13 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Write the counted runs for another tool."""
-    from orchestrator.exporters.door import KINDS, Kind, export
+    from orchestrator.exporters.door import KINDS, export
 
     chosen, rest = _taken(words, "to")
     kind = chosen.get("to", "csv")
     if kind not in KINDS:
         raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
-    path = export(load_grid(grid), _order(grid, rest).options.root, cast(Kind, kind))
+    path = export(load_grid(grid), _order(grid, rest).options.root, kind)
     _console().print(str(path), highlight=False, soft_wrap=True)
     return EXIT_DONE
 

@@ -34,7 +34,8 @@ def curves(material: Material) -> str:
     """Learning curves and mask ratios of every setting."""
     body = [
         '<p class="soft">Lines are means over seeds; bands reach from the lowest to the highest '
-        "seed. The mask ratio is the part of unlabelled pixels whose pseudo-label counts.</p>"
+        "seed. The axis begins where the curves are after a fifth of the epochs. The mask ratio "
+        "is the part of unlabelled pixels whose pseudo-label counts.</p>"
     ]
     for panel in panels(material):
         charts = "".join(

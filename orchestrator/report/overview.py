@@ -8,7 +8,9 @@ from orchestrator.report.curves import method_names
 from orchestrator.report.markup import code, fold, section, table, words
 from orchestrator.report.material import Material
 from orchestrator.results import Row
-from orchestrator.statistics.wording import METHOD, sentences
+from orchestrator.statistics.compare import comparisons
+from orchestrator.statistics.wording import METHOD, sentence
+from orchestrator.tables.entry_ids import slug
 from orchestrator.wording import clock
 
 _TROUBLED = (State.failed, State.drifted, State.interrupted)
@@ -30,7 +32,12 @@ def summary(material: Material) -> str:
     ]
     facts = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)
     body = [f'<dl class="tiles">{facts}</dl>', *_states(material)]
-    says = [text for filled in material.tables for text in sentences(filled)]
+    says = [
+        (filled.table.name, sentence(found, filled.table.decimals))
+        for filled in material.tables
+        for found in comparisons(filled)
+        if found.is_main
+    ]
     if says:
         body.append("<h3>What the numbers say</h3>")
         body += [_list(says), f'<p class="soft">{words(METHOD)}</p>']
@@ -95,8 +102,12 @@ def _states(material: Material) -> Iterator[str]:
     yield f'<div class="bar" aria-hidden="true">{parts}</div><ul class="states">{names}</ul>'
 
 
-def _list(texts: Sequence[str]) -> str:
-    return f'<ul class="says">{"".join(f"<li>{words(text)}</li>" for text in texts)}</ul>'
+def _list(texts: Sequence[tuple[str, str]]) -> str:
+    items = (
+        f'<li><a href="#table-{slug(table)}">{escape(table)}</a>: {words(text)}</li>'
+        for table, text in texts
+    )
+    return f'<ul class="says">{"".join(items)}</ul>'
 
 
 def _cost(name: str, setting: str, rows: Sequence[Row]) -> tuple[str, ...]:

@@ -9,6 +9,8 @@ from orchestrator.report.scales import Scale, scale_over
 WIDTH, HEIGHT = 420, 250
 STYLES = 6  # line styles in the page's style sheet, told apart by colour, dash and mark
 
+_CLIMB = 0.2  # of the epochs, which may leave the picture below
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 40
 _MARKS = (
     "M-3.2-3.2H3.2V3.2H-3.2Z",
@@ -78,12 +80,21 @@ def line_chart(chart: Chart, series: Sequence[Series]) -> str:
     """Lines with a mark at each value and a band from the lowest to the highest seed."""
     points = [point for line in series for point in line.points]
     across = scale_over((point.x for point in points), (_LEFT, WIDTH - _RIGHT))
-    ends = [end for point in points for end in (point.low, point.high)]
+    # The first fifth climbs far; were it to set the scale, all that matters would be one line.
+    first, last = min(p.x for p in points), max(p.x for p in points)
+    settled = [p for p in points if p.x >= first + _CLIMB * (last - first)]
+    ends = [end for point in settled for end in (point.low, point.high)]
     up = scale_over(ends, (HEIGHT - _BOTTOM, _TOP))
+    clip = f"{chart.name}-clip"
     parts = [*_grid(across, up), *_labels(chart)]
+    parts.append(
+        f'<clipPath id="{clip}"><rect x="{_LEFT - 5}" y="{_TOP - 5}" '
+        f'width="{WIDTH - _LEFT - _RIGHT + 10}" height="{HEIGHT - _TOP - _BOTTOM + 5}"/></clipPath>'
+    )
+    parts.append(f'<g clip-path="url(#{clip})">')
     parts += [_band(line, across, up) for line in series if line.seeds > 1]
     parts += [_line(line, across, up) for line in series]
-    return _svg(chart, HEIGHT, parts)
+    return _svg(chart, HEIGHT, [*parts, "</g>"])
 
 
 def bar_chart(chart: Chart, bars: Sequence[Bar]) -> str:

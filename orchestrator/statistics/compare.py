@@ -27,6 +27,7 @@ class Comparison:
         p_holm: corrected for all rivals of `new` at this place.
         rivals: how many these are.
         is_exact: every sign pattern was counted.
+        is_main: the table itself prints this difference.
     """
 
     block: str
@@ -39,6 +40,7 @@ class Comparison:
     p_holm: float
     rivals: int
     is_exact: bool
+    is_main: bool = False
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -98,7 +100,11 @@ def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Itera
         for chosen in [[i] for i in columns] if by_column else [list(columns)]:
             place = (block.label, new, heads[chosen[0]] if by_column else "")
             pairs = {r.row.label: _groups(ours[new], r, chosen) for r in rivals if new in ours}
-            yield from _family(place, pairs)
+            base = {
+                row.row.minus[1] for row in block.rows if row.row.minus and row.row.minus[0] == new
+            }
+            for found in _family(place, pairs):
+                yield replace(found, is_main=found.rival in base)
 
 
 def _across(filled: FilledTable) -> Iterator[Comparison]:
@@ -116,7 +122,7 @@ def _across(filled: FilledTable) -> Iterator[Comparison]:
         }
         for family in _family(("", heads[base], ""), pairs):
             # Here the baseline is what all others are held against.
-            yield replace(family, new=family.rival, rival=heads[base])
+            yield replace(family, new=family.rival, rival=heads[base], is_main=True)
 
 
 def _groups(new: FilledRow, rival: FilledRow, columns: Iterable[int]) -> list[tuple[float, ...]]:

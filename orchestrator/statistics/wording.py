@@ -32,7 +32,8 @@ def verdict(comparison: Comparison) -> str:
     """Whether the difference is one, or how many seeds it would take to know."""
     if not comparison.is_reachable:
         return _unreachable(comparison)
-    p = f"p = {p_text(comparison.p_holm)}"
+    p = p_text(comparison.p_holm)
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
     if comparison.rivals > 1:
         p += f" after Holm over {comparison.rivals} rivals"
     if not comparison.is_exact:

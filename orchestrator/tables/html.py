@@ -73,7 +73,7 @@ def _head(filled: FilledTable) -> list[str]:
         if depth == 0:
             down = f' rowspan="{len(heads)}"' if len(heads) > 1 else ""
             corner = escape(filled.table.corner) or "Method"
-            block = f'<th scope="col" class="text"{down}>Block</th>' if labels == 2 else ""
+            block = f'<th scope="col" class="text block"{down}>Block</th>' if labels == 2 else ""
             cells.append(f'{block}<th scope="col" class="text"{down}>{corner}</th>')
         for _, same in groupby(range(len(head)), key=lambda i: _path(heads, i, depth)):
             span = list(same)
@@ -96,12 +96,17 @@ def _body(filled: FilledTable, link_of: LinkOf) -> list[str]:
     lines = []
     for block in filled.blocks:
         lines.append("<tbody>")
+        if has_block_labels(filled):  # a narrow screen has a line for it, and no column
+            lines.append(
+                f'<tr class="block"><th scope="rowgroup" colspan="{len(filled.table.columns) + 1}">'
+                f"{escape(block.label)}</th></tr>"
+            )
         for number, row in enumerate(block.rows):
             own = [next(names) for _ in row.entries]
             first = ""
             if number == 0 and has_block_labels(filled):
                 first = (
-                    f'<th scope="rowgroup" rowspan="{len(block.rows)}">'
+                    f'<th scope="rowgroup" class="block" rowspan="{len(block.rows)}">'
                     f"<span>{escape(block.label)}</span></th>"
                 )
             lines.append(_row(filled, row, [link_of(named) for named in own], first))
@@ -169,5 +174,5 @@ _STYLE = (
     "th,td{padding:.3rem .6rem;text-align:right;font-variant-numeric:tabular-nums}"
     "th[scope=row],th[scope=rowgroup],th.text{text-align:left}"
     "tbody{border-top:1px solid #666}td small{display:block;color:#57606a}"
-    ".said{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}"
+    "tr.block{display:none}.said{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}"
 )
