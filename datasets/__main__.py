@@ -46,7 +46,7 @@ python -m datasets splits make dataset=D labelled=1of16|n100|all [seed=N] [name=
                                                  [stratified=yes]   also --fraction 1/16 --seed N
 
 DATASET  synthetic (default), voc, cityscapes, folder
-root     folder of the dataset (default data/DATASET in the checkout), or of packed data, s3://... too
+root     folder of the dataset (default data/DATASET in the checkout); packed data lies at s3:// too
 draw     num_train, num_val, width, height (pixels), num_classes, seed
 SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
          the archives themselves; they stay as they are. Again after a stop it goes on.
