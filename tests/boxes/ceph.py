@@ -27,6 +27,7 @@ from typing import Literal
 DEBIAN = "ceph-mon ceph-osd radosgw"
 _PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph", "setpriv")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
+_PREFIX = "s3-box-"
 Daemon = Literal["mon", "osd", "rgw"]
 ACCESS, SECRET = "test-access", "test-secret-never-shown"  # of this server alone
 
@@ -78,7 +79,8 @@ class CephBox:
 
     def __init__(self) -> None:
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # memory
-        self.folder = Path(tempfile.mkdtemp(prefix="s3-", dir=base))
+        _sweep(Path(base or tempfile.gettempdir()))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
         self.port, self._mon_port = _free_port(), _free_port()
         self._running: dict[Daemon, subprocess.Popen[bytes]] = {}
         identity, osd = str(uuid.uuid4()), str(uuid.uuid4())
@@ -229,6 +231,14 @@ def surroundings(port: int) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _sweep(base: Path) -> None:
+    """Remove folders of tests that were killed; their servers ended with them."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _program(name: str) -> str:
