@@ -74,10 +74,10 @@ def test_a_run_gives_the_weights_of_the_transcription(
         drawn_root,
         f"method={method}",
         f"loss={loss}",
-        "optim.batch=2",
         "optim.head_lr_factor=10",
         "optim.lr=0.001",
-        # Seven steps: later a pixel at the threshold may fall on the other side of it by rounding.
+        "loss.threshold=0.1",
+        # Three steps: later a pixel at the threshold may fall on the other side of it by rounding.
         "optim.epochs=1",
     )
     oracle = transcribed(config)
