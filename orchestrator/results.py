@@ -41,6 +41,7 @@ __all__ = [
     "ResultsError",
     "Row",
     "StaleAttempt",
+    "cell_rows",
     "counted",
     "counted_rows",
     "publish",
@@ -181,6 +182,15 @@ def read_rows(root: str, keys: Collection[str] | None = None) -> list[Row]:
     return rows_of(table)
 
 
+def cell_rows(root: str, key: str) -> list[Row]:
+    """Every published row of one cell, oldest attempt first; fast among many small files.
+
+    Raises:
+        ResultsError: one of its files, or a compacted one, is broken.
+    """
+    return rows_of(_cell_table(open_folder(root), key))
+
+
 def counted_rows(root: str, cells: Iterable[Cell], *, per_class: bool = False) -> list[Row]:
     """The row that counts of each of the cells, whatever its seed; fast among many others.
 
@@ -247,18 +257,21 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 def _attempts(folder: RowFolder, key: str) -> dict[int, str]:
     """Status of every published attempt of a cell."""
+    table = _cell_table(folder, key)
+    statuses = zip(table["attempt"].to_pylist(), table["status"].to_pylist(), strict=True)
+    return dict(statuses)
+
+
+def _cell_table(folder: RowFolder, key: str) -> pa.Table:
+    """The attempts of one cell, without reading the files of others."""
 
     def own(_: RowFolder, names: Iterable[str]) -> set[str]:
         # A foreign file stops the readers, who say so; a finished run must not wait for that.
         return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
 
-    found: dict[int, str] = {}
-    for table in parse_all(folder, stable_contents(folder, own), SCHEMA):
-        mine = table.filter(pc.equal(table["key"], key))
-        pairs = zip(mine["attempt"].to_pylist(), mine["status"].to_pylist(), strict=True)
-        for attempt, status in pairs:
-            found[attempt] = min(status, found.get(attempt, status))  # done before failed
-    return found
+    tables = parse_all(folder, stable_contents(folder, own), SCHEMA)
+    mine = [table.filter(pc.equal(table["key"], key)) for table in tables]
+    return unique_rows(pa.concat_tables([SCHEMA.empty_table(), *mine]))
 
 
 def _is_of(single: Single | None, key: str) -> bool:

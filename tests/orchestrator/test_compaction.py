@@ -27,6 +27,7 @@ from orchestrator.results import (
     SCHEMA,
     ResultsError,
     StaleAttempt,
+    cell_rows,
     counted,
     counted_rows,
     publish,
@@ -127,6 +128,17 @@ def test_publishing_knows_what_is_compacted(tmp_path):
         publish(str(tmp_path), row_of(CELL, 50.0, attempt=1))
 
     assert read_rows(str(tmp_path)) == [newer]
+
+
+def test_the_rows_of_one_cell_are_found_wherever_they_lie(tmp_path):
+    made = [row_of(CELL, attempt=1), row_of(CELL, 51.0, attempt=2)]
+    publish(str(tmp_path), made[0])
+    compact(str(tmp_path))
+    publish(str(tmp_path), made[1])
+    publish(str(tmp_path), row_of(replace(CELL, seed=1), 40.0))
+
+    assert cell_rows(str(tmp_path), CELL.key) == made
+    assert cell_rows(str(tmp_path), replace(CELL, seed=2).key) == []
 
 
 def test_a_done_row_replaces_a_failed_one_that_is_compacted(tmp_path):
