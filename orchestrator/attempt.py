@@ -12,6 +12,7 @@ from orchestrator import events
 from orchestrator.claim import Busy, Hold, held
 from orchestrator.failures import POLICIES, classify
 from orchestrator.places import Places, RunPlace
+from orchestrator.history import publish_history
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import done_row, failed_row, has_done_row
 from orchestrator.stopping import stop_asked
@@ -85,6 +86,7 @@ def _train(
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
     _check_newest(place, number)
+    publish_history(trial.root, trial.key, number, place.folder)
     publish(trial.root, done_row(trial, number, summary, started))
     return Outcome(
         "done",

@@ -7,8 +7,7 @@ from typing import Any
 from datasets.catalog import spec_of
 from orchestrator.failures import Failure
 from orchestrator.provenance import provenance
-from orchestrator.result_files import open_folder
-from orchestrator.results import Row, read_rows
+from orchestrator.results import Row, cell_rows
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
 from trainer.compose import from_json
@@ -17,12 +16,9 @@ from trainer.summary import Summary
 
 def has_done_row(trial: Trial) -> bool:
     """Whether the cell is done under this trial's very configuration."""
-    names = open_folder(trial.root).names()
-    if not any(name.startswith(f"{trial.key}.a") for name in names):
-        return False  # the usual case, without reading a file
     return any(
-        row.key == trial.key and row.status == "done" and row.fingerprint == trial.fingerprint
-        for row in read_rows(trial.root)
+        row.status == "done" and row.fingerprint == trial.fingerprint
+        for row in cell_rows(trial.root, trial.key)
     )
 
 

@@ -27,6 +27,7 @@ LIGHT = [
     "sweeps.trials",
     "orchestrator.plan",
     "orchestrator.results",
+    "orchestrator.reading_commands",
     "orchestrator.tables.write",
     "orchestrator.__main__",
 ]
