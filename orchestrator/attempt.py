@@ -11,8 +11,8 @@ from pathlib import Path
 from orchestrator import events
 from orchestrator.claim import Busy, Hold, held
 from orchestrator.failures import POLICIES, classify
-from orchestrator.places import Places, RunPlace
 from orchestrator.history import publish_history
+from orchestrator.places import Places, RunPlace
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import done_row, failed_row, has_done_row
 from orchestrator.stopping import stop_asked
