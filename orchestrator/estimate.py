@@ -5,7 +5,8 @@ from statistics import median
 
 from datasets.splits import split_sizes
 from orchestrator.results import Row
-from trainer.config import Algorithm, TrainConfig
+from trainer.choices import Algorithm
+from trainer.config import TrainConfig
 from trainer.schedule import steps_per_epoch
 
 # Passes of an image through the network for one labelled image, forward and backward; measured.
