@@ -7,7 +7,7 @@ import pytest
 from tests.orchestrator.launching import Lab
 
 RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
-EPOCHS = 60  # some seconds even on an idle machine
+EPOCHS = 24  # some seconds even on an idle machine
 
 
 @pytest.fixture(scope="session")
