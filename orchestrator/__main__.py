@@ -11,6 +11,9 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   resume  GRID   run again only what failed or was cut off, from its last checkpoint
   status  GRID   every cell: state, epoch, mIoU, speed, time left, where, why
   tables  GRID   print the tables, and write them as Markdown, LaTeX and CSV
+  cancel  GRID   end the grid's Slurm jobs; running cells checkpoint first
+  logs    CELL [-f]   what the cell's newest attempt and its job wrote; -f follows
+  doctor  [--drill]   what of Ray, Slurm, S3, GPU, data works here; --drill tries jobs in Slurm
 
 GRID is a name ({grids}) or the path of a YAML file.
 --json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}.
@@ -38,19 +41,7 @@ def main(words: Sequence[str]) -> int:
             f"{error}. Start from the checkout with `python -m orchestrator`, where its own "
             "package `datasets` is found first."
         )
-    from orchestrator import commands
-
-    flags = [word for word in words if word.startswith("-")]
-    rest = [word for word in words if not word.startswith("-")]
-    if not words or {"-h", "--help"} & set(flags):
-        print(help_text(), end="")
-        return 0 if words else 2
-    unknown = [flag for flag in flags if flag != "--json"]
-    unknown += [word for word in rest[:1] if word not in commands.VERBS]
-    if unknown or not rest:
-        known = f"Verbs: {', '.join(commands.VERBS)}. --help says more."
-        return _complain(f"Unknown {unknown[0]!r}. {known}" if unknown else f"No verb. {known}")
-    return _verb(commands.VERBS[rest[0]], rest, json="--json" in flags)
+    return _run(words)
 
 
 def help_text() -> str:
@@ -61,17 +52,55 @@ def help_text() -> str:
     return HELP.format(grids=", ".join(grid_names()), options=describe())
 
 
+def _run(words: Sequence[str]) -> int:
+    """Find the verb, and what it is about."""
+    from orchestrator import commands
+
+    flags = [word for word in words if word.startswith("-")]
+    rest = [word for word in words if not word.startswith("-")]
+    if not words or {"-h", "--help"} & set(flags):
+        print(help_text(), end="")
+        return 0 if words else 2
+    if rest[:1] == ["doctor"] or rest[:1] == ["logs"]:
+        return _about_places(rest, flags)
+    unknown = [flag for flag in flags if flag != "--json"]
+    unknown += [word for word in rest[:1] if word not in commands.VERBS]
+    if unknown or not rest:
+        known = f"Verbs: {', '.join(commands.VERBS)}. --help says more."
+        return _complain(f"Unknown {unknown[0]!r}. {known}" if unknown else f"No verb. {known}")
+    return _verb(commands.VERBS[rest[0]], rest, json="--json" in flags)
+
+
+def _about_places(words: Sequence[str], flags: Sequence[str]) -> int:
+    """The verbs without a grid: `doctor` and `logs CELL`."""
+    from orchestrator import slurm_commands
+
+    known = {"doctor": ["--drill"], "logs": ["-f"]}[words[0]]
+    if set(flags) - set(known):
+        return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
+    if words[0] == "doctor":
+        return _answered(lambda: slurm_commands.doctor(words[1:], is_drill=bool(flags)))
+    if len(words) < 2 or "=" in words[1]:
+        return _complain("logs needs a cell: python -m orchestrator logs CELL [-f]")
+    return _answered(lambda: slurm_commands.logs(words[1], words[2:], follow=bool(flags)))
+
+
 def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> int:
-    """Run a verb; foreseen errors become words and exit codes."""
+    """Run a verb on a grid."""
     if len(words) < 2 or "=" in words[1]:
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
+    return _answered(lambda: verb(words[1], words[2:], json=json))
+
+
+def _answered(run: Callable[[], int]) -> int:
+    """The exit code of a verb; foreseen errors become words and exit codes."""
     from orchestrator.claim import Busy
     from orchestrator.ray_errors import ClusterUnreachable
     from slurm.commands import SlurmMissing, SlurmSilent
 
     unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent)
     try:
-        return verb(words[1], words[2:], json=json)
+        return run()
     except (Busy, *unreachable, OSError, ValueError) as error:
         codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
         text = getattr(error, "strerror", None) or str(error)

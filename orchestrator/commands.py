@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from orchestrator import reading_commands
+from orchestrator import reading_commands, slurm_commands
 from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
 from orchestrator.options import parse
 from orchestrator.screen import Screen
@@ -89,4 +89,5 @@ VERBS: dict[str, Verb] = {
     "resume": resume_verb,
     "status": status_verb,
     **reading_commands.VERBS,
+    "cancel": slurm_commands.cancel_verb,
 }

@@ -122,6 +122,15 @@ class Batch:
         self.adopt(number.group(1))
         return number.group(1)
 
+    def test(self) -> str:
+        """Ask Slurm whether it would take the batch, and when the first job would start.
+
+        Raises:
+            SlurmSilent: no answer.
+            SlurmRefused: it would not.
+        """
+        return call("sbatch", "--test-only", str(self.folder / "submission.sh"), keep_errors=True)
+
     def recognise(self, sightings: Mapping[str, Sighting]) -> bool:
         """Look for a batch whose submission had no answer; True when it was accepted after all."""
         own = [

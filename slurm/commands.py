@@ -40,8 +40,13 @@ class SlurmRefused(ValueError):
     """The controller says no, and will say so again."""
 
 
-def call(*words: str, seconds: float = 60.0) -> str:
+def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
     """Output of a client program.
+
+    Args:
+        words: the command.
+        seconds: to wait for it.
+        keep_errors: answer with what it wrote to its errors too.
 
     Raises:
         SlurmMissing: the program is not there.
@@ -67,7 +72,7 @@ def call(*words: str, seconds: float = 60.0) -> str:
     except subprocess.TimeoutExpired:
         raise SlurmSilent(f"{words[0]} had no answer for {seconds:.0f} s") from None
     if done.returncode == 0:
-        return done.stdout
+        return done.stdout + (done.stderr.strip() if keep_errors else "")
     text = done.stderr.strip() or f"exit code {done.returncode}"
     if any(sign in text for sign in _DEAF):
         raise SlurmSilent(text)

@@ -2,10 +2,11 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.backends.slurm import CellJob
 from orchestrator.options import LaunchOptions
@@ -45,10 +46,12 @@ class Desk:
     Attributes:
         folder: ``<root>/grids/<name>/slurm``, seen by all nodes.
         grid: name, part of the job names.
+        job: makes the call of a cell from its trial, the notes' folder and the batch's name.
     """
 
     folder: Path
     grid: str
+    job: Callable[[str, str, str], Callable[[], Any]] = CellJob
 
     @property
     def notes(self) -> Path:
@@ -64,7 +67,7 @@ class Desk:
         """Lay down a batch; nothing is submitted yet."""
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
-        calls = {t.key: CellJob(t.to_json(), str(self.notes), name) for t in trials}
+        calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
         befores = {t.key: Places.at(t.root).run(t.key).newest_attempt() for t in trials}
         batch = Batch.write(folder, calls, shape, self.grid)
         facts = {t.key: [befores[t.key], t.fingerprint] for t in trials}

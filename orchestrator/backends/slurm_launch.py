@@ -136,13 +136,13 @@ def desk_of(place: GridPlace) -> Desk:
 
 def dress_for(options: LaunchOptions, desk: Desk) -> Callable[[Trial], Trial]:
     """The trial as it travels to a job: without the launch's stop file, which goes with it."""
-    gpus = _gpus_per_rank(options)
+    gpus = gpus_for(options)
     return lambda trial: replace(
         trial, backend="slurm", stop_file=str(desk.stop_file), gpus_per_rank=gpus
     )
 
 
-def _gpus_per_rank(options: LaunchOptions) -> float:
+def gpus_for(options: LaunchOptions) -> float:
     """What was asked for, or one where the nodes have GPUs."""
     if options.gpus_per_rank >= 0:
         return options.gpus_per_rank

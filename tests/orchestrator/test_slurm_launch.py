@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from orchestrator import events
 from orchestrator.places import Places
 from slurm.sightings import squeue
 from tests.boxes.slurm import SlurmBox
-from tests.orchestrator.launching import KL, UNIMATCH, Lab
+from tests.orchestrator.launching import CHECKOUT, KL, Lab
 from tests.waiting import wait_until
 
 SLURM = (
@@ -23,7 +24,6 @@ SLURM = (
     "slurm.poll_seconds=4",
     "slurm.signal_seconds=5",
 )
-FILL = ("sbatch", "-p", "high", "-N3", "-c4", "--mem=100", "-o/dev/null", "--wrap", "sleep 2")
 Weights = dict[str, tuple[str | None, float | None]]
 
 
@@ -47,37 +47,84 @@ def finish(launch: "subprocess.Popen[str]", code: int = 0) -> str:
     return text
 
 
+def processes_of(box: SlurmBox, key: str) -> list[int]:
+    """What trains a cell, as the kernel sees it from outside its nodes."""
+    job_id = box.run("squeue", "-h", "-t", "RUNNING", "--name", key, "-o", "%A").strip()
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = environ.read_bytes()
+        except OSError:
+            continue
+        if b"SLURM_PROCID=" in words and f"SLURM_JOB_ID={job_id}\0".encode() in words:
+            found.append(int(environ.parent.name))
+    return found
+
+
+def send(box: SlurmBox, key: str, number: signal.Signals) -> None:
+    pids = processes_of(box, key)
+    assert pids
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def hold(box: SlurmBox, lab: Lab, key: str, step: int = 2) -> None:
+    """Let a cell stand still in the middle of its run, however fast the machine is."""
+    lab.worker_at(key, step)
+    send(box, key, signal.SIGSTOP)
+    assert key not in lab.weights()
+
+
+def release(box: SlurmBox, key: str) -> None:
+    send(box, key, signal.SIGCONT)
+
+
+def preempt(box: SlurmBox, key: str, cpus: int = 4) -> None:
+    """Take all nodes away from a cell that stands still, for 2 seconds; Slurm's signals wake it."""
+    job_id = box.run("squeue", "-h", "-t", "RUNNING", "--name", key, "-o", "%A").strip()
+    fill = ["-p", "high", "-N3", f"-c{cpus}", "--mem=100", "-o", "/dev/null"]
+    box.run("sbatch", *fill, "--wrap", "sleep 2")
+    wait_until(lambda: "PreemptTime=2" in box.run("scontrol", "show", "job", job_id))
+
+
 def test_a_dead_node_a_preemption_and_a_dead_controller_leave_the_weights_alone(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:
-    launch = long_lab.start("launch", *SLURM)
-    long_lab.worker_at(KL, step=3)
-    long_lab.worker_at(UNIMATCH, step=3)
+    launch = long_lab.start("launch", *SLURM, "only=*.kl.*")
+    hold(cluster, long_lab, KL)
     os.killpg(launch.pid, signal.SIGKILL)
     launch.communicate()
+    cluster.lose(node_of(cluster, KL))
 
-    node = node_of(cluster, KL)
-    cluster.lose(node)
     launch = long_lab.start("launch", *SLURM)
     wait_until(lambda: long_lab.attempts(KL) == 2)
+    hold(cluster, long_lab, KL, step=3)
     cluster.resume()
-    cluster.run(*FILL)
+    preempt(cluster, KL)
     text = finish(launch)
 
-    assert "2 jobs of an earlier launch go on" in text
-    assert "0 of them submissions" in text
-    assert "stopped" in diary(long_lab, KL) + diary(long_lab, UNIMATCH)
-    assert long_lab.attempts(KL) >= 2
+    assert "1 jobs of an earlier launch go on" in text
+    assert "retry" not in text
+    assert diary(long_lab, KL) == ["started", "started", "stopped", "started", "done"]
     assert long_lab.weights() == undisturbed
     assert {row.backend for row in long_lab.rows().values()} == {"slurm"}
 
 
-def test_a_cancelled_job_is_left_alone_until_the_next_launch(
+def test_a_cancelled_grid_is_left_alone_until_the_next_launch(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:
     launch = long_lab.start("launch", *SLURM, "only=*.kl.*")
-    long_lab.worker_at(KL, step=2)
-    cluster.run("scancel", "--name", KL)
+    hold(cluster, long_lab, KL)
+    logs = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "logs", KL, f"root={long_lab.root}"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"loss_inter_pixel"' in logs.stdout
+    assert "submitit INFO" in logs.stdout
+    assert "1 jobs cancelled" in long_lab.run("cancel")  # which wakes what stands still
     text = finish(launch, code=10)
 
     assert f"stopped  {KL}" in text
@@ -90,13 +137,17 @@ def test_an_outage_of_the_controller_hides_nothing_and_breaks_nothing(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:
     launch = long_lab.start("launch", *SLURM, "only=*.kl.*")
-    long_lab.worker_at(KL, step=2)
+    hold(cluster, long_lab, KL)
+    pids = processes_of(cluster, KL)
     cluster.stop("slurmctld")
-    wait_until(lambda: KL in long_lab.weights())  # the row is there while nobody can be asked
+    time.sleep(6)  # longer than the pause between two requests
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    text = finish(launch)  # while nobody can be asked
     cluster.start("slurmctld")
-    text = finish(launch)
 
-    assert "Slurm does not answer; jobs go on." in text or "retry" not in text
+    assert "Slurm does not answer; jobs go on." in text
+    assert "retry" not in text
     assert long_lab.attempts(KL) == 1
     assert long_lab.weights()[KL] == undisturbed[KL]
 
@@ -107,8 +158,8 @@ def test_killed_processes_and_memory_run_out_are_told_apart_without_accounting(
     tight = [word for word in SLURM if "memory" not in word]
     launch = long_lab.start("launch", *tight, "only=*.kl.*", "slurm.memory_gb=0.35")
     wait_until(lambda: long_lab.attempts(KL) >= 2 or launch.poll() is not None)
-    long_lab.worker_at(KL, step=2)
-    kill_job_processes(KL)
+    hold(bare_cluster, long_lab, KL)
+    send(bare_cluster, KL, signal.SIGKILL)
     text = finish(launch)
 
     assert "out_of_memory: job" in text
@@ -116,32 +167,20 @@ def test_killed_processes_and_memory_run_out_are_told_apart_without_accounting(
     assert long_lab.weights()[KL] == undisturbed[KL]
 
 
-def kill_job_processes(key: str) -> None:
-    """SIGKILL what trains a cell, as the kernel sees it from outside the node."""
-    running = (seen for seen in squeue().values() if seen.state == "RUNNING")
-    job_id = next(seen.job_id for seen in running if seen.name == key)
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            words = environ.read_bytes()
-        except OSError:
-            continue
-        if b"SLURM_PROCID=" in words and f"SLURM_JOB_ID={job_id}\0".encode() in words:
-            os.kill(int(environ.parent.name), signal.SIGKILL)
-
-
 def test_ctrl_c_leaves_the_jobs_and_a_job_that_runs_twice_publishes_once(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:
     launch = long_lab.start("launch", *SLURM, "only=*.kl.*")
-    long_lab.worker_at(KL, step=2)
+    hold(cluster, long_lab, KL)
     os.killpg(launch.pid, signal.SIGINT)
     assert "the jobs go on in Slurm" in finish(launch, code=10)
-    job_id = next(words[0] for words in cluster.jobs() if words[1] == KL)
+    job_id = next(words[0] for words in cluster.jobs("-t", "RUNNING") if words[1] == KL)
 
+    release(cluster, KL)
     wait_until(lambda: KL in long_lab.weights())
+    wait_until(lambda: squeue()[job_id].state == "COMPLETED")
     rows = sorted((long_lab.root / "results" / "rows").iterdir())
     cluster.run("scontrol", "requeue", job_id)
-    cluster.run("scontrol", "update", f"JobId={job_id}", "StartTime=now", check=False)
     wait_until(lambda: "Restarts=1" in cluster.run("scontrol", "show", "job", job_id))
     wait_until(lambda: squeue()[job_id].state == "COMPLETED")
 
@@ -151,20 +190,19 @@ def test_ctrl_c_leaves_the_jobs_and_a_job_that_runs_twice_publishes_once(
 
 
 def test_ranks_on_two_nodes_that_were_preempted_give_the_undisturbed_weights(
-    cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
+    cluster: SlurmBox, long_lab: Lab
 ) -> None:
     words = ("ranks=2", "slurm.nodes=2", "only=*.kl.*")
     launch = long_lab.start("launch", *SLURM, *words)
-    long_lab.worker_at(KL, step=3)
-    time.sleep(0.5)
-    cluster.run(*FILL)
+    hold(cluster, long_lab, KL)
+    preempt(cluster, KL)
     finish(launch)
 
-    row = long_lab.rows()[KL]
-    assert row.world_size == 2
-    assert long_lab.attempts(KL) == 2
-    fresh = Lab(long_lab.folder / "fresh", long_lab.data)
-    fresh.folder.mkdir()
-    fresh.grid.write_text(long_lab.grid.read_text())
-    finish(fresh.start("launch", *SLURM, *words))
-    assert fresh.weights()[KL] == long_lab.weights()[KL]
+    assert long_lab.rows()[KL].world_size == 2
+    assert diary(long_lab, KL) == ["started", "stopped", "started", "done"]
+    calm = Lab(long_lab.folder / "calm", long_lab.data)
+    calm.folder.mkdir()
+    calm.grid.write_text(long_lab.grid.read_text())
+    finish(calm.start("launch", *SLURM, *words))
+    assert calm.attempts(KL) == 1
+    assert calm.weights()[KL] == long_lab.weights()[KL]

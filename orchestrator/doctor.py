@@ -1,0 +1,182 @@
+"""What of Ray, Slurm, S3, GPU and data works here, and what to do about the rest."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.claim import Busy, held
+from orchestrator.doctor_check import Check
+from orchestrator.options import LaunchOptions
+from orchestrator.places import Places
+
+_GIB = 2**30
+
+
+def examine(options: LaunchOptions) -> Iterable[Check]:
+    """Every check, one after the other.
+
+    Args:
+        options: of the launch that is meant; `root`, `ray_address` and slurm.KEY count.
+    """
+    yield check_gpu()
+    yield check_root(options)
+    yield check_ray(options)
+    yield from check_slurm(options)
+    yield check_s3(options)
+    for recipe in ("synthetic", "voc", "cityscapes"):
+        yield check_data(recipe)
+
+
+def check_gpu() -> Check:
+    """Torch and the cards it sees."""
+    try:
+        import torch
+    except ImportError as error:
+        return Check("torch", "broken", str(error), "Install it: make setup.")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Check("GPU", "works", f"torch {torch.__version__}: {', '.join(names)}")
+    found = f"torch {torch.__version__} sees none"
+    if shutil.which("nvidia-smi") is None:
+        return Check("GPU", "absent", found, "Fine on a login node, and for small grids on CPUs.")
+    driver = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    advice = "Install a CUDA build of the same torch version: https://pytorch.org/get-started."
+    if driver.returncode:
+        advice = f"The driver does not work: {driver.stderr.strip() or driver.stdout.strip()}"
+    return Check("GPU", "broken", found, advice)
+
+
+def check_root(options: LaunchOptions) -> Check:
+    """Where runs and results lie: writable, with locks, with room."""
+    try:
+        root = Places.at(options.root).root
+        probe = root / f".doctor-{uuid.uuid4().hex[:8]}"
+        with held(probe, "the doctor"):
+            free = shutil.disk_usage(root).free / _GIB
+        probe.unlink()
+    except (OSError, Busy, ValueError) as error:
+        return Check("folder", "broken", f"root={options.root}: {error}", "Choose another root=DIR")
+    advice = "" if free > 10 else "A paper grid keeps some 100 GiB of checkpoints."
+    return Check("folder", "works", f"{root}: locks hold, {free:.0f} GiB free", advice)
+
+
+def check_ray(options: LaunchOptions) -> Check:
+    """Start or join Ray, as a launch would."""
+    from orchestrator.ray_errors import ClusterUnreachable
+
+    try:
+        from orchestrator.ray_cluster import connected
+
+        shared = Places.at(options.root).grid("doctor").folder
+        with connected(options, shared) as cluster:
+            where = "an own one starts" if cluster.is_own else options.ray_address
+            found = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        shutil.rmtree(shared, ignore_errors=True)
+    except (ClusterUnreachable, ImportError, OSError, ValueError) as error:
+        advice = "backend=inline needs none; slurm.controller=plain brings Slurm without Ray."
+        return Check("Ray", "broken", str(error), advice)
+    return Check("Ray", "works", found)
+
+
+def check_slurm(options: LaunchOptions) -> Iterable[Check]:
+    """The controller, its limits, and whether the jobs of a launch would be accepted."""
+    from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
+    from slurm.site import site
+
+    try:
+        found = site()
+    except SlurmMissing:
+        advice = "Start from a login node; or run on Ray."
+        yield Check("Slurm", "absent", "its commands are not here", advice)
+        return
+    except (SlurmSilent, SlurmRefused) as error:
+        advice = "Ask the site, or check SLURM_CONF; running jobs go on meanwhile."
+        yield Check("Slurm", "broken", str(error), advice)
+        return
+    limit = f", {found.max_submitted} jobs at once" if found.max_submitted else ""
+    accounting = "accounting" if found.has_accounting else "no accounting (not needed)"
+    told = f"{found.version} ({found.cluster}), arrays to {found.max_array_size}{limit}"
+    yield Check("Slurm", "works", f"{told}, {accounting}")
+    if not found.can_requeue:
+        advice = "Jobs ask for --requeue themselves; `doctor --drill` shows whether that counts."
+        yield Check("requeue", "absent", "JobRequeue=0", advice)
+    yield check_submission(options)
+
+
+def check_submission(options: LaunchOptions) -> Check:
+    """Whether Slurm would take the job of a cell, without submitting it."""
+    from orchestrator.backends.slurm_jobs import check_options, shape_of
+    from orchestrator.backends.slurm_launch import gpus_for
+    from orchestrator.trial import Trial
+    from slurm.batch import Batch
+    from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
+
+    folder = Places.at(options.root).root / "drill" / f"test-{uuid.uuid4().hex[:8]}"
+    try:
+        check_options(options)
+        trial = Trial("doctor", "", "", options.root, "slurm", "", ranks=options.ranks)
+        trial = replace(trial, gpus_per_rank=gpus_for(options), cpus_per_rank=options.cpus_per_rank)
+        batch = Batch.write(folder, {"doctor": _nothing}, shape_of(trial, options.slurm))
+        told = batch.test()
+    except (SlurmFull, SlurmRefused, SlurmSilent, ValueError) as error:
+        advice = "Set slurm.partition, slurm.account, slurm.minutes as your site names them."
+        return Check("submission", "broken", str(error), advice)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Check("submission", "works", told)
+
+
+def check_s3(options: LaunchOptions) -> Check:
+    """Whether an object store is meant, and reachable."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    has_keys = "AWS_ACCESS_KEY_ID" in os.environ or (Path.home() / ".aws" / "credentials").exists()
+    if not has_keys:
+        advice = "Only for data or results in a bucket: set AWS_ACCESS_KEY_ID and its secret."
+        return Check("S3", "absent", "no credentials", advice)
+    try:
+        fsspec = importlib.import_module("fsspec")
+        buckets = fsspec.filesystem("s3", skip_instance_cache=True).ls("")
+    except (OSError, ImportError, ValueError) as error:
+        advice = "Check AWS_ENDPOINT_URL, the keys, and that they may list buckets."
+        return Check("S3", "broken", f"{endpoint or 'AWS'}: {error}", advice)
+    return Check("S3", "works", f"{endpoint or 'AWS'}: {len(buckets)} buckets")
+
+
+def check_data(recipe: str) -> Check:
+    """Whether a recipe's data is in place."""
+    from datasets.opening import open_dataset
+    from trainer.compose import compose
+
+    if recipe == "synthetic":
+        return Check("data: synthetic", "works", "drawn when first needed")
+    config = compose([f"recipe={recipe}", "model=resnet50"])
+    try:
+        split = open_dataset(config.data).split
+    except (ValueError, OSError) as error:
+        return Check(f"data: {recipe}", "absent", str(error))
+    num_images = len(split.labelled) + len(split.unlabelled)
+    return Check(
+        f"data: {recipe}", "works", f"{num_images} images, {len(split.validation)} to score"
+    )
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """0 unless something is broken; what is only absent may not be wanted."""
+    return 20 if any(check.state == "broken" for check in checks) else 0
+
+
+def lines(check: Check, tell: Callable[[str, str], None]) -> None:
+    """Tell a check in words and colours."""
+    colour = {"works": "green", "absent": "dim", "broken": "red"}[check.state]
+    tell(f"{check.state:7} {check.name}: {check.found}", colour)
+    if check.advice:
+        tell(f"        {check.advice}", "")
+
+
+def _nothing() -> None:
+    """The call of a job that is never submitted."""

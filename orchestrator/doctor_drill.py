@@ -1,0 +1,222 @@
+"""A few minutes of fake trials on a user's own cluster: do jobs here survive what jobs meet?
+
+Each fake trial counts steps in a file and heeds signals as a real one does. It is warned, requeued,
+killed or runs out of its time, and must end having done every step exactly once, in order.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from orchestrator.backends.slurm_jobs import cancel, check_options, shape_of
+from orchestrator.backends.slurm_launch import watch_for
+from orchestrator.doctor_check import Check
+from orchestrator.options import LaunchOptions
+from orchestrator.places import Places
+from orchestrator.trial import Trial
+from slurm.batch import Batch
+from slurm.commands import SlurmRefused, SlurmSilent, call
+from slurm.inside import Here, Signals, start_again
+from slurm.shape import Shape
+from slurm.sightings import Watch
+from slurm.site import site
+
+_STEP_SECONDS = 0.5
+_LONGEST_SECONDS = 15 * 60.0
+_LOOK_SECONDS = 1.0
+_START_STEPS = 10  # done before anything is done to a trial
+
+
+_SHARED = (
+    "Choose a root=DIR that every node sees under the same path, and a Python that nodes see too; "
+    "slurm.setup and slurm.python help."
+)
+_REQUEUE = (
+    "Ask the site to allow requeueing (JobRequeue=1, scontrol requeue); without it such jobs go on "
+    "only while a launch watches."
+)
+
+
+@dataclass(frozen=True)
+class FakeTrial:
+    """Count steps in a file; end at a signal and go on in the next start."""
+
+    path: Path
+    num_steps: int
+
+    def __call__(self) -> None:
+        """Run inside a job."""
+        here, signals = Here.from_environment(), Signals().listen()
+        while (done := len(steps_in(self.path))) < self.num_steps:
+            line = json.dumps([done, here.job_id, here.restart, os.uname().nodename])
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+            time.sleep(_STEP_SECONDS)
+            if signals.asked:
+                start_again(here.job_id, signals.received)
+                return
+
+
+def steps_in(path: Path) -> list[list[int | str]]:
+    """The steps of a fake trial: number, job, start of the job, node."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+@dataclass
+class Case:
+    """One thing that happens to a fake trial.
+
+    Attributes:
+        told: what is proven, in words.
+        harm: the command that does it, given the job id; nothing for what happens by itself.
+        starts: least number of starts that show that it happened.
+        advice: what to do where it fails.
+    """
+
+    name: str
+    told: str
+    harm: Callable[[str], tuple[str, ...]] | None
+    starts: int
+    advice: str
+    num_steps: int = 50
+    batch: Batch | None = None
+    is_harmed: bool = False
+    problem: str = ""
+
+    def path(self, folder: Path) -> Path:
+        """Its steps."""
+        return folder / f"{self.name}.steps"
+
+    def verdict(self, folder: Path) -> str:
+        """What is wrong with the steps; empty when nothing is."""
+        steps = steps_in(self.path(folder))
+        numbers = [step[0] for step in steps]
+        starts = {(step[1], step[2]) for step in steps}
+        if self.problem or len(numbers) < self.num_steps:
+            return self.problem or f"stayed at step {len(numbers)} of {self.num_steps}"
+        if numbers != list(range(self.num_steps)):
+            return "steps are missing or were done twice: two starts ran at once"
+        if len(starts) < self.starts:
+            return f"ran in {len(starts)} starts, so what should happen to it did not"
+        return ""
+
+
+def cases() -> list[Case]:
+    """What is tried."""
+    return [
+        Case("submit", "a job starts, finds Python and this folder", None, 1, _SHARED, num_steps=5),
+        Case("warn", "a warned job goes on in its next start", _signal("USR2"), 2, _REQUEUE),
+        Case("requeue", "a preempted job goes on", _requeue, 2, _REQUEUE),
+        Case("kill", "a killed job is noticed and submitted again", _signal("KILL"), 2, _SHARED),
+        Case("time", "a job that runs out of its time goes on", None, 2, _REQUEUE, num_steps=240),
+    ]
+
+
+def drill(
+    options: LaunchOptions, say: Callable[[str], None], tried: Sequence[Case] = ()
+) -> list[Check]:
+    """Run every case at once, wait for their ends, and judge them.
+
+    Args:
+        options: of the launch that is meant.
+        say: tells a person.
+        tried: what to try; all cases when empty.
+
+    Raises:
+        SlurmMissing, SlurmSilent, SlurmRefused: there is nothing to drill on.
+    """
+    check_options(options)
+    folder = Places.at(options.root).root / "drill" / uuid.uuid4().hex[:8]
+    folder.mkdir(parents=True)
+    shape = replace(_shape(options), minutes=1, signal_seconds=20)
+    watch = watch_for(options, site())
+    watch.longest_seconds = min(watch.longest_seconds, 10.0)
+    tried = tried or cases()
+    for case in tried:
+        _submit(case, folder, shape)
+    say(f"{len(tried)} fake trials of up to 2 minutes run in {folder}")
+    give_up = time.monotonic() + _LONGEST_SECONDS
+    while any(not _is_over(case, folder) for case in tried) and time.monotonic() < give_up:
+        if watch.is_due():
+            watch.look(_jobs(tried))
+        for case in tried:
+            _advance(case, folder, shape, watch)
+        time.sleep(_LOOK_SECONDS)
+    cancel(_jobs(tried))
+    return [_check(case, folder) for case in tried]
+
+
+def _check(case: Case, folder: Path) -> Check:
+    """What the doctor says about a case."""
+    problem = case.verdict(folder)
+    if problem:
+        return Check(f"drill: {case.name}", "broken", f"{case.told}: {problem}", case.advice)
+    nodes = sorted({str(step[3]) for step in steps_in(case.path(folder))})
+    return Check(f"drill: {case.name}", "works", f"{case.told} ({', '.join(nodes)})")
+
+
+def _shape(options: LaunchOptions) -> Shape:
+    """What a real cell's job asks for, but one task without GPU."""
+    trial = Trial("drill", "", "", options.root, "slurm", "", cpus_per_rank=1)
+    return shape_of(trial, replace(options.slurm, nodes=1))
+
+
+def _submit(case: Case, folder: Path, shape: Shape) -> None:
+    """A new job for a case; nearly endless time for all but the one that shall run out of it."""
+    longer = shape if case.name == "time" else replace(shape, minutes=30)
+    trial = FakeTrial(case.path(folder), case.num_steps)
+    place = folder / f"{case.name}-{uuid.uuid4().hex[:6]}"
+    case.batch = Batch.write(place, {f"drill.{case.name}": trial}, longer, "drill")
+    case.batch.submit()
+
+
+def _advance(case: Case, folder: Path, shape: Shape, watch: Watch) -> None:
+    """Do the harm when it is time; submit again what certainly ended unfinished."""
+    job = _job(case)
+    if job is None or _is_over(case, folder):
+        return
+    if case.harm and not case.is_harmed and len(steps_in(case.path(folder))) >= _START_STEPS:
+        case.is_harmed = True
+        try:
+            call(*case.harm(job))
+        except (SlurmRefused, SlurmSilent) as error:
+            case.problem = str(error)
+    seen = watch.end_of(job)
+    if seen is not None and case.name == "kill":
+        _submit(case, folder, shape)
+    elif seen is not None:
+        log = case.batch.logs(f"drill.{case.name}")[1] if case.batch else folder
+        case.problem = f"its job ended as {seen.state} and was not started again; see {log}"
+
+
+def _is_over(case: Case, folder: Path) -> bool:
+    return bool(case.problem) or len(steps_in(case.path(folder))) >= case.num_steps
+
+
+def _job(case: Case) -> str | None:
+    return case.batch.job_id if case.batch is not None else None
+
+
+def _jobs(tried: Sequence[Case]) -> list[str]:
+    return [job for case in tried if (job := _job(case)) is not None]
+
+
+def _requeue(job: str) -> tuple[str, ...]:
+    return ("scontrol", "requeue", job)
+
+
+def _signal(name: str) -> Callable[[str], tuple[str, ...]]:
+    return lambda job: ("scancel", f"--signal={name}", job)

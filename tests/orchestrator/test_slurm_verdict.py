@@ -1,0 +1,50 @@
+"""What ended a job, from Slurm's word and the lines of its log."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.backends.slurm_verdict import verdict
+from orchestrator.trial import Trial
+from slurm.sightings import Sighting
+
+LINES = {
+    "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0.": "out_of_memory",
+    "slurmstepd: error: StepId=7.0 exceeded memory limit (9 > 8), being killed": "out_of_memory",
+    "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO TIME LIMIT ***": "timed_out",
+    "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO PREEMPTION ***": "preempted",
+    "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO NODE FAILURE, SEE": "node_lost",
+    "ModuleNotFoundError: No module named 'submitit'": "bad_config",
+    "srun: error: n1: task 0: Segmentation fault": "node_lost",
+}
+
+
+def failure(root: Path, state: str, line: str = "") -> str:
+    log = root / "log.err"
+    log.write_text(f"{line}\n")
+    trial = Trial("cell", "", "f", str(root), "slurm", "")
+    seen = Sighting("7", "7", state, nodes="n1")
+    outcome = verdict(trial, seen, None, before=0, log=log)
+    return outcome.failure or outcome.status
+
+
+@pytest.mark.parametrize(("line", "expected"), LINES.items())
+def test_a_line_of_the_log_tells_why_a_job_failed(tmp_path: Path, line: str, expected: str) -> None:
+    assert failure(tmp_path, "FAILED", line) == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("TIMEOUT", "timed_out"),
+        ("PREEMPTED", "preempted"),
+        ("NODE_FAIL", "node_lost"),
+        ("OUT_OF_MEMORY", "out_of_memory"),
+        ("CANCELLED", "stopped"),
+        ("GONE", "node_lost"),
+    ],
+)
+def test_slurms_word_counts_where_the_job_left_none(
+    tmp_path: Path, state: str, expected: str
+) -> None:
+    assert failure(tmp_path, state) == expected
