@@ -1,4 +1,4 @@
-"""The grid's command line: plan, launch, resume, status, tables."""
+"""The grid's command line."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +10,11 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   launch  GRID   run what is missing, cut off or failed; what is done stays
   resume  GRID   run again only what failed or was cut off, from its last checkpoint
   status  GRID   every cell: state, epoch, mIoU, speed, time left, where, why
-  tables  GRID   print the tables, and write them as Markdown, LaTeX and CSV
+  tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
+  report  GRID   one HTML file: tables, curves, pictures, cost, provenance
+  query   GRID "SQL"   ask the results (views rows, counted, history)
+  export  GRID to=csv|tensorboard|mlflow
+  compact GRID   many small result files become one
   cancel  GRID   end the grid's Slurm jobs; running cells checkpoint first
   logs    CELL [-f]   what the cell's newest attempt and its job wrote; -f follows
   doctor  [--drill]   what of Ray, Slurm, S3, GPU, data works here; --drill tries jobs in Slurm
@@ -23,8 +27,9 @@ Options of the launch, with their defaults:
 Any other key=value is a setting of the training for every cell, such as optim.epochs=2
 (`python -m trainer --help` lists them).
 
-Exit codes: 0 everything wanted is done; 2 usage or configuration; 10 cells are still to do;
-11 some cells failed for good; 20 Ray or Slurm is unreachable.
+Exit codes: 0 everything wanted is done; 1 a manuscript's numbers are not today's; 2 usage or
+configuration; 10 cells are still to do; 11 some cells failed for good; 20 Ray or Slurm is
+unreachable.
 Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
 With backend=slurm the jobs go on by themselves instead, and the same command watches them again.
 """
@@ -41,6 +46,12 @@ def main(words: Sequence[str]) -> int:
             f"{error}. Start from the checkout with `python -m orchestrator`, where its own "
             "package `datasets` is found first."
         )
+    from orchestrator.reading_commands import joined
+
+    try:
+        words = joined(words)
+    except ValueError as error:
+        return _complain(str(error))
     return _run(words)
 
 
