@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.launching import Lab
+from tests.orchestrator.launching import EPOCHS, Lab
 
 RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
-EPOCHS = 24  # some seconds even on an idle machine
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ TINY = (
     "method.confidence=0.2",  # so low that the unlabelled terms count from the first step
     "loss.threshold=0.25",
 )
+EPOCHS = 24  # of the long cells: some seconds even on an idle machine
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
 KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"

@@ -13,6 +13,7 @@ from orchestrator import events
 from orchestrator.places import Places
 from tests.orchestrator.launching import (
     CHECKOUT,
+    EPOCHS,
     KL,
     TINY,
     UNIMATCH,
@@ -133,7 +134,7 @@ def torchrun_weights(lab: Lab) -> str:
         "data.crop=32",
         "method=unimatch_star",
         "loss=kl",
-        "optim.epochs=8",
+        f"optim.epochs={EPOCHS}",
         *TINY,
         f"data.root={lab.data}",
         f"run.folder={folder}",
