@@ -1,0 +1,108 @@
+"""Thousands of queued cells: time to submit, requests to Slurm, memory, seconds from end to row.
+
+    python -m benchmarks.slurm_queue [NUM_CELLS] [NUM_ENDING]
+
+Runs on the Slurm of the tests: NUM_CELLS jobs wait while others fill its node, then they run one
+after the other; the watching goes on for 2 minutes and until NUM_ENDING have ended.
+"""
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.backends.slurm_dispatch import Dispatcher
+from orchestrator.backends.slurm_jobs import Desk, shape_of
+from orchestrator.backends.slurm_notes import Note
+from orchestrator.queue import Queue
+from orchestrator.slurm_options import SlurmOptions
+from orchestrator.trial import Outcome, Trial
+from slurm.inside import Here
+from slurm.sightings import Watch
+from tests.boxes.slurm_session import running_box
+
+WATCH_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class NoWork:
+    """A cell's job without the cell: it ends at once and says when."""
+
+    trial_json: str
+    notes: str
+    batch: str
+
+    def __call__(self) -> None:
+        """Say that the cell is done."""
+        key, here = Trial.from_json(self.trial_json).key, Here.from_environment()
+        outcome = Outcome("done", seconds=time.time())
+        note = Note(key, self.batch, here.job_id, here.restart, "", "ended", outcome)
+        note.write(Path(self.notes))
+
+
+class Ends:
+    """Seconds from a job's end to its row in the controller."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+
+    def started(self, trial: Trial) -> None:
+        """Nothing to show."""
+
+    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
+        """A job ended."""
+        self.delays.append(time.time() - (outcome.seconds or 0.0))
+
+
+def dispatcher_of(root: Path, num_cells: int, ends: Ends) -> Dispatcher:
+    """A dispatcher of cells without work, with the pauses of a real launch."""
+    options = SlurmOptions(memory_gb=0.1)
+    trials = [
+        Trial(f"synthetic.cell{i:05d}", "{}" * 1500, "f", str(root), "slurm", "")
+        for i in range(num_cells)
+    ]
+    queue = Queue(trials, num_cells, ends, lambda trial, outcome: None, lambda: False)
+    return Dispatcher(
+        queue=queue,
+        desk=Desk(root / "grids" / "g" / "slurm", "g", NoWork),
+        watch=Watch(),
+        shape_of=lambda trial, hungry: shape_of(trial, options),
+        max_array_size=1000,
+        say=print,
+        started=lambda trial: None,
+    )
+
+
+def megabytes() -> float:
+    """Most memory this process held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(words: list[str]) -> None:
+    """Measure and print."""
+    num_cells, num_ending = (int(words[0]) if words else 2000, int(words[1]) if words[1:] else 20)
+    ends = Ends()
+    with tempfile.TemporaryDirectory() as folder, running_box(nodes=1, cpus=2) as box:
+        box.run("sbatch", "-p", "high", "-c2", "-o", "/dev/null", "--wrap", "sleep 20")
+        found = dispatcher_of(Path(folder), num_cells, ends)
+        before, started = megabytes(), time.monotonic()
+        found.step()
+        print(f"submitted {num_cells} cells in {time.monotonic() - started:.1f} s, "
+              f"{found.num_submissions} sbatch")  # fmt: skip
+        requests, cpu, started = found.watch.num_requests, time.process_time(), time.monotonic()
+        while time.monotonic() - started < WATCH_SECONDS or len(ends.delays) < num_ending:
+            found.step()
+            time.sleep(1.0)
+        minutes = (time.monotonic() - started) / 60
+        print(f"{(found.watch.num_requests - requests) / minutes:.1f} requests a minute, "
+              f"{100 * (time.process_time() - cpu) / minutes / 60:.1f} % of a core")  # fmt: skip
+        print(f"memory {before:.0f} -> {megabytes():.0f} MB")
+        print(f"job end to row seen: median {statistics.median(ends.delays):.2f} s, "
+              f"worst {max(ends.delays):.2f} s of {len(ends.delays)}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
