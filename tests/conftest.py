@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 
 from tests.boxes.slurm import what_is_missing
 from tests.boxes.slurm_session import bare_cluster, cluster, slurm_box
@@ -21,3 +22,11 @@ collect_ignore_glob = ["slurm/*", "orchestrator/*slurm*"] if _NO_SLURM else []
 def pytest_report_header() -> str:
     """One line that says what was left out."""
     return f"left out: tests on a real Slurm ({_NO_SLURM})" if _NO_SLURM else "with a real Slurm"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that asks for a real Slurm: `make test-slurm` runs these."""
+    boxes = {"cluster", "bare_cluster"}
+    for item in items:
+        if boxes & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slurm")

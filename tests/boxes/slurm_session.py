@@ -11,6 +11,8 @@ import pytest
 
 from tests.boxes.slurm import BoxError, SlurmBox, what_is_missing
 
+_PREFIX = "slurm-"
+
 
 @contextmanager
 def running_box(**options: int) -> Iterator[SlurmBox]:
@@ -20,7 +22,10 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
         raise BoxError(missing)
     # In memory: a start takes 2 s instead of 5, since the daemons fsync.
     memory = Path("/dev/shm")
-    parent = tempfile.mkdtemp(prefix="slurm-", dir=memory if memory.is_dir() else None)
+    place = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    _sweep(place)
+    parent = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+    (Path(parent) / "owner").write_text(str(os.getpid()))
     box = SlurmBox(Path(parent) / "box", **options)
     try:
         box.up()
@@ -30,6 +35,13 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
         os.environ.pop("SLURM_CONF", None)
         box.down()
         shutil.rmtree(parent, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """Delete the folders of boxes whose process was killed; their daemons died with it."""
+    for owner in place.glob(f"{_PREFIX}*/owner"):
+        if not Path("/proc", owner.read_text()).exists():
+            shutil.rmtree(owner.parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
