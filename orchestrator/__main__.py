@@ -19,7 +19,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   logs    CELL [-f]   what the cell's newest attempt and its job wrote; -f follows
   doctor  [--drill]   what of Ray, Slurm, S3, GPU, data works here; --drill tries jobs in Slurm
 
-GRID is a name ({grids}) or the path of a YAML file.
+GRID is the path of a YAML file, or one of
+  {grids}
 --json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}.
 
 Options of the launch, with their defaults:

@@ -2,11 +2,12 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from orchestrator.slurm_options import SlurmOptions, describe_slurm, read_option
+from orchestrator.slurm_options import SlurmOptions, read_option
 from trainer.compose import GROUPS, field_names
+from trainer.field_notes import settings
 
 Backend = Literal["ray", "inline", "slurm", "auto"]
 
@@ -16,10 +17,10 @@ class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
 
     root: str = "outputs"  # folder of runs and results
-    backend: Backend = "ray"  # ray; slurm: a job a cell; auto: both; inline: here, one by one
+    backend: Backend = "ray"  # ray: Ray Tune and Train; slurm: one job a cell; auto: both
     ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
     ranks: int = 1  # processes that train one cell together
-    cpus_per_rank: int = 1
+    cpus_per_rank: int = 1  # cores that Ray or Slurm reserves
     gpus_per_rank: float = -1.0  # -1: one if there is a GPU, else none
     concurrency: int = 0  # cells at once; 0: as many as the resources allow
     to_ray: str = "*"  # backend=auto: cells that may go to Ray, as a glob over keys
@@ -57,10 +58,11 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
 
 
 def describe() -> str:
-    """One line per option, with its default."""
-    own = [item for item in fields(LaunchOptions) if item.name != "slurm"]
-    lines = [f"  {item.name}={item.default}" for item in own]
-    return "\n".join([*lines, *describe_slurm()])
+    """Every option with its default and what it means."""
+    told = [line for option in settings(LaunchOptions) for line in option.lines()]
+    first = next(number for number, line in enumerate(told) if line.startswith("  slurm."))
+    file = "  slurm=FILE                      a YAML file of the following, without `slurm.`"
+    return "\n".join([*told[:first], file, *told[first:]])
 
 
 def _unknown(key: str) -> str:

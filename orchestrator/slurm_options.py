@@ -13,8 +13,8 @@ class SlurmOptions:
     """Where jobs go and what surrounds them; nothing here can move a number."""
 
     partition: str = ""  # empty: the site's default
-    account: str = ""
-    qos: str = ""
+    account: str = ""  # that pays; empty: the site's default
+    qos: str = ""  # quality of service; empty: the site's default
     minutes: int = 240  # limit of one job; a longer run goes on in the next
     memory_gb: float = 0.0  # per node; 0: the site's default; doubled after out-of-memory
     nodes: int = 1  # that share the ranks of one cell
@@ -41,12 +41,6 @@ def read_option(options: SlurmOptions, key: str, value: str) -> SlurmOptions:
     if name in ("setup", "extra"):
         return _with(options, name, (*getattr(options, name), value), key)
     return _with(options, name, yaml.safe_load(value), key)
-
-
-def describe_slurm() -> list[str]:
-    """One line per option, with its default."""
-    told = (f"  slurm.{item.name}={_plain(item.default)}" for item in fields(SlurmOptions))
-    return ["  slurm=FILE  a YAML file of the following, without `slurm.`", *told]
 
 
 def _from_file(options: SlurmOptions, path: Path) -> SlurmOptions:
@@ -88,7 +82,3 @@ def _with(options: SlurmOptions, name: str, value: Any, said: str) -> SlurmOptio
         raise ValueError(f"{said}={value} is below 0.")
     changed: dict[str, Any] = {name: value}
     return replace(options, **changed)
-
-
-def _plain(value: Any) -> str:
-    return "" if value == () else str(value)

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.compose import GROUPS, choices, compose, field_names
+from trainer.compose import GROUPS, choices, compose
+from trainer.config import TrainConfig
+from trainer.field_notes import settings
 from trainer.summary import Summary
 from trainer.verbs import VERBS, run_verb
 
@@ -74,7 +76,9 @@ def _ending(summary: Summary, folder: Path) -> str:
 def help_text() -> str:
     """Usage, the choices of every group, and every setting."""
     groups = "\n".join(f"  {group}: {', '.join(choices(group))}" for group in GROUPS)
-    return f"{USAGE}\nGroups:\n{groups}\n\nSettings:\n  " + "\n  ".join(field_names())
+    lines = [line for setting in settings(TrainConfig) for line in setting.lines()]
+    told = "\n".join(lines)
+    return f"{USAGE}\nGroups:\n{groups}\n\nSettings and their defaults; a recipe sets some:\n{told}"
 
 
 def _stop_on_signal() -> list[int]:

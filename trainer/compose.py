@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config import TrainConfig
+from trainer.field_notes import dataclass_in
 from trainer.validation import check
 
 FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
@@ -56,7 +57,7 @@ def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
     """Dotted names of every field of the schema."""
     found = []
     for item in fields(schema):
-        inner = _dataclass_in(item.type)
+        inner = dataclass_in(item.type)
         if inner is not None:
             found += field_names(inner, f"{prefix}{item.name}.")
         else:
@@ -92,11 +93,6 @@ def _schema() -> DictConfig:
         OmegaConf.set_readonly(node, False)
         nodes += [inner for inner in node.values() if isinstance(inner, DictConfig)]
     return schema
-
-
-def _dataclass_in(kind: Any) -> Any:
-    """The dataclass a field holds, also behind `| None`; None for a plain field."""
-    return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
 
 
 def _as_constant(config: Any) -> TrainConfig:

@@ -104,7 +104,7 @@ class OptimConfig:
     batch: int = 4  # labelled images per step over all ranks; as many unlabelled (A23)
     lr: float = 0.0005  # of the backbone
     head_lr_factor: float = 10.0  # parameters outside the backbone; 10 VOC, 1 Cityscapes
-    momentum: float = 0.9
+    momentum: float = 0.9  # of SGD, without Nesterov
     weight_decay: float = 1e-4  # on every parameter
     power: float = 0.9  # of the polynomial
     lag: bool = False  # True: steps 0 and 1 share the first rate, as the UniMatch code
@@ -119,7 +119,7 @@ class EvaluationConfig:
     """When and how validation runs."""
 
     mode: EvaluationMode = EvaluationMode.whole
-    every_epochs: int = 1
+    every_epochs: int = 1  # the last epoch is scored in any case
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class RunConfig:
     augment: Augment = execution(Augment.auto)  # noqa: RUF009 - host or device, the same bits
     cache: Cache = execution(Cache.none)  # noqa: RUF009 - decoded: images are decoded once
     cache_folder: str = execution("")  # empty means <folder of the dataset>.decoded
-    checkpoint_minutes: float = execution(5.0)
+    checkpoint_minutes: float = execution(5.0)  # between two checkpoints
     checkpoint_steps: int = execution(0)  # also every so many steps; 0 is never
     log_steps: int = execution(20)  # steps between two lines of metrics.jsonl
     tensorboard: bool = execution(False)  # also write TensorBoard events beside metrics.jsonl

@@ -136,7 +136,9 @@ def test_a_table_path_counts_from_the_folder_of_the_grid(tmp_path):
 
 
 def test_an_unknown_grid_lists_the_known_ones():
-    with pytest.raises(ValueError, match="Unknown grid 'papper'; known: demo, drawn_seeds, paper, table1"):
+    with pytest.raises(
+        ValueError, match="Unknown grid 'papper'; known: demo, drawn_seeds, paper, table1"
+    ):
         load_grid("papper")
 
 

@@ -1,0 +1,53 @@
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+import pytest
+
+from orchestrator.options import LaunchOptions
+from trainer.compose import field_names
+from trainer.config import TrainConfig
+from trainer.field_notes import settings
+
+
+class Taste(Enum):
+    """How it tastes."""
+
+    sweet = "sweet"
+    sour = "sour"
+
+
+@dataclass
+class Inner:
+    size: float = 1.5  # of the fruit, cm
+
+
+@dataclass
+class Outer:
+    # A remark on its own line belongs to no field.
+    taste: Taste = Taste.sour
+    ripe: bool = True  # noqa: RUF009, RUF100 - may be eaten
+    place: Literal["tree", "bowl"] = "bowl"
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_a_setting_tells_default_choices_and_the_comment_beside_its_field():
+    told = {item.name: (item.default, item.choices, item.note) for item in settings(Outer)}
+
+    assert told == {
+        "taste": ("sour", ("sweet", "sour"), "How it tastes"),
+        "ripe": ("true", (), "may be eaten"),
+        "place": ("bowl", ("tree", "bowl"), ""),
+        "inner.size": ("1.5", (), "of the fruit, cm"),
+    }
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, LaunchOptions])
+def test_every_setting_explains_itself_in_lines_of_100_characters(schema):
+    for item in settings(schema):
+        assert item.note, f"{item.name} needs a comment beside its field"
+        assert all(len(line) <= 100 for line in item.lines())
+
+
+def test_the_help_lists_exactly_the_settings_that_the_door_accepts():
+    assert [item.name for item in settings(TrainConfig)] == field_names()

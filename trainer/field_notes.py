@@ -1,0 +1,112 @@
+"""What the fields of a configuration mean, for the help of a command line.
+
+The sentence of a field is the comment beside it, so that the schema stays the one place to read
+and to change. Everything runs from a checkout: the source is always there. Needs no torch.
+"""
+
+import inspect
+import re
+import textwrap
+import tokenize
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+_WIDTH = 100  # of a line of help
+_INDENT = 34  # where the notes begin
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field that a person may set.
+
+    Attributes:
+        name: dotted, as on the command line.
+        default: as on the command line.
+        choices: of a closed choice; empty otherwise.
+        note: the sentence beside the field.
+    """
+
+    name: str
+    default: str
+    choices: tuple[str, ...]
+    note: str
+
+    def lines(self) -> Iterator[str]:
+        """The setting as help shows it."""
+        start = f"  {self.name}={self.default}"
+        told = "; ".join(filter(None, [" | ".join(self.choices), self.note]))
+        rest = textwrap.wrap(told, _WIDTH - _INDENT, break_on_hyphens=False)
+        if len(start) >= _INDENT or not rest:
+            yield start
+        else:
+            yield f"{start:{_INDENT}}{rest.pop(0)}"
+        yield from (" " * _INDENT + line for line in rest)
+
+
+def settings(schema: Any, prefix: str = "") -> Iterator[Setting]:
+    """Every field of a dataclass and of the dataclasses in it, in order.
+
+    Args:
+        schema: a dataclass whose fields all have defaults.
+        prefix: of every name, with its dot.
+    """
+    notes = _notes(schema)
+    for item in fields(schema):
+        inner = dataclass_in(item.type)
+        if inner is not None:
+            yield from settings(inner, f"{prefix}{item.name}.")
+        else:
+            yield Setting(
+                prefix + item.name, _plain(_default(item)), _choices(item), notes[item.name]
+            )
+
+
+def dataclass_in(kind: Any) -> Any:
+    """The dataclass a field holds, also behind `| None`; None for a plain field."""
+    return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
+
+
+def _notes(schema: Any) -> dict[str, str]:
+    """The comment beside each field; without one, what its Enum says of itself."""
+    found = {item.name: _of_enum(item.type) for item in fields(schema)}
+    lines = iter(inspect.getsource(schema).splitlines(keepends=True))
+    name = ""
+    for token in tokenize.generate_tokens(lambda: next(lines, "")):
+        if token.type == tokenize.NAME and token.line.lstrip().startswith(f"{token.string}:"):
+            name = token.string
+        elif token.type == tokenize.COMMENT and name and not token.line.lstrip().startswith("#"):
+            found[name] = re.sub(r"^#\s*(noqa: [\w, ]+( - )?)?", "", token.string).strip()
+    return found
+
+
+def _of_enum(kind: Any) -> str:
+    is_enum = isinstance(kind, type) and issubclass(kind, Enum)
+    return (kind.__doc__ or "").splitlines()[0].rstrip(".") if is_enum else ""
+
+
+def _default(item: Field[Any]) -> Any:
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _choices(item: Field[Any]) -> tuple[str, ...]:
+    """Values of an Enum or a Literal."""
+    if isinstance(item.type, type) and issubclass(item.type, Enum):
+        return tuple(choice.name for choice in item.type)
+    return tuple(str(value) for value in getattr(item.type, "__args__", ()) if _is_plain(value))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int)
+
+
+def _plain(value: Any) -> str:
+    """A default as one would type it."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]" if value else ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
