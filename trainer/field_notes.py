@@ -77,7 +77,7 @@ def _notes(schema: Any) -> dict[str, str]:
         if token.type == tokenize.NAME and token.line.lstrip().startswith(f"{token.string}:"):
             name = token.string
         elif token.type == tokenize.COMMENT and name and not token.line.lstrip().startswith("#"):
-            found[name] = re.sub(r"^#\s*(noqa: [\w, ]+( - )?)?", "", token.string).strip()
+            found[name] = re.sub(r"^#\s*(noqa:[^-]*-?)?", "", token.string).strip()
     return found
 
 
