@@ -20,7 +20,7 @@ from orchestrator.setting_aside import set_aside
 from orchestrator.status import LAUNCHED
 from orchestrator.stopping import Stop
 from orchestrator.trial import Outcome, Trial
-from sweeps.table import load_table
+from sweeps.own_tables import tables_of
 
 EXIT_DONE, EXIT_USAGE, EXIT_UNFINISHED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
 
@@ -162,8 +162,8 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
 def _ranks(plan: Plan) -> dict[str, int]:
     """Index of the first table that prints a cell, by key; cells held by others come last."""
     found = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
-    for index, name in enumerate(plan.grid.tables):
-        for cell in load_table(name).cells:
+    for index, table in enumerate(tables_of(plan.grid)):
+        for cell in table.cells:
             for seeded in (c for c in plan.grid.cells if c == cell):
                 found.setdefault(seeded.key, index)
     return found

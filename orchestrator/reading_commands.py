@@ -21,7 +21,7 @@ from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.terminal import terminal
 from orchestrator.tables.write import write_filled
 from sweeps.grid import load_grid
-from sweeps.table import load_table
+from sweeps.own_tables import tables_of
 
 EXIT_FOUND = 1  # the check of a manuscript found something
 
@@ -52,9 +52,6 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     order = _order(grid, rest)
     plan = order.plan()
     console = _console()
-    if not plan.grid.tables:
-        console.print(f"Grid {plan.grid.name} names no tables; add `tables:` to its file.")
-        return EXIT_DONE
     filled = _filled(order, plan)
     if "check" in chosen:
         return _check(Path(chosen["check"]).expanduser(), filled, console)
@@ -136,7 +133,7 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def _filled(order: Order, plan: Plan) -> list[FilledTable]:
-    tables = [load_table(name) for name in plan.grid.tables]
+    tables = tables_of(plan.grid)
     rows = counted_rows(plan.root, [cell for table in tables for cell in table.cells])
     expected = {cell.key: cell.fingerprint for cell in plan.cells}
     return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]

@@ -14,7 +14,7 @@ from orchestrator.results import Row, counted_rows
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
 from sweeps.cell import Cell
-from sweeps.table import load_table
+from sweeps.own_tables import tables_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def gather(plan: Plan, epoch: Epoch = "best") -> Material:
     """
     rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
     expected = {cell.key: cell.fingerprint for cell in plan.cells}
-    tables = [load_table(name) for name in plan.grid.tables]
+    tables = tables_of(plan.grid)
     return Material(
         plan=plan,
         tables=tuple(fill(t, rows, epoch=epoch, expected=expected) for t in tables),

@@ -65,8 +65,15 @@ def sentences(filled: FilledTable) -> list[str]:
 def markdown(filled: FilledTable) -> str:
     """The comparisons of a table as Markdown; says so where there are none."""
     lines = [f"- {_plain(text)}" for text in sentences(filled)]
-    body = lines or ["Nothing can be compared yet: no two methods share a split and a seed."]
+    body = lines or [_why_none(filled)]
     return "\n".join([f"**{filled.table.title}: comparisons.** {METHOD}", "", *body, ""])
+
+
+def _why_none(filled: FilledTable) -> str:
+    """What is missing for a comparison: runs, or a row that asks for one."""
+    if any(row.row.kind in ("difference", "average") for row in filled.rows):
+        return "Nothing can be compared yet: no two methods share a split and a seed."
+    return "This table asks for no comparison; a row with `minus: [NEW, BASELINE]` does."
 
 
 def long_form(filled: FilledTable) -> str:

@@ -1,0 +1,79 @@
+"""Every table of a grid: those it names, and a plain one of the cells that none of them shows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sweeps.cell import Cell
+from sweeps.grid import Grid
+from sweeps.spec import Spec
+from sweeps.table import Block, Row, Table, load_table
+
+_PLUS = " + "
+_COLUMN_AXES = ("recipe", "split", "backbone", "crop")
+
+
+def tables_of(grid: Grid) -> tuple[Table, ...]:
+    """The tables in print order; whoever lists `cells` alone need not write a table to see them.
+
+    Raises:
+        ValueError: a table of the grid is not there, or has a mistake.
+    """
+    named = [load_table(name) for name in grid.tables]
+    shown = {_place(cell) for table in named for cell in table.cells}
+    rest = [cell for cell in _once(grid.cells) if _place(cell) not in shown]
+    return (*named, _plain(grid, rest)) if rest else tuple(named)
+
+
+def _plain(grid: Grid, cells: Sequence[Cell]) -> Table:
+    """Methods down; across, whatever else varies, where that makes a full rectangle."""
+    varying = [axis for axis in _COLUMN_AXES if len({getattr(cell, axis) for cell in cells}) > 1]
+    by_place = {(_method(cell), _along(cell, varying)): cell for cell in cells}
+    downs = list(dict.fromkeys(down for down, _ in by_place))
+    acrosses = list(dict.fromkeys(across for _, across in by_place))
+    columns: tuple[Spec, ...]
+    if varying and len(downs) * len(acrosses) == len(by_place):
+        columns = tuple(dict(zip(varying, across, strict=True)) for across in acrosses)
+        rows = [_row(down, [by_place[down, across] for across in acrosses]) for down in downs]
+    else:
+        columns = ({"number": "mIoU (%)"},)
+        rows = [
+            _row(" ".join([*map(str, across), down]), [cell])
+            for (down, across), cell in by_place.items()
+        ]
+    return Table(grid.name, grid.title, columns, (Block("", (*rows, *_gains(rows))),))
+
+
+def _gains(rows: Sequence[Row]) -> Iterator[Row]:
+    """What an added loss changes, where the same method was run without it."""
+    labels = [row.label for row in rows]
+    for label in labels:
+        base = label.rpartition(_PLUS)[0]
+        if base in labels:
+            empty = (None,) * len(rows[0].cells)
+            yield Row(f"{label}, gain", "difference", (), empty, minus=(label, base))
+
+
+def _row(label: str, cells: Sequence[Cell]) -> Row:
+    return Row(label, "ours", tuple(cells), published=(None,) * len(cells))
+
+
+def _method(cell: Cell) -> str:
+    return cell.method if cell.loss == "none" else f"{cell.method}{_PLUS}{cell.loss}"
+
+
+def _along(cell: Cell, axes: Sequence[str]) -> tuple[str | int, ...]:
+    return tuple(getattr(cell, axis) for axis in axes)
+
+
+def _place(cell: Cell) -> Cell:
+    """The cell whatever its seed."""
+    return replace(cell, seed=0)
+
+
+def _once(cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells of the first seed."""
+    seen: set[Cell] = set()
+    for cell in cells:
+        if _place(cell) not in seen:
+            seen.add(_place(cell))
+            yield cell
