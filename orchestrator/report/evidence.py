@@ -27,7 +27,7 @@ def tables(material: Material) -> str:
         found = comparisons(filled)
         if found:
             body.append(_comparisons(filled, found))
-    return section("Tables", body if len(body) > 1 else ["<p>This grid names no tables.</p>"])
+    return section("Tables", body)
 
 
 def curves(material: Material) -> str:
