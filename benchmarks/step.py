@@ -25,11 +25,10 @@ from trainer import determinism
 from trainer.choices import Distance
 from trainer.compose import compose
 from trainer.config import TrainConfig
-from trainer.inter_pixel_term import InterPixelTerm
-from trainer.methods.registry import METHODS
-from trainer.methods.step import Networks, Setting
+from trainer.methods.step import Networks
+from trainer.objective import Objective
 from trainer.ranks import Ranks, join
-from trainer.state import autocast, new_state
+from trainer.state import new_state
 
 DEFAULTS = {
     "model": "resnet50",
@@ -145,16 +144,11 @@ def _torch_upsample(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 def _ours(config: TrainConfig, ranks: Ranks) -> Step:
     """The step of `trainer.loop`."""
-    state = new_state(config, 21, ranks)
-    method = METHODS[config.method.algorithm](Setting(config, ranks))
-    term = InterPixelTerm(config.loss, config.batch, ranks)
+    state, objective = new_state(config, 21, ranks), Objective.of(config, ranks)
+    networks = Networks(state.student, None)
 
     def step(labelled: Any, unlabelled: Any) -> None:
-        with autocast(config.optim.precision, ranks.device):
-            result = method(Networks(state.student, None), labelled, unlabelled)
-        loss = result.loss
-        if config.loss.distance is not Distance.none:
-            loss = loss + term(result.pairs)
+        loss, _ = objective(networks, labelled, unlabelled, weight=1.0)
         loss.backward()
         state.descent.step(0.0)
 

@@ -48,7 +48,7 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
-        count = x.new_tensor([x.numel() // channels])
+        count = x.new_full((1,), x.numel() // channels)  # filled on the device: nothing is sent
         mean = x.mean((0, 2, 3))
         squares = (x - mean[:, None, None]).square().sum((0, 2, 3))
         rows = ranks.gather(torch.cat([mean, squares, count]))

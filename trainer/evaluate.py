@@ -1,5 +1,7 @@
 """Validation: every image once, whole or in sliding windows (part_a 1.6)."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,10 @@ from trainer.confusion import ConfusionMatrix, mean_iou_percent
 from trainer.deeplab import DeepLabV3Plus
 from trainer.pixels import normalise
 from trainer.ranks import Ranks
+from trainer.transfer import sent
+
+# On a CPU one by one: nothing is gained by more, and scores keep the bits they always had.
+WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 4}
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,10 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     was_training = network.training
     network.eval()
     matrix = ConfusionMatrix(dataset.num_classes).to(ranks.device)
-    for name in dataset.split.validation[ranks.rank :: ranks.world_size]:
-        image = _tensor(dataset.tree.image(name)).permute(2, 0, 1)[None]
-        truth = _tensor(dataset.tree.mask(name)).to(ranks.device)
-        predicted = predict(network, image.to(ranks.device), config)[0]
-        matrix.update(predicted, truth)
+    names = dataset.split.validation[ranks.rank :: ranks.world_size]
+    for image, truth in _read_ahead(dataset, names):
+        predicted = predict(network, sent(image[None], ranks.device), config)[0]
+        matrix.update(predicted, sent(truth, ranks.device))
     network.train(was_training)
     matrix.counts = ranks.sum(matrix.counts)
     per_class = matrix.compute().cpu()
@@ -55,23 +60,65 @@ def predict(network: DeepLabV3Plus, images: Tensor, config: TrainConfig) -> Tens
     pixels = normalise(images)
     if config.evaluation.mode is EvaluationMode.whole:
         return network(pixels).max(1).indices  # type: ignore[no-any-return]
-    return _slide(network, pixels, config.data.crop).max(1).indices
+    at_once = WINDOWS_AT_ONCE[images.device.type]
+    return slide(network, pixels, config.data.crop, at_once=at_once).max(1).indices
 
 
-def _slide(network: DeepLabV3Plus, pixels: Tensor, window: int) -> Tensor:
-    """Softmax summed over windows of one size, stride two thirds; border windows are smaller."""
+def slide(network: DeepLabV3Plus, pixels: Tensor, window: int, *, at_once: int) -> Tensor:
+    """Softmax summed over windows of one size, stride two thirds; border windows are smaller.
+
+    Args:
+        network: in evaluation mode.
+        pixels: normalised images (B, 3, H, W).
+        window: edge of a window, in pixels.
+        at_once: windows of one row and one width that pass the network together. Another number
+            moves the last digits, because convolutions choose their kernels by batch.
+
+    Returns:
+        Sums (B, C, H, W); the order of addition does not depend on `at_once`.
+    """
     height, width = pixels.shape[-2:]
     stride = int(window * 2 / 3)
     total: Tensor | None = None
     for top in range(0, height, stride):
-        for left in range(0, width, stride):
-            part = pixels[..., top : top + window, left : left + window]
-            probability = functional.softmax(network(part).float(), 1)
+        rows = pixels[..., top : top + window, :]
+        for lefts in _alike(width, window, stride, at_once):
+            parts = [rows[..., left : left + window] for left in lefts]
+            joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+            probability = functional.softmax(network(joined).float(), 1)
             if total is None:
                 total = pixels.new_zeros(len(pixels), probability.shape[1], height, width)
-            total[..., top : top + window, left : left + window] += probability
+            for left, part in zip(lefts, probability.chunk(len(lefts)), strict=True):
+                total[..., top : top + window, left : left + window] += part
     assert total is not None
     return total
+
+
+def _alike(width: int, window: int, stride: int, at_once: int) -> Iterator[list[int]]:
+    """Left edges of neighbouring windows of one width, at most so many together."""
+    lefts = range(0, width, stride)
+    whole = [left for left in lefts if left + window <= width]
+    for first in range(0, len(whole), at_once):
+        yield whole[first : first + at_once]
+    for left in lefts[len(whole) :]:  # each cut by the border, each of its own width
+        yield [left]
+
+
+def _read_ahead(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (3, H, W) and masks (H, W), one being read while the one before is looked at."""
+
+    def read(name: str) -> tuple[Tensor, Tensor]:
+        image = _tensor(dataset.tree.image(name)).permute(2, 0, 1)
+        return image, _tensor(dataset.tree.mask(name))
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, names[0]) if names else None
+        for name in (*names[1:], None):
+            if coming is None:
+                return
+            found = coming.result()
+            coming = None if name is None else reader.submit(read, name)
+            yield found
 
 
 def _tensor(image: object) -> Tensor:

@@ -11,6 +11,7 @@ from trainer.augment_on_device import labelled_batch, unlabelled_batch
 from trainer.choices import Algorithm, Augment, Cache
 from trainer.config import TrainConfig
 from trainer.ranks import Ranks
+from trainer.transfer import sent
 
 
 def feed(
@@ -43,8 +44,8 @@ def feed(
         cache=cache_folder(config) if config.run.cache is Cache.decoded else None,
     )
     for labelled, unlabelled in batches(dataset, config.data, seed=config.seed, plan=plan):
-        other = None if unlabelled is None else unlabelled_batch(unlabelled.to(ranks.device))
-        yield labelled_batch(labelled.to(ranks.device)), other
+        other = None if unlabelled is None else unlabelled_batch(sent(unlabelled, ranks.device))
+        yield labelled_batch(sent(labelled, ranks.device)), other
 
 
 def augments_on_device(augment: Augment, device_type: str) -> bool:

@@ -11,17 +11,16 @@ from torch import Tensor
 from datasets.batches import LabelledBatch, UnlabelledBatch
 from datasets.opening import Dataset
 from trainer.checkpoint import Checkpoints
-from trainer.choices import Algorithm, Distance
+from trainer.choices import Algorithm
 from trainer.config import TrainConfig
 from trainer.evaluate import evaluate
 from trainer.feed import feed
-from trainer.inter_pixel_term import InterPixelTerm
 from trainer.journal import Journal
-from trainer.methods.registry import METHODS
-from trainer.methods.step import Networks, Setting
+from trainer.methods.step import Networks
+from trainer.objective import Objective
 from trainer.ranks import Ranks
 from trainer.schedule import inter_pixel_weight, learning_rate
-from trainer.state import TrainState, autocast, update_ema
+from trainer.state import TrainState, update_ema
 
 
 class Diverged(RuntimeError):
@@ -62,20 +61,11 @@ class Loop:
         self._saved_at = self._clock = time.monotonic()
         self._recent = deque(maxlen=self.config.run.log_steps + 1)
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
-        setting = Setting(self.config, self.ranks)
-        method = METHODS[self.config.method.algorithm](setting)
-        term = InterPixelTerm(self.config.loss, self.config.batch, self.ranks)
+        objective = Objective.of(self.config, self.ranks)
         networks = Networks(self.state.student, self.state.ema)
         for labelled, unlabelled in self._batches():
             self._remember(labelled, unlabelled)
-            with autocast(self.config.optim.precision, self.ranks.device):
-                result = method(networks, labelled, unlabelled)
-            loss, terms = result.loss, dict(result.terms)
-            if self.config.loss.distance is not Distance.none:
-                added = term(result.pairs)
-                terms["loss_inter_pixel"] = added.detach()
-                loss = loss + self._weight() * added
-            terms["loss"] = loss.detach()
+            loss, terms = objective(networks, labelled, unlabelled, weight=self._weight())
             self._descend(loss)
             self._after_step(terms)
             if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:

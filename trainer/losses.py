@@ -39,7 +39,8 @@ def labelled_loss(
             logits.detach(),
             masks,
             threshold=optim.ohem_threshold,
-            min_kept=optim.ohem_min_kept_per_image * batch,
+            min_kept_per_image=optim.ohem_min_kept_per_image,
+            batch=batch,
             ranks=ranks,
         )
     losses = functional.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="none")
@@ -48,12 +49,19 @@ def labelled_loss(
 
 
 def hard_pixels(
-    logits: Tensor, masks: Tensor, *, threshold: float, min_kept: int, ranks: Ranks
+    logits: Tensor,
+    masks: Tensor,
+    *,
+    threshold: float,
+    min_kept_per_image: int,
+    batch: int,
+    ranks: Ranks,
 ) -> Tensor:
     """Pixels that online hard example mining keeps (part_a 1.5), over the global batch.
 
     A pixel is kept when the probability of its class is at most the larger of `threshold` and the
-    `min_kept`-th smallest probability. With fewer labelled pixels than `min_kept` all stay.
+    k-th smallest probability, k being `min_kept_per_image` times `batch`. With fewer labelled
+    pixels than k all stay.
 
     Returns:
         (B, H, W) bool.
@@ -62,23 +70,23 @@ def hard_pixels(
     truth = masks.masked_fill(~valid, 0)
     probability = logits.float().softmax(1).gather(1, truth[:, None])[:, 0]
     probability = probability.masked_fill(~valid, 1.0)
-    everywhere = torch.cat(_gather_uneven(probability.flatten(), ranks))
+    min_kept = min_kept_per_image * batch
     num_valid = ranks.sum(valid.sum())
-    rank_of_limit = min(min_kept, everywhere.numel())
+    rank_of_limit = min(min_kept, batch * masks[0].numel())
+    everywhere = _gather_images(probability, batch, ranks)
     # The value, never the index: on CUDA the order among equals is not fixed.
     limit = everywhere.kthvalue(rank_of_limit).values if rank_of_limit else everywhere.new_zeros(())
     hard = valid & (probability <= limit.clamp(min=threshold))
     return torch.where(num_valid < min_kept, valid, hard)
 
 
-def _gather_uneven(values: Tensor, ranks: Ranks) -> list[Tensor]:
-    """One-dimensional tensors of every rank, of perhaps different lengths."""
+def _gather_images(values: Tensor, batch: int, ranks: Ranks) -> Tensor:
+    """One flat tensor of every rank's (B, H, W), with infinities after those of a smaller part."""
     if ranks.world_size == 1:
-        return [values]
-    lengths = [int(row.item()) for row in ranks.gather(values.new_tensor(values.numel()).long())]
-    padded = functional.pad(values, (0, max(lengths) - values.numel()))
-    rows = ranks.gather(padded)
-    return [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        return values.flatten()
+    largest = -(-batch // ranks.world_size)
+    padded = functional.pad(values, (0, 0, 0, 0, 0, largest - len(values)), value=torch.inf)
+    return torch.cat(ranks.gather(padded)).flatten()
 
 
 def pseudo_label_loss(

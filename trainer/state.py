@@ -1,5 +1,6 @@
 """Everything a run carries from step to step; what is not here is a function of the step."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +126,8 @@ def update_ema(state: TrainState, method: MethodConfig) -> None:
             kept.lerp_(buffer, 1.0 - decay)
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The context of a training forward."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.bf16)
+    if precision is Precision.bf16:
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn import functional
 
+from datasets.errors import DataError
 from datasets.opening import open_dataset
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
-from trainer.evaluate import Score, evaluate, predict
+from trainer.evaluate import Score, evaluate, predict, slide
 from trainer.pixels import normalise
 from trainer.ranks import Ranks
 from trainer.state import new_state
@@ -28,6 +30,30 @@ def test_windows_overlap_by_a_third_and_shrink_at_the_border(drawn_root: Path) -
                 expected[:, :, top : top + 32, left : left + 32] += found
 
         assert torch.equal(predict(network, images, config), expected.argmax(1))
+
+
+def test_windows_together_give_the_classes_of_windows_one_by_one(drawn_root: Path) -> None:
+    config = tiny_config(drawn_root)
+    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).student.eval()
+    pixels = normalise(torch.randint(0, 256, (2, 3, 50, 130), dtype=torch.uint8))
+
+    with torch.no_grad():
+        alone, *together = (slide(network, pixels, 32, at_once=n) for n in (1, 2, 3, 99))
+
+    for found in together:
+        # Convolutions choose their kernels by batch, so the last digits may move; no class does.
+        assert (found - alone).abs().max().item() <= 1e-5
+        assert torch.equal(found.max(1).indices, alone.max(1).indices)
+
+
+def test_an_image_that_cannot_be_read_stops_the_evaluation(tmp_path: Path) -> None:
+    config, alone = tiny_config(tmp_path / "data"), Ranks(0, 1, torch.device("cpu"))
+    dataset = open_dataset(config.data)
+    (broken,) = (tmp_path / "data").rglob(f"{dataset.split.validation[-1]}.jpg")
+    broken.write_bytes(b"no image")
+
+    with pytest.raises(DataError, match=broken.name):
+        evaluate(new_state(config, 6, alone).student, dataset, config, alone)
 
 
 def scores(root: str) -> Score:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from tests.ranks import run_ranks
 from trainer.choices import Criterion
 from trainer.config import OptimConfig
 from trainer.losses import Target, hard_pixels, labelled_loss, pseudo_label_loss
@@ -41,17 +42,45 @@ def brute_force_ohem(
 @given(
     seed=st.integers(0, 500),
     threshold=st.sampled_from([0.1, 0.3, 0.7, 0.95]),
-    min_kept=st.integers(1, 80),
+    per_image=st.integers(1, 40),
     ignored=st.sampled_from([0.0, 0.3, 1.0]),
 )
 def test_ohem_keeps_the_pixels_brute_force_keeps(
-    seed: int, threshold: float, min_kept: int, ignored: float
+    seed: int, threshold: float, per_image: int, ignored: float
 ) -> None:
     logits, masks = drawn(seed, ignored)
 
-    kept = hard_pixels(logits, masks, threshold=threshold, min_kept=min_kept, ranks=ALONE)
+    kept = hard_pixels(
+        logits, masks, threshold=threshold, min_kept_per_image=per_image, batch=2, ranks=ALONE
+    )
 
-    assert kept.flatten().tolist() == brute_force_ohem(logits, masks, threshold, min_kept)
+    assert kept.flatten().tolist() == brute_force_ohem(logits, masks, threshold, 2 * per_image)
+
+
+def hard_pixels_of_a_rank(ignored: float) -> torch.Tensor:
+    """Three images over two ranks: one and two of them."""
+    ranks = Ranks(torch.distributed.get_rank(), 2, torch.device("cpu"))
+    logits, masks = three_images(ignored)
+    own = slice(0, 1) if ranks.is_first else slice(1, 3)
+    return hard_pixels(
+        logits[own], masks[own], threshold=0.1, min_kept_per_image=11, batch=3, ranks=ranks
+    )
+
+
+def three_images(ignored: float) -> tuple[torch.Tensor, torch.Tensor]:
+    (logits, masks), (more, others) = drawn(1, ignored), drawn(2, ignored)
+    return torch.cat([logits, more[:1]]), torch.cat([masks, others[:1]])
+
+
+@pytest.mark.parametrize("ignored", [0.2, 0.9])
+def test_ohem_keeps_the_same_pixels_with_uneven_ranks(ignored: float) -> None:
+    logits, masks = three_images(ignored)
+    alone = hard_pixels(logits, masks, threshold=0.1, min_kept_per_image=11, batch=3, ranks=ALONE)
+
+    rows = run_ranks(hard_pixels_of_a_rank, 2, ignored)
+
+    assert torch.equal(torch.cat(rows), alone)
+    assert alone.any()
 
 
 def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
@@ -66,7 +95,7 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels() -> None:
 def test_ohem_loss_is_the_mean_over_hard_pixels() -> None:
     logits, masks = drawn(2)
     optim = OptimConfig(criterion=Criterion.ohem, ohem_min_kept_per_image=5)
-    kept = hard_pixels(logits, masks, threshold=0.7, min_kept=10, ranks=ALONE)
+    kept = hard_pixels(logits, masks, threshold=0.7, min_kept_per_image=5, batch=2, ranks=ALONE)
 
     loss = labelled_loss(logits, masks, optim=optim, batch=2, ranks=ALONE)
 
