@@ -14,6 +14,7 @@ from trainer.confusion import ConfusionMatrix, mean_iou_percent
 from trainer.deeplab import DeepLabV3Plus
 from trainer.pixels import normalise
 from trainer.ranks import Ranks
+from trainer.summary import Counts
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Score:
 
     Attributes:
         iou_percent: per class; None where a class neither occurs nor is predicted.
+        confusion: pixels by truth and prediction; empty where it was not kept.
     """
 
     miou_percent: float
     iou_percent: tuple[float | None, ...]
+    confusion: Counts = ()
 
 
 @torch.no_grad()
@@ -47,7 +50,8 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     matrix.counts = ranks.sum(matrix.counts)
     per_class = matrix.compute().cpu()
     values = tuple(None if value != value else value for value in per_class.tolist())
-    return Score(mean_iou_percent(per_class), values)
+    counts = tuple(tuple(line) for line in matrix.counts.tolist())
+    return Score(mean_iou_percent(per_class), values, counts)
 
 
 def predict(network: DeepLabV3Plus, images: Tensor, config: TrainConfig) -> Tensor:
