@@ -55,7 +55,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     if not plan.grid.tables:
         console.print(f"Grid {plan.grid.name} names no tables; add `tables:` to its file.")
         return EXIT_DONE
-    filled = _filled(order, plan)
+    filled = _filled(order, plan, whole_rows="explain" in chosen)
     if "check" in chosen:
         return _check(Path(chosen["check"]).expanduser(), filled, console)
     if "explain" in chosen:
@@ -135,9 +135,10 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
-def _filled(order: Order, plan: Plan) -> list[FilledTable]:
+def _filled(order: Order, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
     tables = [load_table(name) for name in plan.grid.tables]
-    rows = counted_rows(plan.root, [cell for table in tables for cell in table.cells])
+    cells = [cell for table in tables for cell in table.cells]
+    rows = counted_rows(plan.root, cells, per_class=whole_rows)
     expected = {cell.key: cell.fingerprint for cell in plan.cells}
     return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]
 

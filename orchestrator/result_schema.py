@@ -148,8 +148,8 @@ def _from_0(table: pa.Table) -> pa.Table:
 
 def _from_1(table: pa.Table) -> pa.Table:
     """Version 1 knew neither confusion matrices nor the hash of a configuration but its seed."""
-    if "config_json" not in table.column_names:
-        return table  # epochs: nothing changed
+    if "config_json" not in table.column_names or "settings_sha256" in table.column_names:
+        return table  # epochs, or a file without a version that has it
     texts = pc.replace_substring_regex(table["config_json"], SEED, "}").combine_chunks()
     codes = texts.dictionary_encode()
     hashes = pa.array([settings_sha256(text) for text in codes.dictionary.to_pylist()], pa.string())
