@@ -65,7 +65,7 @@ def classes(material: Material) -> str:
 
 def confusion(material: Material) -> str:
     """Which classes are taken for which, method by method."""
-    body = []
+    body: list[str] = []
     for filled in material.tables:
         for number, found in enumerate(confusions(filled)):
             runs = f"pixels of {found.runs} runs" if found.runs > 1 else "one run"
@@ -85,7 +85,7 @@ def confusion(material: Material) -> str:
 
 def pictures(material: Material) -> str:
     """The qualitative figures."""
-    body = []
+    body: list[str] = []
     for name, found in figures(material.tables, material.plan.root):
         if isinstance(found, str):
             body.append(f"<p>{escape(name)}: {escape(found)}.</p>")
