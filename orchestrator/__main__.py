@@ -13,7 +13,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
   report  GRID   one HTML file: tables, curves, pictures, cost, provenance
   query   GRID "SQL"   ask the results (views rows, counted, history)
-  export  GRID to=csv|tensorboard|mlflow
+  export  GRID to=csv|tensorboard|mlflow|wandb
   compact GRID   many small result files become one
   cancel  GRID   end the grid's Slurm jobs; running cells checkpoint first
   logs    CELL [-f]   what the cell's newest attempt and its job wrote; -f follows

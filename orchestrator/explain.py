@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.results import Row
+from orchestrator.settings import settings
 from orchestrator.tables.entry_ids import Named, named_entries
 from orchestrator.tables.filled import Entry, Epoch, FilledTable, Mark
-from orchestrator.tables.footnotes import making, settings
+from orchestrator.tables.footnotes import making
 from orchestrator.tables.wording import MISSING, signed
 
 _MARKS = {

@@ -1,8 +1,9 @@
 """Questions of one's own to the results, in SQL.
 
-DuckDB sees three views, each attempt once and in today's layout, whatever files they come from:
-`rows` (every attempt), `counted` (the one row per cell that tables print) and `history` (one row
-per epoch, with the axes of its cell).
+DuckDB sees four views, each attempt once and in today's layout, whatever files they come from:
+`rows` (every attempt), `counted` (the one row per cell that tables print), `history` (one row per
+epoch, with the axes of its cell) and `confusion` (of every counted row, the pixels of each pair of
+true and predicted class, at the best and at the last epoch).
 """
 
 from collections.abc import Iterable
@@ -11,12 +12,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.history import read_history
-from orchestrator.results import counted_table, read_table
+from orchestrator.results import CONFUSIONS, SCHEMA, counted_table, read_table
 from sweeps.cell import Cell
 
-VIEWS = ("rows", "counted", "history")
+VIEWS = ("rows", "counted", "history", "confusion")
 
 _AXES = ("recipe", "split", "backbone", "crop", "method", "loss", "seed")
+_HISTORY = f"""
+CREATE VIEW history AS
+SELECT {", ".join(f"rows.{axis}" for axis in _AXES)}, epochs.*
+FROM epochs JOIN rows ON epochs.key = rows.key AND epochs.attempt = rows.attempt
+"""
+
+_PLACE = f"{', '.join(_AXES)}, key, attempt"
+# Lists of DuckDB begin at 1.
+_CONFUSION = f"""
+CREATE VIEW confusion AS
+WITH matrices AS (
+    SELECT {_PLACE}, class_names, 'best' AS epoch, best_confusion AS matrix FROM counts
+    UNION ALL
+    SELECT {_PLACE}, class_names, 'last' AS epoch, last_confusion AS matrix FROM counts
+), lines AS (
+    SELECT *, unnest(matrix) AS line, generate_subscripts(matrix, 1) AS t FROM matrices
+), cells AS (
+    SELECT *, unnest(line) AS pixels, generate_subscripts(line, 1) AS p FROM lines
+)
+SELECT {_PLACE}, epoch, t - 1 AS truth_id, class_names[t] AS truth,
+       p - 1 AS prediction_id, class_names[p] AS prediction, pixels
+FROM cells
+"""
 
 
 def query(root: str, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Table:
@@ -39,13 +63,11 @@ def query(root: str, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Tab
         ) from error
     # No file of its own, and no download of extensions behind one's back.
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
-    for name, table in _tables(root, cells).items():
+    # Hundreds of pixel counts in every row: read for those who ask for them.
+    for name, table in _tables(root, cells, has_counts="confusion" in sql.lower()).items():
         connection.register(name, table)
-    axes = ", ".join(f"rows.{axis}" for axis in _AXES)
-    connection.execute(
-        f"CREATE VIEW history AS SELECT {axes}, epochs.* FROM epochs JOIN rows "
-        "ON epochs.key = rows.key AND epochs.attempt = rows.attempt"
-    )
+    connection.execute(_HISTORY)
+    connection.execute(_CONFUSION)
     try:
         answer = connection.sql(sql)
         return pa.table({}) if answer is None else answer.to_arrow_table()
@@ -58,13 +80,21 @@ def query(root: str, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Tab
         connection.close()
 
 
-def _tables(root: str, cells: Iterable[Cell] | None) -> dict[str, pa.Table]:
+def _tables(root: str, cells: Iterable[Cell] | None, *, has_counts: bool) -> dict[str, pa.Table]:
     """What the views are made of."""
-    rows, epochs = read_table(root), read_history(root)
+    narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
+    rows = read_table(root, None if has_counts else narrow)
+    epochs = read_history(root)
     if cells is not None:
         places = pa.array(sorted({c.key.rpartition(".s")[0] for c in cells}), pa.string())
         rows, epochs = (_of_places(table, places) for table in (rows, epochs))
-    return {"rows": rows, "counted": counted_table(rows), "epochs": epochs}
+    chosen = counted_table(rows)
+    return {
+        "rows": rows.select(narrow),
+        "counted": chosen.select(narrow),
+        "counts": chosen if has_counts else SCHEMA.empty_table(),
+        "epochs": epochs,
+    }
 
 
 def _of_places(table: pa.Table, places: pa.Array) -> pa.Table:

@@ -52,7 +52,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     order = _order(grid, rest)
     plan = order.plan()
     console = _console()
-    filled = _filled(order, plan)
+    filled = _filled(order, plan, whole_rows="explain" in chosen)
     if "check" in chosen:
         return _check(Path(chosen["check"]).expanduser(), filled, console)
     if "explain" in chosen:
@@ -132,9 +132,10 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
-def _filled(order: Order, plan: Plan) -> list[FilledTable]:
+def _filled(order: Order, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
     tables = tables_of(plan.grid)
-    rows = counted_rows(plan.root, [cell for table in tables for cell in table.cells])
+    cells = [cell for table in tables for cell in table.cells]
+    rows = counted_rows(plan.root, cells, per_class=whole_rows)
     expected = {cell.key: cell.fingerprint for cell in plan.cells}
     return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]
 

@@ -5,7 +5,11 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SCHEMA_VERSION = 1
+from orchestrator.settings import SEED, settings_sha256
+
+SCHEMA_VERSION = 2
+
+COUNTS = pa.list_(pa.list_(pa.int64()))  # pixels by truth, then by prediction
 
 _UTC = pa.timestamp("us", tz="UTC")
 _REQUIRED = {
@@ -34,6 +38,8 @@ _OPTIONAL = {
     "best_iou_percent": pa.list_(pa.float64()),
     "last_iou_percent": pa.list_(pa.float64()),
     "class_names": pa.list_(pa.string()),
+    "best_confusion": COUNTS,
+    "last_confusion": COUNTS,
     "epochs": pa.int32(),
     "steps": pa.int64(),
     "seconds": pa.float64(),
@@ -54,6 +60,7 @@ _OPTIONAL = {
     "world_size": pa.int32(),
     "host": pa.string(),
     "backend": pa.string(),
+    "settings_sha256": pa.string(),
 }
 
 
@@ -139,4 +146,14 @@ def _from_0(table: pa.Table) -> pa.Table:
     return table.rename_columns([names.get(name, name) for name in table.column_names])
 
 
-_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {0: _from_0}
+def _from_1(table: pa.Table) -> pa.Table:
+    """Version 1 knew neither confusion matrices nor the hash of a configuration but its seed."""
+    if "config_json" not in table.column_names or "settings_sha256" in table.column_names:
+        return table  # epochs, or a file without a version that has it
+    texts = pc.replace_substring_regex(table["config_json"], SEED, "}").combine_chunks()
+    codes = texts.dictionary_encode()
+    hashes = pa.array([settings_sha256(text) for text in codes.dictionary.to_pylist()], pa.string())
+    return table.append_column("settings_sha256", hashes.take(codes.indices))
+
+
+_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {0: _from_0, 1: _from_1}

@@ -122,20 +122,30 @@ def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:
         order: columns to sort by, ascending.
         num_key: how many of them name a row.
     """
+    if _is_strictly_ascending(table, order[:num_key]):
+        return table  # as a compaction left it: nothing to sort and nothing twice
     indices = pc.sort_indices(table.select(order), [(name, "ascending") for name in order])
     places = np.asarray(indices)
     same = np.ones(max(len(table) - 1, 0), dtype=bool)
     for name in order[:num_key]:
         codes = _codes(table[name])[places]
         same &= codes[1:] == codes[:-1]
-    is_sorted = bool((np.diff(places.astype(np.int64)) > 0).all())
-    if is_sorted and not same.any():
-        return table  # as a compaction left it: nothing to copy
     return table.take(pa.array(places[np.append(True, ~same)[: len(table)]]))
 
 
 def _compacted(names: Iterable[str]) -> set[str]:
     return {name for name in names if COMPACTED.fullmatch(name)}
+
+
+def _is_strictly_ascending(table: pa.Table, names: Sequence[str]) -> bool:
+    """Whether every row has a larger key than the one before."""
+    undecided = np.ones(max(len(table) - 1, 0), dtype=bool)
+    for name in names:
+        before, after = table[name][:-1], table[name][1:]
+        if (undecided & np.asarray(pc.less(after, before))).any():
+            return False
+        undecided &= np.asarray(pc.equal(after, before))
+    return not undecided.any()
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
@@ -148,7 +158,8 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
 def _parse(folder: RowFolder, name: str, content: bytes, *, schema: pa.Schema) -> pa.Table:
     """The table in one file."""
     try:
-        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = _columns(file, schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(
             f"{folder.place}/{name} is no readable row ({error}). Move it away and launch the "
@@ -158,3 +169,10 @@ def _parse(folder: RowFolder, name: str, content: bytes, *, schema: pa.Schema) -
         return migrated(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise ResultsError(f"{folder.place}/{name} {error}") from error
+
+
+def _columns(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """What is wanted of a file; all of it where an older layout has it under other names."""
+    there = set(file.schema_arrow.names)
+    is_part = there > set(schema.names)
+    return file.read(columns=schema.names if is_part else None, use_threads=False)

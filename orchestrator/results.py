@@ -6,10 +6,6 @@ neither torch nor ray.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.result_files import RowFolder, open_folder
+from orchestrator.result_row import Row, arrow_of, rows_of
 from orchestrator.result_schema import SCHEMA, SCHEMA_VERSION
 from orchestrator.result_sets import (
     COMPACTED,
@@ -30,11 +27,19 @@ from orchestrator.result_sets import (
 )
 from sweeps.cell import Cell
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-PER_CLASS = ("best_iou_percent", "last_iou_percent", "class_names")
+CONFUSIONS = ("best_confusion", "last_confusion")
+PER_CLASS = ("best_iou_percent", "last_iou_percent", "class_names", *CONFUSIONS)
+# What a printed table is made of; the rest is nine tenths of the bytes.
+PRINTED = (
+    *("recipe", "split", "backbone", "crop", "method", "loss", "seed", "key", "attempt", "status"),
+    *("fingerprint", "settings_sha256", "best_miou_percent", "best_epoch", "last_miou_percent"),
+    *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
+    *("cuda", "device", "world_size", "error_class"),
+)
+_ORDER = ("key", "attempt", "status", "finished")
 
 __all__ = [
+    "CONFUSIONS",
     "PER_CLASS",
     "SCHEMA",
     "SCHEMA_VERSION",
@@ -53,78 +58,6 @@ __all__ = [
 
 class StaleAttempt(RuntimeError):
     """A newer attempt of the same cell has already published its row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One finished attempt; only one row per cell counts, see `counted`."""
-
-    recipe: str
-    split: str
-    backbone: str
-    crop: int
-    method: str
-    loss: str
-    seed: int
-    attempt: int  # counted from 1 over all starts of the cell
-    status: Literal["done", "failed"]
-    fingerprint: str  # sha256 of everything that can move the numbers
-    config_json: str  # the whole resolved configuration
-    started: datetime  # UTC
-    finished: datetime  # UTC
-    error_class: str | None = None  # of a failed attempt
-    error_text: str | None = None
-    best_miou_percent: float | None = None  # over the whole validation set
-    best_epoch: int | None = None
-    last_miou_percent: float | None = None
-    last_epoch: int | None = None
-    best_iou_percent: tuple[float | None, ...] = ()  # per class; None where a class never occurs
-    last_iou_percent: tuple[float | None, ...] = ()
-    class_names: tuple[str, ...] = ()
-    epochs: int | None = None
-    steps: int | None = None
-    seconds: float | None = None  # of training, summed over attempts
-    gpu_seconds: float | None = None
-    peak_memory_bytes: int | None = None
-    weights_sha256: str | None = None  # of the last epoch
-    best_weights_sha256: str | None = None
-    data_fingerprint: str | None = None
-    split_checksum: str | None = None
-    pretrained_sha256: str | None = None
-    git_commit: str | None = None
-    git_dirty: bool | None = None
-    python: str | None = None
-    torch: str | None = None
-    cuda: str | None = None
-    ray: str | None = None
-    device: str | None = None
-    world_size: int | None = None
-    host: str | None = None
-    backend: str | None = None
-    schema_version: int = SCHEMA_VERSION
-
-    @cached_property
-    def cell(self) -> Cell:
-        """The cell this row belongs to."""
-        return Cell(
-            recipe=self.recipe,
-            split=self.split,
-            backbone=self.backbone,
-            crop=self.crop,
-            method=self.method,
-            loss=self.loss,
-            seed=self.seed,
-        )
-
-    @cached_property
-    def key(self) -> str:
-        """Key of the cell; stored as a column as well."""
-        return self.cell.key
-
-    @property
-    def place(self) -> str:
-        """The key without the seed: rows of one place are repetitions."""
-        return self.key.rpartition(".s")[0]
 
 
 def publish(root: str, row: Row) -> str:
@@ -159,7 +92,7 @@ def publish(root: str, row: Row) -> str:
     if row.attempt in known and not (row.status == "done" and known[row.attempt] == "failed"):
         return place
     buffer = pa.BufferOutputStream()
-    pq.write_table(_arrow(row), buffer)
+    pq.write_table(arrow_of(row), buffer)
     folder.put(single.name, buffer.getvalue().to_pybytes())
     if row.attempt in known:
         folder.remove([Single(row.key, row.attempt, is_failed=True).name])
@@ -197,37 +130,52 @@ def counted_rows(root: str, cells: Iterable[Cell], *, per_class: bool = False) -
     Args:
         root: folder or fsspec URL.
         cells: their seeds do not matter.
-        per_class: whether the rows shall have their lists over classes, which tables do not print.
+        per_class: whole rows; without, they have what tables print and nothing else.
     """
-    table = counted_table(read_table(root))
+    table = counted_table(read_table(root, None if per_class else PRINTED))
     wanted = {cell.key.rpartition(".s")[0] for cell in cells}
     places = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
-    chosen = table.filter(pc.is_in(places, pa.array(sorted(wanted), pa.string())))
-    return rows_of(chosen if per_class else chosen.drop_columns(list(PER_CLASS)))
+    is_wanted = pc.is_in(places, pa.array(sorted(wanted), pa.string()))
+    chosen = table if pc.all(is_wanted).as_py() else table.filter(is_wanted)
+    return rows_of(chosen if per_class else chosen.select(PRINTED))
 
 
 def counted(rows: Iterable[Row]) -> dict[str, Row]:
     """The one row of each cell that counts: its newest done attempt, else its newest failed one."""
     chosen: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: (row.status == "done", row.attempt)):
-        chosen[row.key] = row
+    for row in rows:
+        old = chosen.setdefault(row.key, row)
+        if old is not row and _rank(row) >= _rank(old):
+            chosen[row.key] = row
     return chosen
 
 
-def read_table(root: str) -> pa.Table:
+def read_table(root: str, columns: Collection[str] | None = None) -> pa.Table:
     """Every published row under root as an Arrow table of `SCHEMA`, ordered by key and attempt.
+
+    Args:
+        root: folder or fsspec URL.
+        columns: of the schema that are wanted; some more come along. None reads all.
 
     Raises:
         ResultsError: see `read_rows`.
     """
-    return read_set(open_folder(root), SCHEMA, unique_rows)
+    if columns is None:
+        return read_set(open_folder(root), SCHEMA, unique_rows)
+    wanted = {*columns, *_ORDER, "schema_version"}
+    schema = pa.schema([field for field in SCHEMA if field.name in wanted])
+    return read_set(open_folder(root), schema, unique_rows)
 
 
 def counted_table(table: pa.Table) -> pa.Table:
     """The rows that count, see `counted`, of a table of `read_table`."""
     if not len(table):
         return table
-    codes = np.asarray(table["key"].combine_chunks().dictionary_encode().indices)
+    keys = table["key"]  # in order
+    is_new = np.append(True, np.asarray(pc.not_equal(keys[1:], keys[:-1])))
+    if is_new.all():
+        return table
+    codes = np.cumsum(is_new)
     is_done = np.asarray(pc.equal(table["status"], "done"))
     order = np.lexsort((np.asarray(table["attempt"]), is_done, codes))
     is_last = np.append(codes[order][1:] != codes[order][:-1], True)
@@ -236,23 +184,11 @@ def counted_table(table: pa.Table) -> pa.Table:
 
 def unique_rows(table: pa.Table) -> pa.Table:
     """Each attempt once, done before failed, then the first that finished; by key and attempt."""
-    return first_of(table, ("key", "attempt", "status", "finished"), num_key=2)
+    return first_of(table, _ORDER, num_key=2)
 
 
-def rows_of(table: pa.Table) -> list[Row]:
-    """The rows of a table; columns that it lacks keep their defaults."""
-    defaults = {f.name: f.default for f in fields(Row) if f.name not in table.column_names}
-    names = [f.name for f in fields(Row) if f.name in table.column_names]
-    names.append("key")  # is there: spares every reader to put it together again
-    columns = [_plain(table[name]) for name in names]
-    rows = []
-    for values in zip(*columns, strict=True):
-        # As pickle does it: calling a frozen class of 46 fields takes 20 times as long.
-        row = object.__new__(Row)
-        vars(row).update(defaults)
-        vars(row).update(zip(names, values, strict=True))
-        rows.append(row)
-    return rows
+def _rank(row: Row) -> tuple[bool, int]:
+    return row.status == "done", row.attempt
 
 
 def _attempts(folder: RowFolder, key: str) -> dict[int, str]:
@@ -276,18 +212,3 @@ def _cell_table(folder: RowFolder, key: str) -> pa.Table:
 
 def _is_of(single: Single | None, key: str) -> bool:
     return single is not None and single.key == key
-
-
-def _arrow(row: Row) -> pa.Table:
-    """A table of one row."""
-    return pa.Table.from_pylist([{name: getattr(row, name) for name in SCHEMA.names}], SCHEMA)
-
-
-def _plain(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values; lists become tuples, and a missing list an empty one."""
-    if pa.types.is_timestamp(column.type):  # five times as fast as Arrow's own way
-        return [_EPOCH + timedelta(microseconds=us) for us in column.cast(pa.int64()).to_pylist()]
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_list(column.type):
-        return [() if value is None else tuple(value) for value in values]
-    return values

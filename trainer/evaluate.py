@@ -16,6 +16,7 @@ from trainer.confusion import ConfusionMatrix, mean_iou_percent
 from trainer.deeplab import DeepLabV3Plus
 from trainer.pixels import normalise
 from trainer.ranks import Ranks
+from trainer.summary import Counts
 from trainer.transfer import sent
 
 # On a CPU one by one: nothing is gained by more, and scores keep the bits they always had.
@@ -28,10 +29,12 @@ class Score:
 
     Attributes:
         iou_percent: per class; None where a class neither occurs nor is predicted.
+        confusion: pixels by truth and prediction; empty where it was not kept.
     """
 
     miou_percent: float
     iou_percent: tuple[float | None, ...]
+    confusion: Counts = ()
 
 
 @torch.no_grad()
@@ -52,7 +55,8 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     matrix.counts = ranks.sum(matrix.counts)
     per_class = matrix.compute().cpu()
     values = tuple(None if value != value else value for value in per_class.tolist())
-    return Score(mean_iou_percent(per_class), values)
+    counts = tuple(tuple(line) for line in matrix.counts.tolist())
+    return Score(mean_iou_percent(per_class), values, counts)
 
 
 def predict(network: DeepLabV3Plus, images: Tensor, config: TrainConfig) -> Tensor:

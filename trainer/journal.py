@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.summary import Counts
+
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
+CONFUSION = "confusion.json"
 _PROGRESS_SECONDS = 1.0  # at most one write
 
 
@@ -52,6 +55,15 @@ class Journal:
                 by_class = {str(i): x for i, x in enumerate(value) if x is not None}
                 self.events.add_scalars(name, by_class, values["step"])
         self.events.flush()
+
+    def confusion(self, **epochs: tuple[int, Counts]) -> None:
+        """Replace confusion.json: epoch and pixels (truth, prediction) of "best" and "last"."""
+        found = {
+            name: {"epoch": epoch, "counts": counts} for name, (epoch, counts) in epochs.items()
+        }
+        part = self.folder / (CONFUSION + ".tmp")
+        part.write_text(json.dumps(found))
+        part.replace(self.folder / CONFUSION)
 
     def open_events(self, step: int) -> None:
         """Write TensorBoard events from now on; those of steps to be done again are purged."""

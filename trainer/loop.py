@@ -141,7 +141,7 @@ class Loop:
         """Score the epoch; keep its weights when none was better."""
         state = self.state
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
-        state.scores[epoch] = score
+        state.add_score(epoch, score)
         if not self.ranks.is_first:
             return
         self.journal.metric(
@@ -150,7 +150,12 @@ class Loop:
             miou_percent=score.miou_percent,
             iou_percent=list(score.iou_percent),
         )
-        if state.best_epoch == epoch:
+        best = state.best_epoch
+        assert best is not None
+        self.journal.confusion(
+            best=(best, state.scores[best].confusion), last=(epoch, score.confusion)
+        )
+        if best == epoch:
             self.checkpoints.save_best({"step": state.step, "weights": state.weights()})
 
     def _save(self) -> None:

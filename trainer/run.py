@@ -117,6 +117,8 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
         last_epoch=last,
         best_iou_percent=best_score.iou_percent if best_score else (),
         last_iou_percent=last_score.iou_percent if last_score else (),
+        best_confusion=best_score.confusion if best_score else (),
+        last_confusion=last_score.confusion if last_score else (),
         seconds=state.seconds,
         peak_memory_bytes=_peak_memory(ranks),
         weights_sha256=digest(state.weights()) if complete else None,

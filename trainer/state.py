@@ -1,7 +1,7 @@
 """Everything a run carries from step to step; what is not here is a function of the step."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,13 @@ class TrainState:
             return None
         return max(self.scores, key=lambda epoch: (self.scores[epoch].miou_percent, -epoch))
 
+    def add_score(self, epoch: int, score: Score) -> None:
+        """Take in an epoch's score; only the best and the last epoch keep their pixel counts."""
+        self.scores[epoch] = score
+        for other, old in self.scores.items():
+            if other not in (epoch, self.best_epoch):
+                self.scores[other] = replace(old, confusion=())
+
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the student."""
         return dict(self.student.state_dict())
@@ -65,7 +72,10 @@ class TrainState:
             "step": self.step,
             "seconds": self.seconds,
             "pretrained_sha256": self.pretrained_sha256,
-            "scores": {e: (s.miou_percent, s.iou_percent) for e, s in self.scores.items()},
+            "scores": {
+                epoch: (score.miou_percent, score.iou_percent, score.confusion)
+                for epoch, score in self.scores.items()
+            },
             "tensors": self.tensors(),
         }
 
@@ -73,7 +83,8 @@ class TrainState:
         """Take over what `pack` gave."""
         self.step, self.seconds = packed["step"], packed["seconds"]
         self.pretrained_sha256 = packed["pretrained_sha256"]
-        self.scores = {e: Score(miou, tuple(iou)) for e, (miou, iou) in packed["scores"].items()}
+        # Two values in checkpoints of the time before pixel counts were kept.
+        self.scores = {epoch: Score(*values) for epoch, values in packed["scores"].items()}
         groups: dict[str, dict[str, Tensor]] = {"student": {}, "ema": {}, "momentum": {}}
         for name, value in packed["tensors"].items():
             kind, _, rest = name.partition(".")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Counts = tuple[tuple[int, ...], ...]  # pixels by truth, then by prediction; 255 is left out
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -12,6 +14,8 @@ class Summary:
         status: "done", or "stopped" at a step from which it can go on.
         steps: optimiser steps done since step 0, over all attempts.
         best_iou_percent: per class at the best epoch; None where a class never occurs.
+        best_confusion: pixels of the validation set at the best epoch, (truth, prediction); empty
+            when that epoch was scored before this was kept.
         seconds: time in the training loop and evaluation, over all attempts.
         weights_sha256: of the final weights and buffers; None while the run is stopped.
     """
@@ -25,6 +29,8 @@ class Summary:
     last_epoch: int | None
     best_iou_percent: tuple[float | None, ...]
     last_iou_percent: tuple[float | None, ...]
+    best_confusion: Counts
+    last_confusion: Counts
     seconds: float
     peak_memory_bytes: int
     weights_sha256: str | None

@@ -1,1 +1,1 @@
-"""Results for other tools: CSV, TensorBoard and the files of MLflow."""
+"""Results for other tools: CSV, TensorBoard, MLflow and Weights & Biases, all as files."""

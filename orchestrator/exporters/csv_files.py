@@ -2,29 +2,44 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.exporters.runs import ExportedRun
 from orchestrator.result_schema import HISTORY_SCHEMA, SCHEMA
+from orchestrator.results import CONFUSIONS, Row
 from orchestrator.tables.write import replace_file
+
+_COUNTS = ("key", "attempt", "epoch", "truth", "prediction", "pixels")
 
 
 def export_csv(runs: Iterable[ExportedRun], folder: Path) -> list[Path]:
-    """Write rows.csv, one line per run, and history.csv, one line per epoch.
+    """Write rows.csv, history.csv and confusion.csv: a line per run, epoch, and pair of classes.
 
     Returns:
-        The two files.
+        The three files.
     """
     listed = list(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{name: getattr(run.row, name) for name in SCHEMA.names} for run in listed]
+    names = [name for name in SCHEMA.names if name not in CONFUSIONS]
+    rows = [{name: getattr(run.row, name) for name in names} for run in listed]
     epochs = [line for run in listed for line in run.epochs]
-    paths = [folder / "rows.csv", folder / "history.csv"]
-    replace_file(paths[0], _text(SCHEMA.names, rows))
+    counts = [line for run in listed for line in _counts(run.row)]
+    paths = [folder / "rows.csv", folder / "history.csv", folder / "confusion.csv"]
+    replace_file(paths[0], _text(names, rows))
     replace_file(paths[1], _text(HISTORY_SCHEMA.names, epochs))
+    replace_file(paths[2], _text(_COUNTS, counts))
     return paths
+
+
+def _counts(row: Row) -> Iterator[dict[str, Any]]:
+    """A line per epoch kind, true and predicted class."""
+    for epoch, counts in (("best", row.best_confusion), ("last", row.last_confusion)):
+        for truth, line in zip(row.class_names, counts, strict=False):
+            for prediction, pixels in zip(row.class_names, line, strict=False):
+                values = (row.key, row.attempt, epoch, truth, prediction, pixels)
+                yield dict(zip(_COUNTS, values, strict=True))
 
 
 def _text(names: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:

@@ -7,10 +7,11 @@ from orchestrator.exporters.csv_files import export_csv
 from orchestrator.exporters.mlflow_files import export_mlflow
 from orchestrator.exporters.runs import exported_runs
 from orchestrator.exporters.tensorboard import export_tensorboard
+from orchestrator.exporters.wandb_files import export_wandb
 from orchestrator.places import Places
 from sweeps.grid import Grid
 
-Kind = Literal["csv", "tensorboard", "mlflow"]
+Kind = Literal["csv", "tensorboard", "mlflow", "wandb"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -34,6 +35,8 @@ def export(grid: Grid, root: str, kind: Kind) -> Path:
         export_csv(runs, folder)
     elif kind == "tensorboard":
         export_tensorboard(runs, folder)
+    elif kind == "wandb":
+        export_wandb(runs, folder, project=grid.name)
     else:
         export_mlflow(runs, folder, experiment=grid.name)
     return folder

@@ -1,7 +1,4 @@
-"""Curves for TensorBoard: ``tensorboard --logdir <folder>``.
-
-Weights & Biases reads the same files: ``wandb sync --sync-tensorboard <folder>/<key>``.
-"""
+"""Curves for TensorBoard: ``tensorboard --logdir <folder>``."""
 
 import shutil
 from collections.abc import Iterable

@@ -6,6 +6,7 @@ from html import escape
 from orchestrator.explain import formula
 from orchestrator.report.choice import Box
 from orchestrator.report.classes import class_pictures
+from orchestrator.report.confusion import confusions
 from orchestrator.report.curves import panels
 from orchestrator.report.markup import anchor, code, fold, section, table, words
 from orchestrator.report.material import Material
@@ -62,9 +63,29 @@ def classes(material: Material) -> str:
     return section("Classes", body or ["<p>No two runs can be compared class by class yet.</p>"])
 
 
+def confusion(material: Material) -> str:
+    """Which classes are taken for which, method by method."""
+    body: list[str] = []
+    for filled in material.tables:
+        for number, found in enumerate(confusions(filled)):
+            runs = f"pixels of {found.runs} runs" if found.runs > 1 else "one run"
+            title = f"{filled.table.title}: {found.title} ({runs})"
+            body.append(fold(title, found.html, is_open=not body and not number))
+    if not body:
+        return section("Confusion", ["<p>No run has kept its confusion matrix yet.</p>"])
+    note = (
+        '<p class="soft">Of the pixels of a true class (row), the percentage that each class '
+        "(column) got, over the whole validation set; below half a percent nothing is printed. "
+        "The pixel counts are in the results: "
+        + code(f'query {material.plan.grid.name} "SELECT * FROM confusion"')
+        + ".</p>"
+    )
+    return section("Confusion", [note, *body])
+
+
 def pictures(material: Material) -> str:
     """The qualitative figures."""
-    body = []
+    body: list[str] = []
     for name, found in figures(material.tables, material.plan.root):
         if isinstance(found, str):
             body.append(f"<p>{escape(name)}: {escape(found)}.</p>")

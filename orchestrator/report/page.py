@@ -15,6 +15,7 @@ _SECTIONS = {
     "Tables": evidence.tables,
     "Curves": evidence.curves,
     "Classes": evidence.classes,
+    "Confusion": evidence.confusion,
     "Pictures": evidence.pictures,
     "Cost": overview.costs,
     "Failures": overview.failures,

@@ -7,6 +7,7 @@ It needs no normal distribution, and it says itself when n is too small for any 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, log2
 
 import numpy as np
@@ -77,20 +78,27 @@ def _part_above(values: NDArray[np.float64], reached: float) -> float:
 
 
 def _sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sum of every sign pattern, (2^n,)."""
-    sums = np.zeros(1)
+    """The sum of every sign pattern, (2^n,) of (n,), or (m, 2^n) of (n, m)."""
+    sums = np.zeros((*values.shape[1:], 1))
     for value in values:
-        sums = np.concatenate([sums + value, sums - value])
+        sums = np.concatenate([sums + value[..., None], sums - value[..., None]], axis=-1)
     return sums
 
 
 def _sampled(values: NDArray[np.float64], reached: float) -> float:
     """The p-value from drawn sign patterns and the observed one."""
-    draws = Draws(0, Stream.RESAMPLING, 1, len(values))
     sums = np.zeros(_FLIPS)
-    for start in range(0, len(values), 8):
-        # Eight signs are a byte of the draws, and the sums of eight values a table of 256.
-        table = _sums(values[start : start + 8])
-        bytes_ = draws.words(-(-_FLIPS // 8)).astype("<u8").view(np.uint8)[:_FLIPS]
-        sums += table[bytes_ & np.uint8(len(table) - 1)]  # a power of two
+    whole = len(values) // 8 * 8
+    # Eight signs are a byte of the draws, and the sums of eight values a table of 256.
+    tables = [*_sums(values[:whole].reshape(-1, 8).T), _sums(values[whole:])]
+    for table, patterns in zip(tables, _patterns(len(values)), strict=False):
+        sums += table[patterns & np.uint8(len(table) - 1)]  # a power of two
     return (1 + int((np.abs(sums) >= reached).sum())) / (_FLIPS + 1)
+
+
+@lru_cache(maxsize=8)  # the comparisons of a table mostly have equally many pairs
+def _patterns(pairs: int) -> list[NDArray[np.uint8]]:
+    """Drawn signs of so many pairs, a byte for each eight."""
+    draws = Draws(0, Stream.RESAMPLING, 1, pairs)
+    words = [draws.words(-(-_FLIPS // 8)) for _ in range(0, pairs, 8)]
+    return [word.astype("<u8").view(np.uint8)[:_FLIPS] for word in words]

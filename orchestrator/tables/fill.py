@@ -8,7 +8,7 @@ from statistics import fmean
 from orchestrator.results import Row as Result
 from orchestrator.results import counted
 from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, FilledTable, Mark
-from orchestrator.tables.footnotes import making, notes_of, settings
+from orchestrator.tables.footnotes import making, notes_of
 from orchestrator.tables.places import with_places
 from sweeps.cell import Cell
 from sweeps.grid import DEFAULT_SEEDS
@@ -121,7 +121,7 @@ class _Filler:
         marks: list[Mark] = []
         if any(self._expected.get(row.key, row.fingerprint) != row.fingerprint for row in results):
             marks.append(Mark.DRIFTED)
-        if len({settings(row.config_json) for row in results}) > 1:
+        if len({row.settings_sha256 for row in results}) > 1:
             marks.append(Mark.MIXED)
         if 0 < len(results) < len(self._seeds):
             marks.append(Mark.FEWER_SEEDS)

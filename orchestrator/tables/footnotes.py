@@ -1,30 +1,25 @@
 """What a reader must know beside the numbers: sources, gaps, mixtures, provenance."""
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, is_dataclass
-from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.results import Row as Result
 from orchestrator.tables import roundings
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
-from trainer.config import TrainConfig
 
-_SEED = re.compile(r',"seed":\d+\}$')
 _EXPLAINED = {
     Mark.DRIFTED: "ran with another configuration than today's; launch it under a new root "
     "to renew it.",
     Mark.MIXED: "its seeds ran with different configurations.",
     Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",
 }
-_COMPARED: dict[str, Callable[[Result], object]] = {
-    "git commits": lambda row: (row.git_commit or "unknown")[:10],
-    "torch versions": lambda row: row.torch or "unknown",
-    "CUDA versions": lambda row: row.cuda or "none",
-    "devices": lambda row: row.device or "unknown",
-    "world sizes": lambda row: row.world_size or "unknown",
+_COMPARED: dict[str, Callable[[Any], str]] = {  # in the order of `making`
+    "git commits": lambda commit: (commit or "unknown")[:10],
+    "torch versions": lambda version: version or "unknown",
+    "CUDA versions": lambda version: version or "none",
+    "devices": lambda name: name or "unknown",
+    "world sizes": lambda size: str(size or "unknown"),
 }
 
 
@@ -40,36 +35,9 @@ def notes_of(filled: FilledTable) -> tuple[Note, ...]:
     )
 
 
-def settings(config_json: str) -> str:
-    """A row's configuration without its seed and without where and how fast it ran."""
-    # Of sorted names the seed comes last; without it, all seeds of a cell have one text.
-    return _settings(_SEED.sub("}", config_json))
-
-
-@cache
-def _settings(config_json: str) -> str:
-    plain = json.loads(config_json)
-    for name in ("seed", *_executing(TrainConfig)):
-        place, *inner = name.split(".")
-        if not inner:
-            plain.pop(place, None)
-        elif isinstance(plain.get(place), dict):
-            plain[place].pop(inner[0], None)
-    return json.dumps(plain, sort_keys=True)
-
-
-def _executing(schema: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the fields that cannot move the numbers."""
-    for item in fields(schema):
-        if item.metadata.get("role") == "execution":
-            yield f"{prefix}{item.name}"
-        elif is_dataclass(item.type):
-            yield from _executing(item.type, f"{prefix}{item.name}.")
-
-
-def making(row: Result) -> tuple[object, ...]:
-    """What code and what kind of machine a row comes from."""
-    return tuple(of(row) for of in _COMPARED.values())
+making: Callable[[Result], tuple[object, ...]] = attrgetter(
+    "git_commit", "torch", "cuda", "device", "world_size"
+)  # what code and what kind of machine a row comes from
 
 
 def _own_notes(filled: FilledTable) -> Iterator[Note]:
@@ -127,7 +95,11 @@ def _provenance(filled: FilledTable) -> Iterator[Note]:
     results = [row for entry in filled.entries for row in entry.results]
     if not results:
         return
-    kinds = {name: sorted({str(of(row)) for row in results}) for name, of in _COMPARED.items()}
+    makings = zip(*{making(row) for row in results}, strict=True)
+    kinds = {
+        name: sorted({shown(value) for value in values})
+        for (name, shown), values in zip(_COMPARED.items(), makings, strict=True)
+    }
     single = [
         f"{name.removesuffix('s')} {kind[0]}" for name, kind in kinds.items() if len(kind) == 1
     ]

@@ -170,7 +170,7 @@ def _minus(number: str) -> str:
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:70rem;padding:0 1rem;"
-    "color:#1b1f24;background:#fff}.scroll{overflow-x:auto}table{border-collapse:collapse}"
+    "color:#1b1f24;background:#fff}.scroll{overflow-x:auto;position:relative}table{border-collapse:collapse}"
     "th,td{padding:.3rem .6rem;text-align:right;font-variant-numeric:tabular-nums}"
     "th[scope=row],th[scope=rowgroup],th.text{text-align:left}"
     "tbody{border-top:1px solid #666}td small{display:block;color:#57606a}"

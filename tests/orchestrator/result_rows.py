@@ -45,6 +45,7 @@ rows = st.builds(
     error_text=st.text(max_size=50) | st.none(),
     best_iou_percent=st.lists(_numbers, max_size=5).map(tuple),
     class_names=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    best_confusion=st.sampled_from([(), ((1, 2), (3, 2**40))]),
     gpu_seconds=_numbers,
     peak_memory_bytes=st.integers(0, 2**50) | st.none(),
     git_dirty=st.booleans() | st.none(),

@@ -331,3 +331,21 @@ def test_the_time_of_a_kill_does_not_matter(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             assert sorted(row.seed for row in read_rows(str(tmp_path))) == list(range(number + 1))
+
+
+def test_a_file_of_version_1_gets_the_hash_of_its_settings_and_no_matrix(tmp_path):
+    rows = [replace(row, best_confusion=()) for row in seeds(2)]
+    paths = [Path(publish(str(tmp_path), row)) for row in rows]
+    for path in paths:
+        old = pq.read_table(path)
+        version = pa.array([1], pa.int32())
+        old = old.set_column(
+            old.schema.get_field_index("schema_version"), "schema_version", version
+        )
+        gone = ["best_confusion", "last_confusion", "settings_sha256"]
+        pq.write_table(old.drop_columns(gone), path)
+
+    assert read_rows(str(tmp_path)) == rows
+    light = counted_rows(str(tmp_path), [CELL])
+    assert len({row.settings_sha256 for row in light}) == 1
+    assert light[0].settings_sha256 == rows[0].settings_sha256

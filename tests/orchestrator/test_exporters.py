@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
 import struct
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +19,7 @@ from orchestrator.results import publish
 from sweeps.grid import load_grid
 from tests.orchestrator.result_rows import row_of
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = '{"data":{"crop":64},"optim":{"lr":0.01},"recipe":"synthetic","seed":12345}'
 
 
@@ -105,3 +110,84 @@ def test_an_export_of_nothing_is_empty(tmp_path):
         export(load_grid("demo"), str(tmp_path), kind)
 
     assert (tmp_path / "exports/demo/csv/rows.csv").read_text().count("\n") == 1
+
+
+def command(root, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", "export", "demo", "to=wandb", f"root={root}"],
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def records(path):
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(path))
+    while (content := store.scan_data()) is not None:
+        yield Record.FromString(content)
+    store.close()
+
+
+def test_wandbs_own_reader_finds_config_epochs_and_summary_offline(root, monkeypatch):
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    done = command(root, WANDB_MODE="online")  # which must not matter
+
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = {}
+    for path in Path(done.stdout.strip()).glob("wandb/offline-run-*/run-*.wandb"):
+        found = list(records(path))
+        (run,) = (record.run for record in found if record.HasField("run"))
+        runs[run.display_name] = (run, found)
+    first = load_grid("demo").cells[0]
+    assert len(runs) == 3
+    run, found = runs[first.key]
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert (run.project, run.run_group) == ("demo", first.key.removesuffix(".s12345"))
+    assert config["optim"] == {"lr": 0.01}
+    assert config["run"]["fingerprint"] == "f" * 64
+    epochs = [
+        {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in found
+        if record.HasField("history")
+    ]
+    assert [(line["_step"], line["miou_percent"]) for line in epochs] == [(1, 40.5), (2, 45.25)]
+    summary = {
+        item.key: json.loads(item.value_json)
+        for record in found
+        for item in record.summary.update
+        if item.key
+    }
+    assert summary["best_miou_percent"] == 45.25
+    failed = runs[load_grid("demo").cells[1].key][1]
+    assert [record.exit.exit_code for record in failed if record.HasField("exit")] == [1]
+
+
+def test_export_without_wandb_says_how_to_install_it(root, tmp_path):
+    (tmp_path / "wandb.py").write_text("raise ImportError('No module named wandb')")
+
+    done = command(root, PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 2
+    assert "pip install 'wandb>=0.28'" in done.stderr
+
+
+def test_pixel_counts_have_a_csv_of_their_own(tmp_path):
+    cell = load_grid("demo").cells[0]
+    fields = {"config_json": CONFIG, "class_names": ("a", "b")}
+    publish(str(tmp_path), row_of(cell, 45.0, best_confusion=((5, 1), (0, 2)), **fields))
+
+    folder = export(load_grid("demo"), str(tmp_path), "csv")
+
+    assert (folder / "confusion.csv").read_text().splitlines()[1:] == [
+        f"{cell.key},1,best,a,a,5",
+        f"{cell.key},1,best,a,b,1",
+        f"{cell.key},1,best,b,a,0",
+        f"{cell.key},1,best,b,b,2",
+    ]
+    assert "confusion" not in (folder / "rows.csv").read_text()

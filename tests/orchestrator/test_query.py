@@ -117,3 +117,29 @@ def test_an_empty_root_answers_too(tmp_path):
 def test_a_question_that_is_not_understood_names_the_views_and_columns(root):
     with pytest.raises(ValueError, match=r"(?s)miou.*Views: rows, counted, history.*best_miou"):
         query(root, "select miou from counted")
+
+
+def test_the_miou_follows_from_the_stored_pixel_counts(tmp_path):
+    confusion = ((50, 10), (4, 36))
+    expected = (100 * 50 / 64 + 100 * 36 / 50) / 2
+    row = row_of(CELL, expected, class_names=("sky", "road"), best_confusion=confusion)
+    publish(str(tmp_path), row)
+    sql = """
+        WITH found AS (FROM confusion WHERE epoch = 'best'),
+        occurs AS (SELECT truth_id AS class, sum(pixels) AS n FROM found GROUP BY ALL),
+        said AS (SELECT prediction_id AS class, sum(pixels) AS n FROM found GROUP BY ALL),
+        hit AS (SELECT truth_id AS class, pixels AS n FROM found WHERE truth_id = prediction_id)
+        SELECT avg(100.0 * hit.n / (occurs.n + said.n - hit.n)) AS miou
+        FROM hit JOIN occurs USING (class) JOIN said USING (class)
+    """
+
+    assert query(str(tmp_path), sql).to_pylist() == [{"miou": pytest.approx(expected, rel=1e-12)}]
+    confused = query(str(tmp_path), "SELECT truth, prediction, pixels FROM confusion")
+    assert {"truth": "road", "prediction": "sky", "pixels": 4} in confused.to_pylist()
+
+
+def test_wide_matrices_stay_out_of_the_views_of_rows(root):
+    assert not {"best_confusion", "last_confusion"} & set(
+        query(root, "SELECT * FROM rows").column_names
+    )
+    assert query(root, "SELECT count(*) AS n FROM confusion").to_pylist() == [{"n": 0}]

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from datasets.catalog import CATALOG
 from orchestrator.history import publish_history
 from orchestrator.plan import make_plan
 from orchestrator.report.choice import Box, accuracy, boxes, chosen, gain
@@ -28,7 +29,7 @@ from orchestrator.report.door import report
 from orchestrator.report.material import EpochFacts, gather
 from orchestrator.report.page import page
 from orchestrator.report.scales import scale_over
-from orchestrator.results import publish
+from orchestrator.results import publish, read_rows
 from orchestrator.tables.fill import fill
 from sweeps.grid import load_grid
 from sweeps.table import load_table
@@ -85,6 +86,7 @@ def publish_demo(root, tmp_path, seeds=(1, 2)):
                 config_json=cell.config_json.replace('"seed":12345}', f'"seed":{seed}}}'),
                 best_iou_percent=(score + 20, score, score - 20 if number else None),
                 class_names=names,
+                best_confusion=((90, 8, 2), (1, 40, 59), (0, 0, 0)),
                 seconds=360.0,
                 gpu_seconds=360.0,
                 peak_memory_bytes=2**31,
@@ -104,6 +106,20 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     publish_demo(str(root), root)
     return report(make_plan("demo", str(root)))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """The report of the paper's widest table, with a matrix of 21 classes."""
+    folder = tmp_path_factory.mktemp("wide")
+    (folder / "grid.yaml").write_text("title: Wide\ntables: [table3]\n")
+    grid = load_grid(str(folder / "grid.yaml"))
+    names = CATALOG["voc"].class_names
+    counts = tuple(tuple(100 if i == j else 1 for j in range(21)) for i in range(21))
+    for cell in grid.cells:
+        row = row_of(cell, 70.0 + len(cell.loss), class_names=names, best_confusion=counts)
+        publish(str(folder), row)
+    return report(make_plan(str(folder / "grid.yaml"), str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -360,11 +376,15 @@ def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(demo, trained,
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_the_page_itself_never_scrolls_sideways(trained, tmp_path, width):
+def test_the_page_itself_never_scrolls_sideways(trained, wide, tmp_path, width):
     if program() is None:
         return
     with browser(tmp_path) as opened:
         opened.size(width)
+        opened.open(wide)
+        opened.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert opened.value("document.documentElement.scrollWidth") <= width
+
         opened.open(trained)
         opened.value("document.querySelectorAll('details').forEach(d => d.open = true)")
 
@@ -440,3 +460,32 @@ def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(traine
     text = report(make_plan(str(trained.parents[2] / "grid.yaml"), str(root))).read_text()
 
     assert "is not what its manifest promises; the picture is left out" in text
+
+
+def test_a_matrix_shows_what_part_of_each_class_was_taken_for_which(demo):
+    text = demo.read_text()
+    figure = text[text.index('<figure class="confusion"') :]
+    figure = figure[: figure.index("</figure>")]
+
+    assert "59&nbsp;% of striped disc for checked box; 8&nbsp;% of background for" in figure
+    lines = re.findall(r'<tr><th scope="row">([^<]*)</th>(.*?)</tr>', figure)
+    shown = {name: re.findall(r"<td[^>]*>(\d*)</td>", cells) for name, cells in lines}
+    assert shown == {"background": ["90", "8", "2"], "striped disc": ["1", "40", "59"]}
+
+
+def test_a_run_that_really_ran_scores_what_its_matrix_says(trained):
+    root = trained.parents[1]
+    for row in read_rows(str(root)):
+        for counts, miou in (
+            (row.best_confusion, row.best_miou_percent),
+            (row.last_confusion, row.last_miou_percent),
+        ):
+            matrix = np.array(counts)
+            union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+            iou = np.divide(np.diag(matrix), union, out=np.zeros(len(union)), where=union > 0)
+            assert miou == pytest.approx(100 * iou.mean(), rel=1e-12)
+        kept = json.loads((root / "runs" / row.key / "confusion.json").read_text())
+        assert kept["best"] == {
+            "epoch": row.best_epoch,
+            "counts": [list(line) for line in row.best_confusion],
+        }

@@ -91,8 +91,8 @@ def test_query_without_a_question_shows_one(words):
 def test_export_writes_what_is_asked_for(words, tmp_path, capsys):
     assert run("export", [*words, "to=mlflow"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "exports/demo/mlflow")
-    with pytest.raises(ValueError, match="to=wandb: known are csv, tensorboard, mlflow"):
-        run("export", [*words, "to=wandb"])
+    with pytest.raises(ValueError, match="to=excel: known are csv, tensorboard, mlflow, wandb"):
+        run("export", [*words, "to=excel"])
 
 
 def test_compact_says_what_it_did(words, capsys):

@@ -1,0 +1,117 @@
+"""Runs for Weights & Biases, written offline: ``wandb sync <folder>/wandb/offline-run-*``.
+
+Nothing is sent, and no account is looked for. One run per row; ids are made of key and attempt, so
+that syncing a second export updates the runs of the first.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.exporters.runs import ExportedRun
+from orchestrator.results import Row
+
+EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
+
+_FACTS = (
+    *("key", "attempt", "status", "fingerprint", "settings_sha256", "error_class", "git_commit"),
+    *("git_dirty", "python", "torch", "cuda", "ray", "device", "world_size", "host", "backend"),
+    *("data_fingerprint", "split_checksum", "weights_sha256", "best_weights_sha256"),
+)
+_SCORES = (
+    *("best_miou_percent", "best_epoch", "last_miou_percent", "last_epoch", "seconds"),
+    *("gpu_seconds", "peak_memory_bytes", "steps"),
+)
+
+
+def export_wandb(runs: Iterable[ExportedRun], folder: Path, *, project: str) -> list[Path]:
+    """Write one offline run per row; what an earlier export wrote there is replaced.
+
+    Args:
+        runs: what to write.
+        folder: that gets the folder ``wandb``.
+        project: its name, such as the grid's.
+
+    Returns:
+        The folders of the runs.
+
+    Raises:
+        ValueError: wandb is not installed.
+    """
+    with _unreported():
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError(
+                f"Export to Weights & Biases needs wandb, which is not installed here: {EXTRA}"
+            ) from error
+        shutil.rmtree(folder / "wandb", ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [_write(wandb, run, folder, project) for run in runs]
+
+
+def _write(wandb: Any, run: ExportedRun, folder: Path, project: str) -> Path:
+    """Write one run, its epochs as steps."""
+    row = run.row
+    writer = wandb.init(
+        project=project,
+        id=hashlib.sha256(f"{row.key}.a{row.attempt}".encode()).hexdigest()[:16],
+        name=row.key,
+        group=row.place,  # repetitions of one experiment
+        job_type=row.method,
+        config=json.loads(row.config_json) | {"run": {name: getattr(row, name) for name in _FACTS}},
+        settings=_settings(wandb, folder),
+    )
+    epochs: dict[int, dict[str, float]] = {}
+    for name, epoch, value in run.values():
+        epochs.setdefault(epoch, {"epoch": epoch})[name] = value
+    for epoch, values in sorted(epochs.items()):
+        writer.log(values, step=epoch)
+    writer.summary.update(_summary(row))
+    place = Path(writer.dir).parent
+    writer.finish(exit_code=0 if row.status == "done" else 1)
+    return place
+
+
+def _settings(wandb: Any, folder: Path) -> Any:
+    """Offline whatever the environment says, and nothing about the machine that exports."""
+    return wandb.Settings(
+        mode="offline",
+        root_dir=str(folder),
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+    )
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    """Scores, and the IoU of every class at the best epoch."""
+    found = {name: getattr(row, name) for name in _SCORES}
+    for name, value in zip(row.class_names, row.best_iou_percent, strict=False):
+        found[f"best_iou_percent/{name}"] = value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Wandb reads it at import and in the process it starts: no reports of errors to its makers."""
+    before = os.environ.get("WANDB_ERROR_REPORTING")
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_ERROR_REPORTING"]
+        else:
+            os.environ["WANDB_ERROR_REPORTING"] = before
