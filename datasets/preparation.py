@@ -12,6 +12,8 @@ from datasets.errors import DataError
 from datasets.own_lists import hold_out, image_ids, make_lists, masked_ids
 from datasets.placing import How, place
 from datasets.splits import load_split
+from datasets.tree import nearby
+from datasets.unlisted import unlisted
 from datasets.verify import defects
 
 Say = Callable[[str], None]
@@ -91,8 +93,8 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         )
     lone = sorted(set(masks) - set(images))
     found = [
-        f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. Put it there, or "
-        "remove the mask."
+        f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. "
+        f"{nearby(root / spec.image_file(name)) or 'Put it there, or remove the mask.'}"
         for name in lone
     ]
     if found:
@@ -105,6 +107,8 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         f"folder: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
         f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
     )
+    for note in unlisted(spec, root, split):
+        say(note)
     return list(defects(config, say))
 
 

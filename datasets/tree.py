@@ -174,7 +174,8 @@ def file_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"The {what} {path} is missing. {_nearby(path)}"
+            f"The {what} {path} is missing. "
+            f"{nearby(path) or 'Put it there, or check the root folder and the split; '}"
             "`python -m datasets verify` lists every such file."
         ) from None
     except IsADirectoryError:
@@ -193,8 +194,8 @@ def file_bytes(path: Path, what: str) -> bytes:
         ) from error
 
 
-def _nearby(path: Path) -> str:
-    """The cure for a missing file: what lies there instead of it."""
+def nearby(path: Path) -> str:
+    """What lies there instead of a missing file, and the cure; empty when nothing does."""
     if path.is_symlink():
         return f"It is a link to {path.readlink()}, which is gone; bring the target back. "
     similar: list[str] = []
@@ -205,7 +206,7 @@ def _nearby(path: Path) -> str:
         )
     if similar:
         return f"{similar[0]} lies there: rename or convert it to {path.name}. "
-    return "Put it there, or check the root folder and the split; "
+    return ""
 
 
 def refuse_sizes(
