@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets.archives import is_archive, remove_unpacked, unpacked
 from datasets.assembly import assemble
-from datasets.catalog import data_root, spec_of
+from datasets.catalog import DatasetSpec, data_root, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.own_lists import hold_out, image_ids, make_lists, masked_ids
@@ -97,6 +97,7 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         f"{nearby(root / spec.image_file(name)) or 'Put it there, or remove the mask.'}"
         for name in lone
     ]
+    found += _shared_masks(spec, root, images)
     if found:
         return found
     num_held = hold_out(config, part=validation, seed=seed)
@@ -110,6 +111,18 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
     for note in unlisted(spec, root, split):
         say(note)
     return list(defects(config, say))
+
+
+def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[str]:
+    """Masks whose pattern names no extension, where images differ in nothing else."""
+    claims: dict[str, list[str]] = {}
+    for name in images:
+        claims.setdefault(spec.mask_file(name), []).append(spec.image_file(name))
+    return [
+        f"{root / mask} would be the mask of {' and '.join(claimed)}. Rename or remove all but one."
+        for mask, claimed in claims.items()
+        if len(claimed) > 1 and (root / mask).is_file()
+    ]
 
 
 def _check_apart(sources: Sequence[Path], root: Path) -> None:

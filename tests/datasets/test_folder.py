@@ -259,3 +259,17 @@ def test_a_part_that_is_none_is_refused_by_what_was_typed(root, capsys, part: st
     assert main(["splits", "make", "dataset=folder", f"root={root}", f"fraction={part}"]) == 2
 
     assert f"{part.replace('1/', '1of')!r} is no part; write 1of16" in capsys.readouterr().err
+
+
+def test_two_images_that_share_a_mask_are_told_apart_by_nobody(tmp_path, capsys) -> None:
+    for name in ("p0.jpg", "p1.jpg", "p2.jpg", "p1.png"):
+        trees.put(tmp_path / f"x/{name}", trees.jpeg(3))
+    for index in range(3):
+        trees.put(tmp_path / f"y/p{index}.png", trees.grey_png(labels(index, trees.SIZE, 3)))
+    described(tmp_path, images="x/{id}", masks="y/{stem}.png")
+
+    assert main(["prepare", "folder", f"root={tmp_path}"]) == 2
+
+    out = capsys.readouterr().out
+    assert "y/p1.png would be the mask of x/p1.jpg and x/p1.png" in out
+    assert not (tmp_path / "splits").exists()
