@@ -224,6 +224,8 @@ def _prove(arguments: Arguments) -> int:
     is_own = bool(split) and split not in published_splits(config.dataset)
     wrong = [] if is_own else list_defects(config, split)
     wrong += own_list_defects(config, split) if is_own or not split else []
+    if not wrong and not split_names(config):
+        wrong = [f"there are no lists at {data_root(config) / 'splits'}; make them first"]
     kind = "are the published ones" if published(config.dataset) else "divide the images"
     print(*(wrong or [f"the lists {kind}"]), sep="\n")
     _warn_of_easier(config)

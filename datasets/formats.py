@@ -16,10 +16,13 @@ import warnings
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.catalog import IGNORED
 from datasets.errors import DataError
+from datasets.photo import view_of
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, TypeError)
@@ -114,7 +117,7 @@ def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
         )
     _load(mask, place, "mask")
     _refuse_turned(mask, place, "mask")
-    _refuse_values(mask, place, code)
+    refuse_values(view_of(mask), place, code)
     if code.is_plain:
         return mask
     # A palette's indices are the values, so the table applies to them as to grey.
@@ -122,12 +125,25 @@ def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
     return grey.point(code.table())
 
 
-def _refuse_values(mask: Image.Image, place: str, code: MaskCode) -> None:
-    counts, known = mask.histogram(), code.known()
+def refuse_values(values: NDArray[np.uint8], place: str, code: MaskCode) -> None:
+    """Look for values that mean nothing.
+
+    Args:
+        values: of a mask, (H, W).
+        place: its path, for errors.
+        code: what its values mean.
+
+    Raises:
+        DataError: there is one.
+    """
+    count, known = len(code.values), code.known()
+    # Less the number of classes, 255 and the classes are the highest bytes: one look is enough.
+    if code.is_plain and IGNORED in known and (values - np.uint8(count)).min() >= IGNORED - count:
+        return
+    counts = Image.fromarray(values).histogram()
     wrong = [value for value in range(256) if counts[value] and value not in known]
     if not wrong:
         return
-    count = len(code.values)
     if code.is_plain:
         allowed = f"there are {count} classes (0 to {count - 1}; {code.ignored} is ignored)"
     else:

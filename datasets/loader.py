@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
+from datasets.coded import CodedTree
 from datasets.config import DataConfig
 from datasets.decoded import DecodedTree
 from datasets.opening import Dataset
@@ -120,7 +121,7 @@ class _Steps(TorchDataset[Step]):
 
 def _photos(dataset: Dataset, plan: BatchPlan) -> Photos:
     if plan.cache is None:
-        return dataset.tree
+        return CodedTree(dataset.tree)
     return DecodedTree(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)
 
 

@@ -25,7 +25,7 @@ from datasets.splits import (
 from datasets.stratify import stratified
 
 _PART = re.compile(r"1of(\d+)|n(\d+)|all")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def make_lists(
@@ -51,6 +51,7 @@ def make_lists(
         DataError: no masks, no validation list, or an existing list of that name.
     """
     part = part.replace("1/", "1of")
+    _count_of(part, 1)  # what is no part cannot make a name
     name = name or f"seed{seed}_{part}" + ("_stratified" if stratify else "")
     _check_name(config, name)
     spec, folder = spec_of(config), data_root(config) / "splits"
@@ -59,6 +60,11 @@ def make_lists(
     validation = _validation_ids(config)
     train = _training_ids(config, validation)
     count, order = _count_of(part, len(train)), seeded_order(train, seed)
+    if count > len(train):
+        raise DataError(
+            f"{part} asks for {count} labelled images; there are {len(train)} with masks beside "
+            "those for validation. Ask for fewer, or for all."
+        )
     chosen = set(stratified(config, order, count) if stratify else order[:count])
     labelled = [entry for entry in train if entry in chosen]
     rest = [entry for entry in train if entry not in chosen]
@@ -121,7 +127,7 @@ def image_ids(spec: DatasetSpec, root: Path) -> list[str]:
     """Ids that have an image on disk, sorted."""
     found = _matching(root, spec.image_pattern, "{id}")
     if spec.image_pattern.endswith("{id}"):
-        found = [name for name in found if name.lower().endswith(_SUFFIXES)]
+        found = [name for name in found if name.lower().endswith(SUFFIXES)]
     return found
 
 
@@ -206,4 +212,4 @@ def _count_of(part: str, total: int) -> int:
         raise ValueError(f"{part!r} is no part; write 1of16 or 1/16 and the like, or n100, or all.")
     if part == "all":
         return total
-    return -(-total // int(match[1])) if match[1] else min(int(match[2]), total)
+    return -(-total // int(match[1])) if match[1] else int(match[2])

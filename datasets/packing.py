@@ -1,10 +1,13 @@
 """Packing a proved tree into shards, in a folder or a bucket."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig
@@ -15,7 +18,7 @@ from datasets.packed import FORMAT, INDEX_FILE, PACKED_FILE
 from datasets.progress import Progress
 from datasets.shard_files import Record, index_bytes, shard_bytes, shard_name
 from datasets.storage import Storage
-from datasets.tree import ImageTree, file_bytes
+from datasets.tree import ImageTree, Kind, file_bytes
 
 _SMALL = (".txt", ".json", ".yaml")
 
@@ -80,7 +83,7 @@ def pack(config: DataConfig, target: Storage, packing: Packing, say: Callable[[s
 
 
 def _check_target(target: Storage, fingerprint: str) -> None:
-    """It is empty, or holds the same data, whole or not."""
+    """See that it is empty or holds the same data, which is whole no longer."""
     entries = {entry.name for entry in target.entries()}
     is_packed = PACKED_FILE in entries
     if is_packed and json.loads(target.read(PACKED_FILE)).get("fingerprint") != fingerprint:
@@ -91,6 +94,8 @@ def _check_target(target: Storage, fingerprint: str) -> None:
             f"{target.url} holds files that `pack` did not write ({min(foreign)}); they stay as "
             "they are. Choose an empty place."
         )
+    if is_packed:  # of another shard size perhaps: half of each would look whole
+        target.remove([PACKED_FILE])
 
 
 def _is_ours(name: str) -> bool:
@@ -116,7 +121,7 @@ def _batches(
     batch: list[Record] = []
     for name in names:
         has_mask = tree.mask_path(name).relative_to(tree.root).as_posix() in manifest.files
-        batch += _records(tree, name, packing, has_mask=has_mask)
+        batch += _records(tree, name, packing, manifest, has_mask=has_mask)
         progress.step()
         if sum(len(record.data) for record in batch) >= packing.shard_bytes:
             yield batch
@@ -125,15 +130,30 @@ def _batches(
         yield batch
 
 
-def _records(tree: ImageTree, name: str, packing: Packing, *, has_mask: bool) -> list[Record]:
+def _records(
+    tree: ImageTree, name: str, packing: Packing, manifest: Manifest, *, has_mask: bool
+) -> list[Record]:
     image, mask = tree.pair(name) if has_mask else (tree.image(name), None)
-    size = image.size
-    if packing.is_decoded:
-        records = [Record(name, "image", "rgb", *size, image.tobytes())]
-        return records + ([Record(name, "mask", "index", *size, mask.tobytes())] if mask else [])
-    data = file_bytes(tree.image_path(name), "image")
-    records = [Record(name, "image", "file", *size, data)]
+    data = _proved(tree.image_path(name), "image", tree.root, manifest)
+    records = [_record(name, "image", image, data, is_decoded=packing.is_decoded)]
     if mask:
-        data = file_bytes(tree.mask_path(name), "mask")
-        records.append(Record(name, "mask", "file", *size, data))
+        data = _proved(tree.mask_path(name), "mask", tree.root, manifest)
+        records.append(_record(name, "mask", mask, data, is_decoded=packing.is_decoded))
     return records
+
+
+def _record(name: str, kind: Kind, image: Image.Image, data: bytes, *, is_decoded: bool) -> Record:
+    if not is_decoded:
+        return Record(name, kind, "file", *image.size, data)
+    return Record(name, kind, "rgb" if kind == "image" else "index", *image.size, image.tobytes())
+
+
+def _proved(path: Path, kind: Kind, root: Path, manifest: Manifest) -> bytes:
+    """The bytes of a file, which must be those of the manifest: shards carry its fingerprint."""
+    data = file_bytes(path, kind)
+    if hashlib.sha256(data).hexdigest() != manifest.files[path.relative_to(root).as_posix()]:
+        raise DataError(
+            f"{path} has changed since {FILE_NAME} was written. Bring the file back, or prove the "
+            f"new data: remove {root / FILE_NAME} and run `python -m datasets verify`."
+        )
+    return data

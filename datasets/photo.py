@@ -1,19 +1,54 @@
 """A decoded picture, either Pillow's or an array (perhaps mapped from a file), and parts of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.region import Box4
 
-Photo: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; arrays are (H, W, 3) or (H, W)
+Pixels: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; (H, W, 3) or (H, W)
+
+
+class Coded:
+    """A picture that is decoded when its pixels are read, from the top as far as is needed.
+
+    Attributes:
+        size: width and height, pixels.
+    """
+
+    def __init__(self, size: tuple[int, int], decode: Callable[[int], Pixels]) -> None:
+        """Not decoded yet.
+
+        Args:
+            size: width and height, pixels.
+            decode: makes the first so many rows.
+        """
+        self.size = size
+        self._decode = decode
+        self._asked = 0
+        self._found: Pixels | None = None
+
+    def ask(self, rows: int) -> None:
+        """Say that so many rows will be needed, so that they are decoded only once."""
+        self._asked = max(self._asked, rows)
+
+    def upper(self, rows: int) -> Pixels:
+        """The picture down to some row, or farther."""
+        if self._found is None or size_of(self._found)[1] < rows:
+            self.ask(rows)
+            self._found = self._decode(self._asked)
+        return self._found
+
+
+Photo: TypeAlias = Pixels | Coded
 
 
 class Photos(Protocol):
-    """Where pictures come from: an `ImageTree`, or its decoded copy."""
+    """Where pictures come from: a `CodedTree`, or a decoded copy."""
 
     def image(self, name: str) -> Photo:
         """The picture of an id, RGB."""
@@ -27,23 +62,39 @@ class Photos(Protocol):
 
 def size_of(photo: Photo) -> tuple[int, int]:
     """Width and height, pixels."""
-    if isinstance(photo, Image.Image):
-        return photo.size
-    return photo.shape[1], photo.shape[0]
+    if isinstance(photo, np.ndarray):
+        return photo.shape[1], photo.shape[0]
+    return photo.size
 
 
 def band_of(photo: Photo, top: int, bottom: int) -> Image.Image:
     """Some rows of it."""
-    if isinstance(photo, Image.Image):
-        whole = (top, bottom) == (0, photo.height)
-        return photo if whole else photo.crop((0, top, photo.width, bottom))
-    return Image.fromarray(np.ascontiguousarray(photo[top:bottom]))
+    pixels = photo.upper(bottom) if isinstance(photo, Coded) else photo
+    if isinstance(pixels, Image.Image):
+        whole = (top, bottom) == (0, pixels.height)
+        return pixels if whole else pixels.crop((0, top, pixels.width, bottom))
+    return Image.fromarray(np.ascontiguousarray(pixels[top:bottom]))
 
 
 def part_of(photo: Photo, box: Box4) -> NDArray[np.uint8]:
-    """A rectangle inside it, (h, w, 3) or (h, w)."""
+    """A rectangle inside it: (h, w), or (h, w, C) of which the first three are RGB."""
     left, top, right, bottom = box
-    if isinstance(photo, Image.Image):
-        whole = box == (0, 0, *photo.size)
-        return np.asarray(photo if whole else photo.crop(box))
-    return photo[top:bottom, left:right]
+    pixels = photo.upper(bottom) if isinstance(photo, Coded) else photo
+    if isinstance(pixels, Image.Image):
+        pixels = view_of(pixels)
+    return pixels[top:bottom, left:right]
+
+
+def view_of(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of an RGB, grey or palette image where Pillow keeps them, or copied.
+
+    (H, W), or (H, W, 4) of RGB, where the last byte has no meaning; copies have three.
+    """
+    try:
+        flat = pa.array(image)
+    except ValueError:  # above 16 MB Pillow takes several blocks
+        return np.asarray(image)
+    if image.mode == "RGB":
+        flat = flat.values
+    pixels: NDArray[np.uint8] = flat.to_numpy()
+    return pixels.reshape(image.height, image.width, *([4] if image.mode == "RGB" else []))

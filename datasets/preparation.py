@@ -6,12 +6,14 @@ from pathlib import Path
 
 from datasets.archives import is_archive, remove_unpacked, unpacked
 from datasets.assembly import assemble
-from datasets.catalog import data_root, spec_of
+from datasets.catalog import DatasetSpec, data_root, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.own_lists import hold_out, image_ids, make_lists, masked_ids
 from datasets.placing import How, place
 from datasets.splits import load_split
+from datasets.tree import nearby
+from datasets.unlisted import unlisted
 from datasets.verify import defects
 
 Say = Callable[[str], None]
@@ -91,10 +93,11 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         )
     lone = sorted(set(masks) - set(images))
     found = [
-        f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. Put it there, or "
-        "remove the mask."
+        f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. "
+        f"{nearby(root / spec.image_file(name)) or 'Put it there, or remove the mask.'}"
         for name in lone
     ]
+    found += _shared_masks(spec, root, images)
     if found:
         return found
     num_held = hold_out(config, part=validation, seed=seed)
@@ -105,7 +108,21 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         f"folder: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
         f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
     )
+    for note in unlisted(spec, root, split):
+        say(note)
     return list(defects(config, say))
+
+
+def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[str]:
+    """Masks whose pattern names no extension, where images differ in nothing else."""
+    claims: dict[str, list[str]] = {}
+    for name in images:
+        claims.setdefault(spec.mask_file(name), []).append(spec.image_file(name))
+    return [
+        f"{root / mask} would be the mask of {' and '.join(claimed)}. Rename or remove all but one."
+        for mask, claimed in claims.items()
+        if len(claimed) > 1 and (root / mask).is_file()
+    ]
 
 
 def _check_apart(sources: Sequence[Path], root: Path) -> None:

@@ -2,73 +2,18 @@
 
 Pillow resizes along the width, rounds to bytes, then along the height. Each output pixel is a
 weighted sum of a few source pixels; the weights are 22-bit whole numbers that depend on the sizes
-alone. So rows above and below a crop can be left out, and the tables given here let another
-device compute the same bytes. (`Image.resize(box=...)` cuts too, but to other bits: its box is
+alone. So rows above and below a crop can be left out, and another device can compute the same
+bytes (`trainer/taps.py`). (`Image.resize(box=...)` cuts too, but to other bits: its box is
 rounded to single precision.)
 """
 
-import math
-from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 Box4: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
-
-WEIGHT_BITS = 22  # Pillow's precision for 8-bit images
-
-
-@dataclass(frozen=True)
-class Taps:
-    """Which source pixels make each pixel of a crop, along one axis.
-
-    Legend: S pixels of the crop, K taps.
-
-    Attributes:
-        first: first source pixel of each output pixel, int64 (S,); 0 on padding.
-        weights: of the source pixels from there on, in units of 2^-22, int32 (K, S); all zero
-            exactly on padding.
-    """
-
-    first: NDArray[np.int64]
-    weights: NDArray[np.int32]
-
-    def moved(self, offset: int) -> Self:
-        """For a source of which the first `offset` pixels are missing."""
-        return type(self)(np.maximum(self.first - offset, 0), self.weights)
-
-    def mirrored(self) -> Self:
-        """For a crop that is mirrored after resizing."""
-        return type(self)(self.first[::-1], self.weights[:, ::-1])
-
-
-def taps(source: int, resized: int, *, start: int, crop: int) -> Taps:
-    """The table of Pillow's BILINEAR filter, which widens when it shrinks.
-
-    Args:
-        source: pixels before.
-        resized: pixels after.
-        start: first output pixel wanted.
-        crop: output pixels wanted; those past `resized` are padding.
-    """
-    scale = source / resized
-    support = max(scale, 1.0)
-    centre = (np.arange(start, min(start + crop, resized)) + 0.5) * scale
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    beyond = np.minimum((centre + support + 0.5).astype(np.int64), source)
-    steps = np.arange(math.ceil(support) * 2 + 1)[:, None]  # (K, 1)
-    distance = np.abs((steps + first - centre + 0.5) * (1.0 / support))
-    height = np.where(steps < beyond - first, np.maximum(1.0 - distance, 0.0), 0.0)
-    total = height[0].copy()
-    for row in height[1:]:  # in Pillow's order, so that the sum has its bits
-        total += row
-    weights = np.zeros((len(steps), crop), np.int32)
-    weights[:, : len(centre)] = (0.5 + height / total * (1 << WEIGHT_BITS)).astype(np.int32)
-    starts = np.zeros(crop, np.int64)
-    starts[: len(centre)] = first
-    return Taps(starts, weights)
 
 
 def nearest(source: int, resized: int, *, start: int, crop: int) -> NDArray[np.int64]:
@@ -86,6 +31,11 @@ def span(source: int, resized: int, *, start: int, stop: int) -> tuple[int, int]
     support = max(scale, 1.0)
     first = max(int((start + 0.5) * scale - support + 0.5), 0)
     return first, min(int((stop - 0.5) * scale + support + 0.5), source)
+
+
+def tap_depth(source: int, resized: int) -> int:
+    """How many source pixels Pillow's BILINEAR filter weights for one output pixel, at most."""
+    return 2 * max(-(-source // resized), 1) + 1
 
 
 def is_upright(source: tuple[int, int], resized: tuple[int, int]) -> bool:

@@ -30,8 +30,9 @@ from datasets.batches import LabelledWindows, UnlabelledWindows
 from datasets.batches import UnlabelledBatch as UnlabelledBatch
 from datasets.config import DataConfig, MixSource
 from datasets.order import Order as Order
-from datasets.photo import Photo, Photos, size_of
+from datasets.photo import Coded, Photo, Photos, size_of
 from datasets.randomness import Draws, Stream
+from datasets.region import span
 from datasets.stacking import channel_bits, stack_images, stack_masks
 from datasets.stages import stages_of
 from datasets.strong import strong_image
@@ -86,8 +87,8 @@ class LabelledSource:
         ids = tuple(self._order.at(position) for position in positions)
         pairs = [self._photos.pair(name) for name in ids]
         geometries = [
-            _geometry(Draws(self._seed, Stream.LABELLED_CROP, position), image, self._config)
-            for position, (image, _) in zip(positions, pairs, strict=True)
+            _geometry(Draws(self._seed, Stream.LABELLED_CROP, position), pair, self._config)
+            for position, pair in zip(positions, pairs, strict=True)
         ]
         return ids, pairs, geometries
 
@@ -237,7 +238,7 @@ class UnlabelledSource:
     def _weak(self, name: str, draws: Draws, photos: dict[str, Photo]) -> tuple[Photo, Geometry]:
         if name not in photos:
             photos[name] = self._photos.image(name)
-        return photos[name], _geometry(draws, photos[name], self._config)
+        return photos[name], _geometry(draws, [photos[name]], self._config)
 
 
 @dataclass(frozen=True)
@@ -255,14 +256,21 @@ def _made(view: _View) -> _Made:
     return _Made(weak, (first, second), padded_map(view.geometry))
 
 
-def _geometry(draws: Draws, photo: Photo, config: DataConfig) -> Geometry:
-    return draw_geometry(
+def _geometry(draws: Draws, photos: Sequence[Photo], config: DataConfig) -> Geometry:
+    """A crop of an image and perhaps its mask, which hear at once how many rows it needs."""
+    width, height = size_of(photos[0])
+    drawn = draw_geometry(
         draws,
-        size_of(photo),
+        (width, height),
         crop=config.crop,
         scale_min=config.scale_min,
         scale_max=config.scale_max,
     )
+    _, top, _, bottom = drawn.box
+    for photo in photos:
+        if isinstance(photo, Coded):
+            photo.ask(span(height, drawn.height, start=top, stop=bottom)[1])
+    return drawn
 
 
 def _next_in_batch(position: int, batch: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from PIL import Image
 
@@ -87,10 +87,7 @@ class ImageTree:
         Raises:
             DataError: it is missing, cannot be decoded or is refused (see `datasets.formats`).
         """
-        item = self._item("image", name)
-        if item.encoding == "rgb":
-            return Image.frombytes("RGB", item.size, item.data)
-        return read_image(item.data, item.place)
+        return self.decoded_image(self.item("image", name))
 
     def mask(self, name: str) -> Image.Image:
         """The class indices, one byte a pixel; 255 is ignored. Palettes are not applied.
@@ -98,10 +95,7 @@ class ImageTree:
         Raises:
             DataError: the mask is missing, cannot be decoded, or holds something else.
         """
-        item = self._item("mask", name)
-        if item.encoding == "index":
-            return Image.frombytes("L", item.size, item.data)
-        return read_mask(item.data, item.place, self.code or plain_code(self.num_classes))
+        return self.decoded_mask(self.item("mask", name))
 
     def has_image(self, name: str) -> bool:
         """Whether there is something to read as an image."""
@@ -119,11 +113,7 @@ class ImageTree:
         """
         image, mask = self.image(name), self.mask(name)
         if image.size != mask.size:
-            turned = " It is turned by a quarter." if image.size == mask.size[::-1] else ""
-            raise DataError(
-                f"{self.mask_path(name)} is {_size(mask)} pixels, its image "
-                f"{self.image_path(name)} is {_size(image)}.{turned} Replace the one that is wrong."
-            )
+            refuse_sizes(self, name, image.size, mask.size)
         return image, mask
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
@@ -138,11 +128,33 @@ class ImageTree:
         path = self.image_path(name) if kind == "image" else self.mask_path(name)
         return path.exists() or path.is_symlink()
 
-    def _item(self, kind: Kind, name: str) -> Item:
+    def item(self, kind: Kind, name: str) -> Item:
+        """One image or mask as it is stored.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
         if self.store is not None:
             return self.store.item(kind, name)
         path = self.image_path(name) if kind == "image" else self.mask_path(name)
         return Item(file_bytes(path, kind), "file", (0, 0), str(path))
+
+    def decoded_image(self, item: Item) -> Image.Image:
+        """An image as RGB."""
+        if item.encoding == "rgb":
+            return Image.frombytes("RGB", item.size, item.data)
+        return read_image(item.data, item.place)
+
+    def decoded_mask(self, item: Item) -> Image.Image:
+        """A mask as class indices."""
+        if item.encoding == "index":
+            return Image.frombytes("L", item.size, item.data)
+        return read_mask(item.data, item.place, self.mask_code)
+
+    @property
+    def mask_code(self) -> MaskCode:
+        """What mask values mean."""
+        return self.code or plain_code(self.num_classes)
 
 
 def tree_of(spec: DatasetSpec, root: Path, store: Store | None = None) -> ImageTree:
@@ -162,7 +174,8 @@ def file_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
-            f"The {what} {path} is missing. {_nearby(path)}"
+            f"The {what} {path} is missing. "
+            f"{nearby(path) or 'Put it there, or check the root folder and the split; '}"
             "`python -m datasets verify` lists every such file."
         ) from None
     except IsADirectoryError:
@@ -181,8 +194,8 @@ def file_bytes(path: Path, what: str) -> bytes:
         ) from error
 
 
-def _nearby(path: Path) -> str:
-    """The cure for a missing file: what lies there instead of it."""
+def nearby(path: Path) -> str:
+    """What lies there instead of a missing file, and the cure; empty when nothing does."""
     if path.is_symlink():
         return f"It is a link to {path.readlink()}, which is gone; bring the target back. "
     similar: list[str] = []
@@ -193,8 +206,19 @@ def _nearby(path: Path) -> str:
         )
     if similar:
         return f"{similar[0]} lies there: rename or convert it to {path.name}. "
-    return "Put it there, or check the root folder and the split; "
+    return ""
 
 
-def _size(image: Image.Image) -> str:
-    return f"{image.width}x{image.height}"
+def refuse_sizes(
+    tree: ImageTree, name: str, image: tuple[int, int], mask: tuple[int, int]
+) -> NoReturn:
+    """Say that the image and the mask of an id differ in size.
+
+    Raises:
+        DataError: always.
+    """
+    turned = " It is turned by a quarter." if image == mask[::-1] else ""
+    raise DataError(
+        f"{tree.mask_path(name)} is {mask[0]}x{mask[1]} pixels, its image "
+        f"{tree.image_path(name)} is {image[0]}x{image[1]}.{turned} Replace the one that is wrong."
+    )

@@ -4,7 +4,7 @@ A worker hands over the parts of photographs that crops show and the drawn param
 (`datasets/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any device.
 No operation waits for the device, and all are allowed in CUDA's deterministic mode.
 
-Legend: V views, N strong views, S x S pixels, K taps.
+Legend: V views, N strong views, S x S pixels.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from datasets import hue
 from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
-from datasets.region import WEIGHT_BITS
 from datasets.stages import BLUR_BITS, Stages
 from datasets.windows import Windows
+from trainer.taps import WEIGHT_BITS, Taps, is_padding, taps
 
 _BLUR_PASSES = 3
 
@@ -56,16 +56,19 @@ def unlabelled_batch(given: UnlabelledBatch | UnlabelledWindows) -> UnlabelledBa
 
 def weak_views(windows: Windows) -> Tensor:
     """Resized, cropped and flipped, padded with black: uint8 (V, 3, S, S)."""
-    pixels = windows.pixels.permute(0, 3, 1, 2)  # (V, 3, h, w)
-    across = _resampled(pixels, windows.columns, windows.column_weights)
-    down = _resampled(across.transpose(2, 3), windows.rows, windows.row_weights)
+    pixels = windows.pixels[..., :3].permute(0, 3, 1, 2)  # (V, 3, h, w)
+    columns, rows = (
+        taps(axes, crop=windows.crop, depth=windows.depth)
+        for axes in (windows.columns, windows.rows)
+    )
+    down = _resampled(_resampled(pixels, columns).transpose(2, 3), rows)
     return down.transpose(2, 3).contiguous()
 
 
 def padding(windows: Windows) -> Tensor:
     """True where a crop shows no image, bool (V, S, S)."""
-    columns = (windows.column_weights == 0).all(dim=1)
-    rows = (windows.row_weights == 0).all(dim=1)
+    columns = is_padding(windows.columns, windows.crop)
+    rows = is_padding(windows.rows, windows.crop)
     return rows[:, :, None] | columns[:, None, :]
 
 
@@ -89,14 +92,14 @@ def strong_views(images: Tensor, stages: Stages) -> Tensor:
     return images
 
 
-def _resampled(pixels: Tensor, first: Tensor, weights: Tensor) -> Tensor:
+def _resampled(pixels: Tensor, table: Taps) -> Tensor:
     """Weighted sums along the last axis: uint8 (V, 3, h, w) to (V, 3, h, S)."""
     last = pixels.shape[-1] - 1
-    shape = (*pixels.shape[:-1], first.shape[1])
+    shape = (*pixels.shape[:-1], table.first.shape[1])
     total = torch.full(shape, 1 << (WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
-    for tap in range(weights.shape[1]):
-        place = (first + tap).clamp_(max=last)[:, None, None, :].expand(shape)
-        total += pixels.gather(3, place).to(torch.int32).mul_(weights[:, tap, None, None, :])
+    for tap, weights in enumerate(table.weights.unbind(dim=1)):
+        place = (table.first + tap).clamp_(max=last)[:, None, None, :].expand(shape)
+        total += pixels.gather(3, place).to(torch.int32).mul_(weights[:, None, None, :])
     return (total >> WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
 
 

@@ -204,3 +204,72 @@ def test_own_lists_are_proved(root, capsys) -> None:
 
     assert main(["splits", "verify", "dataset=folder", f"root={root}"]) == 2
     assert "both labelled and validation" in capsys.readouterr().out
+
+
+def test_pictures_that_no_pattern_takes_are_told_of(root, capsys) -> None:
+    trees.put(root / "photos/a/new.JPG", trees.jpeg(3))
+    trees.put(root / "photos/b/other.jpeg", trees.jpeg(4))
+
+    assert main(["prepare", "folder", f"root={root}"]) == 0
+
+    out = capsys.readouterr().out
+    assert "2 pictures are not used" in out
+    assert "the first is photos/a/new.JPG" in out
+    assert "images: photos/{id}" in out
+
+
+def test_images_that_came_after_the_lists_are_told_of(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    trees.put(root / "photos/a/later.jpg", trees.jpeg(3))
+    capsys.readouterr()
+
+    assert main(["prepare", "folder", f"root={root}"]) == 0
+
+    out = capsys.readouterr().out
+    assert "1 images are in no list" in out
+    assert f"the first is photos/a/later.jpg; remove {root / 'splits/all'}" in out
+
+
+def test_a_mask_whose_image_is_spelt_otherwise_says_so(root, capsys) -> None:
+    (root / "photos/a/i00.jpg").rename(root / "photos/a/i00.JPG")
+
+    assert main(["prepare", "folder", f"root={root}"]) == 2
+
+    assert "i00.JPG lies there: rename or convert it to i00.jpg" in capsys.readouterr().out
+
+
+def test_lists_that_are_not_there_are_not_verified(root, capsys) -> None:
+    assert main(["splits", "verify", "dataset=folder", f"root={root}"]) == 2
+    assert "there are no lists" in capsys.readouterr().out
+
+
+def test_more_labels_than_masks_are_refused(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    make = ["splits", "make", "dataset=folder", f"root={root}"]
+
+    assert main([*make, "labelled=n9"]) == 2
+    assert "n9 asks for 9 labelled images; there are 8 with masks" in capsys.readouterr().err
+    assert main([*make, "labelled=n8"]) == 0
+
+
+@pytest.mark.parametrize("part", ["5/2", "1/0", "half", ""])
+def test_a_part_that_is_none_is_refused_by_what_was_typed(root, capsys, part: str) -> None:
+    main(["prepare", "folder", f"root={root}"])
+
+    assert main(["splits", "make", "dataset=folder", f"root={root}", f"fraction={part}"]) == 2
+
+    assert f"{part.replace('1/', '1of')!r} is no part; write 1of16" in capsys.readouterr().err
+
+
+def test_two_images_that_share_a_mask_are_told_apart_by_nobody(tmp_path, capsys) -> None:
+    for name in ("p0.jpg", "p1.jpg", "p2.jpg", "p1.png"):
+        trees.put(tmp_path / f"x/{name}", trees.jpeg(3))
+    for index in range(3):
+        trees.put(tmp_path / f"y/p{index}.png", trees.grey_png(labels(index, trees.SIZE, 3)))
+    described(tmp_path, images="x/{id}", masks="y/{stem}.png")
+
+    assert main(["prepare", "folder", f"root={tmp_path}"]) == 2
+
+    out = capsys.readouterr().out
+    assert "y/p1.png would be the mask of x/p1.jpg and x/p1.png" in out
+    assert not (tmp_path / "splits").exists()

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from datasets.config import MixSource
 from datasets.errors import DataError
 from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
-from datasets.tree import ImageTree
+from datasets.tree import ImageTree, Item, Kind
 
 SEED, BATCH, STEPS = 12345, 5, 4
 PLAN = BatchPlan(batch=BATCH, stop=STEPS, num_channel_bits=70)
@@ -178,29 +177,27 @@ def test_a_crop_that_cannot_be_cut_is_refused(dataset, config, change) -> None:
 
 @dataclass(frozen=True)
 class Listening:
-    """A tree that notes what is announced and what is read, in order."""
+    """A store that notes what is announced and what is read, in order."""
 
     tree: ImageTree
     notes: list[tuple[str, str]] = field(default_factory=list)
 
-    def image(self, name: str) -> Image.Image:
+    def item(self, kind: Kind, name: str) -> Item:
         self.notes.append(("read", name))
-        return self.tree.image(name)
+        return self.tree.item(kind, name)
 
-    def pair(self, name: str) -> tuple[Image.Image, Image.Image]:
-        self.notes.append(("read", name))
-        return self.tree.pair(name)
+    def has(self, kind: Kind, name: str) -> bool:
+        return True
 
-    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
-        self.notes.extend(("soon", name) for name in images)
+    def prefetch(self, wanted: Sequence[tuple[Kind, str]]) -> None:
+        self.notes.extend(("soon", name) for _, name in wanted)
 
 
 @pytest.mark.parametrize("mix", list(MixSource))
 def test_what_a_step_reads_was_announced_one_step_before(dataset, config, mix) -> None:
     listening = Listening(dataset.tree)
-    stream = batches(
-        replace(dataset, tree=listening), replace(config, mix=mix), seed=SEED, plan=PLAN
-    )
+    tree = replace(dataset.tree, store=listening)
+    stream = batches(replace(dataset, tree=tree), replace(config, mix=mix), seed=SEED, plan=PLAN)
 
     announced: set[str] = set()
     for step, _ in enumerate(stream):

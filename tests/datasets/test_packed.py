@@ -300,3 +300,27 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(far, dataset) -> None:
 
     assert np.array_equal(opened.tree.image(name), dataset.tree.image(name))
     assert not list(cache.rglob("??/*"))
+
+
+def test_a_file_that_changed_since_it_was_proved_is_not_packed(own_config, tmp_path, capsys):
+    tree = open_dataset(own_config).tree
+    one, two = open_dataset(own_config).split.labelled[:2]
+    tree.image_path(one).write_bytes(tree.image_path(two).read_bytes())
+
+    assert main(["pack", f"root={own_config.root}", f"to={tmp_path / 'packed'}"]) == 2
+
+    told = capsys.readouterr().err
+    assert f"{tree.image_path(one)} has changed since manifest.json was written" in told
+    assert "python -m datasets verify" in told
+
+
+def test_packing_anew_that_breaks_off_leaves_nothing_that_looks_whole(own_config, tmp_path) -> None:
+    dataset, target = open_dataset(own_config), tmp_path / "packed"
+    pack(own_config, str(target))
+    dataset.tree.image_path(dataset.split.validation[-1]).unlink()
+
+    assert main(["pack", f"root={own_config.root}", f"to={target}", "shard_mib=0"]) == 2
+
+    assert not (target / PACKED_FILE).exists()
+    with pytest.raises(DataError, match="lacks"):
+        open_dataset(replace(own_config, root=str(target)))

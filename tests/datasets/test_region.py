@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.region import WEIGHT_BITS, is_upright, nearest, resized_window, span, taps
+from datasets.region import is_upright, nearest, resized_window, span
 from tests.datasets.strategies import photo
 
 lengths = st.integers(3, 90)
@@ -31,36 +31,6 @@ def window_of(seed: int, width: int, height: int) -> tuple[int, int, int, int]:
     left, top = seed % width, (seed // 97) % height
     right = left + 1 + (seed // 7) % (width - left)
     return left, top, right, top + 1 + (seed // 13) % (height - top)
-
-
-@given(lengths, lengths, st.integers(0, 2**40))
-def test_the_tables_resize_as_pillow_does(source: int, resized: int, seed: int) -> None:
-    start = seed % resized
-    pixels = np.asarray(photo(seed, (source, 1)))[0, :, 0]
-    table = taps(source, resized, start=start, crop=50)
-
-    total = np.full(50, 1 << (WEIGHT_BITS - 1), np.int64)
-    for step, weights in enumerate(table.weights):
-        total += pixels[np.minimum(table.first + step, source - 1)].astype(np.int64) * weights
-
-    row = Image.fromarray(pixels[None]).resize((resized, 1), BILINEAR)
-    expected = np.asarray(row)[0, start : start + 50]
-    assert np.array_equal((total >> WEIGHT_BITS)[: len(expected)], expected)
-    assert not table.weights[:, len(expected) :].any()
-    assert table.weights[:, : len(expected)].any(axis=0).all()
-
-
-@given(lengths, lengths, st.integers(0, 2**40))
-def test_a_span_holds_every_pixel_that_has_weight(source: int, resized: int, seed: int) -> None:
-    start = seed % resized
-    stop = start + 1 + (seed // 11) % (resized - start)
-    table = taps(source, resized, start=start, crop=stop - start)
-    steps = np.arange(len(table.weights))[:, None]
-    used = (table.first + steps)[table.weights != 0]
-
-    first, beyond = span(source, resized, start=start, stop=stop)
-
-    assert first <= used.min() <= used.max() < beyond <= source
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))

@@ -1,0 +1,78 @@
+"""Pictures of which only the rows that crops show are decoded.
+
+How many rows these are is known once the crops are drawn, and for that the size is enough. What is
+wrong below the last row that is shown passes unseen here; `python -m datasets verify` reads all.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.formats import MaskCode, read_image, read_mask, refuse_values
+from datasets.photo import Coded, Photo, size_of
+from datasets.png import Png
+from datasets.tree import ImageTree, refuse_sizes
+
+
+class CodedTree:
+    """The pictures of a tree, decoded when and as far as they are needed."""
+
+    def __init__(self, tree: ImageTree) -> None:
+        """Read from `tree`."""
+        self._tree = tree
+
+    def image(self, name: str) -> Photo:
+        """The image as RGB.
+
+        Raises:
+            DataError: it is missing or cannot be decoded; perhaps only when its pixels are read.
+        """
+        item = self._tree.item("image", name)
+        png = Png.of(item.data) if item.encoding == "file" else None
+        if png is None:
+            return self._tree.decoded_image(item)
+        return Coded(png.size, _image_rows(png, item.place))
+
+    def pair(self, name: str) -> tuple[Photo, Photo]:
+        """Image and class indices of one id.
+
+        Raises:
+            DataError: as `image`, or the two differ in size.
+        """
+        image, item = self.image(name), self._tree.item("mask", name)
+        png = Png.of(item.data) if item.encoding == "file" else None
+        mask: Photo
+        if png is None:
+            mask = self._tree.decoded_mask(item)
+        else:
+            mask = Coded(png.size, _mask_rows(png, item.place, self._tree.mask_code))
+        if size_of(image) != size_of(mask):
+            refuse_sizes(self._tree, name, size_of(image), size_of(mask))
+        return image, mask
+
+    def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
+        """Say which ids are read soon."""
+        self._tree.prefetch(images, masks)
+
+
+def _image_rows(png: Png, place: str) -> Callable[[int], Image.Image | NDArray[np.uint8]]:
+    def decode(rows: int) -> Image.Image | NDArray[np.uint8]:
+        found = png.fast(rows) if png.layout == "rgb" else None
+        return read_image(png.upper(rows), place) if found is None else found
+
+    return decode
+
+
+def _mask_rows(
+    png: Png, place: str, code: MaskCode
+) -> Callable[[int], Image.Image | NDArray[np.uint8]]:
+    def decode(rows: int) -> Image.Image | NDArray[np.uint8]:
+        found = png.fast(rows) if png.layout == "mono" else None
+        if found is None:
+            return read_mask(png.upper(rows), place, code)
+        refuse_values(found, place, code)
+        return found if code.is_plain else np.array(code.table(), np.uint8)[found]
+
+    return decode
