@@ -7,26 +7,20 @@ Settings: model, crop, batch, rounds, method, loss, device, precision.
 
 import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-import trainer.deeplab
-from benchmarks import official_step
+from benchmarks.table import seconds as timed
+from benchmarks.table import settings
+from benchmarks.two_steps import official, ours
 from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
 from trainer import determinism
-from trainer.choices import Distance
 from trainer.compose import compose
 from trainer.config import TrainConfig
-from trainer.methods.step import Networks
-from trainer.objective import Objective
 from trainer.ranks import Ranks, join
 from trainer.state import new_state
 
@@ -44,22 +38,21 @@ DEFAULTS = {
 
 def main(words: list[str]) -> None:
     """Print the table."""
-    given = DEFAULTS | dict(word.split("=", 1) for word in words)
+    given = settings(words, DEFAULTS)
     config = _config(given)
     if given["device"] == "cpu":
         torch.set_num_threads(1)
     ranks = join(config.run)
     data = _data(config, ranks, int(given["rounds"]) + 1)
-    official = _official(config, ranks)
     determinism.engage(config)
-    variants = {"official": official, "ours": _ours(config, ranks)}
+    variants = {"official": official(config, ranks, 21), "ours": ours(config, ranks, 21)}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number, (labelled, unlabelled) in enumerate(data):
         for name, step in variants.items():
             deterministic = name == "ours"
             torch.use_deterministic_algorithms(deterministic)
             torch.backends.cudnn.benchmark = not deterministic
-            taken = _timed(lambda s=step, x=labelled, u=unlabelled: s(x, u), ranks.device)
+            taken = timed(lambda s=step, x=labelled, u=unlabelled: s(x, u), ranks.device.type)
             if number:  # the first round warms up
                 seconds[name].append(taken)
     ratios = [a / b for a, b in zip(seconds["official"], seconds["ours"], strict=True)]
@@ -106,66 +99,6 @@ def _data(config: TrainConfig, ranks: Ranks, steps: int) -> list[Any]:
     plan = BatchPlan(batch=config.batch, stop=steps, num_channel_bits=bits)
     found = batches(dataset, config.data, seed=0, plan=plan)
     return [(x.to(ranks.device), u.to(ranks.device) if u else u) for x, u in found]
-
-
-Step = Callable[[Any, Any], None]
-
-
-def _official(config: TrainConfig, ranks: Ranks) -> Step:
-    """Contiguous memory, torch's interpolation, torch.optim, a gathered KL."""
-    network = new_state(config, 21, ranks).student.to(memory_format=torch.contiguous_format)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
-    setting = {"algorithm": config.method.algorithm.value, "confidence": config.method.confidence}
-
-    def step(labelled: Any, unlabelled: Any) -> None:
-        own = trainer.deeplab.upsample
-        trainer.deeplab.upsample = _torch_upsample
-        try:
-            loss, pairs = official_step.STEPS[setting["algorithm"]](
-                network, labelled, unlabelled, tau=setting["confidence"]
-            )
-            for q, p, valid in pairs if config.loss.distance is not Distance.none else ():
-                kind = config.loss.distance.value
-                loss = loss + 0.5 * official_step.inter_pixel(q, p, valid, kind, 0.8, 4.0)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        finally:
-            trainer.deeplab.upsample = own
-
-    return step
-
-
-def _torch_upsample(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """F.interpolate, as the official network calls it."""
-    corners = True if mode == "bilinear" else None
-    return functional.interpolate(x, size=size, mode=mode, align_corners=corners)
-
-
-def _ours(config: TrainConfig, ranks: Ranks) -> Step:
-    """The step of `trainer.loop`."""
-    state, objective = new_state(config, 21, ranks), Objective.of(config, ranks)
-    networks = Networks(state.student, None)
-
-    def step(labelled: Any, unlabelled: Any) -> None:
-        loss, _ = objective(networks, labelled, unlabelled, weight=1.0)
-        loss.backward()
-        state.descent.step(0.0)
-
-    return step
-
-
-def _timed(call: Callable[[], None], device: torch.device) -> float:
-    """CPU seconds of this process, or seconds on the device."""
-    if device.type == "cpu":
-        start = time.process_time()
-        call()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainer.config import TrainConfig
 from trainer.fingerprint import config_json, differences, fingerprint
 from trainer.manifest import FOLDER, Manifest, file_sha256, manifests, read_manifest, stem
 from trainer.ranks import Ranks
+from trainer.snapshot import Snapshot
 
 FORMAT = 1
 KEPT = 2  # newest checkpoints that stay; the best one stays beside them
@@ -39,6 +39,7 @@ class Checkpoints:
     epoch_steps: int
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _pending: list[Future[None]] = field(default_factory=list)
+    _snapshot: Snapshot = field(default_factory=Snapshot)
 
     @property
     def folder(self) -> Path:
@@ -69,7 +70,7 @@ class Checkpoints:
     def _start(self, write: Callable[[dict[str, Any]], None], packed: dict[str, Any]) -> None:
         """One write at a time: a slow disk slows training, it does not fill the memory."""
         self.finish()
-        self._pending.append(self._writer.submit(write, _copied(packed)))
+        self._pending.append(self._writer.submit(write, self._snapshot.of(packed)))
 
     def _write_step(self, packed: dict[str, Any]) -> None:
         self._write(stem(packed["step"]), packed)
@@ -155,9 +156,10 @@ class Checkpoints:
             )
         own = guards(self.config, self.ranks)
         changed = "; ".join(
-            f"{name} was {manifest.guards.get(name)} and is {value}"
+            f"{name} was {manifest.guards[name]} and is {value}"
             for name, value in own.items()
-            if manifest.guards.get(name) != value
+            # A guard that an older version did not write is no reason to refuse.
+            if manifest.guards.get(name, value) != value
         )
         if changed:
             raise CheckpointError(
@@ -167,26 +169,22 @@ class Checkpoints:
 
 def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
     """What moves the last bits without being part of the fingerprint."""
-    device = ranks.device
-    name = platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return {
+    found: dict[str, str | int] = {
         "format": FORMAT,
         "world_size": ranks.world_size,
         "threads": config.run.threads,
-        "device": f"{device.type} {name}",
         "torch": torch.__version__,
     }
-
-
-def _copied(value: Any) -> Any:
-    """The same nested data with every tensor copied to the CPU's memory."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return value
+    if ranks.device.type != "cuda":
+        capability = torch.backends.cpu.get_cpu_capability()
+        return found | {"device": f"cpu {platform.machine()}", "capability": capability}
+    card = torch.cuda.get_device_properties(ranks.device)
+    return found | {
+        "device": f"cuda {card.name}",
+        "multiprocessors": card.multi_processor_count,
+        "cuda": torch.version.cuda or "",
+        "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
+    }
 
 
 def _commit(part: Path, path: Path) -> None:

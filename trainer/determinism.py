@@ -5,11 +5,14 @@ import os
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from trainer.choices import Precision
 from trainer.config import TrainConfig
 from trainer.environment import ENVIRONMENT
+
+CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # the sizes NVIDIA calls reproducible
 
 
 class NotDeterministicError(RuntimeError):
@@ -34,6 +37,7 @@ def engage(config: TrainConfig) -> None:
             f"NCCL_ALGO={os.environ['NCCL_ALGO']} allows NVLS, whose sums are not repeatable; "
             "unset it, or use NCCL_ALGO=Ring."
         )
+    _refuse_late_start()
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # use_deterministic_algorithms(True) is the same switch and imports the compiler: 1 s a process.
@@ -47,6 +51,22 @@ def engage(config: TrainConfig) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(config.run.threads)
     verify(config)
+
+
+def _refuse_late_start() -> None:
+    """Variables that cuBLAS and NCCL have read already can no longer be set here."""
+    started = []
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if cuda and "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
+        started.append(("CUDA", "CUBLAS_WORKSPACE_CONFIG"))
+    grouped = dist.is_available() and dist.is_initialized()
+    if grouped and dist.get_backend() == "nccl" and "NCCL_ALGO" not in os.environ:
+        started.append(("NCCL's process group", "NCCL_ALGO"))
+    for what, name in started:
+        raise NotDeterministicError(
+            f"{what} was started in this process before the run, without {name}="
+            f"{ENVIRONMENT[name]}. Export it first, or start the run in a process of its own."
+        )
 
 
 def verify(config: TrainConfig) -> None:
@@ -64,14 +84,19 @@ def verify(config: TrainConfig) -> None:
         "torch.backends.cudnn.benchmark = False": not torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic = True": torch.backends.cudnn.deterministic,
         f"torch.backends.cudnn.allow_tf32 = {tf32}": torch.backends.cudnn.allow_tf32 == tf32,
+        f"torch.backends.cuda.matmul.allow_tf32 = {tf32}": (
+            torch.backends.cuda.matmul.allow_tf32 == tf32
+        ),
         f"{config.run.threads} CPU threads": torch.get_num_threads() == config.run.threads,
-        "CUBLAS_WORKSPACE_CONFIG": "CUBLAS_WORKSPACE_CONFIG" in os.environ,
+        f"CUBLAS_WORKSPACE_CONFIG = {' or '.join(CUBLAS_WORKSPACES)}": (
+            os.environ.get("CUBLAS_WORKSPACE_CONFIG") in CUBLAS_WORKSPACES
+        ),
     }
     missing = [name for name, holds in facts.items() if not holds]
     if missing:
         raise NotDeterministicError(
-            f"Not deterministic: {'; '.join(missing)} does not hold. Another library changed it in "
-            "this process; start the run in a process of its own."
+            f"Not deterministic: {'; '.join(missing)} does not hold. Something changed it before "
+            "or in this process; start the run in a process of its own, and unset such variables."
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from datasets.opening import Dataset
@@ -68,7 +68,7 @@ def predict(network: DeepLabV3Plus, images: Tensor, config: TrainConfig) -> Tens
     return slide(network, pixels, config.data.crop, at_once=at_once).max(1).indices
 
 
-def slide(network: DeepLabV3Plus, pixels: Tensor, window: int, *, at_once: int) -> Tensor:
+def slide(network: nn.Module, pixels: Tensor, window: int, *, at_once: int) -> Tensor:
     """Softmax summed over windows of one size, stride two thirds; border windows are smaller.
 
     Args:

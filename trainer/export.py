@@ -18,7 +18,10 @@ def export(run: Path, out: Path) -> None:
 
     Raises:
         NetworkError: there are no whole weights in `run`.
+        ValueError: `out` has another ending, by which no program would know the format.
     """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out={out} must end in .safetensors, the format that is written.")
     trained = load_trained(run)
     weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
     about = describe(trained) | {"fingerprint": fingerprint(trained.config)}

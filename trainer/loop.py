@@ -186,7 +186,10 @@ class Loop:
 
     def _remember(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> None:
         """Keep the ids of the last steps, for the message of a divergence."""
-        ids = labelled.ids + (unlabelled.ids if unlabelled is not None else ())
+        ids = labelled.ids
+        if unlabelled is not None:
+            ids += (*unlabelled.ids, *unlabelled.mix_ids)
+        ids = tuple(dict.fromkeys(ids))  # the CutMix partner is often the same photograph
         self._recent.append((self.state.step, ids))
 
     def _check_finite(self) -> None:

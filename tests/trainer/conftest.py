@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets.opening import open_dataset
 from tests.tiny import tiny_config
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As a run has: on a busy machine two threads wait for each other longer than they work."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

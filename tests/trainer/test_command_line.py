@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from datasets.loader import BatchPlan, batches
+from datasets.opening import open_dataset
 from tests.tiny import TINY, tiny_config
 from tests.trainer.test_resume import final_digest
 from trainer.run import train
@@ -103,7 +106,14 @@ def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path:
     done = run(command(drawn_root, tmp_path, "optim.lr=1000", "optim.head_lr_factor=1000"))
 
     assert done.returncode == 11
-    assert "is not a number" in done.stderr
+    found = re.search(r"step (\d+) is not a number; samples on rank 0: (.*)\. Lower", done.stderr)
+    assert found is not None, done.stderr
+    config = tiny_config(drawn_root)
+    step, dataset = int(found[1]), open_dataset(config.data)
+    plan = BatchPlan(batch=4, start=step, stop=step + 1, num_channel_bits=8)
+    ((labelled, unlabelled),) = batches(dataset, config.data, seed=config.seed, plan=plan)
+    assert unlabelled is not None
+    assert set(found[2].split(", ")) == {*labelled.ids, *unlabelled.ids, *unlabelled.mix_ids}
     assert "Lower optim.lr" in done.stderr
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,9 +36,11 @@ def test_iou_equals_a_count_of_sets_of_pixels(seed: int) -> None:
         assert value == expected or (math.isnan(value) and math.isnan(expected))
 
 
-def test_counts_equal_those_of_torchmetrics() -> None:
-    predicted, truth = drawn(3)
-    ours, theirs = ConfusionMatrix(5), MulticlassConfusionMatrix(5, ignore_index=255)
+@pytest.mark.parametrize("classes", [5, 128, 129, 255])
+def test_counts_equal_those_of_torchmetrics(classes: int) -> None:
+    predicted, truth = drawn(3, classes)
+    ours = ConfusionMatrix(classes)
+    theirs = MulticlassConfusionMatrix(classes, ignore_index=255)
 
     ours.update(predicted, truth)
     theirs.update(predicted, truth.to(torch.int64))

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 
-import pytest
 import torch
 
 from tests.ranks import run_ranks
 from trainer import determinism
 from trainer.compose import compose
+from trainer.fingerprint import fingerprint
 from trainer.ranks import Ranks
 
 
@@ -37,35 +37,111 @@ def test_engage_sets_every_switch() -> None:
     assert in_a_process(code, OMP_NUM_THREADS="1").returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("undo", "name"),
-    [
-        ("torch.set_deterministic_debug_mode('default')", "use_deterministic_algorithms"),
-        ("torch.use_deterministic_algorithms(True, warn_only=True)", "use_deterministic"),
-        ("torch.backends.cudnn.benchmark = True", "cudnn.benchmark"),
-        ("torch.backends.cudnn.allow_tf32 = True", "cudnn.allow_tf32"),
-        ("torch.set_num_threads(2)", "1 CPU threads"),
-    ],
-)
-def test_a_switch_that_is_off_is_named(undo: str, name: str) -> None:
-    code = f"c = compose([]); determinism.engage(c); {undo}; determinism.verify(c)"
+UNDONE = [
+    ("torch.set_deterministic_debug_mode('default')", "use_deterministic_algorithms"),
+    ("torch.use_deterministic_algorithms(True, warn_only=True)", "use_deterministic"),
+    ("torch.backends.cudnn.benchmark = True", "cudnn.benchmark"),
+    ("torch.backends.cudnn.deterministic = False", "cudnn.deterministic"),
+    ("torch.backends.cudnn.allow_tf32 = True", "cudnn.allow_tf32"),
+    ("torch.backends.cuda.matmul.allow_tf32 = True", "matmul.allow_tf32"),
+    ("torch.set_num_threads(2)", "1 CPU threads"),
+    ("os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':0:0'", "CUBLAS_WORKSPACE_CONFIG"),
+]
+
+
+def test_a_switch_that_is_off_is_named() -> None:
+    code = "import os\nconfig = compose([])\n"
+    for undo, _ in UNDONE:
+        code += (
+            "os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None)\n"
+            "determinism.engage(config)\n"
+            f"{undo}\n"
+            "try: determinism.verify(config)\n"
+            "except determinism.NotDeterministicError as error: print(error)\n"
+        )
 
     done = in_a_process(code)
 
-    assert done.returncode == 1
-    assert "NotDeterministicError: Not deterministic:" in done.stderr
-    assert name in done.stderr
+    said = done.stdout.splitlines()
+    assert len(said) == len(UNDONE), done.stderr
+    for line, (_, name) in zip(said, UNDONE, strict=True):
+        assert line.startswith("Not deterministic:")
+        assert name in line
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("OMP_DYNAMIC", "true"), ("NCCL_ALGO", "NVLS"), ("NCCL_ALGO", "Ring,NVLS")]
-)
-def test_an_environment_that_cannot_repeat_itself_is_refused(name: str, value: str) -> None:
-    done = in_a_process("determinism.engage(compose([]))", **{name: value})
+HARMFUL = [
+    ("OMP_DYNAMIC", "true"),
+    ("NCCL_ALGO", "NVLS"),
+    ("NCCL_ALGO", "Ring,NVLS"),
+    ("CUBLAS_WORKSPACE_CONFIG", ":0:0"),
+]
 
-    assert done.returncode == 1
-    assert name in done.stderr
-    assert "unset" in done.stderr.lower()
+
+def test_an_environment_that_cannot_repeat_itself_is_refused() -> None:
+    code = "import os\n"
+    for name, value in HARMFUL:
+        code += (
+            f"os.environ['{name}'] = '{value}'\n"
+            "try: determinism.engage(compose([]))\n"
+            "except determinism.NotDeterministicError as error: print(error)\n"
+            f"del os.environ['{name}']\n"
+        )
+
+    done = in_a_process(code)
+
+    said = done.stdout.splitlines()
+    assert len(said) == len(HARMFUL), done.stderr
+    for line, (name, _) in zip(said, HARMFUL, strict=True):
+        assert name in line
+        assert "unset" in line.lower()
+
+
+# No card is needed to look as if CUDA or NCCL had been started: the questions are torch's.
+STARTED = [
+    ("torch.cuda.is_initialized = lambda: True", "CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+    (
+        "torch.distributed.get_backend = lambda: 'nccl'\n"
+        "torch.distributed.is_initialized = lambda: True",
+        "NCCL_ALGO",
+        "Ring",
+    ),
+]
+
+
+def test_switches_that_come_too_late_are_refused() -> None:
+    code = "import os\n"
+    for started, name, value in STARTED:
+        code += (
+            f"os.environ.pop('{name}', None)\n{started}\n"
+            "try: determinism.engage(compose([]))\n"
+            "except determinism.NotDeterministicError as error: print(error)\n"
+            f"os.environ['{name}'] = '{value}'\n"
+            "determinism.engage(compose([]))\n"
+        )
+
+    done = in_a_process(code)
+
+    said = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert len(said) == 2
+    for line, (_, name, value) in zip(said, STARTED, strict=True):
+        assert f"without {name}={value}" in line
+
+
+def test_tf32_is_chosen_and_never_left_to_torch() -> None:
+    code = (
+        "for precision in ('fp32', 'tf32', 'bf16'):\n"
+        "    determinism.engage(compose([f'optim.precision={precision}']))\n"
+        "    print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)\n"
+    )
+
+    assert in_a_process(code).stdout.split() == ["False"] * 2 + ["True"] * 4
+
+
+def test_precision_is_part_of_the_fingerprint() -> None:
+    kinds = [fingerprint(compose([f"optim.precision={p}"])) for p in ("fp32", "tf32", "bf16")]
+
+    assert len(set(kinds)) == 3
 
 
 def test_a_digest_sees_names_shapes_types_and_bits() -> None:

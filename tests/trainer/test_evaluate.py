@@ -32,6 +32,37 @@ def test_windows_overlap_by_a_third_and_shrink_at_the_border(drawn_root: Path) -
         assert torch.equal(predict(network, images, config), expected.argmax(1))
 
 
+class Seeing(torch.nn.Module):
+    """A network that remembers the sizes of what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append((len(x), *x.shape[-2:]))
+        return x.mean(1, keepdim=True).expand(-1, 2, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "rows"),
+    [
+        (1, [[(1, 801), (1, 801), (1, 801), (1, 446)]]),
+        (4, [[(3, 801), (1, 446)]]),
+        (2, [[(2, 801), (1, 801), (1, 446)]]),
+    ],
+)
+def test_an_image_of_cityscapes_has_eight_windows(
+    at_once: int, rows: list[list[tuple[int, int]]]
+) -> None:
+    network = Seeing()
+
+    slide(network, torch.zeros(1, 3, 1024, 2048), 801, at_once=at_once)
+
+    (columns,) = rows
+    assert network.sizes == [(n, height, width) for height in (801, 490) for n, width in columns]
+
+
 def test_windows_together_give_the_classes_of_windows_one_by_one(drawn_root: Path) -> None:
     config = tiny_config(drawn_root)
     network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).student.eval()

@@ -93,6 +93,25 @@ def test_forgotten_batch_statistics_are_noticed(
     assert final_digest(tmp_path / "resumed") != final_digest(tmp_path / "straight")
 
 
+def test_a_forgotten_average_is_noticed(
+    drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(drawn_root, "loss=kl", "method.teacher=ema", "optim.epochs=2")
+    train(config, tmp_path / "straight")
+    whole = TrainState.unpack
+
+    def forgetful(state: TrainState, packed: dict[str, Any]) -> None:
+        whole(state, packed)
+        assert state.ema is not None
+        state.ema.load_state_dict(state.student.state_dict())
+
+    monkeypatch.setattr(TrainState, "unpack", forgetful)
+    train(config, tmp_path / "resumed", should_stop=stop_after(4))
+    train(config, tmp_path / "resumed")
+
+    assert final_digest(tmp_path / "resumed") != final_digest(tmp_path / "straight")
+
+
 def test_other_threads_give_other_bits() -> None:
     # Why threads are pinned and guarded: a large convolution's gradient is summed in pieces.
     def gradient(threads: int) -> str:

@@ -140,6 +140,13 @@ def test_three_ranks_and_one_see_the_same_run_up_to_rounding(
     assert len(one) == len(three) > 2
     for a, b in zip(one[:3], three[:3], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert (a["step"], a["epoch"], a["lr"]) == (b["step"], b["epoch"], b["lr"])
+    alone, shared = (
+        torch.load(tmp_path / name / "checkpoints" / "step-00000003.pt", weights_only=True)
+        for name in ("one", "three")
+    )
+    for name, value in alone["tensors"].items():
+        assert (shared["tensors"][name] - value).abs().max().item() <= 1e-4, name
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -14,6 +14,7 @@ from tests.tiny import tiny_config
 from trainer.config import TrainConfig
 from trainer.evaluate import predict
 from trainer.loading import NetworkError, load_trained
+from trainer.predict import predict_folder
 from trainer.run import train
 
 
@@ -59,6 +60,54 @@ def test_predict_writes_masks_of_class_ids_and_overlays(
     assert (np.array(mask) == expected.numpy()).all()
 
 
+def test_odd_images_are_read_as_in_training_or_refused_with_words(
+    run: tuple[TrainConfig, Path], tmp_path: Path
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image, exif = Image.fromarray(rgb), Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    image.save(images / "turned.jpg", exif=exif)
+    image.convert("L").save(images / "grey.png")
+    image.crop((0, 0, 1, 1)).save(images / "pixel.png")
+    Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(images / "deep.png")
+    image.convert("RGBA").save(images / "opaque.png")
+    for name in ("same.jpg", "same.png", "other.png", "other_overlay.png"):
+        image.save(images / name)
+    (images / "folder.png").mkdir()
+
+    lines = list(predict_folder(load_trained(run[1]), images, out, "cpu"))
+
+    said = {line.split(":")[0].split("/")[-1]: line for line in lines}
+    assert "not read" in said.pop("deep.png")
+    assert not [line for line in said.values() if "not read" in line]
+    assert "turned upright" in said["turned.jpg"]
+    with Image.open(out / "turned.png") as mask:
+        assert mask.size == (20, 30)
+    masks = {path.name for path in out.iterdir()}
+    assert len(masks) == 2 * len(said) == 16
+    assert {"same.jpg.png", "same.png.png", "other_overlay.png.png", "grey.png"} <= masks
+
+
+def test_masks_never_overwrite_the_images(run: tuple[TrainConfig, Path], tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    with pytest.raises(ValueError, match="masks would overwrite"):
+        list(predict_folder(load_trained(run[1]), tmp_path, tmp_path / ".." / tmp_path.name, "cpu"))
+
+
+def test_a_folder_without_a_readable_image_is_an_error(
+    run: tuple[TrainConfig, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    trained = load_trained(run[1])
+
+    for folder, message in ((tmp_path, "could be read"), (tmp_path / "no", "is no folder")):
+        with pytest.raises(ValueError, match=message):
+            list(predict_folder(trained, folder, tmp_path / "out", "cpu"))
+
+
 def test_an_export_is_the_same_network_alone_in_one_file(
     run: tuple[TrainConfig, Path], tmp_path: Path
 ) -> None:
@@ -94,6 +143,7 @@ def test_a_checkpoint_that_lost_a_byte_is_not_used(
         (["predict", "images=x", "out=y"], "checkpoint must be given"),
         (["predict", "checkpoint=nowhere", "images=x", "out=y"], "nowhere does not exist"),
         (["export", "run=x", "too=y"], "'too=y' is no setting here; known: run, out"),
+        (["export", "run=x", "out=y.pt"], "must end in .safetensors"),
         (["weights", "fetch"], "usage: python -m trainer weights fetch BACKBONE"),
     ],
 )

@@ -1,0 +1,69 @@
+"""How long a checkpoint holds training up: `python -m benchmarks.checkpoint [key=value ...]`.
+
+`save` copies the state and returns; a thread writes the file. Beside it the same bytes written by
+`torch.save`, `fsync` and a rename before training goes on. Both in wall time and in CPU time of the
+training thread, which a busy machine does not stretch. Settings: model, rounds, device.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from benchmarks.table import Column, print_table, settings
+from trainer.checkpoint import Checkpoints
+from trainer.compose import compose
+from trainer.config import RunConfig
+from trainer.ranks import join
+from trainer.state import TrainState, new_state
+
+
+def main(words: list[str]) -> None:
+    """Print the table."""
+    given = settings(words, {"model": "resnet50", "rounds": "7", "device": "cpu"})
+    config = compose([f"model={given['model']}", "model.init=random"])
+    ranks = join(RunConfig(device=given["device"]))
+    state = new_state(config, 21, ranks)
+    torch.set_num_threads(1)
+    walls = Column("torch.save, fsync, rename"), Column("ours")
+    works = Column("torch.save, fsync, rename"), Column("ours")
+    with TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(Path(folder), config, ranks, epoch_steps=1)
+
+        def ours() -> None:
+            checkpoints.save(state.pack())
+
+        def plain() -> None:
+            _save_at_once(state, Path(folder) / "plain.pt")
+
+        for number in range(int(given["rounds"]) + 1):
+            state.step = number
+            for call, wall, work in zip((plain, ours), walls, works, strict=True):
+                start, started = time.perf_counter(), time.thread_time()
+                call()
+                taken = time.perf_counter() - start, time.thread_time() - started
+                checkpoints.finish()
+                if not number and call is ours:
+                    print(f"first checkpoint: {taken[0]:.3f} s wall, {taken[1]:.3f} s CPU")
+                if number:  # the first round makes the buffers
+                    wall.values.append(taken[0])
+                    work.values.append(taken[1])
+    size = sum(tensor.nbytes for tensor in state.tensors().values()) / 2**20
+    title = f"A checkpoint of {given['model']} ({size:.0f} MiB, {ranks.device}) blocks"
+    print_table(f"{title}, wall", walls)
+    print_table(f"{title}, CPU time of the thread", works)
+
+
+def _save_at_once(state: TrainState, path: Path) -> None:
+    part = path.with_suffix(".tmp")
+    torch.save(state.pack(), part)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
