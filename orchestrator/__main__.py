@@ -9,7 +9,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   plan    GRID   what would run, why, and for how long
   launch  GRID   run what is missing, cut off or failed; what is done stays
   resume  GRID   run again only what failed or was cut off, from its last checkpoint
-  status  GRID   every cell: state, epoch, mIoU, speed, time left, where, why
+  status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
+  watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
   report  GRID   one HTML file: tables, curves, pictures, cost, provenance
   query   GRID "SQL"   ask the results (views rows, counted, history)
