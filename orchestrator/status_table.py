@@ -21,16 +21,18 @@ _REASONS = 10  # below the table
 _GAP = 2
 
 
-def status_picture(plan: Plan, *, width: int, most: int | None) -> RenderableType:
+def status_picture(
+    plan: Plan, *, width: int, most: int | None, has_reasons: bool = True
+) -> RenderableType:
     """A table of cells with the totals below.
 
     Args:
         plan: the states.
         width: of the terminal, columns.
         most: how many cells to show; None shows all.
+        has_reasons: print below what the table has no room for.
     """
-    ordered = sorted(plan.cells, key=_interest)
-    shown = ordered if most is None else ordered[:most]
+    shown = _chosen(plan.cells, most)
     found = progress_of(plan, shown)
     lines = [_line(cell, found[cell.key]) for cell in shown]
     names, why_width = _fitting(lines, width)
@@ -48,8 +50,10 @@ def status_picture(plan: Plan, *, width: int, most: int | None) -> RenderableTyp
     for cell, line in zip(shown, lines, strict=True):
         style = {"state": STYLES.get(cell.state.value, "")}
         table.add_row(*(Text(line[name], style=style.get(name, "")) for name in names))
-    below = [] if "why" in names else _reasons(shown)
-    return Group(table, *below, *_rest(ordered[len(shown) :]), Text(totals(plan, found), "bold"))
+    below = _reasons(shown) if has_reasons and "why" not in names else []
+    keys = {cell.key for cell in shown}
+    rest = _rest([cell for cell in plan.cells if cell.key not in keys])
+    return Group(table, *below, *rest, Text(totals(plan, found), "bold"))
 
 
 def totals(plan: Plan, found: Mapping[str, Progress] | None = None) -> str:
@@ -65,6 +69,22 @@ def totals(plan: Plan, found: Mapping[str, Progress] | None = None) -> str:
         return counts(plan)
     some = "" if len(known) == len(left) else f" of {len(known)} of them"
     return f"{counts(plan)}; about {clock(sum(known))} of work left{some}"
+
+
+def _chosen(cells: Sequence[PlannedCell], most: int | None) -> list[PlannedCell]:
+    """The cells to show by interest; where room is short, no state crowds out another."""
+    groups: dict[int, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(_interest(cell), []).append(cell)
+    ordered = [groups[rank] for rank in sorted(groups)]
+    left = len(cells) if most is None else most
+    shares = [0] * len(ordered)
+    while left > 0 and any(share < len(g) for share, g in zip(shares, ordered, strict=True)):
+        for place, group in enumerate(ordered):
+            if left > 0 and shares[place] < len(group):
+                shares[place] += 1
+                left -= 1
+    return [cell for share, group in zip(shares, ordered, strict=True) for cell in group[:share]]
 
 
 def _interest(cell: PlannedCell) -> int:
@@ -124,5 +144,6 @@ def _rest(cells: Sequence[PlannedCell]) -> list[Text]:
     if not cells:
         return []
     values = [cell.state.value for cell in cells]
-    kinds = ", ".join(f"{values.count(value)} {value}" for value in dict.fromkeys(values))
+    counted = {value: values.count(value) for value in (*_INTEREST, *values)}
+    kinds = ", ".join(f"{number} {value}" for value, number in counted.items() if number)
     return [Text(f"and {len(cells)} more: {kinds}; show=all prints every cell", "dim")]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from orchestrator.plan import Plan, State
@@ -16,7 +16,7 @@ from orchestrator.status_table import status_picture, totals
 _SECONDS = 2.0  # between two looks, at least
 _SHARE = 4.0  # a look may take a fifth of the time
 _PLAIN_SECONDS = 30.0
-_FRAME = 4  # lines around the cells: title, head, rest, totals
+_FRAME = 5  # lines around the cells: title, head, rest, totals of up to two lines
 
 
 def watch(look: Callable[[], Plan], console: Console) -> Plan:
@@ -38,13 +38,18 @@ def watch(look: Callable[[], Plan], console: Console) -> Plan:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 # What is printed is written as a whole, so an old picture never shows through.
-                picture = status_picture(plan, width=console.width, most=_room(console))
-                live.update(picture, refresh=True)
+                live.update(_picture(plan, console), refresh=True)
                 if _is_over(plan) or stopped.is_set():
                     break
                 plan = _next(look, plan, stopped, _SECONDS)
-    console.print(status_picture(plan, width=console.width, most=_room(console)))
+    console.print(_picture(plan, console))
     return plan
+
+
+def _picture(plan: Plan, console: Console) -> RenderableType:
+    """What fits on the screen."""
+    room = max(console.height - _FRAME, 1)
+    return status_picture(plan, width=console.width, most=room, has_reasons=False)
 
 
 def _lines(look: Callable[[], Plan], console: Console, stopped: threading.Event) -> Plan:
@@ -74,10 +79,6 @@ def _next(look: Callable[[], Plan], plan: Plan, stopped: threading.Event, second
 def _is_over(plan: Plan) -> bool:
     """Whether every cell is done, or has failed or drifted for good."""
     return all(cell.state in (State.done, State.failed, State.drifted) for cell in plan.cells)
-
-
-def _room(console: Console) -> int:
-    return max(console.height - _FRAME, 1)
 
 
 @contextmanager

@@ -54,9 +54,12 @@ def test_what_is_not_shown_is_counted(tmp_path):
     put(str(tmp_path), 0, 51.25)
     put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
 
-    lines = drawn(str(tmp_path), width=200, most=2)
+    lines = drawn(str(tmp_path), width=200, most=3)
 
-    assert lines[-2].strip() == "and 14 more: 13 missing, 1 done; show=all prints every cell"
+    assert CELLS[7].key in lines[2]
+    assert CELLS[1].key in lines[3]  # every state has its share of the room
+    assert CELLS[0].key in lines[4]
+    assert lines[-2].strip() == "and 13 more: 13 missing; show=all prints every cell"
 
 
 @pytest.mark.parametrize("width", [72, 80, 100, 140])
