@@ -21,7 +21,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   doctor  [--drill]   what of Ray, Slurm, S3, GPU, data works here; --drill tries jobs in Slurm
 
 GRID is a name ({grids}) or the path of a YAML file.
---json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}.
+--json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query and
+tables --explain have it, too.
 
 Options of the launch, with their defaults:
 {options}
@@ -34,6 +35,9 @@ unreachable.
 Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
 With backend=slurm the jobs go on by themselves instead, and the same command watches them again.
 """
+
+
+_SPEAK_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
 
 
 def main(words: Sequence[str]) -> int:
@@ -101,6 +105,8 @@ def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> in
     """Run a verb on a grid."""
     if len(words) < 2 or "=" in words[1]:
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
+    if json and words[0] not in _SPEAK_JSON:
+        return _complain(f"{words[0]} has no --json; {', '.join(_SPEAK_JSON)} have.")
     return _answered(lambda: verb(words[1], words[2:], json=json))
 
 

@@ -134,3 +134,9 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
     assert b"16 missing" in after
     assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize("verb", ["watch", "report", "export", "compact"])
+def test_verbs_without_json_say_which_have_it(verb, capsys):
+    assert main([verb, "demo", "--json"]) == 2
+    assert f"{verb} has no --json; plan, status, query, tables have." in capsys.readouterr().err
