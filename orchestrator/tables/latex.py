@@ -35,6 +35,7 @@ _ESCAPES = {
     "|": r"\textbar{}",
     '"': "''",
     "\u00b1": r"$\pm$",
+    "\u00b2": r"\textsuperscript{2}",
     "\u2191": r"$\uparrow$",
     "\u2193": r"$\downarrow$",
 }
