@@ -16,7 +16,7 @@ from orchestrator.status_table import status_picture, totals
 _SECONDS = 2.0  # between two looks, at least
 _SHARE = 4.0  # a look may take a fifth of the time
 _PLAIN_SECONDS = 30.0
-_FRAME = 5  # lines around the cells: title, head, rest, totals of up to two lines
+_FRAME = 6  # lines around the cells: title, head, and two of up to two lines each
 
 
 def watch(look: Callable[[], Plan], console: Console) -> Plan:
