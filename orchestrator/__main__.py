@@ -9,7 +9,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   plan    GRID   what would run, why, and for how long
   launch  GRID   run what is missing, cut off or failed; what is done stays
   resume  GRID   run again only what failed or was cut off, from its last checkpoint
-  status  GRID   every cell: state, epoch, mIoU, speed, time left, where, why
+  status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
+  watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
   report  GRID   one HTML file: tables, curves, pictures, cost, provenance
   query   GRID "SQL"   ask the results (views rows, counted, history)
@@ -21,7 +22,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
 
 GRID is the path of a YAML file, or one of
   {grids}
---json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}.
+--json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query and
+tables --explain have it, too.
 
 Options of the launch, with their defaults:
 {options}
@@ -34,6 +36,9 @@ unreachable.
 Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
 With backend=slurm the jobs go on by themselves instead, and the same command watches them again.
 """
+
+
+_SPEAK_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
 
 
 def main(words: Sequence[str]) -> int:
@@ -101,6 +106,8 @@ def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> in
     """Run a verb on a grid."""
     if len(words) < 2 or "=" in words[1]:
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
+    if json and words[0] not in _SPEAK_JSON:
+        return _complain(f"{words[0]} has no --json; {', '.join(_SPEAK_JSON)} have.")
     return _answered(lambda: verb(words[1], words[2:], json=json))
 
 

@@ -11,9 +11,12 @@ from orchestrator import reading_commands, slurm_commands
 from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
 from orchestrator.options import parse
 from orchestrator.screen import Screen
-from orchestrator.status import RESUMED, as_json, counts, plan_table, status_table
+from orchestrator.status import RESUMED, as_json, counts, plan_table
+from orchestrator.status_table import status_picture
+from orchestrator.watch import watch
 from orchestrator.wording import clock
 
+_MOST = 120  # cells that status shows; the paper's grid has 100
 _PLAIN_WIDTH = 200  # columns where no terminal says its own
 
 
@@ -54,15 +57,33 @@ def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print where every cell stands."""
-    plan = _order(grid, words).plan()
+    """Print where the cells stand, the interesting ones first."""
+    most, rest = _shown(words)
+    plan = _order(grid, rest).plan()
     console = _console()
     if json:
         console.out(as_json(plan, ()), highlight=False)
     else:
-        console.print(status_table(plan))
-        console.print(counts(plan), highlight=False)
+        console.print(status_picture(plan, width=console.width, most=most))
     return exit_code(plan)
+
+
+def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Show where the cells stand until they end."""
+    order = _order(grid, words)
+    return exit_code(watch(order.plan, _console()))
+
+
+def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
+    """How many cells to show, None for all, and the other words."""
+    most: int | None = _MOST
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "show":
+            if value != "all" and not (value.isdecimal() and int(value)):
+                raise ValueError(f"show={value}: give a number of cells, or all.")
+            most = None if value == "all" else int(value)
+    return most, [word for word in words if word.partition("=")[0] != "show"]
 
 
 def _run(order: Order) -> int:
@@ -88,6 +109,7 @@ VERBS: dict[str, Verb] = {
     "launch": launch_verb,
     "resume": resume_verb,
     "status": status_verb,
+    "watch": watch_verb,
     **reading_commands.VERBS,
     "cancel": slurm_commands.cancel_verb,
 }

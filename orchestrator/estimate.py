@@ -36,23 +36,40 @@ def seconds_by_key(
         fingerprints: of these, by key.
         rows: all published rows.
     """
+    known = _Known()
     rates: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         if row.status != "done" or not row.seconds or row.fingerprint != fingerprints.get(row.key):
             continue
-        rate = row.seconds / work(configs[row.key])  # it ran, so its split has a batch
+        rate = row.seconds / known.work(configs[row.key])  # it ran, so its split has a batch
         for kind in ((row.recipe, row.backbone), (row.recipe, "")):
             rates.setdefault(kind, []).append(rate)
     found: dict[str, float | None] = {}
     for key, config in configs.items():
         own = rates.get((config.recipe, config.model.backbone)) or rates.get((config.recipe, ""))
-        found[key] = _scaled(config, median(own)) if own else None
+        found[key] = known.scaled(config, own) if own else None
     return found
 
 
-def _scaled(config: TrainConfig, rate: float) -> float | None:
-    """Seconds at a rate; None for a split that is too small to run at all."""
-    try:
-        return work(config) * rate
-    except ValueError:
-        return None
+class _Known:
+    """Work and rates that were computed before: the seeds of a cell share all they depend on."""
+
+    def __init__(self) -> None:
+        self._work: dict[tuple[int, ...], float] = {}
+        self._rates: dict[int, float] = {}
+
+    def work(self, config: TrainConfig) -> float:
+        """See `work`."""
+        parts = tuple(map(id, (config.data, config.model, config.method, config.optim)))
+        if parts not in self._work:
+            self._work[parts] = work(config)
+        return self._work[parts]
+
+    def scaled(self, config: TrainConfig, rates: list[float]) -> float | None:
+        """Seconds at the median rate; None for a split that is too small to run at all."""
+        if id(rates) not in self._rates:
+            self._rates[id(rates)] = median(rates)
+        try:
+            return self.work(config) * self._rates[id(rates)]
+        except ValueError:
+            return None

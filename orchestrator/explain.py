@@ -161,7 +161,8 @@ def _prints(table: FilledTable, named: Named) -> str:
     if entry.spread is not None:
         text += f" ±{entry.spread:.{digits}f}"
     if entry.published is not None and value is not entry.published:
-        text += f" (paper {entry.published:.{digits}f})"
+        paper = f"{entry.published:.{digits}f}" if plain else signed(entry.published, digits)
+        text += f" (paper {paper})"
     return text
 
 

@@ -8,11 +8,11 @@ from fnmatch import fnmatch
 from orchestrator.claim import Holder, holder_of
 from orchestrator.estimate import seconds_by_key
 from orchestrator.places import Places, RunPlace
-from orchestrator.results import Row, read_rows
+from orchestrator.results import Row, state_rows
 from sweeps.grid import Grid, load_grid
 from sweeps.trials import configs
 from trainer.config import TrainConfig
-from trainer.fingerprint import config_json, differences, fingerprint
+from trainer.fingerprint import config_json, differences, fingerprints
 from trainer.manifest import Manifest, manifests
 
 
@@ -95,7 +95,7 @@ def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str]
             f"is {grid.cells[0].key}."
         )
     composed = configs(chosen, [*grid.overrides, *overrides])
-    rows = read_rows(root)
+    rows = state_rows(root)
     cells = _states({c.key: config for c, config in composed.items()}, Places.at(root), rows)
     return Plan(grid, root, tuple(cells))
 
@@ -104,7 +104,7 @@ def _states(
     configs_by_key: Mapping[str, TrainConfig], places: Places, rows: Sequence[Row]
 ) -> Iterable[PlannedCell]:
     """Each cell with its state."""
-    prints = {key: fingerprint(config) for key, config in configs_by_key.items()}
+    prints = fingerprints(configs_by_key)
     seconds = seconds_by_key(configs_by_key, prints, rows)
     rows_of: dict[str, list[Row]] = {}
     for row in rows:
@@ -131,8 +131,10 @@ class _Evidence:
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
         holder = holder_of(self.place.lock)
-        newest = next(iter(manifests(self.place.folder)), None)
-        state, why, row, changed = self._state(holder, newest)
+        ended = None if holder else self._ended()
+        # A done cell is done whatever its checkpoints are: ten thousand folders are not opened.
+        newest = None if ended else next(iter(manifests(self.place.folder)), None)
+        state, why, row, changed = ended or self._state(holder, newest)
         return PlannedCell(
             key=key,
             state=state,
@@ -150,10 +152,10 @@ class _Evidence:
     def _state(
         self, holder: Holder | None, newest: Manifest | None
     ) -> tuple[State, str, Row | None, list[str]]:
-        """State, reason, row behind it, changed fields; the strongest evidence first."""
+        """State, reason, row behind it, changed fields of a cell that has not ended."""
         if holder is not None:
             return State.running, str(holder), None, []
-        return self._ended() or self._left_behind(newest)
+        return self._left_behind(newest)
 
     def _ended(self) -> tuple[State, str, Row | None, list[str]] | None:
         """State of a cell that has a done row; None for others."""

@@ -27,7 +27,7 @@ EXIT_FOUND = 1  # the check of a manuscript found something
 
 _PLAIN_WIDTH = 200
 _ROWS_SHOWN = 200
-_VALUED = ("--explain", "--check")
+_VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
 
 
 def joined(words: Sequence[str]) -> list[str]:
@@ -39,7 +39,7 @@ def joined(words: Sequence[str]) -> list[str]:
         if flag in _VALUED:
             value = value if equals else next(rest, "")
             if not value:
-                raise ValueError(f"{flag} needs a value, such as {flag} table3/321/ipixmatch.")
+                raise ValueError(f"{flag} needs a value, such as {flag} {_VALUED[flag]}.")
             found.append(f"{flag.removeprefix('--')}={value}")
         else:
             found.append(word)

@@ -1,5 +1,8 @@
 """One finished attempt as a Python object, and its way into and out of Arrow tables."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -105,13 +108,26 @@ def rows_of(table: pa.Table) -> list[Row]:
         columns.append(pc.replace_substring_regex(table["key"], r"\.s\d+$", "").to_pylist())
         names.append("place")
     rows = []
-    for values in zip(*columns, strict=True):
-        # As pickle does it: calling a frozen class of 49 fields takes 20 times as long. Defaults
-        # are found in the class.
-        row = object.__new__(Row)
-        row.__dict__.update(zip(names, values, strict=True))
-        rows.append(row)
+    with _uncollected():
+        for values in zip(*columns, strict=True):
+            # As pickle does it: calling a frozen class of 49 fields takes 20 times as long.
+            # Defaults are found in the class.
+            row = object.__new__(Row)
+            row.__dict__.update(zip(names, values, strict=True))
+            rows.append(row)
     return rows
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Spares the garbage collector to look again and again at what is being made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def arrow_of(row: Row) -> pa.Table:

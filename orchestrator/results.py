@@ -53,6 +53,7 @@ __all__ = [
     "read_rows",
     "read_table",
     "rows_of",
+    "state_rows",
 ]
 
 
@@ -113,6 +114,16 @@ def read_rows(root: str, keys: Collection[str] | None = None) -> list[Row]:
     if keys is not None:
         table = table.filter(pc.is_in(table["key"], pa.array(list(keys), pa.string())))
     return rows_of(table)
+
+
+def state_rows(root: str) -> list[Row]:
+    """Every published row under root without its lists over classes: what a plan looks at.
+
+    Raises:
+        ResultsError: see `read_rows`.
+    """
+    columns = [name for name in SCHEMA.names if name not in PER_CLASS]
+    return rows_of(read_table(root, columns).select(columns))
 
 
 def cell_rows(root: str, key: str) -> list[Row]:

@@ -1,7 +1,7 @@
-"""The cells of a grid as a table or as JSON, for `plan` and `status`."""
+"""The cells of a grid: what a launch would run, and everything about them as JSON."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.text import Text
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State
 from orchestrator.progress import Progress, read_progress
-from orchestrator.wording import STYLES, clock, fraction, percent, speed
+from orchestrator.wording import STYLES, clock
 
 # States that a launch runs; drifted cells only when asked.
 LAUNCHED = (State.missing, State.interrupted, State.failed)
@@ -31,27 +31,6 @@ def plan_table(plan: Plan, chosen: Collection[str]) -> Table:
     return table
 
 
-def status_table(plan: Plan) -> Table:
-    """Where every cell stands."""
-    names = ("cell", "state", "epoch", "done", "mIoU", "images/s", "left", "where", "why")
-    table = _table(plan, *names)
-    for cell in plan.cells:
-        found = _progress(cell, plan.root)
-        is_running = cell.state is State.running
-        table.add_row(
-            cell.key,
-            _state(cell),
-            f"{found.epoch}/{found.epochs}" if found.epochs else "-",
-            fraction(found),
-            percent(_miou(cell, found)),
-            speed(found) if is_running else "-",
-            clock(found.seconds_left) if is_running else "-",
-            _where(cell),
-            Text(cell.why),
-        )
-    return table
-
-
 def counts(plan: Plan) -> str:
     """One line: how many cells are in which state."""
     present = [(state, plan.count(state)) for state in State]
@@ -61,13 +40,38 @@ def counts(plan: Plan) -> str:
 
 def as_json(plan: Plan, chosen: Collection[str]) -> str:
     """Everything the tables show, for programs."""
-    cells = [_plain(cell, plan.root, runs=cell.key in chosen) for cell in plan.cells]
+    found = progress_of(plan, plan.cells)
+    cells = [_plain(cell, found[cell.key], runs=cell.key in chosen) for cell in plan.cells]
     numbers = {state.value: plan.count(state) for state in State}
     return json.dumps({"grid": plan.grid.name, "counts": numbers, "cells": cells}, indent=1)
 
 
-def _plain(cell: PlannedCell, root: str, *, runs: bool) -> dict[str, Any]:
-    found = _progress(cell, root)
+def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
+    """How far some cells are, by key; nothing for one that never ran under this configuration."""
+    places = Places.at(plan.root)
+    found: dict[str, Progress] = {}
+    for cell in cells:
+        is_known = cell.state not in (State.missing, State.drifted)
+        own = read_progress(places.run(cell.key)) if is_known else None
+        found[cell.key] = own or Progress()
+    return found
+
+
+def miou(cell: PlannedCell, found: Progress) -> float | None:
+    """The best mIoU of a done cell, the last one of a running cell."""
+    if cell.row is not None and cell.row.status == "done":
+        return cell.row.best_miou_percent
+    return found.miou_percent
+
+
+def where(cell: PlannedCell) -> str:
+    """Who runs the cell, or where it ran."""
+    if cell.holder is not None:
+        return f"{cell.holder.host}:{cell.holder.pid}"
+    return (cell.row.host or "") if cell.row is not None else ""
+
+
+def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:
     return {
         "key": cell.key,
         "state": cell.state.value,
@@ -80,10 +84,10 @@ def _plain(cell: PlannedCell, root: str, *, runs: bool) -> dict[str, Any]:
         "total_steps": found.total_steps,
         "epoch": found.epoch,
         "epochs": found.epochs,
-        "miou_percent": _miou(cell, found),
+        "miou_percent": miou(cell, found),
         "images_per_second": found.images_per_second,
         "seconds_left": found.seconds_left if cell.state is State.running else None,
-        "where": _where(cell),
+        "where": where(cell),
     }
 
 
@@ -103,22 +107,3 @@ def _table(plan: Plan, *names: str) -> Table:
 
 def _state(cell: PlannedCell) -> Text:
     return Text(cell.state.value, style=STYLES[cell.state.value])
-
-
-def _progress(cell: PlannedCell, root: str) -> Progress:
-    """How far the cell is; nothing for one that never ran under this configuration."""
-    if cell.state in (State.missing, State.drifted):
-        return Progress()
-    return read_progress(Places.at(root).run(cell.key)) or Progress()
-
-
-def _miou(cell: PlannedCell, found: Progress) -> float | None:
-    if cell.row is not None and cell.row.status == "done":
-        return cell.row.best_miou_percent
-    return found.miou_percent
-
-
-def _where(cell: PlannedCell) -> str:
-    if cell.holder is not None:
-        return f"{cell.holder.host}:{cell.holder.pid}"
-    return (cell.row.host or "") if cell.row is not None else ""

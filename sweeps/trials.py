@@ -7,7 +7,7 @@ from datasets.splits import split_sizes
 from sweeps.cell import Cell
 from trainer.compose import compose
 from trainer.config import TrainConfig
-from trainer.validation import check
+from trainer.validation import MAX_SEED, check
 
 # What a cell says itself; an override of it would make the key lie.
 _OWNED = {
@@ -39,12 +39,16 @@ def configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[Cell, 
     """
     _check_overrides(overrides)
     composed: dict[tuple[str, str, str, str], TrainConfig] = {}
+    placed: dict[tuple[object, ...], TrainConfig] = {}
     found: dict[Cell, TrainConfig] = {}
     for cell in cells:
         kind = (cell.recipe, cell.backbone, cell.method, cell.loss)
         if kind not in composed:
             composed[kind] = _composed(cell, overrides)
-        found[cell] = _placed(cell, composed[kind])
+        place = (*kind, cell.split, cell.crop)
+        if place not in placed:
+            placed[place] = _placed(cell, composed[kind])
+        found[cell] = _seeded(cell, placed[place])
     return found
 
 
@@ -82,3 +86,11 @@ def _placed(cell: Cell, config: TrainConfig) -> TrainConfig:
         raise ValueError(f"Cell {cell.key}: {error}") from error
     assert config.key == cell.key, f"a file of sweeps/ gives {config.key} for {cell.key}"
     return config
+
+
+def _seeded(cell: Cell, config: TrainConfig) -> TrainConfig:
+    """The same with the cell's seed; all parts but the seed are shared."""
+    if cell.seed == config.seed:
+        return config
+    config = replace(config, seed=cell.seed)
+    return config if 0 <= cell.seed <= MAX_SEED else check(config)

@@ -3,6 +3,7 @@
 from trainer.choices import Algorithm, CutMixPairs, Distance, Init
 from trainer.config import TrainConfig
 
+MAX_SEED = 2**62
 VIEWS = ("s1", "s2", "fp")
 
 
@@ -39,7 +40,7 @@ def check(config: TrainConfig) -> TrainConfig:
 def _ranges(config: TrainConfig) -> None:
     """Numbers with a smallest and a largest value."""
     limits: dict[str, tuple[float, float, float]] = {
-        "seed": (config.seed, 0, 2**62),
+        "seed": (config.seed, 0, MAX_SEED),
         "data.crop": (config.data.crop, 16, 8192),
         "optim.epochs": (config.optim.epochs, 1, 10**6),
         "optim.batch": (config.optim.batch, 1, 10**5),

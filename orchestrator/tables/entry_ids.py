@@ -39,4 +39,4 @@ def named_entries(filled: FilledTable) -> Iterator[Named]:
 
 def slug(text: str) -> str:
     """A label in small letters, digits and hyphens; a star is spelt, for UniMatch has both."""
-    return _OTHER.sub("-", text.lower().replace("*", " star")).strip("-")
+    return _OTHER.sub("-", text.lower().replace("*", " star").replace("\u00b2", "2")).strip("-")

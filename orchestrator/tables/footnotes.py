@@ -9,7 +9,7 @@ from orchestrator.tables import roundings
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
 
 _EXPLAINED = {
-    Mark.DRIFTED: "ran with another configuration than today's; launch it under a new root "
+    Mark.DRIFTED: "ran with another configuration than today's; launch with rerun=drifted "
     "to renew it.",
     Mark.MIXED: "its seeds ran with different configurations.",
     Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",

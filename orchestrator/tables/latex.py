@@ -1,4 +1,4 @@
-r"""Tables in LaTeX, as the paper sets them; needs booktabs, multirow and xcolor.
+r"""Tables in LaTeX, as the paper sets them; needs booktabs and multirow, and xcolor for grey.
 
 Each row of ours takes two lines: ours, and below it, small and grey, the paper's value with the
 difference.
@@ -35,6 +35,7 @@ _ESCAPES = {
     "|": r"\textbar{}",
     '"': "''",
     "\u00b1": r"$\pm$",
+    "\u00b2": r"\textsuperscript{2}",
     "\u2191": r"$\uparrow$",
     "\u2193": r"$\downarrow$",
 }
@@ -47,6 +48,7 @@ def latex(filled: FilledTable) -> str:
     lines = [
         f"% needs \\usepackage{{{','.join(PACKAGES)}}}",
         r"\begin{table*}[t]",
+        r"\providecommand{\color}[2][]{}",  # black and small where xcolor is not loaded
         r"\centering",
         rf"\caption{{{escaped(caption(filled))}}}",
         rf"\label{{tab:{filled.table.name}}}",

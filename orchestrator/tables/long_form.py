@@ -1,7 +1,6 @@
 """Tables as CSV in long form: one line per entry, with everything that leads back to its runs."""
 
-import csv
-import io
+from collections.abc import Iterable
 
 from orchestrator.tables.filled import Entry, FilledRow, FilledTable
 
@@ -35,16 +34,28 @@ HEAD = (
 
 def long_form(filled: FilledTable) -> str:
     """The whole table; numbers in full precision, lists separated by spaces."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEAD)
+    lines = [_line(HEAD)]
     for block in filled.blocks:
         for row in block.rows:
             for column, entry in zip(filled.table.columns, row.entries, strict=True):
                 head = " ".join(str(value) for value in column.values())
                 place = [filled.table.name, block.label, row.row.label, row.row.kind, head]
-                writer.writerow([*place, *_axes(entry), filled.epoch, *_rest(filled, row, entry)])
-    return out.getvalue()
+                lines.append(
+                    _line([*place, *_axes(entry), filled.epoch, *_rest(filled, row, entry)])
+                )
+    return "".join(lines)
+
+
+def _line(values: Iterable[str | int | float | None]) -> str:
+    """A line of CSV; the csv module looks at every letter, and lists of seeds are long."""
+    texts = ("" if value is None else str(value) for value in values)
+    return ",".join(map(_quoted, texts)) + "\n"
+
+
+def _quoted(text: str) -> str:
+    if any(letter in text for letter in ',"\r\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def _axes(entry: Entry) -> list[str | int]:

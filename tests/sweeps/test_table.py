@@ -75,7 +75,7 @@ def test_a_row_is_ours_quoted_or_derived():
         "Supervised Baseline": "ours",
         "CAC": "quoted",
         "CPS": "quoted",
-        "U2PL": "quoted",
+        "U²PL": "quoted",
         "PS-MT": "quoted",
         "UniMatch*": "ours",
         "IPixMatch": "ours",

@@ -112,3 +112,32 @@ def test_the_network_returns_to_training(drawn_root: Path) -> None:
     evaluate(student, open_dataset(config.data), config, alone)
 
     assert student.training
+
+
+def score(miou_percent: float) -> Score:
+    return Score(miou_percent, (miou_percent, None), ((3, 1), (0, 0)))
+
+
+def test_only_the_best_and_the_last_epoch_keep_their_pixel_counts(drawn_root: Path) -> None:
+    state = new_state(tiny_config(drawn_root), 6, Ranks(0, 1, torch.device("cpu")))
+
+    for epoch, miou_percent in enumerate([10.0, 30.0, 20.0, 25.0], start=1):
+        state.add_score(epoch, score(miou_percent))
+
+    assert [bool(state.scores[epoch].confusion) for epoch in (1, 2, 3, 4)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_a_checkpoint_from_before_pixel_counts_were_kept_goes_on(drawn_root: Path) -> None:
+    state = new_state(tiny_config(drawn_root), 6, Ranks(0, 1, torch.device("cpu")))
+    state.add_score(1, score(30.0))
+    packed = state.pack()
+    packed["scores"] = {epoch: values[:2] for epoch, values in packed["scores"].items()}
+
+    state.unpack(packed)
+
+    assert state.scores == {1: Score(30.0, (30.0, None))}

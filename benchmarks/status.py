@@ -1,0 +1,123 @@
+"""How long `status` takes on ten thousand cells: ``python -m benchmarks.status [cells]``.
+
+Of the cells four fifths are done, one in twenty has failed, one in ten was cut off at a checkpoint,
+the rest never ran. Each time is of a fresh process from its start to its last line.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from orchestrator.places import Places
+from orchestrator.result_schema import SCHEMA
+from orchestrator.results import Row
+from sweeps.grid import Grid, load_grid
+from sweeps.trials import configs
+from trainer.config import TrainConfig
+from trainer.fingerprint import config_json, fingerprint
+from trainer.manifest import FOLDER, Manifest, stem
+
+KINDS = 20  # cells of one seed
+
+
+def main() -> None:
+    """Print the times."""
+    cells = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as folder:
+        path, root = Path(folder) / "many.yaml", f"{folder}/out"
+        path.write_text(yaml.safe_dump(grid_of(cells // KINDS)))
+        prepare(load_grid(str(path)), root)
+        words = [str(path), f"root={root}"]
+        report("imports alone", "-c", "import orchestrator.commands, orchestrator.results")
+        report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
+        report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
+        report("the same, --json", "-m", "orchestrator", "status", *words, "--json")
+
+
+def grid_of(seeds: int) -> dict[str, object]:
+    """A grid of `KINDS` cells per seed."""
+    product = {
+        "split": ["p1_1of16", "p1_1of8", "p1_1of4", "p2_92", "p2_183"],
+        "backbone": ["resnet50", "resnet101"],
+        "loss": ["none", "kl"],
+    }
+    base = {"recipe": "voc", "crop": 321, "method": "unimatch_star"}
+    cells = [{"base": base, "product": product}]
+    return {"title": "Many cells", "cells": cells, "seeds": list(range(seeds))}
+
+
+def prepare(grid: Grid, root: str) -> None:
+    """Rows in one compacted file, and run folders of all cells that ran."""
+    rows = []
+    for number, (cell, config) in enumerate(configs(grid.cells).items()):
+        place = number % 20
+        if place < 17:
+            status = "done" if place < 16 else "failed"
+            rows.append(_row(cell.key, config, status))
+        if place < 19:
+            _leave_behind(Places.at(root).run(cell.key).folder, config)
+    folder = Path(root) / "results" / "rows"
+    folder.mkdir(parents=True)
+    table = pa.Table.from_pylist(rows, SCHEMA).sort_by([("key", "ascending")])
+    pq.write_table(table, folder / "compacted-20260101T000000Z-000000000000.parquet")
+
+
+def _row(key: str, config: TrainConfig, status: str) -> dict[str, object]:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    axes = dict(zip(("recipe", "split", "backbone"), key.split("."), strict=False))
+    row = Row(
+        **axes,
+        crop=config.data.crop,
+        method=config.method.name,
+        loss=config.loss.name,
+        seed=config.seed,
+        attempt=1,
+        status="done" if status == "done" else "failed",
+        fingerprint=fingerprint(config),
+        config_json=config_json(config),
+        started=moment,
+        finished=moment,
+        error_class=None if status == "done" else "diverged",
+        error_text=None if status == "done" else "Traceback\nDiverged: the loss is no number",
+        best_miou_percent=70.0 if status == "done" else None,
+        seconds=1e4,
+        host="node-1",
+    )
+    return {name: getattr(row, name) for name in SCHEMA.names}
+
+
+def _leave_behind(folder: Path, config: TrainConfig) -> None:
+    """What a run leaves in its folder."""
+    (folder / FOLDER).mkdir(parents=True)
+    (folder / "attempts" / "0001").mkdir(parents=True)
+    (folder / "lock").touch()
+    record = Manifest(400, 4, "0" * 64, 1, fingerprint(config), config_json(config), {})
+    (folder / FOLDER / f"{stem(400)}.json").write_text(record.text())
+    text = '{"step": 400, "total_steps": 8000, "epoch": 4, "epochs": 80, "miou_percent": 61.0}'
+    (folder / "progress.json").write_text(text)
+
+
+def report(name: str, *words: str) -> None:
+    """Time one process: the best of five, and its share of a core."""
+    found = []
+    for _ in range(5):
+        started, before = time.monotonic(), os.times()
+        subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=False)
+        after = os.times()
+        cpu = after.children_user + after.children_system
+        cpu -= before.children_user + before.children_system
+        found.append((time.monotonic() - started, cpu))
+    seconds, cpu = min(found)
+    print(f"{name:26} {seconds:6.2f} s, {cpu:6.2f} s of one core")
+
+
+if __name__ == "__main__":
+    main()

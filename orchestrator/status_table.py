@@ -1,0 +1,149 @@
+"""The cells of a grid in a terminal: the interesting ones first, in the width there is."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.plan import Plan, PlannedCell, State
+from orchestrator.progress import Progress
+from orchestrator.status import counts, miou, progress_of, where
+from orchestrator.wording import STYLES, clock, fraction, percent, speed
+
+# What one looks for comes first; a state that is not here comes before the done ones.
+_INTEREST = ("running", "failed", "drifted", "interrupted", "queued", "missing")
+_TROUBLED = ("failed", "drifted", "interrupted")
+_TEXTS = ("cell", "state", "where", "why")
+_GIVEN_UP = ("where", "images/s", "done", "left", "epoch")  # in this order, where it is narrow
+_LEAST_WHY = 24  # columns; with fewer, reasons stand below the table
+_REASONS = 10  # below the table
+_GAP = 2
+
+
+def status_picture(
+    plan: Plan, *, width: int, most: int | None, has_reasons: bool = True
+) -> RenderableType:
+    """A table of cells with the totals below.
+
+    Args:
+        plan: the states.
+        width: of the terminal, columns.
+        most: how many cells to show; None shows all.
+        has_reasons: print below what the table has no room for.
+    """
+    shown = _chosen(plan.cells, most)
+    found = progress_of(plan, shown)
+    lines = [_line(cell, found[cell.key]) for cell in shown]
+    names, why_width = _fitting(lines, width)
+    table = Table(title=plan.grid.title, title_justify="left", box=None, header_style="bold")
+    table.pad_edge = False
+    for name in names:
+        # A key is never cut: people copy it. The reason gives way instead.
+        table.add_column(
+            name,
+            justify="left" if name in _TEXTS else "right",
+            no_wrap=name != "cell",
+            overflow="fold" if name == "cell" else "ellipsis",
+            max_width=why_width if name == "why" else None,
+        )
+    for cell, line in zip(shown, lines, strict=True):
+        style = {"state": STYLES.get(cell.state.value, "")}
+        table.add_row(*(Text(line[name], style=style.get(name, "")) for name in names))
+    below = _reasons(shown) if has_reasons and "why" not in names else []
+    keys = {cell.key for cell in shown}
+    rest = _rest([cell for cell in plan.cells if cell.key not in keys])
+    return Group(table, *below, *rest, Text(totals(plan, found), "bold"))
+
+
+def totals(plan: Plan, found: Mapping[str, Progress] | None = None) -> str:
+    """How many cells are in which state, and how much work is left as far as it is known."""
+    found = found or {}
+    left = []
+    for cell in plan.cells:
+        if cell.state is not State.done:
+            running = found.get(cell.key, Progress()).seconds_left
+            left.append(running if running is not None else cell.seconds)
+    known = [seconds for seconds in left if seconds is not None]
+    if not known:
+        return counts(plan)
+    some = "" if len(known) == len(left) else f" of {len(known)} of them"
+    return f"{counts(plan)}; about {clock(sum(known))} of work left{some}"
+
+
+def _chosen(cells: Sequence[PlannedCell], most: int | None) -> list[PlannedCell]:
+    """The cells to show by interest; where room is short, no state crowds out another."""
+    groups: dict[int, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(_interest(cell), []).append(cell)
+    ordered = [groups[rank] for rank in sorted(groups)]
+    left = len(cells) if most is None else most
+    shares = [0] * len(ordered)
+    while left > 0 and any(share < len(g) for share, g in zip(shares, ordered, strict=True)):
+        for place, group in enumerate(ordered):
+            if left > 0 and shares[place] < len(group):
+                shares[place] += 1
+                left -= 1
+    return [cell for share, group in zip(shares, ordered, strict=True) for cell in group[:share]]
+
+
+def _interest(cell: PlannedCell) -> int:
+    value = cell.state.value
+    if value in _INTEREST:
+        return _INTEREST.index(value)
+    return len(_INTEREST) + (cell.state is State.done)
+
+
+def _line(cell: PlannedCell, found: Progress) -> dict[str, str]:
+    """The words of one cell by column; empty where there is nothing to say."""
+    is_running = cell.state is State.running
+    return {
+        "cell": cell.key,
+        "state": cell.state.value,
+        "epoch": f"{found.epoch}/{found.epochs}" if found.epochs else "-",
+        "done": fraction(found),
+        "mIoU": percent(miou(cell, found)),
+        "images/s": speed(found) if is_running else "-",
+        "left": clock(found.seconds_left) if is_running else "-",
+        "where": where(cell),
+        "why": cell.why,
+    }
+
+
+def _fitting(lines: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], int]:
+    """The columns that say something and fit, and the width that is left for reasons."""
+    names = [
+        name
+        for name in (lines[0] if lines else ("cell", "state"))
+        if name in ("cell", "state") or any(line[name] not in ("", "-") for line in lines)
+    ]
+    widths = {name: max([len(name), *(len(line[name]) for line in lines)]) for name in names}
+    for name in _GIVEN_UP:
+        left = width - sum(widths[n] + _GAP for n in names if n != "why")
+        if left >= (min(_LEAST_WHY, widths["why"]) if "why" in names else -_GAP):
+            break
+        if left >= -_GAP and "why" in names:
+            names.remove("why")
+            break
+        if name in names:
+            names.remove(name)
+    left = width - sum(widths[n] + _GAP for n in names if n != "why")
+    if "why" in names and left < min(_LEAST_WHY, widths["why"]):
+        names.remove("why")
+    return names, max(left, 0)
+
+
+def _reasons(cells: Sequence[PlannedCell]) -> list[Text]:
+    """Why cells need a look, where the table has no room for it."""
+    found = [cell for cell in cells if cell.state.value in _TROUBLED][:_REASONS]
+    return [Text(f"{cell.key}: {cell.why}", STYLES[cell.state.value]) for cell in found]
+
+
+def _rest(cells: Sequence[PlannedCell]) -> list[Text]:
+    """One line about the cells that are not shown."""
+    if not cells:
+        return []
+    values = [cell.state.value for cell in cells]
+    counted = {value: values.count(value) for value in (*_INTEREST, *values)}
+    kinds = ", ".join(f"{number} {value}" for value, number in counted.items() if number)
+    return [Text(f"and {len(cells)} more: {kinds}; show=all prints every cell", "dim")]
