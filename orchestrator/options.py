@@ -15,7 +15,8 @@ Backend = Literal["ray", "inline", "slurm", "auto"]
 class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
 
-    root: str = "outputs"  # folder of runs and results
+    root: str = "outputs"  # of runs and results: a folder, or s3://bucket/prefix
+    scratch: str = ""  # with root=s3://: folder for runs at work; empty: ~/.cache/ipixmatch/scratch
     backend: Backend = "ray"  # ray; slurm: a job a cell; auto: both; inline: here, one by one
     ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
     ranks: int = 1  # processes that train one cell together
@@ -115,6 +116,7 @@ _READ = cast(
     dict[str, Callable[[str, str], Any]],
     {
         "root": _text,
+        "scratch": _text,
         "backend": _one_of("ray", "inline", "slurm", "auto"),
         "ray_address": _text,
         "ranks": _at_least(1),

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatch
 
-from orchestrator.claim import Holder, holder_of
+from orchestrator.claim import Holder
 from orchestrator.estimate import seconds_by_key
-from orchestrator.places import Places, RunPlace
+from orchestrator.places import Places
 from orchestrator.results import Row, read_rows
+from orchestrator.sight import Sight, look
 from sweeps.grid import Grid, load_grid
 from sweeps.trials import configs
 from trainer.config import TrainConfig
 from trainer.fingerprint import config_json, differences, fingerprint
-from trainer.manifest import Manifest, manifests
+from trainer.manifest import Manifest
 
 
 class State(Enum):
@@ -36,7 +37,6 @@ class PlannedCell:
         changed: for drifted cells, lines such as ``optim.lr: 0.0005 -> 0.001``.
         row: the row behind the state, if there is one.
         published_attempt: newest attempt among the rows of the cell.
-        step: newest checkpoint.
         seconds: estimated length of the whole run; None while nothing comparable is done.
     """
 
@@ -49,7 +49,6 @@ class PlannedCell:
     row: Row | None = None
     holder: Holder | None = None
     published_attempt: int = 0
-    step: int | None = None
     seconds: float | None = None
 
     @property
@@ -109,9 +108,11 @@ def _states(
     rows_of: dict[str, list[Row]] = {}
     for row in rows:
         rows_of.setdefault(row.key, []).append(row)
+    done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
+    sights = look(places, configs_by_key, done)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
-        evidence = _Evidence(places.run(key), own, config, prints[key])
+        evidence = _Evidence(sights[key], own, config, prints[key])
         yield evidence.cell(key, seconds[key])
 
 
@@ -123,15 +124,14 @@ class _Evidence:
         rows: of this cell, oldest first.
     """
 
-    place: RunPlace
+    sight: Sight
     rows: Sequence[Row]
     config: TrainConfig
     fingerprint: str
 
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
-        holder = holder_of(self.place.lock)
-        newest = next(iter(manifests(self.place.folder)), None)
+        holder, newest = self.sight.holder, self.sight.newest
         state, why, row, changed = self._state(holder, newest)
         return PlannedCell(
             key=key,
@@ -143,7 +143,6 @@ class _Evidence:
             row=row,
             holder=holder,
             published_attempt=max((row.attempt for row in self.rows), default=0),
-            step=newest.step if newest else None,
             seconds=seconds,
         )
 
@@ -175,7 +174,7 @@ class _Evidence:
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
         """State of a cell that is neither running, done nor drifted."""
-        attempt = self.place.newest_attempt()
+        attempt = self.sight.attempt
         last = self.rows[-1] if self.rows else None
         if last and last.attempt >= attempt and last.fingerprint == self.fingerprint:
             text = (last.error_text or "").strip().splitlines() or [""]

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State
-from orchestrator.progress import Progress, read_progress
+from orchestrator.progress import Progress
+from orchestrator.sight import progresses
 from orchestrator.wording import STYLES, clock, fraction, percent, speed
 
 # States that a launch runs; drifted cells only when asked.
@@ -35,8 +36,9 @@ def status_table(plan: Plan) -> Table:
     """Where every cell stands."""
     names = ("cell", "state", "epoch", "done", "mIoU", "images/s", "left", "where", "why")
     table = _table(plan, *names)
+    known = _progress(plan)
     for cell in plan.cells:
-        found = _progress(cell, plan.root)
+        found = known[cell.key]
         is_running = cell.state is State.running
         table.add_row(
             cell.key,
@@ -61,13 +63,13 @@ def counts(plan: Plan) -> str:
 
 def as_json(plan: Plan, chosen: Collection[str]) -> str:
     """Everything the tables show, for programs."""
-    cells = [_plain(cell, plan.root, runs=cell.key in chosen) for cell in plan.cells]
+    known = _progress(plan)
+    cells = [_plain(cell, known[cell.key], runs=cell.key in chosen) for cell in plan.cells]
     numbers = {state.value: plan.count(state) for state in State}
     return json.dumps({"grid": plan.grid.name, "counts": numbers, "cells": cells}, indent=1)
 
 
-def _plain(cell: PlannedCell, root: str, *, runs: bool) -> dict[str, Any]:
-    found = _progress(cell, root)
+def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:
     return {
         "key": cell.key,
         "state": cell.state.value,
@@ -105,11 +107,22 @@ def _state(cell: PlannedCell) -> Text:
     return Text(cell.state.value, style=STYLES[cell.state.value])
 
 
-def _progress(cell: PlannedCell, root: str) -> Progress:
-    """How far the cell is; nothing for one that never ran under this configuration."""
-    if cell.state in (State.missing, State.drifted):
+def _progress(plan: Plan) -> dict[str, Progress]:
+    """How far each cell is; nothing for one that never ran under this configuration."""
+    places = Places.at(plan.root)
+    unknown = [State.missing, State.drifted, *([State.done] if places.url else [])]
+    wanted = [cell.key for cell in plan.cells if cell.state not in unknown]
+    found = progresses(places, wanted)
+    return {cell.key: found.get(cell.key) or _of_row(cell) for cell in plan.cells}
+
+
+def _of_row(cell: PlannedCell) -> Progress:
+    """The progress of a cell that is done."""
+    row = cell.row
+    if cell.state is not State.done or row is None:
         return Progress()
-    return read_progress(Places.at(root).run(cell.key)) or Progress()
+    steps, epochs = row.steps or 0, row.epochs or 0
+    return Progress(step=steps, total_steps=steps, epoch=epochs, epochs=epochs)
 
 
 def _miou(cell: PlannedCell, found: Progress) -> float | None:

@@ -5,10 +5,11 @@ import os
 import hypothesis
 import pytest
 
+from tests.boxes.s3_session import is_s3_here, proxy, store
 from tests.boxes.slurm import what_is_missing
 from tests.boxes.slurm_session import bare_cluster, cluster, slurm_box
 
-__all__ = ["bare_cluster", "cluster", "slurm_box"]  # fixtures
+__all__ = ["bare_cluster", "cluster", "is_s3_here", "proxy", "slurm_box", "store"]  # fixtures
 
 # These machines are shared: a slow example says nothing about the code.
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)

@@ -15,7 +15,7 @@ import pytest
 from datasets.errors import Unreachable
 from datasets.storage import Storage, is_url, open_storage
 from tests.boxes.ceph import ACCESS, SECRET, surroundings
-from tests.datasets.conftest import Store
+from tests.boxes.s3_session import Store
 
 
 @pytest.fixture(params=["folder", "bucket"])
