@@ -120,6 +120,8 @@ def _answered(run: Callable[[], int]) -> int:
     except (Busy, *unreachable, OSError, ValueError) as error:
         codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
         text = getattr(error, "strerror", None) or str(error)
+        named = getattr(error, "filename", None)
+        text = f"{text}: {named}" if named and str(named) not in text else text
         return _complain(text, code=codes.get(type(error), 2))
 
 

@@ -70,8 +70,8 @@ def launch(order: Order, screen: Screen) -> int:
         Busy: another launch of this grid runs.
         ClusterUnreachable: no Ray.
     """
+    plan = order.plan()  # first: it settles where scratch lies
     places = Places.at(order.options.root)
-    plan = order.plan()
     place = places.grid(plan.grid.name)
     with held_grid(place, f"launch of {plan.grid.name}") as is_lost:
         plan = order.plan()  # again: the launch that held the grid may have done it all

@@ -170,6 +170,7 @@ class StoreOwner:
         assert self._mirror is not None
         with _as_stale():
             self._mirror.push()
+        self._mirror.sweep()
 
     def training(self) -> AbstractContextManager[None]:
         """See `Owner`."""

@@ -48,6 +48,10 @@ class RunMirror:
         """
         self._push(self._mirror)
 
+    def sweep(self) -> None:
+        """Remove objects of pushes that were killed; no older attempt can push any more."""
+        self._mirror.sweep()
+
     @contextmanager
     def pushing(self) -> Iterator[None]:
         """Push from a thread until the block ends: at once with every checkpoint."""
