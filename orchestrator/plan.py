@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 
 from orchestrator.claim import Holder
 from orchestrator.estimate import seconds_by_key
+from orchestrator.own_data import data_of
 from orchestrator.places import Places
 from orchestrator.results import Row, read_rows
 from orchestrator.sight import Sight, look
@@ -73,6 +74,15 @@ class Plan:
         """Number of cells in a state."""
         return len(self.keys(state))
 
+    @property
+    def expected(self) -> dict[str, str]:
+        """By key, the fingerprint that a table expects; none fits a row of other images."""
+        found = {cell.key: cell.fingerprint for cell in self.cells}
+        for cell in self.cells:
+            if cell.state is State.drifted and cell.row and cell.row.fingerprint == found[cell.key]:
+                found[cell.key] = "other images"
+        return found
+
 
 def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
     """The states of a grid's cells.
@@ -109,10 +119,11 @@ def _states(
     for row in rows:
         rows_of.setdefault(row.key, []).append(row)
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
+    data = data_of(configs_by_key)
     sights = look(places, configs_by_key, done)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
-        evidence = _Evidence(sights[key], own, config, prints[key])
+        evidence = _Evidence(sights[key], own, config, prints[key], data.get(key, ""))
         yield evidence.cell(key, seconds[key])
 
 
@@ -122,12 +133,14 @@ class _Evidence:
 
     Attributes:
         rows: of this cell, oldest first.
+        data: fingerprint of its data, where the configuration does not say which it is.
     """
 
     sight: Sight
     rows: Sequence[Row]
     config: TrainConfig
     fingerprint: str
+    data: str
 
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
@@ -158,6 +171,9 @@ class _Evidence:
         """State of a cell that has a done row; None for others."""
         done = [row for row in self.rows if row.status == "done"]
         own = [row for row in done if row.fingerprint == self.fingerprint]
+        other = self._other_data(done[-1].data_fingerprint) if done else []
+        if own and other:  # whatever an older row says: the newest one counts
+            return State.drifted, f"done with {other[0]}", done[-1], other
         if own:
             return State.done, f"attempt {own[-1].attempt} on {own[-1].host}", own[-1], []
         if done:
@@ -170,6 +186,9 @@ class _Evidence:
         if newest is not None and newest.fingerprint != self.fingerprint:
             changed = self._changed(newest.config_json)
             return State.drifted, "checkpoint with " + "; ".join(changed), None, changed
+        other = self._other_data(str(newest.guards.get("data", ""))) if newest else []
+        if other:
+            return State.drifted, f"checkpoint with {other[0]}", None, other
         return (*self._unfinished(newest), [])
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
@@ -188,3 +207,9 @@ class _Evidence:
     def _changed(self, old_json: str) -> list[str]:
         """What changed since; never empty, since the fingerprints differ."""
         return differences(old_json, self.config) or ["a field that was added or removed"]
+
+    def _other_data(self, then: str | None) -> list[str]:
+        """How the data differ from those of a row or checkpoint; empty where they do not."""
+        if not self.data or not then or then == self.data:
+            return []
+        return [f"data.root: other images ({then[:8]} -> {self.data[:8]})"]

@@ -147,8 +147,8 @@ def _tell(root: str, paths: Sequence[Path]) -> None:
 def _filled(order: Order, plan: Plan) -> list[FilledTable]:
     tables = [load_table(name) for name in plan.grid.tables]
     rows = counted_rows(plan.root, [cell for table in tables for cell in table.cells])
-    expected = {cell.key: cell.fingerprint for cell in plan.cells}
-    return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]
+    epoch = order.options.epoch
+    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
 
 
 def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:

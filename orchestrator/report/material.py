@@ -52,11 +52,10 @@ def gather(plan: Plan, epoch: Epoch = "best") -> Material:
         ResultsError: a file among the results is broken.
     """
     rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
-    expected = {cell.key: cell.fingerprint for cell in plan.cells}
     tables = [load_table(name) for name in plan.grid.tables]
     return Material(
         plan=plan,
-        tables=tuple(fill(t, rows, epoch=epoch, expected=expected) for t in tables),
+        tables=tuple(fill(t, rows, epoch=epoch, expected=plan.expected) for t in tables),
         rows=tuple(rows),
         histories=_histories(plan, rows),
         epoch=epoch,
