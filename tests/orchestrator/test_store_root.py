@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import events
+from orchestrator.__main__ import main
 from orchestrator.claim import FRESH_VARIABLE
 from orchestrator.ownership import owned
 from orchestrator.places import Places
@@ -69,27 +70,35 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab | None, la
     assert [line["event"] for line in events.read(kept.events)] == ["started", "done"]
 
 
-def test_readers_work_on_the_store_with_few_requests(far: Lab | None, store: Store | None) -> None:
+def test_readers_work_on_the_store_with_few_requests(
+    far: Lab | None, store: Store | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     if far is None or store is None:
         return
     far.write_grid(("supervised", "none"), ("unimatch_star", "none"))
     far.run("launch", INLINE, f"only={SUPERVISED}")
-    store.proxy.heal()
 
-    found = json.loads(far.run("status", "--json", code=10))
+    def ask(verb: str, *words: str, code: int = 0) -> str:
+        assert main([verb, str(far.grid), *far.words[:2], *words]) == code
+        return capsys.readouterr().out
+
+    store.proxy.heal()
+    found = json.loads(ask("status", "--json", code=10))
     states = {cell["key"]: (cell["state"], cell["epoch"]) for cell in found["cells"]}
     assert states == {SUPERVISED: ("done", 1), UNIMATCH: ("missing", 0)}
     assert store.proxy.count("GET") <= 6  # knock, rows twice, one row, runs
 
     out = Path("outputs") / far.url.removeprefix("s3://")
     try:
-        assert f"also under {far.url}" in far.run("report")
-        assert (out / "reports/tiny.html").read_text().startswith("<!DOCTYPE html>")
+        assert f"also under {far.url}" in ask("report")
+        assert "supervised" in (out / "reports/tiny.html").read_text()
         assert store_of(far.url).read("reports/tiny.html")
-        far.run("export", "to=csv")
+        ask("export", "to=csv")
         assert store_of(far.url).read("exports/tiny/csv/rows.csv")
-        far.run("compact")
-        assert '"done"' in far.run("query", "SELECT status FROM rows", "--json")
+        ask("compact")
+        assert '"done"' in ask("query", "SELECT status FROM rows", "--json")
+        assert main(["logs", SUPERVISED, f"root={far.url}"]) == 0
+        assert "miou_percent" in capsys.readouterr().out
     finally:
         shutil.rmtree(out.parents[1], ignore_errors=True)
 
@@ -127,29 +136,18 @@ def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
     assert far.attempts(KL) == 2
 
 
-def test_a_stop_reaches_the_run_and_the_same_command_goes_on(
-    long_lab: Lab, far: Lab | None, undisturbed: Weights
-) -> None:
-    if far is None:
-        return
-    first = far.start("launch", INLINE)
-    far.worker_at(KL, step=2)
-    first.send_signal(signal.SIGINT)
-    text, _ = first.communicate(timeout=60)
-    assert first.returncode == 10, text
-
-    assert far.states()[KL] == "interrupted"
-    far.run("launch", INLINE)
-    assert far.weights() == undisturbed
-
-
-def test_a_run_under_faults_gives_the_same_weights(
+def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
     long_lab: Lab, far: Lab | None, store: Store | None, undisturbed: Weights
 ) -> None:
     if far is None or store is None:
         return
     first = far.start("launch", INLINE)
     far.worker_at(KL, step=2)
+    first.send_signal(signal.SIGINT)
+    text, _ = first.communicate(timeout=100)
+    assert first.returncode == 10, text
+    assert far.states()[KL] == "interrupted"
+
     for pattern in (r"PUT .*\.pt", "PUT .*folder.json", "PUT .*/lock", "GET .*folder.json"):
         store.proxy.harm(pattern, "status", times=3)
         store.proxy.harm(pattern, "lose_answer", times=2)
@@ -157,11 +155,10 @@ def test_a_run_under_faults_gives_the_same_weights(
     for pattern in ("PUT .*results", "GET .*results"):
         store.proxy.harm(pattern, "status", times=2)
         store.proxy.harm(pattern, "lose_answer", times=1)
-    text, _ = first.communicate(timeout=200)
+    far.run("launch", INLINE)
 
-    assert first.returncode == 0, text
     assert far.weights() == undisturbed
-    assert all(rule.hits for rule in store.proxy.rules[:9])
+    assert all(rule.hits for rule in store.proxy.rules)
 
 
 def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
