@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from datasets.errors import Unreachable
 from datasets.randomness import Draws, Stream
 from datasets.s3_calls import Calls
 from orchestrator.places import Places
@@ -69,11 +70,11 @@ class Accidents:
 
     def worker(self) -> bool:
         """A process that trains."""
-        sights = look(Places.at(self.lab.url), self.keys)
-        pids = [sight.holder.pid for sight in sights.values() if sight.holder is not None]
-        if not pids:
-            return False
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, Unreachable):  # the faults meet us, too
+            sights = look(Places.at(self.lab.url), self.keys)
+            pids = [sight.holder.pid for sight in sights.values() if sight.holder is not None]
+            if not pids:
+                return False
             os.kill(pids[self.draws.integer(0, len(pids) - 1)], signal.SIGKILL)
             return True
         return False
@@ -147,6 +148,7 @@ def drill(folder: Path, url: str, proxy: Proxy, numbers: tuple[int, int, int]) -
     disturb(found, num_accidents)
     finish(found)
     seconds = time.monotonic() - began
+    proxy.heal()
     attempts = sum(rough.attempts(key) for key in rough.rows())
     same = sum(rough.weights().get(key) == value for key, value in calm.weights().items())
     stored = len(store_of(url).entries("results/rows/"))

@@ -30,7 +30,8 @@ def examine(options: LaunchOptions) -> Iterable[Check]:
     yield check_root(options)
     yield check_ray(options)
     yield from check_slurm(options)
-    yield check_s3(options)
+    if not is_url(options.root):  # keys for one bucket need not list them all
+        yield check_s3(options)
     for recipe in ("synthetic", "voc", "cityscapes"):
         yield check_data(recipe)
 
