@@ -116,7 +116,6 @@ _READ = cast(
     dict[str, Callable[[str, str], Any]],
     {
         "root": _text,
-        "scratch": _text,
         "backend": _one_of("ray", "inline", "slurm", "auto"),
         "ray_address": _text,
         "ranks": _at_least(1),
@@ -130,5 +129,6 @@ _READ = cast(
         "retries": _at_least(-1),
         "workers": _one_of("auto", "group"),
         "epoch": _one_of("best", "last"),
+        "scratch": _text,
     },
 )
