@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ class Bucket:
     def hold(self, name: str) -> Held:
         """See `Storage.hold`."""
         answer = self._get(name)
-        return Held(answer.body, answer.head["ETag"].strip('"'))
+        now = parsedate_to_datetime(answer.head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age = (now - answer.head["LastModified"]).total_seconds()
+        return Held(answer.body, answer.head["ETag"].strip('"'), age)
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage.write`."""
@@ -99,6 +102,14 @@ class Bucket:
         """See `Storage.remove`."""
         for name in names:
             self.calls.ask("delete_object", Key=self.prefix + name)
+
+    def copy(self, name: str, target: str) -> None:
+        """See `Storage.copy`."""
+        source = {"Bucket": self.calls.bucket, "Key": self.prefix + name}
+        try:
+            self.calls.ask("copy_object", Key=self.prefix + target, CopySource=source)
+        except ClientError as error:
+            raise self._missing(name, error) from None
 
     def upload(self, path: Path, name: str) -> None:
         """See `Storage.upload`."""

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +40,8 @@ class FolderStorage:
     def hold(self, name: str) -> Held:
         """See `Storage.hold`."""
         content = self.read(name)
-        return Held(content, _tag(content))
+        age = time.time() - (self.root / name).stat().st_mtime
+        return Held(content, _tag(content), age)
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage.write`."""
@@ -90,6 +92,10 @@ class FolderStorage:
         """See `Storage.remove`."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
+
+    def copy(self, name: str, target: str) -> None:
+        """See `Storage.copy`."""
+        self.upload(self.root / name, target)
 
     def upload(self, path: Path, name: str) -> None:
         """See `Storage.upload`."""

@@ -121,6 +121,10 @@ class Mirror:
         """Number of the newest attempt that pushed; 0 without one."""
         return self._folder().attempt
 
+    def paths(self) -> list[str]:
+        """The files as of the last push; none before the first."""
+        return sorted(self._folder().files)
+
     def read(self, path: str) -> bytes:
         """One file as of the last push.
 
@@ -207,6 +211,8 @@ class Mirror:
 
     def _bring(self, folder: Path, held: _Folder) -> None:
         for path, file in held.files.items():
+            if not self.wanted(path):
+                continue
             target = folder / path
             if target.is_file() and self._state(folder, path) == file:
                 continue

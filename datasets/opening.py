@@ -1,6 +1,7 @@
 """Opening a dataset: its tree, its split, and proof of which bytes they are."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasets.catalog import DatasetSpec, cache_root, data_root, spec_of
 from datasets.config import DataConfig
@@ -50,9 +51,21 @@ def open_dataset(config: DataConfig) -> Dataset:
         ensure_drawn(root, config)
     tree = opened_tree(config)
     _check_files(tree, split)
+    return Dataset(spec, tree, split, len(spec.class_names), _fingerprint(root, split))
+
+
+def fingerprint_of(config: DataConfig) -> str:
+    """`Dataset.fingerprint` of a dataset whose images nobody opens.
+
+    Raises:
+        ValueError, DataError: there is no such dataset or split here.
+    """
+    return _fingerprint(data_root(config), load_split(config))
+
+
+def _fingerprint(root: Path, split: Split) -> str:
     manifest = read_manifest(root)
-    fingerprint = data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
-    return Dataset(spec, tree, split, len(spec.class_names), fingerprint)
+    return data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
 
 
 def opened_tree(config: DataConfig) -> ImageTree:

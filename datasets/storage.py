@@ -30,10 +30,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Held:
-    """An object's content, and the tag that names exactly this content for `replace`."""
+    """An object's content, and the tag that names exactly this content for `replace`.
+
+    Attributes:
+        age_seconds: since it was put, by the clock of the store alone.
+    """
 
     content: bytes
     tag: str
+    age_seconds: float = 0.0
 
 
 class Storage(Protocol):
@@ -68,6 +73,9 @@ class Storage(Protocol):
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that are gone already are no error."""
+
+    def copy(self, name: str, target: str) -> None:
+        """Put the content of one object under another name, too."""
 
     def upload(self, path: Path, name: str) -> None:
         """Put a file of any size."""

@@ -31,8 +31,12 @@ Any other key=value is a setting of the training for every cell, such as optim.e
 (`python -m trainer --help` lists them).
 
 Exit codes: 0 everything wanted is done; 1 a manuscript's numbers are not today's; 2 usage or
-configuration; 10 cells are still to do; 11 some cells failed for good; 20 Ray or Slurm is
-unreachable.
+configuration; 10 cells are still to do; 11 some cells failed for good; 20 Ray, Slurm or the
+object store is unreachable.
+With root=s3://bucket/prefix (AWS_ENDPOINT_URL and credentials as for all S3 tools) a run trains in
+`scratch` and is pushed with every checkpoint; tables, reports and exports are written below
+./outputs/BUCKET/PREFIX and put under the root as well. With Slurm, `scratch` holds the jobs' own
+files: a folder that login node and nodes share.
 Ctrl-C or SIGTERM: running cells checkpoint and end; the same command goes on from there.
 With backend=slurm the jobs go on by themselves instead, and the same command watches them again.
 """
@@ -113,16 +117,19 @@ def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> in
 
 def _answered(run: Callable[[], int]) -> int:
     """The exit code of a verb; foreseen errors become words and exit codes."""
+    from datasets.errors import Unreachable
     from orchestrator.claim import Busy
     from orchestrator.ray_errors import ClusterUnreachable
     from slurm.commands import SlurmMissing, SlurmSilent
 
-    unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent)
+    unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent, Unreachable)
     try:
         return run()
     except (Busy, *unreachable, OSError, ValueError) as error:
         codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
         text = getattr(error, "strerror", None) or str(error)
+        named = getattr(error, "filename", None)
+        text = f"{text}: {named}" if named and str(named) not in text else text
         return _complain(text, code=codes.get(type(error), 2))
 
 

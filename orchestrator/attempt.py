@@ -8,13 +8,16 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from datasets.errors import Unreachable
 from orchestrator import events
-from orchestrator.claim import Busy, Hold, held
+from orchestrator.claim import Busy
 from orchestrator.failures import POLICIES, classify
 from orchestrator.history import publish_history
+from orchestrator.ownership import Owner, owned, stops
 from orchestrator.places import Places, RunPlace
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import done_row, failed_row, has_done_row
+from orchestrator.run_mirror import followed
 from orchestrator.stopping import stop_asked
 from orchestrator.trial import Outcome, Trial
 from trainer.compose import from_json
@@ -42,51 +45,57 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     asked = should_stop or stop_asked(Path(trial.stop_file))
     if int(os.environ.get("RANK", "0")) > 0:
         return _follow(trial, config, asked)
-    place = Places.at(trial.root).run(trial.key)
     try:
-        with held(place.lock, "a start", wait_seconds=DYING_SECONDS) as hold:
-            if has_done_row(trial):
-                _share(None, config)
-                return Outcome("done", place.newest_attempt(), is_published=True)
-            return _lead(trial, config, asked, hold)
-    except Busy as busy:
-        _share(None, config)
-        return Outcome("busy", error_text=str(busy))
+        with owned(trial, "a start", wait_seconds=DYING_SECONDS) as owner:
+            if not has_done_row(trial):
+                return _lead(trial, config, stops(owner, asked), owner)
+            outcome = Outcome("done", owner.newest, is_published=True)
+    except (Busy, StaleAttempt) as busy:
+        outcome = Outcome("busy", error_text=str(busy))
+    except Unreachable as error:
+        outcome = Outcome("failed", 0, classify(error).value, str(error))
+    _share(None, config)
+    return outcome
 
 
 def _lead(
-    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], hold: Hold
+    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], owner: Owner
 ) -> Outcome:
     """Rank 0's part, with the run folder in hand."""
-    place = Places.at(trial.root).run(trial.key)
-    number = _begin(place, trial)
-    hold.describe(f"attempt {number}")
+    number = _begin(owner, trial)
     started = datetime.now(UTC)
     try:
-        with _logged(place.log(number)):
-            outcome = _train(trial, config, should_stop, number)
+        with _logged(owner.place.log(number)):
+            outcome = _train(trial, config, should_stop, owner, number)
+    except StaleAttempt as error:
+        outcome = Outcome("busy", number, error_text=str(error))
     except Exception as error:  # noqa: BLE001 - becomes a failed row with its traceback
         outcome = _fail(trial, number, error, started)
     with suppress(OSError):  # on a full disk the answer still travels to the controller
-        _end(place, outcome)
+        _end(owner.place, outcome)
+    owner.end(outcome)
     return outcome
 
 
 def _train(
-    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], number: int
+    trial: Trial,
+    config: TrainConfig,
+    should_stop: Callable[[], bool],
+    owner: Owner,
+    number: int,
 ) -> Outcome:
     """Train, and publish if the run is complete."""
     started = datetime.now(UTC)
-    place = Places.at(trial.root).run(trial.key)
     _share(number, config)
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
-    summary = train(config, place.folder, should_stop=should_stop)
+    with owner.training():
+        summary = train(config, owner.place.folder, should_stop=should_stop)
+    owner.save()
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
-    _check_newest(place, number)
-    publish_history(trial.root, trial.key, number, place.folder)
+    publish_history(trial.root, trial.key, number, owner.place.folder)
     publish(trial.root, done_row(trial, number, summary, started))
     return Outcome(
         "done",
@@ -123,7 +132,7 @@ def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) 
 
     place = Places.at(trial.root).run(trial.key)
     try:
-        summary = train(config, place.folder, should_stop=should_stop)
+        summary = train(config, followed(place, number), should_stop=should_stop)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
         rank = int(os.environ["RANK"])
@@ -152,9 +161,13 @@ def _share(number: int | None, config: TrainConfig) -> int | None:
     return box[0]
 
 
-def _begin(place: RunPlace, trial: Trial) -> int:
-    """Make the folder of the next attempt and note its start."""
-    number = max(place.newest_attempt(), trial.published_attempt) + 1
+def _begin(owner: Owner, trial: Trial) -> int:
+    """Make the folder of the next attempt and note its start.
+
+    Raises:
+        StaleAttempt, Unreachable: nothing began.
+    """
+    number, place = owner.begin(trial.published_attempt), owner.place
     place.attempt(number).mkdir(parents=True, exist_ok=False)
     place.log(number).parent.mkdir(exist_ok=True)
     events.append(
@@ -167,6 +180,7 @@ def _begin(place: RunPlace, trial: Trial) -> int:
         ranks=trial.ranks,
         fingerprint=trial.fingerprint,
     )
+    owner.start()
     return number
 
 
@@ -180,15 +194,6 @@ def _end(place: RunPlace, outcome: Outcome) -> None:
         temporary.unlink(missing_ok=True)
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
     events.append(place.events, outcome.status, attempt=outcome.attempt, **facts)
-
-
-def _check_newest(place: RunPlace, number: int) -> None:
-    """Refuse to publish when a newer attempt began: its row counts."""
-    if place.newest_attempt() != number:
-        raise StaleAttempt(
-            f"Attempt {number} of {place.folder.name} is stale: attempt {place.newest_attempt()} "
-            "has begun. This one is dropped; nothing needs to be done."
-        )
 
 
 @contextmanager

@@ -36,6 +36,12 @@ class Holder:
     what: str
     since: str
 
+    @classmethod
+    def here(cls, what: str) -> "Holder":
+        """This process, from now on."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(host=socket.gethostname(), pid=os.getpid(), what=what, since=now)
+
     def __str__(self) -> str:
         return f"{self.what}, process {self.pid} on {self.host}, since {self.since}"
 
@@ -43,11 +49,11 @@ class Holder:
 class Busy(RuntimeError):
     """Somebody else holds the folder; `holder` says who."""
 
-    def __init__(self, path: Path, holder: Holder | None) -> None:
+    def __init__(self, folder: object, holder: Holder | None) -> None:
         self.holder = holder
         who = holder or "another process"
         super().__init__(
-            f"{path.parent} is held by {who}. Wait until it ends, or stop it there with Ctrl-C."
+            f"{folder} is held by {who}. Wait until it ends, or stop it there with Ctrl-C."
         )
 
 
@@ -60,9 +66,7 @@ class Hold:
 
     def describe(self, what: str) -> None:
         """Say in the file for whom it is held."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = Holder(host=socket.gethostname(), pid=os.getpid(), what=what, since=now)
-        self.write(json.dumps(asdict(holder)))
+        self.write(json.dumps(asdict(Holder.here(what))))
 
     def write(self, text: str) -> None:
         """Replace the file's text."""
@@ -132,7 +136,7 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
         if time.monotonic() >= give_up:
-            raise Busy(path, found)
+            raise Busy(path.parent, found)
         time.sleep(_POLL_SECONDS)
 
 

@@ -4,15 +4,18 @@ import importlib
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.storage import is_url
 from orchestrator.claim import Busy, held
 from orchestrator.doctor_check import Check
 from orchestrator.options import LaunchOptions
 from orchestrator.places import Places
+from orchestrator.store import SHORT_PATIENCE, enter, store_of
 
 _GIB = 2**30
 
@@ -27,7 +30,8 @@ def examine(options: LaunchOptions) -> Iterable[Check]:
     yield check_root(options)
     yield check_ray(options)
     yield from check_slurm(options)
-    yield check_s3(options)
+    if not is_url(options.root):  # keys for one bucket need not list them all
+        yield check_s3(options)
     for recipe in ("synthetic", "voc", "cityscapes"):
         yield check_data(recipe)
 
@@ -53,6 +57,8 @@ def check_gpu() -> Check:
 
 def check_root(options: LaunchOptions) -> Check:
     """Where runs and results lie: writable, with locks, with room."""
+    if is_url(options.root):
+        return check_bucket(options)
     try:
         root = Places.at(options.root).root
         probe = root / f".doctor-{uuid.uuid4().hex[:8]}"
@@ -63,6 +69,34 @@ def check_root(options: LaunchOptions) -> Check:
         return Check("folder", "broken", f"root={options.root}: {error}", "Choose another root=DIR")
     advice = "" if free > 10 else "A paper grid keeps some 100 GiB of checkpoints."
     return Check("folder", "works", f"{root}: locks hold, {free:.0f} GiB free", advice)
+
+
+def check_bucket(options: LaunchOptions) -> Check:
+    """Whether a root in an object store can be read, written, and claimed by one of many."""
+    name = f"doctor/{uuid.uuid4().hex[:8]}"
+    try:
+        enter(options.root, options.scratch)
+        storage = store_of(Places.at(options.root).url, patience=SHORT_PATIENCE)
+        began = time.monotonic()
+        is_exclusive = storage.create(name, b"1") and not storage.create(name, b"2")
+        tag = storage.hold(name).tag
+        is_exact = storage.replace(name, b"3", tag) and not storage.replace(name, b"4", tag)
+        storage.remove([name])
+        seconds = (time.monotonic() - began) / 6
+    except (OSError, ValueError) as error:
+        advice = "Choose another root, or correct AWS_ENDPOINT_URL and the credentials."
+        return Check("bucket", "broken", f"root={options.root}: {error}", advice)
+    if not (is_exclusive and is_exact):
+        advice = "Its server ignores If-None-Match or If-Match: two hosts could train one cell."
+        return Check("bucket", "broken", f"root={options.root}: claims do not hold", advice)
+    free = shutil.disk_usage(_there(Places.at(options.root).root)).free / _GIB
+    found = f"{options.root}: claims hold, {1000 * seconds:.0f} ms a request; scratch"
+    return Check("bucket", "works", f"{found} {Places.at(options.root).root}: {free:.0f} GiB free")
+
+
+def _there(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return path if path.exists() else _there(path.parent)
 
 
 def check_ray(options: LaunchOptions) -> Check:

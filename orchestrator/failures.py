@@ -4,6 +4,8 @@ import errno
 from dataclasses import dataclass
 from enum import Enum
 
+from datasets.errors import Unreachable
+
 UNLIMITED = 10**9
 
 
@@ -20,6 +22,7 @@ class Failure(Enum):
     bug = "bug"
     diverged = "diverged"  # NaN or infinite loss
     disk_full = "disk_full"
+    store_lost = "store_lost"  # the object store failed for longer than its patience
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ POLICIES = {
     Failure.bad_config: Policy(0, "Correct the configuration."),
     Failure.bug: Policy(0, "Read the traceback in the log; repair, then resume."),
     Failure.diverged: Policy(0, "Lower optim.lr, or look at the data of the named step."),
+    Failure.store_lost: Policy(
+        5,
+        "Look at the object store; what is not yet in it stays in the scratch folder of its host.",
+        is_reset_by_progress=True,
+    ),
     Failure.disk_full: Policy(0, "Make room on the disk, then launch again.", ends_launch=True),
 }
 
@@ -82,6 +90,8 @@ def classify(error: BaseException) -> Failure:
     """The class of an exception; what nobody foresaw is a bug."""
     if _is_full_disk(error):
         return Failure.disk_full
+    if isinstance(error, Unreachable):
+        return Failure.store_lost
     if _is_lost_peer(error):
         return Failure.node_lost
     names = (kind.__name__ for kind in type(error).__mro__)

@@ -1,14 +1,14 @@
 """Run a grid: choose the cells, check what they need, hold the grid, feed a scheduler."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.claim import held
 from orchestrator.estimate import work
 from orchestrator.failures import POLICIES, Failure
 from orchestrator.options import LaunchOptions
+from orchestrator.ownership import held_grid
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.precheck import check_data, check_disk
@@ -17,8 +17,10 @@ from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import failed_row
 from orchestrator.screen import Screen
 from orchestrator.setting_aside import set_aside
+from orchestrator.sight import newest_attempt
 from orchestrator.status import LAUNCHED
 from orchestrator.stopping import Stop
+from orchestrator.store import enter
 from orchestrator.trial import Outcome, Trial
 from sweeps.own_tables import tables_of
 
@@ -42,6 +44,7 @@ class Order:
 
     def plan(self) -> Plan:
         """The states now."""
+        enter(self.options.root, self.options.scratch)
         only = self.options.only
         return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
 
@@ -67,10 +70,10 @@ def launch(order: Order, screen: Screen) -> int:
         Busy: another launch of this grid runs.
         ClusterUnreachable: no Ray.
     """
+    plan = order.plan()  # first: it settles where scratch lies
     places = Places.at(order.options.root)
-    plan = order.plan()
     place = places.grid(plan.grid.name)
-    with held(place.lock, f"launch of {plan.grid.name}"):
+    with held_grid(place, f"launch of {plan.grid.name}") as is_lost:
         plan = order.plan()  # again: the launch that held the grid may have done it all
         # A killed launch of this grid may have left workers that are still dying: their cells are
         # tried last, and wait for the run folder.
@@ -83,7 +86,7 @@ def launch(order: Order, screen: Screen) -> int:
             if cell.state in (State.drifted, State.done):
                 moved = set_aside(places.run(cell.key), cell)
                 screen.say(f"{cell.key}: the earlier run now lies in {moved}")
-        queue = _run(order.options, plan, cells, screen)
+        queue = _run(order.options, plan, cells, screen, is_lost)
     _say_failures(queue, places, screen)
     code = _verdict(order.plan(), order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not queue.is_stopping():
@@ -91,11 +94,17 @@ def launch(order: Order, screen: Screen) -> int:
     return code
 
 
-def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], screen: Screen) -> Queue:
-    """Feed the cells to inline, Ray or Slurm."""
+def _run(
+    options: LaunchOptions,
+    plan: Plan,
+    cells: Sequence[PlannedCell],
+    screen: Screen,
+    is_lost: Callable[[], bool],
+) -> Queue:
+    """Feed the cells to inline, Ray or Slurm, unless the grid is lost to another launch."""
     place = Places.at(options.root).grid(plan.grid.name)
     launch_id = uuid.uuid4().hex[:8]
-    stop = _stop(options)(place.stop_file(launch_id), screen.say)
+    stop = _stop(options)(place, launch_id, screen.say)
     screen.expect(len(cells))
     trials = [_trial(cell, options, stop.path) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
@@ -104,7 +113,7 @@ def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], scree
         places=1,
         listener=screen,
         give_up=_publish_failure,
-        is_stopping=lambda: stop.asked,
+        is_stopping=lambda: stop.asked or is_lost(),
         retries=None if options.retries < 0 else options.retries,
     )
     with stop.listening():
@@ -149,7 +158,7 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
         key=cell.key,
         config_json=cell.config_json,
         fingerprint=cell.fingerprint,
-        root=str(Places.at(options.root).root),
+        root=Places.at(options.root).address,
         backend=options.backend,
         stop_file=str(stop_file),
         published_attempt=cell.published_attempt,
@@ -172,7 +181,7 @@ def _ranks(plan: Plan) -> dict[str, int]:
 def _publish_failure(trial: Trial, outcome: Outcome) -> None:
     """The row of a cell whose retries are used up."""
     place = Places.at(trial.root).run(trial.key)
-    attempt = max(outcome.attempt, place.newest_attempt(), trial.published_attempt + 1)
+    attempt = max(outcome.attempt, newest_attempt(place), trial.published_attempt + 1)
     try:
         publish(
             trial.root, failed_row(trial, attempt, (Failure(outcome.failure), outcome.error_text))
@@ -187,11 +196,18 @@ def _say_failures(queue: Queue, places: Places, screen: Screen) -> None:
         outcome = queue.outcomes[key]
         advice = POLICIES[Failure(outcome.failure)].advice
         screen.say(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
-        screen.say(f"        {advice} Log: {places.run(key).log(outcome.attempt)}")
+        screen.say(f"        {advice} Log: {_log(places, key, outcome)}")
     if queue.ended_early:
         screen.say(f"No further cell was started: {queue.ended_early}", "red")
     if queue.is_stopping():
         screen.say("Stopped. The same command continues where every cell stands.", "yellow")
+
+
+def _log(places: Places, key: str, outcome: Outcome) -> str:
+    """Where the traceback of a failed attempt is to be read."""
+    if places.url:
+        return f"python -m orchestrator logs {key} root={places.url}"
+    return str(places.run(key).log(outcome.attempt))
 
 
 def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
@@ -200,7 +216,7 @@ def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
     numbers = {state: plan.count(state) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
     screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
-    screen.say(f"rows {places.rows}, runs and logs {places.root / 'runs'}")
+    screen.say(f"rows {places.rows}, runs and logs {places.address}/runs")
     if numbers[State.drifted]:
         screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)

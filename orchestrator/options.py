@@ -16,7 +16,8 @@ Backend = Literal["ray", "inline", "slurm", "auto"]
 class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
 
-    root: str = "outputs"  # folder of runs and results
+    root: str = "outputs"  # of runs and results: a folder, or s3://bucket/prefix
+    scratch: str = ""  # with root=s3://: folder for runs at work; empty: ~/.cache/ipixmatch/scratch
     backend: Backend = "ray"  # ray: Ray Tune and Train; slurm: one job a cell; auto: both
     ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
     ranks: int = 1  # processes that train one cell together
@@ -130,5 +131,6 @@ _READ = cast(
         "retries": _at_least(-1),
         "workers": _one_of("auto", "group"),
         "epoch": _one_of("best", "last"),
+        "scratch": _text,
     },
 )

@@ -1,10 +1,27 @@
 """Where everything under a root lies; no other module joins these paths.
 
-Only the results may lie in an object store. Runs and grids need a folder with locks and renames.
+Under s3://bucket/prefix the objects have the names that files have under a folder. A run then
+works in a scratch folder of its machine, which `run_mirror` keeps equal to its objects.
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+from datasets.storage import is_url
+
+SCRATCH_VARIABLE = "IPIXMATCH_SCRATCH"  # of the environment; the option scratch= sets it
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """Names this start of this machine, and the container whose process numbers we see."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    identity = [os.uname().nodename, str(Path("/proc/self/ns/pid").readlink())]
+    identity += [boot.read_text().strip()] if boot.exists() else []
+    return hashlib.sha256(" ".join(identity).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -12,10 +29,17 @@ class RunPlace:
     """The folder of one run; trainer and orchestrator write beside each other.
 
     Attributes:
-        folder: ``<root>/runs/<key>``.
+        folder: ``<root>/runs/<key>``, or the scratch folder for it.
+        url: of the root when it is an object store; others see the run through `sight`.
     """
 
     folder: Path
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the run's objects, their common beginning."""
+        return f"runs/{self.folder.name}"
 
     @property
     def lock(self) -> Path:
@@ -55,7 +79,7 @@ class RunPlace:
         return self.folder / "logs" / f"attempt-{number:04d}.log"
 
     def newest_attempt(self) -> int:
-        """Number of the newest attempt; 0 without one."""
+        """Number of the newest attempt in the folder; 0 without one. `sight` asks the root."""
         if not self.attempts.is_dir():
             return 0
         names = (path.name for path in self.attempts.iterdir())
@@ -67,10 +91,17 @@ class GridPlace:
     """The folder of one grid: who launches it, and the files that ask a launch to stop.
 
     Attributes:
-        folder: ``<root>/grids/<name>``.
+        folder: ``<root>/grids/<name>``, or the scratch folder for it.
+        url: of the root when it is an object store.
     """
 
     folder: Path
+    url: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the grid's objects, their common beginning."""
+        return f"grids/{self.folder.name}"
 
     @property
     def lock(self) -> Path:
@@ -87,38 +118,71 @@ class Places:
     """Everything under one root.
 
     Attributes:
-        root: a folder, as the user wrote it.
+        root: a folder, as the user wrote it; for an object store this machine's scratch folder.
+        url: of the root when it is an object store.
     """
 
     root: Path
+    url: str = ""
 
     @classmethod
     def at(cls, root: str) -> "Places":
         """The places under a root given on a command line.
 
         Raises:
-            ValueError: the root is a URL.
+            ValueError: the root is a URL of another kind than s3://bucket/prefix.
         """
-        if "://" in root and not root.startswith("file://"):
+        if not is_url(root):
+            return cls(Path(root.removeprefix("file://")).expanduser().absolute())
+        scheme, _, place = root.rstrip("/").partition("://")
+        bucket, _, prefix = place.partition("/")
+        if "@" in bucket:
             raise ValueError(
-                f"root={root} is a URL, but runs need locks and renames, which only a folder has. "
-                "Choose a folder; results can be copied to object storage afterwards."
+                "The root has credentials in its URL, which would end up in logs and results. Give "
+                "s3://bucket/prefix and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
             )
-        return cls(Path(root.removeprefix("file://")).expanduser().absolute())
+        if scheme != "s3" or not bucket:
+            raise ValueError(f"root={root} is no place for runs; give DIR or s3://bucket/prefix.")
+        url = f"s3://{bucket}/{prefix.strip('/')}".rstrip("/")
+        # Two stores may have a bucket of the same name, and its scratch must not meet.
+        store = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        digest = hashlib.sha256(f"{store} {url}".encode()).hexdigest()[:16]
+        return cls(scratch_root() / f"{bucket}-{digest}", url)
+
+    @property
+    def address(self) -> str:
+        """The root as another process may be given it."""
+        return self.url or str(self.root)
+
+    @property
+    def printed(self) -> Path:
+        """Folder for what people open: tables, reports, exports."""
+        if not self.url:
+            return self.root
+        return Path("outputs").absolute() / self.url.removeprefix("s3://")
 
     def run(self, key: str) -> RunPlace:
         """Place of a cell's run."""
+        if self.url:  # a scratch that several machines share must not mix their runs
+            return RunPlace(self.root / os.uname().nodename / "runs" / key, self.url)
         return RunPlace(self.root / "runs" / key)
 
     def grid(self, name: str) -> GridPlace:
         """Place of a grid."""
-        return GridPlace(self.root / "grids" / name)
+        return GridPlace(self.root / "grids" / name, self.url)
 
     def tables(self, name: str) -> Path:
         """Folder of a grid's printed tables."""
-        return self.root / "tables" / name
+        return self.printed / "tables" / name
 
     @property
-    def rows(self) -> Path:
-        """Folder of the published rows."""
-        return self.root / "results" / "rows"
+    def rows(self) -> str:
+        """Where the published rows lie."""
+        return f"{self.address}/results/rows"
+
+
+def scratch_root() -> Path:
+    """Folder of this machine for runs whose root is an object store."""
+    chosen = os.environ.get(SCRATCH_VARIABLE)
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(chosen or f"{home}/ipixmatch/scratch").expanduser().absolute()

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatch
 
-from orchestrator.claim import Holder, holder_of
+from orchestrator.claim import Holder
 from orchestrator.estimate import seconds_by_key
-from orchestrator.places import Places, RunPlace
+from orchestrator.own_data import data_of
+from orchestrator.places import Places
 from orchestrator.results import Row, state_rows
+from orchestrator.sight import Sight, look
 from sweeps.grid import Grid, load_grid
 from sweeps.trials import configs
 from trainer.config import TrainConfig
 from trainer.fingerprint import config_json, differences, fingerprints
-from trainer.manifest import Manifest, manifests
+from trainer.manifest import Manifest
 
 
 class State(Enum):
@@ -36,7 +38,6 @@ class PlannedCell:
         changed: for drifted cells, lines such as ``optim.lr: 0.0005 -> 0.001``.
         row: the row behind the state, if there is one.
         published_attempt: newest attempt among the rows of the cell.
-        step: newest checkpoint.
         seconds: estimated length of the whole run; None while nothing comparable is done.
     """
 
@@ -49,7 +50,6 @@ class PlannedCell:
     row: Row | None = None
     holder: Holder | None = None
     published_attempt: int = 0
-    step: int | None = None
     seconds: float | None = None
 
     @property
@@ -73,6 +73,15 @@ class Plan:
     def count(self, state: State) -> int:
         """Number of cells in a state."""
         return len(self.keys(state))
+
+    @property
+    def expected(self) -> dict[str, str]:
+        """By key, the fingerprint that a table expects; none fits a row of other images."""
+        found = {cell.key: cell.fingerprint for cell in self.cells}
+        for cell in self.cells:
+            if cell.state is State.drifted and cell.row and cell.row.fingerprint == found[cell.key]:
+                found[cell.key] = "other images"
+        return found
 
 
 def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
@@ -109,9 +118,12 @@ def _states(
     rows_of: dict[str, list[Row]] = {}
     for row in rows:
         rows_of.setdefault(row.key, []).append(row)
+    done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
+    data = data_of(configs_by_key)
+    sights = look(places, configs_by_key, done)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
-        evidence = _Evidence(places.run(key), own, config, prints[key])
+        evidence = _Evidence(sights[key], own, config, prints[key], data.get(key, ""))
         yield evidence.cell(key, seconds[key])
 
 
@@ -121,20 +133,19 @@ class _Evidence:
 
     Attributes:
         rows: of this cell, oldest first.
+        data: fingerprint of its data, where the configuration does not say which it is.
     """
 
-    place: RunPlace
+    sight: Sight
     rows: Sequence[Row]
     config: TrainConfig
     fingerprint: str
+    data: str
 
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
-        holder = holder_of(self.place.lock)
-        ended = None if holder else self._ended()
-        # A done cell is done whatever its checkpoints are: ten thousand folders are not opened.
-        newest = None if ended else next(iter(manifests(self.place.folder)), None)
-        state, why, row, changed = ended or self._state(holder, newest)
+        holder, newest = self.sight.holder, self.sight.newest
+        state, why, row, changed = self._state(holder, newest)
         return PlannedCell(
             key=key,
             state=state,
@@ -145,7 +156,6 @@ class _Evidence:
             row=row,
             holder=holder,
             published_attempt=max((row.attempt for row in self.rows), default=0),
-            step=newest.step if newest else None,
             seconds=seconds,
         )
 
@@ -161,6 +171,9 @@ class _Evidence:
         """State of a cell that has a done row; None for others."""
         done = [row for row in self.rows if row.status == "done"]
         own = [row for row in done if row.fingerprint == self.fingerprint]
+        other = self._other_data(done[-1].data_fingerprint) if done else []
+        if own and other:  # whatever an older row says: the newest one counts
+            return State.drifted, f"done with {other[0]}", done[-1], other
         if own:
             return State.done, f"attempt {own[-1].attempt} on {own[-1].host}", own[-1], []
         if done:
@@ -173,11 +186,14 @@ class _Evidence:
         if newest is not None and newest.fingerprint != self.fingerprint:
             changed = self._changed(newest.config_json)
             return State.drifted, "checkpoint with " + "; ".join(changed), None, changed
+        other = self._other_data(str(newest.guards.get("data", ""))) if newest else []
+        if other:
+            return State.drifted, f"checkpoint with {other[0]}", None, other
         return (*self._unfinished(newest), [])
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
         """State of a cell that is neither running, done nor drifted."""
-        attempt = self.place.newest_attempt()
+        attempt = self.sight.attempt
         last = self.rows[-1] if self.rows else None
         if last and last.attempt >= attempt and last.fingerprint == self.fingerprint:
             text = (last.error_text or "").strip().splitlines() or [""]
@@ -191,3 +207,9 @@ class _Evidence:
     def _changed(self, old_json: str) -> list[str]:
         """What changed since; never empty, since the fingerprints differ."""
         return differences(old_json, self.config) or ["a field that was added or removed"]
+
+    def _other_data(self, then: str | None) -> list[str]:
+        """How the data differ from those of a row or checkpoint; empty where they do not."""
+        if not self.data or not then or then == self.data:
+            return []
+        return [f"data.root: other images ({then[:8]} -> {self.data[:8]})"]

@@ -34,9 +34,18 @@ class Progress:
 def read_progress(place: RunPlace) -> Progress | None:
     """The progress of a run; None before its first step."""
     try:
-        found = json.loads(place.progress.read_text())
+        return as_progress(place.progress.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def as_progress(content: bytes) -> Progress:
+    """What the trainer's file says.
+
+    Raises:
+        ValueError: it is cut short.
+    """
+    found = json.loads(content)
     written = found.pop("time", None)
     known = {name: found[name] for name in Progress.__dataclass_fields__ if name in found}
     age = time.time() - written if written else None

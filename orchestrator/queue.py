@@ -9,8 +9,8 @@ from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
 from orchestrator.places import Places
+from orchestrator.sight import step_of
 from orchestrator.trial import Outcome, Trial
-from trainer.manifest import newest_step
 
 
 class Listener(Protocol):
@@ -86,9 +86,9 @@ class Queue:
         failure = Failure(outcome.failure)
         if POLICIES[failure].ends_launch:
             self.ended_early = outcome.error_text
-        folder = Places.at(trial.root).run(trial.key).folder
+        step = step_of(Places.at(trial.root).run(trial.key))
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
-        if budget.allows(failure, step=newest_step(folder), limit=self.retries):
+        if budget.allows(failure, step=step, limit=self.retries):
             return True
         if not outcome.is_published:
             with suppress(OSError):  # a full disk takes no row either; the screen still tells

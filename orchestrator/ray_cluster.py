@@ -12,15 +12,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.claim import held, holder_of
+from orchestrator.claim import FRESH_VARIABLE, held, holder_of
 from orchestrator.options import LaunchOptions
+from orchestrator.places import SCRATCH_VARIABLE
 from orchestrator.provenance import CHECKOUT
 from orchestrator.ray_errors import ClusterUnreachable
+from orchestrator.store import PATIENCE_VARIABLE
 
 _PREFIX = "ipix-"
 _KNOCK_SECONDS = 5.0
 _LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
 _OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
+
+# Settings that mean the same on every host, and no secrets: those come to a host in its own way.
+PASSED = (
+    SCRATCH_VARIABLE,
+    FRESH_VARIABLE,
+    PATIENCE_VARIABLE,
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_PROFILE",
+)
 
 # For the driver and everything it starts; must stand before ray is imported.
 _QUIET = {
@@ -87,7 +101,8 @@ def worker_environment() -> dict[str, str]:
     paths = [str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
-    return {**ENVIRONMENT, **threads, "PYTHONPATH": path}
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path}
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:

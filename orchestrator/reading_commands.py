@@ -16,6 +16,7 @@ from orchestrator.places import Places
 from orchestrator.plan import Plan
 from orchestrator.results import counted_rows, read_rows
 from orchestrator.statistics.wording import sentences
+from orchestrator.store import enter, put_folder
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.terminal import terminal
@@ -65,8 +66,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         console.print(terminal(table))
         for text in sentences(table):
             console.print(Text(text, style="dim"), soft_wrap=True)
-    for path in write_filled(filled, Places.at(plan.root).tables(plan.grid.name)):
-        console.print(str(path), highlight=False, soft_wrap=True)
+    _tell(plan.root, write_filled(filled, Places.at(plan.root).tables(plan.grid.name)))
     return EXIT_DONE
 
 
@@ -75,8 +75,7 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.door import report
 
     order = _order(grid, words)
-    path = report(order.plan(), order.options.epoch)
-    _console().print(str(path), highlight=False, soft_wrap=True)
+    _tell(order.options.root, [report(order.plan(), order.options.epoch)])
     return EXIT_DONE
 
 
@@ -116,8 +115,8 @@ def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     kind = chosen.get("to", "csv")
     if kind not in KINDS:
         raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
-    path = export(load_grid(grid), _order(grid, rest).options.root, kind)
-    _console().print(str(path), highlight=False, soft_wrap=True)
+    root = _order(grid, rest).options.root
+    _tell(root, [export(load_grid(grid), root, kind)])
     return EXIT_DONE
 
 
@@ -132,12 +131,22 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
+def _tell(root: str, paths: Sequence[Path]) -> None:
+    """Say where the files lie, and put them under an object store as well."""
+    put = put_folder(root, Places.at(root).printed, paths)
+    for path in paths:
+        _console().print(str(path), highlight=False, soft_wrap=True)
+    if put:
+        more = f"{len(put)} files, also under {Places.at(root).url}"
+        _console().print(more, highlight=False, soft_wrap=True)
+
+
 def _filled(order: Order, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
     tables = tables_of(plan.grid)
     cells = [cell for table in tables for cell in table.cells]
     rows = counted_rows(plan.root, cells, per_class=whole_rows)
-    expected = {cell.key: cell.fingerprint for cell in plan.cells}
-    return [fill(t, rows, epoch=order.options.epoch, expected=expected) for t in tables]
+    epoch = order.options.epoch
+    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
 
 
 def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
@@ -159,6 +168,7 @@ def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]
 
 def _order(grid: str, words: Sequence[str]) -> Order:
     options, overrides = parse(words)
+    enter(options.root, options.scratch)
     return Order(grid, options, overrides)
 
 

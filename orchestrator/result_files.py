@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 
 import fsspec
 
+from orchestrator.places import Places
+from orchestrator.store import store_of
+
 Kind = Literal["rows", "history"]
 
 _THREADS = 8
@@ -47,6 +50,8 @@ def open_folder(root: str, kind: Kind = "rows") -> RowFolder:
         root: folder or fsspec URL.
         kind: one file per attempt with its "rows", or with the "history" of its epochs.
     """
+    if root.startswith("s3://"):
+        return _Stored(root, kind)
     path = root.removeprefix("file://")
     return _Remote(root, kind) if "://" in path else _Local(Path(path), kind)
 
@@ -109,8 +114,38 @@ class _Local:
                 yield True  # the kernel drops the lock with the process, however it ends
 
 
+class _Stored:
+    """A folder of results in a bucket, with the patience of all that lies there."""
+
+    def __init__(self, root: str, kind: Kind) -> None:
+        self._storage = store_of(Places.at(root).url)
+        self._prefix = f"results/{kind}/"
+        self.place = f"{self._storage.url}/results/{kind}"
+
+    def names(self) -> set[str]:
+        entries = self._storage.entries(self._prefix)
+        return {entry.name.removeprefix(self._prefix) for entry in entries}
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        wanted = list(names)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            contents = pool.map(lambda name: self._storage.read(self._prefix + name), wanted)
+            return dict(zip(wanted, contents, strict=True))
+
+    def put(self, name: str, content: bytes) -> None:
+        self._storage.write(self._prefix + name, content)
+
+    def remove(self, names: Iterable[str]) -> None:
+        self._storage.remove(self._prefix + name for name in names)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        # Two at once leave rows twice until the next compaction; readers count them once.
+        yield True
+
+
 class _Remote:
-    """A folder of results in an object store; a single PUT is atomic there."""
+    """A folder of results in another store of fsspec's, for tools; a launch takes only S3."""
 
     def __init__(self, root: str, kind: Kind) -> None:
         self.place = f"{root.rstrip('/')}/results/{kind}"

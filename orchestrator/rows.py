@@ -15,9 +15,11 @@ from trainer.summary import Summary
 
 
 def has_done_row(trial: Trial) -> bool:
-    """Whether the cell is done under this trial's very configuration."""
+    """Whether the cell is done under this trial's configuration, since the launch looked."""
     return any(
-        row.status == "done" and row.fingerprint == trial.fingerprint
+        row.status == "done"
+        and row.fingerprint == trial.fingerprint
+        and row.attempt > trial.published_attempt
         for row in cell_rows(trial.root, trial.key)
     )
 

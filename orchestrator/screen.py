@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.places import Places
-from orchestrator.progress import Progress, read_progress
+from orchestrator.progress import Progress
 from orchestrator.queue import Queue
+from orchestrator.sight import glance
 from orchestrator.trial import Outcome, Trial
 from orchestrator.wording import STYLES, clock, fraction, percent, speed
 
@@ -96,7 +97,7 @@ class Screen:
         """A line per running cell now and then."""
         while not stop.wait(_PLAIN_SECONDS):
             for trial, _ in self._now():
-                found = read_progress(Places.at(trial.root).run(trial.key))
+                found = glance(Places.at(trial.root).run(trial.key))
                 if found is not None:
                     self.say(f"{self._count()} running  {trial.key}  {_words(found)}")
 
@@ -106,7 +107,7 @@ class Screen:
         for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
         for trial, since in self._now():
-            found = read_progress(Places.at(trial.root).run(trial.key)) or Progress()
+            found = glance(Places.at(trial.root).run(trial.key)) or Progress()
             table.add_row(
                 trial.key,
                 f"{found.epoch}/{found.epochs}" if found.epochs else "-",

@@ -1,14 +1,24 @@
 """Make room for a run of another configuration without deleting anything."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from datasets.mirror import MANIFEST, Mirror
 from orchestrator.claim import held
 from orchestrator.places import RunPlace
 from orchestrator.plan import PlannedCell
+from orchestrator.run_mirror import empty, newest_pushed
+from orchestrator.sight import seen
+from orchestrator.store import store_of
+from orchestrator.store_claim import held_in_store
 from trainer.manifest import fingerprint_of
 
+Name = TypeVar("Name", str, Path)
 
-def set_aside(place: RunPlace, cell: PlannedCell) -> Path:
+
+def set_aside(place: RunPlace, cell: PlannedCell) -> str:
     """Rename a run folder to ``<key>~<first 8 of its fingerprint>``.
 
     Attempt numbers go on in the new folder, so that a row of an old attempt never counts as newer.
@@ -23,20 +33,50 @@ def set_aside(place: RunPlace, cell: PlannedCell) -> Path:
     Raises:
         Busy: somebody runs it.
     """
+    if place.url:
+        return _set_aside_in_store(place, cell)
     with held(place.lock, "setting the run aside"):
         last = max(place.newest_attempt(), cell.published_attempt)
         old = cell.row.fingerprint if cell.row is not None else fingerprint_of(place.folder)
-        target = _free(place.folder.with_name(f"{place.folder.name}~{(old or 'unknown')[:8]}"))
+        aside = place.folder.with_name(f"{place.folder.name}~{(old or 'unknown')[:8]}")
+        target = _free(aside, Path.exists)
         place.folder.rename(target)
     place.attempt(last).mkdir(parents=True)
     (place.attempt(last) / "moved.txt").write_text(f"This attempt lies in {target}\n")
-    return target
+    return str(target)
 
 
-def _free(path: Path) -> Path:
-    """The path, with a number behind it when it is taken."""
-    number, found = 2, path
-    while found.exists():
-        found = path.with_name(f"{path.name}.{number}")
+def _set_aside_in_store(place: RunPlace, cell: PlannedCell) -> str:
+    """Copy the run's objects, the manifest last; then leave an empty run with the next number."""
+    storage = store_of(place.url)
+    with (
+        held(place.lock, "setting the run aside"),
+        held_in_store(place.url, f"{place.name}/lock", "setting the run aside") as hold,
+    ):
+        last = max(hold.attempt, newest_pushed(place), cell.published_attempt)
+        old = cell.row.fingerprint if cell.row is not None else _pushed_fingerprint(place)
+        free = _free(f"{place.name}~{(old or 'unknown')[:8]}", lambda n: bool(storage.entries(n)))
+        names = [entry.name.removeprefix(place.name) for entry in storage.entries(f"{place.name}/")]
+        for name in sorted(set(names) - {"/lock"}, key=lambda name: name == f"/{MANIFEST}"):
+            storage.copy(place.name + name, free + name)
+        hold.describe("setting the run aside", attempt=last)
+        with tempfile.TemporaryDirectory(prefix="ipixmatch-aside-") as folder:
+            note = RunPlace(Path(folder)).attempt(last) / "moved.txt"
+            note.parent.mkdir(parents=True)
+            note.write_text(f"This attempt lies in {place.url}/{free}\n")
+            Mirror(storage, place.name, last).push(Path(folder))
+        empty(place)
+    return f"{place.url}/{free}"
+
+
+def _pushed_fingerprint(place: RunPlace) -> str | None:
+    return fingerprint_of(seen(place).folder)
+
+
+def _free(name: Name, is_taken: Callable[[Name], bool]) -> Name:
+    """The name, with a number behind it when it is taken."""
+    number, found = 2, name
+    while is_taken(found):
+        found = type(name)(f"{name}.{number}")
         number += 1
     return found

@@ -8,11 +8,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from datasets.storage import is_url
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.places import Places
+from orchestrator.sight import seen
+from orchestrator.store import enter
 from trainer.journal import METRICS
 
 _FOLLOW_SECONDS = 0.5
+_FOLLOW_STORE_SECONDS = 5.0
 
 
 def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -23,6 +27,7 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
     name = load_grid(grid).name
     options, _ = parse(words)
+    enter(options.root, options.scratch)
     desk = Desk(Places.at(options.root).grid(name).folder / "slurm", name)
     names = {job.batch.name for job in desk.known().values()}
     alive = [
@@ -40,6 +45,7 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
         ValueError: the cell has no log yet.
     """
     options, _ = parse(words)
+    enter(options.root, options.scratch)
     read: dict[Path, int] = {}
     while True:
         found = _logs_of(cell, options)
@@ -49,7 +55,7 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
             read[path] = _print_from(path, read.get(path, 0))
         if not follow:
             return 0
-        time.sleep(_FOLLOW_SECONDS)
+        time.sleep(_FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS)
 
 
 def doctor(words: Sequence[str], *, is_drill: bool) -> int:
@@ -74,7 +80,7 @@ def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
     from orchestrator.backends.slurm_notes import read_note
 
     places = Places.at(options.root)
-    place = places.run(cell)
+    place = seen(places.run(cell))
     found = [place.log(place.newest_attempt()), place.folder / METRICS]
     notes = sorted(
         (places.root / "grids").glob(f"*/slurm/notes/{cell}.json"),

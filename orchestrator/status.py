@@ -9,7 +9,8 @@ from rich.text import Text
 
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State
-from orchestrator.progress import Progress, read_progress
+from orchestrator.progress import Progress
+from orchestrator.sight import progresses
 from orchestrator.wording import STYLES, clock
 
 # States that a launch runs; drifted cells only when asked.
@@ -49,12 +50,10 @@ def as_json(plan: Plan, chosen: Collection[str]) -> str:
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
     """How far some cells are, by key; nothing for one that never ran under this configuration."""
     places = Places.at(plan.root)
-    found: dict[str, Progress] = {}
-    for cell in cells:
-        is_known = cell.state not in (State.missing, State.drifted)
-        own = read_progress(places.run(cell.key)) if is_known else None
-        found[cell.key] = own or Progress()
-    return found
+    unknown = [State.missing, State.drifted, *([State.done] if places.url else [])]
+    shown = list(cells)
+    found = progresses(places, [cell.key for cell in shown if cell.state not in unknown])
+    return {cell.key: found.get(cell.key) or _of_row(cell) for cell in shown}
 
 
 def miou(cell: PlannedCell, found: Progress) -> float | None:
@@ -69,6 +68,15 @@ def where(cell: PlannedCell) -> str:
     if cell.holder is not None:
         return f"{cell.holder.host}:{cell.holder.pid}"
     return (cell.row.host or "") if cell.row is not None else ""
+
+
+def _of_row(cell: PlannedCell) -> Progress:
+    """The progress of a cell that is done."""
+    row = cell.row
+    if cell.state is not State.done or row is None:
+        return Progress()
+    steps, epochs = row.steps or 0, row.epochs or 0
+    return Progress(step=steps, total_steps=steps, epoch=epochs, epochs=epochs)
 
 
 def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:

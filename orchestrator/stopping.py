@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from orchestrator.places import GridPlace
+from orchestrator.store import StopObject, stop_name
+
 EXIT_UNFINISHED = 10
 _LOOK_SECONDS = 0.2
 
@@ -40,8 +43,9 @@ class Stop:
     checkpoint.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
-        self.path = path
+    def __init__(self, place: GridPlace, launch_id: str, say: Callable[[str], None]) -> None:
+        self.path = place.stop_file(launch_id)
+        self._object = StopObject(place.url, stop_name(str(self.path)))
         self._say = say
         self.asked = False
 
@@ -56,6 +60,7 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.path.unlink(missing_ok=True)
+            self._object.remove()
 
     def listen(self) -> None:
         """Take the signals; once more after `ray.init`, which takes SIGTERM for itself."""
@@ -69,7 +74,12 @@ class Stop:
 
     def ask(self, why: str) -> None:
         """Ask every run of this launch to end at its next step."""
+        self.mark()
+        self._say(f"{why}: running cells checkpoint and end; once more to leave at once.")
+
+    def mark(self) -> None:
+        """Make the stop file, here and where other hosts see it."""
         self.asked = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
-        self._say(f"{why}: running cells checkpoint and end; once more to leave at once.")
+        self._object.put()

@@ -31,12 +31,14 @@ class Checkpoints:
 
     Attributes:
         epoch_steps: steps per epoch, to name the epoch in a manifest.
+        data: fingerprint of the data where the configuration does not say which they are.
     """
 
     run_folder: Path
     config: TrainConfig
     ranks: Ranks
     epoch_steps: int
+    data: str = ""
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _pending: list[Future[None]] = field(default_factory=list)
     _snapshot: Snapshot = field(default_factory=Snapshot)
@@ -135,7 +137,7 @@ class Checkpoints:
                 size=size,
                 fingerprint=fingerprint(self.config),
                 config_json=config_json(self.config),
-                guards=guards(self.config, self.ranks),
+                guards=self._guards(),
             )
             part = data.with_suffix(".json.tmp")
             part.write_text(record.text())
@@ -143,6 +145,11 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
             part.unlink(missing_ok=True)
             raise _disk_error(error, self.folder) from error
+
+    def _guards(self) -> dict[str, str | int]:
+        """Those of this run."""
+        own = guards(self.config, self.ranks)
+        return {**own, "data": self.data} if self.data else own
 
     def _refuse_foreign(self, path: Path, manifest: Manifest) -> None:
         """Compare the guards a checkpoint carries with this run's."""
@@ -154,7 +161,9 @@ class Checkpoints:
                 f"{path} was written by another configuration ({manifest.fingerprint[:8]}, this "
                 f"run is {expected[:8]}): {changed or 'fields were added or removed'}. {cure}"
             )
-        own = guards(self.config, self.ranks)
+        own = self._guards()
+        if "data" not in manifest.guards:  # written before they were guarded
+            own.pop("data", None)
         changed = "; ".join(
             f"{name} was {manifest.guards[name]} and is {value}"
             for name, value in own.items()

@@ -58,7 +58,8 @@ def train(
     ranks = join(config.run)
     dataset = open_dataset(config.data)
     epoch_steps = _plan(config, dataset, ranks)
-    checkpoints = Checkpoints(folder, config, ranks, epoch_steps)
+    own_data = dataset.fingerprint if config.data.dataset == "folder" else ""
+    checkpoints = Checkpoints(folder, config, ranks, epoch_steps, own_data)
     newest = checkpoints.newest()
     state = new_state(config, dataset.num_classes, ranks, fresh=newest is None)
     if newest is not None:

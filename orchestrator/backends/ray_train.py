@@ -10,6 +10,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from orchestrator.attempt import run_trial
 from orchestrator.failures import Failure, classify
 from orchestrator.places import Places, RunPlace
+from orchestrator.sight import newest_attempt, seen
 from orchestrator.trial import Outcome, Trial
 
 
@@ -29,7 +30,7 @@ def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             torch, which take longer than a small cell on two cores; for one rank on a CPU only.
     """
     place = Places.at(trial.root).run(trial.key)
-    before = place.newest_attempt()
+    before = newest_attempt(place)
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
         trainer = TorchTrainer(
             cast(Any, _worker),
@@ -74,7 +75,7 @@ def _worker(config: dict[str, str]) -> str:
 
 def _post_mortem(place: RunPlace, before: int, error: TrainingFailedError) -> Outcome:
     """What happened to a worker group that is gone, from the files it left."""
-    number = place.newest_attempt()
+    number, place = newest_attempt(place), seen(place)
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
     notes = [place.outcome(number), *sorted(place.attempt(number).glob("rank-*.json"))]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from orchestrator.attempt import run_trial
 from orchestrator.backends.slurm_notes import Note
-from orchestrator.claim import fresh_seconds, holder_of
+from orchestrator.claim import fresh_seconds
 from orchestrator.places import Places
+from orchestrator.sight import holder
 from orchestrator.stopping import stop_asked
 from orchestrator.trial import Outcome, Trial
 from slurm.inside import Here, Signals, meet, rename, start_again
@@ -67,9 +68,9 @@ def run_when_free(trial: Trial, should_stop: Callable[[], bool]) -> Outcome:
 
     A node that died a moment ago held it, and its heartbeat counts for a while.
     """
-    lock = Places.at(trial.root).run(trial.key).lock
+    place = Places.at(trial.root).run(trial.key)
     give_up = time.monotonic() + fresh_seconds() + _DYING_SECONDS
-    while holder_of(lock) is not None and time.monotonic() < give_up:
+    while holder(place) is not None and time.monotonic() < give_up:
         if should_stop() and trial.ranks == 1:
             return Outcome("stopped")
         time.sleep(0.5)

@@ -7,16 +7,18 @@ go on, publish by themselves, and the next launch finds them.
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from datasets.errors import Unreachable
 from orchestrator.backends.shared_queue import everything
 from orchestrator.backends.slurm_jobs import Desk, Job, cancel
 from orchestrator.backends.slurm_notes import Mailbox, Note
 from orchestrator.backends.slurm_verdict import verdict
-from orchestrator.claim import holder_of
 from orchestrator.failures import Failure
 from orchestrator.places import Places
 from orchestrator.queue import Queue
+from orchestrator.sight import holder
 from orchestrator.trial import Outcome, Trial
 from slurm.batch import Batch
 from slurm.commands import SlurmFull, SlurmSilent
@@ -138,7 +140,8 @@ class Dispatcher:
             if job.job_id is None:
                 self._doubt(job)
             else:
-                self._judge(job, job.job_id)
+                with suppress(Unreachable):  # the store is asked again at the next look
+                    self._judge(job, job.job_id)
 
     def _doubt(self, job: Job) -> None:
         """A submission without an answer: found by its name, or known to have failed."""
@@ -155,7 +158,7 @@ class Dispatcher:
         """Settle a job that certainly ended; a fresh claim on its folder says that it did not."""
         seen = self.watch.end_of(job_id)
         trial = self.queue.running[job.key]
-        if seen is None or holder_of(Places.at(trial.root).run(job.key).lock) is not None:
+        if seen is None or holder(Places.at(trial.root).run(job.key)) is not None:
             return
         note = self._notes.get(job.key)
         log = job.batch.logs(job.key)[1]

@@ -12,6 +12,7 @@ from orchestrator.backends.slurm import CellJob
 from orchestrator.options import LaunchOptions
 from orchestrator.places import Places
 from orchestrator.ray_cluster import worker_environment
+from orchestrator.sight import newest_attempt
 from orchestrator.slurm_options import SlurmOptions
 from orchestrator.trial import Trial
 from slurm.batch import Batch
@@ -68,7 +69,7 @@ class Desk:
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
         calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
-        befores = {t.key: Places.at(t.root).run(t.key).newest_attempt() for t in trials}
+        befores = {t.key: newest_attempt(Places.at(t.root).run(t.key)) for t in trials}
         batch = Batch.write(folder, calls, shape, self.grid)
         facts = {t.key: [befores[t.key], t.fingerprint] for t in trials}
         (folder / "cells.json").write_text(json.dumps(facts))

@@ -27,9 +27,7 @@ class Detach(Stop):
 
     def ask(self, why: str) -> None:
         """End this launch; cells on Ray, if there are any, checkpoint and end."""
-        self.asked = True
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        self.mark()
         self._say(
             f"{why}: the jobs go on in Slurm and publish by themselves. The same command watches "
             "them again; `python -m orchestrator cancel GRID` ends them."

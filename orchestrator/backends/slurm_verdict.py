@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from orchestrator import sight
 from orchestrator.backends.slurm_notes import Note
 from orchestrator.failures import Failure
 from orchestrator.places import Places
@@ -40,7 +41,7 @@ def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log
         log: what it wrote to its errors.
     """
     place = Places.at(trial.root).run(trial.key)
-    number = place.newest_attempt()
+    number, place = sight.newest_attempt(place), sight.seen(place)
     written = [note.outcome] if note is not None and note.outcome is not None else []
     if number > before and place.outcome(number).exists():
         written.insert(0, Outcome.from_json(place.outcome(number).read_text()))

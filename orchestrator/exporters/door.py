@@ -20,7 +20,7 @@ def export(grid: Grid, root: str, kind: Kind) -> Path:
 
     Args:
         grid: whose cells.
-        root: folder of the results; the export lies in its ``exports/<grid>/<kind>``.
+        root: of the results; the export lies in ``exports/<grid>/<kind>`` below what is printed.
         kind: which tool.
 
     Returns:
@@ -29,7 +29,7 @@ def export(grid: Grid, root: str, kind: Kind) -> Path:
     Raises:
         ValueError: the tool's package is missing, or a result is broken.
     """
-    folder = Places.at(root).root / "exports" / grid.name / kind
+    folder = Places.at(root).printed / "exports" / grid.name / kind
     runs = exported_runs(root, grid.cells)
     if kind == "csv":
         export_csv(runs, folder)

@@ -11,7 +11,7 @@ from orchestrator.tables.write import replace_file
 
 
 def report(plan: Plan, epoch: Epoch = "best") -> Path:
-    """Write ``<root>/reports/<grid>.html``, whole or not at all.
+    """Write ``reports/<grid>.html`` below what is printed of the root, whole or not at all.
 
     Args:
         plan: the grid with its states.
@@ -24,7 +24,7 @@ def report(plan: Plan, epoch: Epoch = "best") -> Path:
         ResultsError: a file among the results is broken.
         OSError: the place cannot be written.
     """
-    path = Places.at(plan.root).root / "reports" / f"{plan.grid.name}.html"
+    path = Places.at(plan.root).printed / "reports" / f"{plan.grid.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page(gather(plan, epoch)))
     return path

@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from orchestrator.history import read_history, run_history
 from orchestrator.places import Places
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, State
 from orchestrator.results import Row, counted_rows
+from orchestrator.sight import seen
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
-from sweeps.cell import Cell
 from sweeps.own_tables import tables_of
 
 
@@ -52,27 +52,27 @@ def gather(plan: Plan, epoch: Epoch = "best") -> Material:
         ResultsError: a file among the results is broken.
     """
     rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
-    expected = {cell.key: cell.fingerprint for cell in plan.cells}
     tables = tables_of(plan.grid)
     return Material(
         plan=plan,
-        tables=tuple(fill(t, rows, epoch=epoch, expected=expected) for t in tables),
+        tables=tuple(fill(t, rows, epoch=epoch, expected=plan.expected) for t in tables),
         rows=tuple(rows),
-        histories=_histories(plan.root, rows, plan.grid.cells),
+        histories=_histories(plan, rows),
         epoch=epoch,
         made=datetime.now(UTC),
     )
 
 
-def _histories(
-    root: str, rows: Iterable[Row], cells: Iterable[Cell]
-) -> dict[str, tuple[EpochFacts, ...]]:
+def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, ...]]:
     """Published epochs of the rows that count; else those in the run folder."""
     attempts = {row.key: row.attempt for row in rows}
-    found = _published(root, attempts)
-    places = Places.at(root)
-    for key in {*attempts, *(cell.key for cell in cells)} - set(found):
-        facts = [_facts(line) for line in run_history(places.run(key).folder)]
+    found = _published(plan.root, attempts)
+    places = Places.at(plan.root)
+    others = [cell.key for cell in plan.grid.cells]
+    if places.url:  # each look costs requests
+        others = plan.keys(State.running, State.interrupted, State.failed)
+    for key in {*attempts, *others} - set(found):
+        facts = [_facts(line) for line in run_history(seen(places.run(key)).folder)]
         if facts:
             found[key] = tuple(facts)
     return found

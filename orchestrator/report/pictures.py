@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from datasets.opening import Dataset, open_dataset
 from orchestrator.places import Places
 from orchestrator.report.choice import RULE, Box, Mask, accuracy, boxes, chosen, gain
 from orchestrator.results import Row
+from orchestrator.sight import seen
 from orchestrator.tables.filled import FilledTable
 from trainer.compose import from_json
 from trainer.manifest import FOLDER, file_sha256, read_manifest
@@ -108,13 +110,18 @@ def figure(pair: Pair, root: str) -> Figure:
 
 
 def _has_best(root: str, row: Row) -> bool:
-    folder = Places.at(root).run(row.key).folder / FOLDER
+    folder = _folder(row, root)
     manifest = read_manifest(folder / "best.json")
     return (
         manifest is not None
         and manifest.fingerprint == row.fingerprint
         and (folder / "best.pt").is_file()
     )
+
+
+def _folder(row: Row, root: str) -> Path:
+    """Checkpoints of a run, the best weights among them."""
+    return seen(Places.at(root).run(row.key), also=(f"{FOLDER}/best.pt",)).folder / FOLDER
 
 
 def _predictions(row: Row, root: str, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:
@@ -125,7 +132,7 @@ def _predictions(row: Row, root: str, dataset: Dataset, names: tuple[str, ...]) 
     from trainer.evaluate import predict
 
     config = from_json(row.config_json)
-    path = Places.at(root).run(row.key).folder / FOLDER / "best.pt"
+    path = _folder(row, root) / "best.pt"
     manifest = read_manifest(path.with_suffix(".json"))
     if manifest is None or file_sha256(path) != manifest.sha256:
         raise ValueError(f"{path} is not what its manifest promises; the picture is left out.")

@@ -30,6 +30,20 @@ def impatient(store: Store, patience: float = 20.0, stall: float = 1.0) -> Stora
     return open_storage(store.url, patience=patience, stall=stall)
 
 
+def test_a_copy_has_the_same_content_and_the_age_of_an_object_is_known(storage) -> None:
+    if storage is None:
+        return
+    storage.write("one", b"content")
+
+    storage.copy("one", "deep/two")
+
+    assert storage.read("deep/two") == b"content"
+    assert storage.hold("one").content == b"content"
+    assert -1.0 <= storage.hold("one").age_seconds < 60.0
+    with pytest.raises(FileNotFoundError):
+        storage.copy("missing", "three")
+
+
 def test_objects_are_written_read_listed_and_removed(storage) -> None:
     if storage is None:
         return

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.claim import holder_of
 from orchestrator.places import Places
 from orchestrator.results import Row, counted, read_rows
-from trainer.manifest import newest_step
+from orchestrator.sight import holder, newest_attempt, step_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -34,10 +33,17 @@ KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"
 
 @dataclass(frozen=True)
 class Lab:
-    """A root and a grid file of one test; drawn images are shared by all tests."""
+    """A root and a grid file of one test; drawn images are shared by all tests.
+
+    Attributes:
+        url: of a root in an object store, instead of a folder.
+        host: name of the scratch folder under it; another one stands for another host.
+    """
 
     folder: Path
     data: Path
+    url: str = ""
+    host: str = "host"
 
     @property
     def root(self) -> Path:
@@ -49,7 +55,12 @@ class Lab:
 
     @property
     def words(self) -> list[str]:
-        return [f"root={self.root}", f"data.root={self.data}"]
+        scratch = [f"scratch={self.folder / self.host}"] if self.url else []
+        return [f"root={self.address}", f"data.root={self.data}", *scratch]
+
+    @property
+    def address(self) -> str:
+        return self.url or str(self.root)
 
     def write_grid(self, *runs: tuple[str, str], epochs: int = 1) -> None:
         """A grid of (method, loss) pairs."""
@@ -86,7 +97,7 @@ class Lab:
         return {cell["key"]: cell["state"] for cell in found["cells"]}
 
     def rows(self) -> dict[str, Row]:
-        return counted(read_rows(str(self.root)))
+        return counted(read_rows(self.address))
 
     def weights(self) -> dict[str, tuple[str | None, float | None]]:
         """What must not depend on any accident: weights and accuracy of every cell."""
@@ -94,15 +105,15 @@ class Lab:
         return {key: (row.weights_sha256, row.best_miou_percent) for key, row in done.items()}
 
     def attempts(self, key: str) -> int:
-        return Places.at(str(self.root)).run(key).newest_attempt()
+        return newest_attempt(Places.at(self.address).run(key))
 
     def worker_at(self, key: str, step: int) -> int:
         """Wait for a checkpoint at or after a step; the process that trains."""
-        place = Places.at(str(self.root)).run(key)
-        wait_until(lambda: (newest_step(place.folder) or 0) >= step and holder_of(place.lock))
-        holder = holder_of(place.lock)
-        assert holder is not None
-        return holder.pid
+        place = Places.at(self.address).run(key)
+        wait_until(lambda: (step_of(place) or 0) >= step and holder(place))
+        found = holder(place)
+        assert found is not None
+        return found.pid
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:

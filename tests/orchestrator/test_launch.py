@@ -100,7 +100,8 @@ def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken:
         (["optim.epochs=three"], "optim.epochs"),
         (["method=unimatch"], "would change what every cell of the grid says itself"),
         (["only=voc*"], "fits none"),
-        (["root=s3://bucket/x"], "is a URL"),
+        (["root=gs://bucket/x"], "is no place for runs"),
+        (["root=s3://key:secret@bucket/x"], "credentials in its URL"),
     ],
 )
 def test_a_mistake_in_words_is_exit_code_2_and_leaves_nothing(

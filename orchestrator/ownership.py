@@ -1,0 +1,220 @@
+"""A run in the hands of one attempt: how it is taken, numbered, kept safe and given back."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from datasets.mirror import Overtaken
+from orchestrator.claim import Hold, held
+from orchestrator.places import GridPlace, Places, RunPlace
+from orchestrator.results import StaleAttempt
+from orchestrator.run_mirror import RunMirror, empty, fetch, mark, newest_pushed
+from orchestrator.store import SHORT_PATIENCE, exists, stop_name, store_of
+from orchestrator.store_claim import ClaimLost, StoreHold, held_in_store
+from orchestrator.trial import Outcome, Trial
+
+
+class Owner(Protocol):
+    """The owner of a run; each attempt has its own."""
+
+    @property
+    def place(self) -> RunPlace:
+        """Where it works."""
+
+    @property
+    def newest(self) -> int:
+        """Number of the newest attempt."""
+
+    def begin(self, published: int) -> int:
+        """Bring the run here and take the next number, above the published ones."""
+
+    def start(self) -> None:
+        """Shut every older attempt out, once the folder says that this one began."""
+
+    def training(self) -> AbstractContextManager[None]:
+        """Keep the run safe while it trains."""
+
+    def must_end(self) -> bool:
+        """Whether the run is not ours any more, or a launch elsewhere wants it to stop."""
+
+    def save(self) -> None:
+        """Make sure that all is safe, and that this attempt is the newest.
+
+        Raises:
+            StaleAttempt: it is not; nothing may be published.
+            Unreachable: the store failed for too long; another attempt may go on from here.
+        """
+
+    def end(self, outcome: Outcome) -> None:
+        """The last thing that an attempt does, after its outcome is written down."""
+
+
+@contextmanager
+def owned(trial: Trial, what: str, *, wait_seconds: float) -> Iterator[Owner]:
+    """Own a trial's run until the block ends.
+
+    Raises:
+        Busy: somebody else still does after that time.
+        Unreachable: the store of its root does not answer.
+    """
+    places = Places.at(trial.root)
+    place = places.run(trial.key)
+    with held(place.lock, what, wait_seconds=wait_seconds) as hold:
+        if not places.url:
+            yield FolderOwner(place, hold)
+            return
+        watch = _StopWatch(places.url, stop_name(trial.stop_file) if trial.stop_file else "")
+        claim = f"{place.name}/lock"
+        with held_in_store(
+            places.url, claim, what, wait_seconds=wait_seconds, on_beat=watch.look
+        ) as store_hold:
+            yield StoreOwner(place, store_hold, watch)
+
+
+@contextmanager
+def held_grid(place: GridPlace, what: str) -> Iterator[Callable[[], bool]]:
+    """Hold a grid until the block ends; gives the question whether it was lost meanwhile.
+
+    Raises:
+        Busy: another launch of the grid runs.
+        Unreachable: the store of its root does not answer.
+    """
+    with held(place.lock, what):
+        if not place.url:
+            yield lambda: False
+            return
+        with held_in_store(place.url, f"{place.name}/lock", what) as hold:
+            yield lambda: hold.is_lost
+
+
+@dataclass
+class FolderOwner:
+    """The owner of a run folder, by a lock of the kernel."""
+
+    place: RunPlace
+    hold: Hold
+    number: int = 0
+
+    @property
+    def newest(self) -> int:
+        """See `Owner`."""
+        return self.place.newest_attempt()
+
+    def begin(self, published: int) -> int:
+        """See `Owner`."""
+        self.number = max(self.newest, published) + 1
+        self.hold.describe(f"attempt {self.number}")
+        return self.number
+
+    def start(self) -> None:
+        """See `Owner`."""
+
+    def training(self) -> AbstractContextManager[None]:
+        """See `Owner`."""
+        return nullcontext()
+
+    def must_end(self) -> bool:
+        """See `Owner`."""
+        return False
+
+    def save(self) -> None:
+        """See `Owner`."""
+        if self.newest != self.number:
+            raise _stale(self.place, self.number, self.newest)
+
+    def end(self, outcome: Outcome) -> None:
+        """See `Owner`."""
+
+
+@dataclass
+class _StopWatch:
+    """Looks for the stop object of the launch at every heartbeat."""
+
+    url: str
+    name: str
+    is_asked: bool = False
+
+    def look(self) -> None:
+        if self.name and exists(store_of(self.url, patience=SHORT_PATIENCE), self.name):
+            self.is_asked = True
+
+
+@dataclass
+class StoreOwner:
+    """The owner of a run in an object store, who works in a scratch folder."""
+
+    place: RunPlace
+    hold: StoreHold
+    watch: _StopWatch
+    number: int = 0
+    _mirror: RunMirror | None = field(default=None)
+
+    @property
+    def newest(self) -> int:
+        """See `Owner`."""
+        return self.hold.attempt
+
+    def begin(self, published: int) -> int:
+        """See `Owner`."""
+        fetch(self.place, self.newest)
+        self.number = max(self.newest, newest_pushed(self.place), published) + 1
+        with _as_stale():
+            self.hold.describe(f"attempt {self.number}", attempt=self.number)
+        mark(self.place, self.number)
+        self._mirror = RunMirror(self.place, self.number)
+        return self.number
+
+    def start(self) -> None:
+        """See `Owner`."""
+        assert self._mirror is not None
+        with _as_stale():
+            self._mirror.push()
+        self._mirror.sweep()
+
+    def training(self) -> AbstractContextManager[None]:
+        """See `Owner`."""
+        assert self._mirror is not None
+        return self._mirror.pushing()
+
+    def must_end(self) -> bool:
+        """See `Owner`."""
+        is_overtaken = self._mirror is not None and self._mirror.is_overtaken
+        return self.hold.is_lost or is_overtaken or self.watch.is_asked
+
+    def save(self) -> None:
+        """See `Owner`."""
+        assert self._mirror is not None
+        with _as_stale():
+            self._mirror.push()
+            self.hold.beat()
+
+    def end(self, outcome: Outcome) -> None:
+        """See `Owner`."""
+        assert self._mirror is not None
+        with suppress(OSError, Overtaken):
+            self._mirror.push()
+            if outcome.status == "done":
+                empty(self.place)
+
+
+@contextmanager
+def _as_stale() -> Iterator[None]:
+    """The two ways to learn that another attempt has begun, as one."""
+    try:
+        yield
+    except (Overtaken, ClaimLost) as error:
+        raise StaleAttempt(str(error)) from error
+
+
+def _stale(place: RunPlace, number: int, newest: int) -> StaleAttempt:
+    """Refuse to publish when a newer attempt began: its row counts."""
+    return StaleAttempt(
+        f"Attempt {number} of {place.folder.name} is stale: attempt {newest} has begun. This one "
+        "is dropped; nothing needs to be done."
+    )
+
+
+def stops(owner: Owner, asked: Callable[[], bool]) -> Callable[[], bool]:
+    """The question of every step: shall the run end?"""
+    return lambda: asked() or owner.must_end()
