@@ -162,10 +162,10 @@ class _Evidence:
     def _state(
         self, holder: Holder | None, newest: Manifest | None
     ) -> tuple[State, str, Row | None, list[str]]:
-        """State, reason, row behind it, changed fields of a cell that has not ended."""
+        """State, reason, row behind it, changed fields; the strongest evidence first."""
         if holder is not None:
             return State.running, str(holder), None, []
-        return self._left_behind(newest)
+        return self._ended() or self._left_behind(newest)
 
     def _ended(self) -> tuple[State, str, Row | None, list[str]] | None:
         """State of a cell that has a done row; None for others."""
