@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.launching import EPOCHS, Lab
+from tests.orchestrator.launching import torchrun_weights as weights_by_torchrun
 
 RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
 
@@ -36,3 +37,9 @@ def undisturbed(
     lab.run("launch", "backend=inline")
     assert len(set(lab.weights().values())) == len(RUNS)  # the cells do differ
     return lab.weights()
+
+
+@pytest.fixture(scope="session")
+def torchrun_weights(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> str:
+    """Sha256 of the KL cell trained by two ranks under torchrun, when nothing happens."""
+    return weights_by_torchrun(Lab(tmp_path_factory.mktemp("torchrun"), drawn))

@@ -26,6 +26,7 @@ TINY = (
     "method.confidence=0.2",  # so low that the unlabelled terms count from the first step
     "loss.threshold=0.25",
 )
+LONGEST_SECONDS = 600.0  # of anything here, on a machine that does much else
 EPOCHS = 24  # of the long cells: some seconds even on an idle machine
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
@@ -76,7 +77,7 @@ class Lab:
     def run(self, verb: str, *words: str, code: int = 0) -> str:
         """Run a command to its end; its exit code must be `code`."""
         process = self.start(verb, *words)
-        text, _ = process.communicate(timeout=200)
+        text, _ = process.communicate(timeout=LONGEST_SECONDS)
         assert process.returncode == code, text
         return text
 
@@ -105,7 +106,7 @@ class Lab:
         return holder.pid
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
     """Wait for something that other processes do."""
     give_up = time.monotonic() + seconds
     while not holds():
@@ -146,3 +147,30 @@ def process_name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def torchrun_weights(lab: Lab) -> str:
+    """Weights of the KL cell trained by torchrun with two ranks, without Ray."""
+    folder = lab.folder / "torchrun"
+    settings = [
+        "recipe=synthetic",
+        "data.split=1of2",
+        "model=resnet14_w8",
+        "data.crop=32",
+        "method=unimatch_star",
+        "loss=kl",
+        f"optim.epochs={EPOCHS}",
+        *TINY,
+        f"data.root={lab.data}",
+        f"run.folder={folder}",
+    ]
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*call, "--standalone", "-m", "trainer", *settings],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONGEST_SECONDS,
+    )
+    return done.stdout.split("weights ")[1].split(";")[0]
