@@ -13,6 +13,7 @@ from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.precheck import check_data, check_disk
 from orchestrator.queue import Queue, by_length
+from orchestrator.queued import with_queued
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import failed_row
 from orchestrator.screen import Screen
@@ -197,6 +198,9 @@ def _say_failures(queue: Queue, places: Places, screen: Screen) -> None:
 def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
     places = Places.at(order.options.root)
+    plan, problem = with_queued(plan)
+    if problem:
+        screen.say(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
     screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
@@ -210,5 +214,5 @@ def exit_code(plan: Plan) -> int:
     """0 everything is done; 11 some cells failed and none is under way; 10 otherwise."""
     if plan.count(State.done) == len(plan.cells):
         return EXIT_DONE
-    is_under_way = plan.keys(State.running, State.interrupted)
+    is_under_way = plan.keys(State.running, State.interrupted, State.queued)
     return EXIT_FAILED if plan.count(State.failed) and not is_under_way else EXIT_UNFINISHED

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -13,7 +14,7 @@ from orchestrator.progress import Progress, read_progress
 from orchestrator.wording import STYLES, clock, fraction, percent, speed
 
 # States that a launch runs; drifted cells only when asked.
-LAUNCHED = (State.missing, State.interrupted, State.failed)
+LAUNCHED = (State.missing, State.interrupted, State.failed, State.queued)
 RESUMED = (State.interrupted, State.failed)
 
 
@@ -84,6 +85,7 @@ def _plain(cell: PlannedCell, root: str, *, runs: bool) -> dict[str, Any]:
         "images_per_second": found.images_per_second,
         "seconds_left": found.seconds_left if cell.state is State.running else None,
         "where": _where(cell),
+        "job": None if cell.job is None else asdict(cell.job),
     }
 
 
@@ -121,4 +123,6 @@ def _miou(cell: PlannedCell, found: Progress) -> float | None:
 def _where(cell: PlannedCell) -> str:
     if cell.holder is not None:
         return f"{cell.holder.host}:{cell.holder.pid}"
+    if cell.job is not None:
+        return f"Slurm {cell.job.job_id}"
     return (cell.row.host or "") if cell.row is not None else ""

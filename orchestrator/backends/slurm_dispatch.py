@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.backends.shared_queue import everything
-from orchestrator.backends.slurm_jobs import Desk, Job, cancel
+from orchestrator.backends.slurm_jobs import Desk, Job, cancel, sighting_of
 from orchestrator.backends.slurm_notes import Mailbox, Note
 from orchestrator.backends.slurm_verdict import verdict
 from orchestrator.claim import holder_of
@@ -102,12 +102,10 @@ class Dispatcher:
         self.queue.take()
 
     def _sighting(self, job: Job) -> Sighting | None:
-        """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+        """Slurm's word on a job, also where its submission had no answer."""
         if job.job_id is None:
             job.batch.recognise(self.watch.seen)
-        seen = self.watch.seen.get(job.job_id or "")
-        is_other = seen is not None and seen.comment and seen.comment != job.batch.name
-        return None if is_other else seen
+        return sighting_of(job, self.watch.seen)
 
     def _read_notes(self) -> None:
         self._mailbox = self._mailbox or Mailbox(self.desk.notes)

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from orchestrator.trial import Trial
 from slurm.batch import Batch
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
 from slurm.shape import Shape
+from slurm.sightings import Sighting
 
 
 @dataclass
@@ -85,6 +86,13 @@ class Desk:
             for key, (before, fingerprint) in json.loads(path.read_text()).items():
                 found[key] = Job(key, batch, before, fingerprint)
         return found
+
+
+def sighting_of(job: Job, seen: Mapping[str, Sighting]) -> Sighting | None:
+    """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+    found = seen.get(job.job_id or "")
+    is_other = found is not None and found.comment and found.comment != job.batch.name
+    return None if is_other else found
 
 
 def cancel(job_ids: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def node_of(box: SlurmBox, key: str) -> str:
 def finish(launch: "subprocess.Popen[str]", code: int = 0) -> str:
     """Wait for the end of a launch; what it printed since it was last read."""
     assert launch.stdout is not None
-    with impatient(launch):
+    with impatient(launch), launch.stdout:
         text = launch.stdout.read()
     assert launch.wait() == code, text
     return text
