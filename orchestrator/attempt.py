@@ -11,6 +11,7 @@ from pathlib import Path
 from orchestrator import events
 from orchestrator.claim import Busy, Hold, held
 from orchestrator.failures import POLICIES, classify
+from orchestrator.hang_guard import guarded, rank_log
 from orchestrator.history import publish_history
 from orchestrator.places import Places, RunPlace
 from orchestrator.results import StaleAttempt, publish
@@ -64,7 +65,7 @@ def _lead(
     started = datetime.now(UTC)
     try:
         with _logged(place.log(number)):
-            outcome = _train(trial, config, should_stop, number)
+            outcome = _train(trial, config, should_stop, number, hold)
     except Exception as error:  # noqa: BLE001 - becomes a failed row with its traceback
         outcome = _fail(trial, number, error, started)
     with suppress(OSError):  # on a full disk the answer still travels to the controller
@@ -73,7 +74,7 @@ def _lead(
 
 
 def _train(
-    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], number: int
+    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], number: int, hold: Hold
 ) -> Outcome:
     """Train, and publish if the run is complete."""
     started = datetime.now(UTC)
@@ -82,7 +83,12 @@ def _train(
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
-    summary = train(config, place.folder, should_stop=should_stop)
+    def ended(outcome: Outcome) -> None:
+        _end(place, outcome)
+        hold.write("")  # another host need not wait for the heartbeat to grow old
+
+    with guarded(trial, number, ended) as beat:
+        summary = train(config, place.folder, should_stop=should_stop, beat=beat)
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
     _check_newest(place, number)
@@ -122,17 +128,21 @@ def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) 
     from trainer.run import train
 
     place = Places.at(trial.root).run(trial.key)
+    rank = int(os.environ["RANK"])
+
+    def ended(outcome: Outcome) -> None:
+        (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
+
     try:
-        summary = train(config, place.folder, should_stop=should_stop)
+        with guarded(trial, number, ended) as beat:
+            summary = train(config, place.folder, should_stop=should_stop, beat=beat)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
-        rank = int(os.environ["RANK"])
-        outcome = Outcome("failed", number, classify(error).value, f"rank {rank}: {error!r}")
+        text = f"rank {rank}: {error!r}"
         with suppress(OSError):
-            (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
-            (place.log(number).parent / f"attempt-{number:04d}-rank-{rank:04d}.log").write_text(
-                traceback.format_exc()
-            )
+            ended(Outcome("failed", number, classify(error).value, text))
+            with rank_log(place, number).open("a") as log:
+                log.write(traceback.format_exc())
         raise
     return Outcome(summary.status, number)
 

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.claim import held
@@ -12,12 +12,14 @@ from orchestrator.options import LaunchOptions
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.precheck import check_data, check_disk
+from orchestrator.provenance import checkout_state
 from orchestrator.queue import Queue, by_length
 from orchestrator.queued import with_queued
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import failed_row
 from orchestrator.screen import Screen
 from orchestrator.setting_aside import set_aside
+from orchestrator.snapshot import take
 from orchestrator.status import LAUNCHED
 from orchestrator.stopping import Stop
 from orchestrator.trial import Outcome, Trial
@@ -98,7 +100,8 @@ def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], scree
     launch_id = uuid.uuid4().hex[:8]
     stop = _stop(options)(place.stop_file(launch_id), screen.say)
     screen.expect(len(cells))
-    trials = [_trial(cell, options, stop.path) for cell in cells]
+    code = "" if options.backend == "inline" else str(take(Places.at(options.root).code))
+    trials = [replace(_trial(cell, options, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     queue = Queue(
         waiting=by_length(trials, lengths, _ranks(plan)),
@@ -117,7 +120,9 @@ def _run(options: LaunchOptions, plan: Plan, cells: Sequence[PlannedCell], scree
             drain_on_slurm(queue, options, stop, screen=screen, place=place)
         elif options.backend == "auto":
             from orchestrator.backends.mixed_launch import drain_mixed
+            from orchestrator.backends.slurm_launch import check_site
 
+            check_site(queue, options, place)
             drain_mixed(queue, options, stop, screen=screen, place=place)
         else:
             from orchestrator.ray_launch import drain_on_ray
@@ -146,6 +151,7 @@ def _drain_inline(queue: Queue, screen: Screen) -> None:
 
 def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
     """The cell as it travels."""
+    commit, is_dirty = checkout_state()
     return Trial(
         key=cell.key,
         config_json=cell.config_json,
@@ -157,6 +163,10 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
         ranks=options.ranks,
         cpus_per_rank=options.cpus_per_rank,
         gpus_per_rank=max(0.0, options.gpus_per_rank),
+        hang_minutes=options.hang_minutes,
+        cwd=str(Path.cwd()),
+        git_commit=commit,
+        git_dirty=is_dirty,
     )
 
 

@@ -119,6 +119,11 @@ class Places:
         return self.root / "tables" / name
 
     @property
+    def code(self) -> Path:
+        """Copies of the code that launches here ran, by sha256."""
+        return self.root / "code"
+
+    @property
     def rows(self) -> Path:
         """Folder of the published rows."""
         return self.root / "results" / "rows"

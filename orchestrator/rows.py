@@ -56,6 +56,8 @@ def failed_row(
 def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
     """Columns that every row has."""
     facts = asdict(provenance())
+    if trial.code or trial.git_commit:  # of the launch; this process may see a copy, or a later day
+        facts |= {"git_commit": trial.git_commit, "git_dirty": trial.git_dirty}
     if trial.backend != "ray":
         facts["ray"] = None
     return {

@@ -35,6 +35,7 @@ class Loop:
     Attributes:
         epoch_steps: optimiser steps per epoch.
         total_steps: of the whole run.
+        beat: told "step", "evaluation" or "checkpoint" whenever the run moves.
     """
 
     config: TrainConfig
@@ -45,6 +46,7 @@ class Loop:
     journal: Journal
     epoch_steps: int
     total_steps: int
+    beat: Callable[[str], None] = lambda phase: None
     _saved_at: float = 0.0
     _clock: float = 0.0
     _bad_step: Tensor | None = None
@@ -77,6 +79,7 @@ class Loop:
                 loss = loss + self._weight() * added
             terms["loss"] = loss.detach()
             self._descend(loss)
+            self.beat("step")
             self._after_step(terms)
             if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:
                 self._end()
@@ -150,7 +153,9 @@ class Loop:
     def _evaluate(self, epoch: int) -> None:
         """Score the epoch; keep its weights when none was better."""
         state = self.state
+        hook = state.student.register_forward_pre_hook(lambda *_: self.beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
+        hook.remove()
         state.scores[epoch] = score
         if not self.ranks.is_first:
             return
@@ -165,6 +170,7 @@ class Loop:
 
     def _save(self) -> None:
         """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
+        self.beat("checkpoint")
         self._check_finite()
         now = time.monotonic()
         self.state.seconds += now - self._clock

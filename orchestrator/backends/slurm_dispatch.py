@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from orchestrator.backends.shared_queue import everything
 from orchestrator.backends.slurm_jobs import Desk, Job, cancel, sighting_of
@@ -19,7 +20,7 @@ from orchestrator.places import Places
 from orchestrator.queue import Queue
 from orchestrator.trial import Outcome, Trial
 from slurm.batch import Batch
-from slurm.commands import SlurmFull, SlurmSilent
+from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
 from slurm.shape import Shape
 from slurm.sightings import Sighting, Watch
 
@@ -82,6 +83,9 @@ class Dispatcher:
             elif key in by_key:
                 stale.append(seen.job_id)  # it would train another configuration than today's
         cancel(stale)
+        others = sum(job.code != Path(by_key[key].code).name for key, job in self.jobs.items())
+        if others:
+            self.say(f"{others} jobs go on with the code of their own launch, which is not today's")
         for key in self.jobs:
             self._take(by_key[key])
         self.watch.hurry()
@@ -192,6 +196,9 @@ class Dispatcher:
             batch.submit()
         except SlurmSilent as silent:
             self.say(f"sbatch had no answer ({silent}); looking for its jobs by name.")
+        except SlurmRefused:
+            shutil.rmtree(batch.folder)
+            raise
         except SlurmFull as full:
             shutil.rmtree(batch.folder)
             self._put_back(trials)

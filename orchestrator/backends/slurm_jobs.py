@@ -1,6 +1,7 @@
 """The jobs of a grid, written down so that any later launch can find them again."""
 
 import json
+import shlex
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -27,12 +28,14 @@ class Job:
     Attributes:
         before: newest attempt of the cell when the job was written down.
         fingerprint: of the configuration that it runs.
+        code: sha256 of the code that it runs; empty for the checkout of that moment.
     """
 
     key: str
     batch: Batch
     before: int
     fingerprint: str
+    code: str = ""
 
     @property
     def job_id(self) -> str | None:
@@ -71,9 +74,11 @@ class Desk:
         calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
         befores = {t.key: Places.at(t.root).run(t.key).newest_attempt() for t in trials}
         batch = Batch.write(folder, calls, shape, self.grid)
-        facts = {t.key: [befores[t.key], t.fingerprint] for t in trials}
+        facts: dict[str, tuple[int, str, str]] = {
+            t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials
+        }
         (folder / "cells.json").write_text(json.dumps(facts))
-        return [Job(t.key, batch, befores[t.key], t.fingerprint) for t in trials]
+        return [Job(key, batch, *found) for key, found in facts.items()]
 
     def known(self) -> dict[str, Job]:
         """The newest job of every cell that ever had one."""
@@ -83,8 +88,8 @@ class Desk:
             batch = Batch.read(path.parent)
             if batch is None:
                 continue
-            for key, (before, fingerprint) in json.loads(path.read_text()).items():
-                found[key] = Job(key, batch, before, fingerprint)
+            for key, facts in json.loads(path.read_text()).items():
+                found[key] = Job(key, batch, *facts)
         return found
 
 
@@ -104,7 +109,10 @@ def cancel(job_ids: Sequence[str]) -> None:
 
 def shape_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> Shape:
     """What the job of a trial asks for."""
-    lines = [f"export {name}={value}" for name, value in worker_environment().items()]
+    found = worker_environment(trial.code)
+    if trial.code:
+        found["PYTHONSAFEPATH"] = "1"  # else the folder the job was submitted from comes first
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
     return Shape(
         partition=options.partition,
         account=options.account,

@@ -1,5 +1,6 @@
 """Bring a queue to Slurm: look at the site, find the jobs that are there, watch until the end."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from orchestrator.queue import Queue
 from orchestrator.screen import Screen
 from orchestrator.stopping import Stop
 from orchestrator.trial import Outcome, Trial
-from slurm.commands import call
+from slurm.commands import SlurmFull, SlurmRefused, call
 from slurm.sightings import Watch
 from slurm.site import Site, site
 
@@ -60,6 +61,7 @@ def drain_on_slurm(
         SlurmRefused: the jobs are refused; a ValueError.
         ValueError: options that no job can have.
     """
+    check_site(queue, options, place)
     if options.slurm.controller == "tune":
         from orchestrator.backends.mixed_launch import drain_mixed
 
@@ -71,6 +73,32 @@ def drain_on_slurm(
             dispatcher.step()
             time.sleep(_STEP_SECONDS)
     say_requests(dispatcher, screen)
+
+
+def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
+    """Ask Slurm whether it would take these jobs, before anything starts.
+
+    Raises:
+        SlurmMissing, SlurmSilent: no Slurm here, or no answer.
+        ValueError: it would not, in its words, and what to do.
+    """
+    check_options(options)
+    if not queue.waiting:
+        return
+    desk = desk_of(place)
+    trial = dress_for(options, desk)(queue.waiting[0])
+    batch = desk.write([trial], shape_of(trial, options.slurm))[0].batch
+    try:
+        batch.test()
+    except SlurmFull:
+        return  # full for now; the launch waits
+    except SlurmRefused as refused:
+        raise ValueError(
+            f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos "
+            "or what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
+        ) from None
+    finally:
+        shutil.rmtree(batch.folder, ignore_errors=True)
 
 
 def say_requests(dispatcher: Dispatcher, screen: Screen) -> None:

@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from orchestrator.claim import holder_of
 from orchestrator.places import Places
 from orchestrator.results import Row, counted, read_rows
+from orchestrator.snapshot import PACKAGES
 from trainer.manifest import newest_step
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,7 @@ class Lab:
 
     folder: Path
     data: Path
+    checkout: Path = CHECKOUT
 
     @property
     def root(self) -> Path:
@@ -59,6 +62,19 @@ class Lab:
         spec = {"title": "Tiny", "overrides": overrides, "cells": cells}
         self.grid.write_text(yaml.safe_dump(spec))
 
+    def with_own_checkout(self) -> "Lab":
+        """The same lab with a copy of the code that may be changed."""
+        checkout = self.folder / "checkout"
+        for package in PACKAGES:
+            shutil.copytree(CHECKOUT / package, checkout / package)
+        return replace(self, checkout=checkout)
+
+    def edit(self) -> None:
+        """Break the code of the checkout."""
+        assert self.checkout != CHECKOUT
+        for name in ("trainer/loop.py", "orchestrator/trial.py", "orchestrator/attempt.py"):
+            (self.checkout / name).write_text("raise RuntimeError('edited during the launch')\n")
+
     def command(self, verb: str, *words: str) -> list[str]:
         call = [sys.executable, "-m", "orchestrator", verb, str(self.grid)]
         return [*call, *self.words, *words]
@@ -67,7 +83,7 @@ class Lab:
         """Start a command in a process group of its own."""
         return subprocess.Popen(
             self.command(verb, *words),
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -139,6 +155,19 @@ def descendants(pid: int) -> list[int]:
         children = parents.get(waiting.pop(), [])
         found += children
         waiting += children
+    return found
+
+
+def rank_processes(launch: int) -> list[int]:
+    """Processes of the Ray Train worker group of a launch, by the name Ray gives them."""
+    found = []
+    for pid in descendants(launch):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if words.startswith(b"ray::RayTrainWorker"):
+            found.append(pid)
     return found
 
 

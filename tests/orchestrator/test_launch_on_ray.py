@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.orchestrator.launching import (
     Lab,
     descendants,
     process_name,
+    rank_processes,
     wait_until,
 )
 
@@ -30,14 +30,6 @@ def diary(lab: Lab, key: str) -> list[str]:
 
 def scratch_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("ipix-*"))
-
-
-def rank_processes(launch: int) -> list[int]:
-    """Processes of a Ray Train worker group, by the name Ray gives them."""
-    found = subprocess.run(
-        ["pgrep", "-f", "ray::RayTrainWorker"], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in found.stdout.split() if int(pid) != launch]
 
 
 def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(

@@ -1,5 +1,6 @@
 """A launch whose cells are jobs of a real Slurm, disturbed in every way: the weights are equal."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 from orchestrator import events
 from orchestrator.places import Places
 from slurm.commands import SlurmSilent
-from slurm.sightings import squeue
+from slurm.sightings import ENDED, squeue
 from tests.boxes.slurm import SlurmBox
+from tests.orchestrator.hanging import HANGS, Blocked
 from tests.orchestrator.launching import CHECKOUT, KL, LONGEST_SECONDS, Lab
 from tests.waiting import wait_until
 
@@ -242,3 +244,57 @@ def test_ranks_on_two_nodes_that_were_preempted_give_the_weights_of_torchrun(
     assert long_lab.rows()[KL].world_size == 2
     assert diary(long_lab, KL) == ["started", "stopped", "started", "done"]
     assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
+
+
+def test_a_waiting_job_is_shown_and_runs_the_code_of_its_launch(
+    cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
+) -> None:
+    lab = long_lab.with_own_checkout()
+    words = ("only=*.kl.*", "slurm.extra=begin=now+1hour")
+    launch = lab.start("launch", *SLURM, *words)
+    wait_until(lambda: cluster.jobs("-t", "PENDING"))
+    os.killpg(launch.pid, signal.SIGKILL)
+    launch.communicate()
+
+    (cell,) = json.loads(lab.run("status", "--json", "only=*.kl.*", code=10))["cells"]
+    ((job_id, name, *_),) = cluster.jobs("-t", "PENDING")
+    assert (cell["key"], cell["state"], name) == (KL, "queued", KL)
+    assert (cell["job"]["job_id"], cell["job"]["reason"]) == (job_id, "BeginTime")
+    lab.edit()
+    cluster.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    wait_until(lambda: KL in lab.weights() or ended_as(job_id) in ENDED)
+
+    assert lab.weights()[KL] == undisturbed[KL]
+
+
+def test_a_cell_longer_than_the_time_limit_finishes_over_several_jobs_by_itself(
+    cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
+) -> None:
+    # Slurm looks at limits every 30 s, and limits are whole minutes.
+    words = ("only=*.kl.*", "slurm.minutes=1", "slurm.signal_seconds=55")
+    launch = long_lab.start("launch", *SLURM[:-1], *words)
+    hold(cluster, long_lab, KL)
+    os.killpg(launch.pid, signal.SIGKILL)  # nobody watches from here on
+    launch.communicate()
+    wait_until(lambda: "stopped" in diary(long_lab, KL))  # the warning wakes what stands still
+    wait_until(lambda: KL in long_lab.weights())
+
+    assert diary(long_lab, KL)[:3] == ["started", "stopped", "started"]
+    assert long_lab.weights()[KL] == undisturbed[KL]
+
+
+def test_a_loader_that_blocks_on_one_of_two_nodes_ends_both_ranks_and_is_tried_again(
+    cluster: SlurmBox, blocked: Blocked, torchrun_weights: str
+) -> None:
+    lab = blocked.lab
+    words = ("ranks=2", "slurm.nodes=2", "only=*.kl.*")
+    launch = lab.start("launch", *SLURM, *words, *HANGS)
+    blocked.block()
+    for rank in (0, 1):
+        assert "most recent call first" in blocked.stacks(rank)
+    blocked.free()
+    text = finish(launch)
+
+    assert "hang: no progress for" in text
+    assert diary(lab, KL) == ["started", "failed", "started", "done"]
+    assert lab.rows()[KL].weights_sha256 == torchrun_weights
