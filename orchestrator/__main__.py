@@ -115,6 +115,8 @@ def _answered(run: Callable[[], int]) -> int:
     except (Busy, *unreachable, OSError, ValueError) as error:
         codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
         text = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, SlurmSilent):
+            text = f"Slurm does not answer ({text}). Its jobs go on; try again, or `scontrol ping`."
         return _complain(text, code=codes.get(type(error), 2))
 
 

@@ -30,7 +30,10 @@ class BoxError(RuntimeError):
 def what_is_missing() -> str:
     """Why no box can be started here, in words; empty when it can."""
     if os.geteuid() != 0:
-        return "a Slurm of our own needs root (its nodes have their own host names)"
+        return (
+            "a Slurm of our own needs root, since its nodes have host names of their own: run the "
+            "tests as root, best in a container"
+        )
     missing = [name for name in _BINARIES if shutil.which(name, path=_PATH) is None]
     if missing:
         return f"{', '.join(missing)} missing: apt-get install {' '.join(PACKAGES)}"

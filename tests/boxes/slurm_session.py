@@ -23,7 +23,7 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
     if missing:
         raise BoxError(missing)
     place = _place()
-    _sweep(place)
+    sweep(place)
     parent = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
     owner = (Path(parent) / "owner").open("w")
     fcntl.flock(owner, fcntl.LOCK_EX)  # the kernel gives it back, however this process ends
@@ -46,7 +46,7 @@ def _place() -> Path:
     return memory if has_room else disk
 
 
-def _sweep(place: Path) -> None:
+def sweep(place: Path) -> None:
     """Delete the folders of boxes whose process was killed; their daemons died with it."""
     for path in place.glob(f"{_PREFIX}*/owner"):
         with path.open() as owner:
