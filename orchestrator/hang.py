@@ -19,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 _TICK_SECONDS = 1.0
-_GRACE_SECONDS = 5.0  # between the first sign and the end: the other ranks tell, too
+_LATE_SECONDS = 10.0  # a tick that comes later than this finds a process that was stopped
+_GRACE_SECONDS = 10.0  # between the first sign and the end: the other ranks tell, too
 _STEPS = 20.0  # usual step times without a step
 _SLOW = 6.0  # times as long until the first step, within an evaluation, and after a checkpoint
 _START_SECONDS = 600.0  # at least, until the first step: data is prepared, kernels are built
@@ -88,7 +89,7 @@ class HangWatch:
         while not stop.wait(tick):
             now = time.monotonic()
             # A process that was stopped for an hour did not hang for an hour.
-            self._awake += min(now - last, 2.0 * tick)
+            self._awake += min(now - last, _LATE_SECONDS)
             last = now
             if self._awake - self._moved > self.bound_seconds() and self._is_certain(stop):
                 self.on_hang(self.found)

@@ -1,7 +1,6 @@
-"""Images that nobody can read to their end: pipes without a writer, in a tree of their own."""
+"""An image that nobody can read to its end: a pipe without a writer, in a tree of its own."""
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +21,25 @@ def in_midst_of_steps(lab: Lab) -> int:
 
 @dataclass(frozen=True)
 class Blocked:
-    """A lab whose images can be made to block their readers."""
+    """A lab one of whose training images can be made to block its reader."""
 
     lab: Lab
 
     @property
+    def image(self) -> Path:
+        return self.lab.data / "JPEGImages" / "scene_00000.jpg"
+
+    @property
     def kept(self) -> Path:
-        return self.lab.data.with_name("kept")
+        return self.image.with_suffix(".kept")
 
     def block(self) -> None:
-        """Let every training image block whoever reads it, in the midst of steps."""
+        """Let the image block whoever reads it, in the midst of steps."""
         in_midst_of_steps(self.lab)
-        shutil.copytree(self.lab.data, self.kept)
-        for image in (self.lab.data / "JPEGImages").iterdir():
-            part = image.with_suffix(".pipe")
-            os.mkfifo(part)
-            part.replace(image)
+        part = self.image.with_suffix(".pipe")
+        os.mkfifo(part)
+        os.link(self.image, self.kept)
+        part.replace(self.image)  # never a moment without a file
 
     def stacks(self, rank: int = 0) -> str:
         """Wait until a rank has told where it stands."""
@@ -48,6 +50,5 @@ class Blocked:
         return log.read_text()
 
     def free(self) -> None:
-        """Let images be read again; who waits for a pipe waits on."""
-        for image in (self.kept / "JPEGImages").iterdir():
-            image.replace(self.lab.data / "JPEGImages" / image.name)
+        """Let the image be read again; who waits for the pipe waits on."""
+        self.kept.replace(self.image)
