@@ -37,11 +37,21 @@ def test_a_copy_that_somebody_changed_is_made_anew(tmp_path: Path) -> None:
     assert not (copy / "trainer" / "more.py").exists()
 
 
+def committed(folder: Path) -> str:
+    """Make a repository of a folder; its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
+        subprocess.run([*git, *words], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 @pytest.mark.ray
 def test_an_edit_of_the_checkout_during_a_launch_reaches_none_of_its_cells(
     long_lab: Lab, undisturbed: dict[str, tuple[str | None, float | None]]
 ) -> None:
     lab = long_lab.with_own_checkout()
+    commit = committed(lab.checkout)
     launch = lab.start("launch", "only=*.kl.*")
     worker = lab.worker_at(KL, step=2)
     lab.edit()
@@ -50,6 +60,8 @@ def test_an_edit_of_the_checkout_during_a_launch_reaches_none_of_its_cells(
 
     assert launch.returncode == 0, text
     assert lab.attempts(KL) == 2
+    row = lab.rows()[KL]
+    assert (row.git_commit, row.git_dirty) == (commit, False)  # as the launch found it
     assert lab.weights()[KL] == undisturbed[KL]
 
 
