@@ -87,7 +87,8 @@ def processes_of(box: SlurmBox, key: str) -> list[int]:
             words = environ.read_bytes()
         except OSError:
             continue
-        if b"SLURM_PROCID=" in words and f"SLURM_JOB_ID={job_id}\0".encode() in words:
+        signs = (b"SLURM_PROCID=", f"SLURM_JOB_ID={job_id}\0".encode(), os.fsencode(box.folder))
+        if all(sign in words for sign in signs):  # another box may have a job of this number
             found.append(int(environ.parent.name))
     return found
 
