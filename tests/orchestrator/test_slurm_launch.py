@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -105,7 +105,8 @@ def send(box: SlurmBox, key: str, number: signal.Signals) -> None:
     pids = processes_of(box, key)
     assert pids
     for pid in pids:
-        os.kill(pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def hold(box: SlurmBox, lab: Lab, key: str, step: int = 4) -> None:
