@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.backends.shared_queue import everything
-from orchestrator.backends.slurm_jobs import Desk, Job, cancel, sighting_of
+from orchestrator.backends.slurm_jobs import Desk, Job, cancel, refusal, sighting_of
 from orchestrator.backends.slurm_notes import Mailbox, Note
 from orchestrator.backends.slurm_verdict import verdict
 from orchestrator.claim import holder_of
@@ -196,9 +196,9 @@ class Dispatcher:
             batch.submit()
         except SlurmSilent as silent:
             self.say(f"sbatch had no answer ({silent}); looking for its jobs by name.")
-        except SlurmRefused:
+        except SlurmRefused as refused:
             shutil.rmtree(batch.folder)
-            raise
+            raise refusal(refused) from None
         except SlurmFull as full:
             shutil.rmtree(batch.folder)
             self._put_back(trials)

@@ -107,6 +107,14 @@ def cancel(job_ids: Sequence[str]) -> None:
             call("scancel", *job_ids[start : start + 500])
 
 
+def refusal(refused: SlurmRefused) -> ValueError:
+    """What a person is told whose jobs are not taken."""
+    return ValueError(
+        f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos or "
+        "what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
+    )
+
+
 def shape_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> Shape:
     """What the job of a trial asks for."""
     found = worker_environment(trial.code)

@@ -1,5 +1,6 @@
 """Bring a queue to Slurm: look at the site, find the jobs that are there, watch until the end."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 from orchestrator.backends.shared_queue import SharedQueue
 from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.backends.slurm_jobs import Desk, check_options, shape_of
+from orchestrator.backends.slurm_jobs import Desk, check_options, refusal, shape_of
 from orchestrator.options import LaunchOptions
 from orchestrator.places import GridPlace
 from orchestrator.queue import Queue
@@ -76,7 +77,9 @@ def drain_on_slurm(
 
 
 def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
-    """Ask Slurm whether it would take these jobs, before anything starts.
+    """Ask Slurm whether it knows what these jobs name, before anything starts.
+
+    Nodes that are all down or reserved for now are no reason to refuse: the jobs can wait.
 
     Raises:
         SlurmMissing, SlurmSilent: no Slurm here, or no answer.
@@ -93,10 +96,8 @@ def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
     except SlurmFull:
         return  # full for now; the launch waits
     except SlurmRefused as refused:
-        raise ValueError(
-            f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos "
-            "or what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
-        ) from None
+        if re.search("invalid|unrecognized|not permitted|denied", str(refused), re.IGNORECASE):
+            raise refusal(refused) from None
     finally:
         shutil.rmtree(batch.folder, ignore_errors=True)
 

@@ -301,3 +301,18 @@ def test_a_loader_that_blocks_on_one_of_two_nodes_ends_both_ranks_and_is_tried_a
     assert "hang: no progress for" in text
     assert diary(lab, KL) == ["started", "failed", "started", "done"]
     assert lab.rows()[KL].weights_sha256 == torchrun_weights
+
+
+def test_a_wrong_name_is_refused_at_once_and_nodes_that_are_away_are_not(
+    cluster: SlurmBox, long_lab: Lab
+) -> None:
+    text = long_lab.run("launch", "backend=slurm", "slurm.partition=lowe", code=2)
+    assert "invalid partition specified: lowe" in text
+    assert "Correct slurm.partition" in text
+
+    for node in cluster.node_names:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    launch = long_lab.start("launch", *SLURM, "only=*.kl.*")
+    wait_until(lambda: cluster.jobs("-t", "PENDING"))
+    os.killpg(launch.pid, signal.SIGINT)
+    finish(launch, code=10)
