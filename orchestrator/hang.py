@@ -107,11 +107,12 @@ class HangWatch:
             file.write(f"Hang: {self.found}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-            is_over = stop.wait(_GRACE_SECONDS) or self._moved != moved
-            if is_over:
+            if stop.wait(_GRACE_SECONDS):
+                return False  # it broke: whoever catches that reads what was found
+            if self._moved != moved:
                 self.found = ""
                 file.write("It moved again.\n")
-        return not is_over
+        return bool(self.found)
 
 
 def end_this_process() -> None:

@@ -46,6 +46,17 @@ def test_a_run_that_moves_again_while_its_stacks_are_told_goes_on(tmp_path: Path
     assert not told.is_set()
 
 
+def test_what_breaks_while_the_stacks_are_told_is_still_a_hang(tmp_path: Path) -> None:
+    watch, told = watched(tmp_path)
+    with watch.watching():
+        watch.beat("step")
+        wait_until((tmp_path / "log").exists)
+
+    wait_until(lambda: not any(thread.name == "hang watch" for thread in threading.enumerate()))
+    assert "no progress for" in watch.found
+    assert not told.is_set()
+
+
 def test_the_bound_grows_with_the_steps_of_the_run_itself(tmp_path: Path) -> None:
     watch, _ = watched(tmp_path, floor_seconds=0.01)
     for _ in range(4):
