@@ -22,9 +22,9 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slurm"
+	$(BIN)/python -m pytest -q
 
-# A Slurm under faults, on this machine alone: minutes of waiting, and it wants an idle machine.
+# Only what runs on a Slurm of its own, under faults.
 test-slurm: $(READY)
 	bash .ci/packages
 	$(BIN)/python -m pytest -q -m slurm

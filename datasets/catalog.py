@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.config import DataConfig, DrawnConfig
 from datasets.description import read_description
+from datasets.home import home
 from datasets.storage import is_url
 
 Colour = tuple[int, int, int]
@@ -106,13 +107,13 @@ def data_root(config: DataConfig) -> Path:
         return brought_near(config.root, cache_root(config) / "roots" / place)
     if config.root:
         return Path(config.root)
-    home = Path(__file__).resolve().parents[1] / "data" / config.dataset
+    default = home() / "data" / config.dataset
     if config.dataset != "synthetic":
-        return home
+        return default
     drawn = drawn_of(config)
     counts = f"{drawn.num_train}+{drawn.num_val}"
     name = f"{counts}-{drawn.width}x{drawn.height}-c{drawn.num_classes}-s{drawn.seed}"
-    return home / f"{name}-v{DRAWING_VERSION}"
+    return default / f"{name}-v{DRAWING_VERSION}"
 
 
 def cache_root(config: DataConfig) -> Path:

@@ -130,6 +130,8 @@ def _answered(run: Callable[[], int]) -> int:
         text = getattr(error, "strerror", None) or str(error)
         named = getattr(error, "filename", None)
         text = f"{text}: {named}" if named and str(named) not in text else text
+        if isinstance(error, SlurmSilent):
+            text = f"Slurm does not answer ({text}). Its jobs go on; try again, or `scontrol ping`."
         return _complain(text, code=codes.get(type(error), 2))
 
 

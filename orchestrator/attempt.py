@@ -12,6 +12,7 @@ from datasets.errors import Unreachable
 from orchestrator import events
 from orchestrator.claim import Busy
 from orchestrator.failures import POLICIES, classify
+from orchestrator.hang_guard import guarded, rank_log
 from orchestrator.history import publish_history
 from orchestrator.ownership import Owner, owned, stops
 from orchestrator.places import Places, RunPlace
@@ -90,8 +91,12 @@ def _train(
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
-    with owner.training():
-        summary = train(config, owner.place.folder, should_stop=should_stop)
+    def ended(outcome: Outcome) -> None:
+        _end(owner.place, outcome)
+        owner.let_go()
+
+    with owner.training(), guarded(trial, number, ended) as beat:
+        summary = train(config, owner.place.folder, should_stop=should_stop, beat=beat)
     owner.save()
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
@@ -131,17 +136,26 @@ def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) 
     from trainer.run import train
 
     place = Places.at(trial.root).run(trial.key)
+    rank = int(os.environ["RANK"])
+
+    # Under an object store this may be the first rank on its machine.
+    place.attempt(number).mkdir(parents=True, exist_ok=True)
+    place.log(number).parent.mkdir(parents=True, exist_ok=True)
+
+    def ended(outcome: Outcome) -> None:
+        (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
+
     try:
-        summary = train(config, followed(place, number), should_stop=should_stop)
+        with guarded(trial, number, ended) as beat:
+            folder = followed(place, number)
+            summary = train(config, folder, should_stop=should_stop, beat=beat)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
-        rank = int(os.environ["RANK"])
-        outcome = Outcome("failed", number, classify(error).value, f"rank {rank}: {error!r}")
+        text = f"rank {rank}: {error!r}"
         with suppress(OSError):
-            (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
-            (place.log(number).parent / f"attempt-{number:04d}-rank-{rank:04d}.log").write_text(
-                traceback.format_exc()
-            )
+            ended(Outcome("failed", number, classify(error).value, text))
+            with rank_log(place, number).open("a") as log:
+                log.write(traceback.format_exc())
         raise
     return Outcome(summary.status, number)
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from orchestrator import reading_commands, slurm_commands
 from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
 from orchestrator.options import parse
+from orchestrator.plan import Plan
+from orchestrator.queued import with_queued
 from orchestrator.screen import Screen
 from orchestrator.status import RESUMED, as_json, counts, plan_table
 from orchestrator.status_table import status_picture
@@ -30,7 +32,7 @@ class Verb(Protocol):
 def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print what a launch would run."""
     order = _order(grid, words)
-    plan = order.plan()
+    plan = _seen(order)
     chosen = order.chosen(plan)
     keys = {cell.key for cell in chosen}
     console = _console()
@@ -59,7 +61,7 @@ def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print where the cells stand, the interesting ones first."""
     most, rest = _shown(words)
-    plan = _order(grid, rest).plan()
+    plan = _seen(_order(grid, rest))
     console = _console()
     if json:
         console.out(as_json(plan, ()), highlight=False)
@@ -94,6 +96,14 @@ def _run(order: Order) -> int:
 def _order(grid: str, words: Sequence[str]) -> Order:
     options, overrides = parse(words)
     return Order(grid, options, overrides)
+
+
+def _seen(order: Order) -> Plan:
+    """The states now, of cells in Slurm too; what could not be asked is told beside the answer."""
+    plan, problem = with_queued(order.plan())
+    if problem:
+        Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
+    return plan
 
 
 def _console() -> Console:

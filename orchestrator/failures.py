@@ -13,7 +13,7 @@ class Failure(Enum):
     """Class of a failure, as it stands in the results."""
 
     preempted = "preempted"  # the machine was wanted elsewhere
-    timed_out = "timed_out"  # the time limit of the place
+    timed_out = "timed_out"  # the time limit of the place; only jobs in Slurm have one
     node_lost = "node_lost"  # a process vanished: killed, node down
     out_of_memory = "out_of_memory"
     hang = "hang"  # no progress for too long
@@ -72,6 +72,7 @@ POLICIES = {
 _BY_NAME = {
     "PreemptionError": Failure.preempted,
     "NCCLHangError": Failure.hang,
+    "Hang": Failure.hang,
     "TimeoutExpired": Failure.hang,
     "DataError": Failure.bad_data,
     "CheckpointError": Failure.bad_config,

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.estimate import work
@@ -12,12 +12,15 @@ from orchestrator.ownership import held_grid
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.precheck import check_data, check_disk
+from orchestrator.provenance import checkout_state
 from orchestrator.queue import Queue, by_length
+from orchestrator.queued import with_queued
 from orchestrator.results import StaleAttempt, publish
 from orchestrator.rows import failed_row
 from orchestrator.screen import Screen
 from orchestrator.setting_aside import set_aside
 from orchestrator.sight import newest_attempt
+from orchestrator.snapshot import take
 from orchestrator.status import LAUNCHED
 from orchestrator.stopping import Stop
 from orchestrator.store import enter
@@ -106,7 +109,8 @@ def _run(
     launch_id = uuid.uuid4().hex[:8]
     stop = _stop(options)(place, launch_id, screen.say)
     screen.expect(len(cells))
-    trials = [_trial(cell, options, stop.path) for cell in cells]
+    code = "" if options.backend == "inline" else str(take(Places.at(options.root).code))
+    trials = [replace(_trial(cell, options, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     queue = Queue(
         waiting=by_length(trials, lengths, _ranks(plan)),
@@ -125,7 +129,9 @@ def _run(
             drain_on_slurm(queue, options, stop, screen=screen, place=place)
         elif options.backend == "auto":
             from orchestrator.backends.mixed_launch import drain_mixed
+            from orchestrator.backends.slurm_launch import check_site
 
+            check_site(queue, options, place)
             drain_mixed(queue, options, stop, screen=screen, place=place)
         else:
             from orchestrator.ray_launch import drain_on_ray
@@ -154,6 +160,7 @@ def _drain_inline(queue: Queue, screen: Screen) -> None:
 
 def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
     """The cell as it travels."""
+    commit, is_dirty = checkout_state()
     return Trial(
         key=cell.key,
         config_json=cell.config_json,
@@ -165,6 +172,10 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
         ranks=options.ranks,
         cpus_per_rank=options.cpus_per_rank,
         gpus_per_rank=max(0.0, options.gpus_per_rank),
+        hang_minutes=options.hang_minutes,
+        cwd=str(Path.cwd()),
+        git_commit=commit,
+        git_dirty=is_dirty,
     )
 
 
@@ -213,6 +224,9 @@ def _log(places: Places, key: str, outcome: Outcome) -> str:
 def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
     places = Places.at(order.options.root)
+    plan, problem = with_queued(plan)
+    if problem:
+        screen.say(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
     screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
@@ -226,5 +240,5 @@ def exit_code(plan: Plan) -> int:
     """0 everything is done; 11 some cells failed and none is under way; 10 otherwise."""
     if plan.count(State.done) == len(plan.cells):
         return EXIT_DONE
-    is_under_way = plan.keys(State.running, State.interrupted)
+    is_under_way = plan.keys(State.running, State.interrupted, State.queued)
     return EXIT_FAILED if plan.count(State.failed) and not is_under_way else EXIT_UNFINISHED

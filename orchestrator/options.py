@@ -29,6 +29,7 @@ class LaunchOptions:
     only: str = "*"  # glob over cell keys
     rerun: Literal["none", "drifted", "all"] = "none"  # also run cells that are done
     retries: int = -1  # per cell and class of failure; -1: each class has its own number
+    hang_minutes: float = 10.0  # without a step before a cell is ended as hanging; 0: never
     workers: Literal["auto", "group"] = "auto"  # group: own processes even for one CPU rank
     epoch: Literal["best", "last"] = "best"  # whose mIoU the tables print
     slurm: SlurmOptions = field(default_factory=SlurmOptions)  # slurm.KEY=VALUE, slurm=FILE
@@ -105,6 +106,16 @@ def _gpus(key: str, value: str) -> float:
     return number
 
 
+def _minutes(key: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{key}={value} is no number.") from None
+    if not 0.0 <= number < float("inf"):
+        raise ValueError(f"{key}={value}: give minutes, or 0 for never.")
+    return number
+
+
 def _one_of(*choices: str) -> Callable[[str, str], str]:
     def read(key: str, value: str) -> str:
         if value not in choices:
@@ -129,6 +140,7 @@ _READ = cast(
         "only": _text,
         "rerun": _one_of("none", "drifted", "all"),
         "retries": _at_least(-1),
+        "hang_minutes": _minutes,
         "workers": _one_of("auto", "group"),
         "epoch": _one_of("best", "last"),
         "scratch": _text,

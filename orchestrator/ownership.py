@@ -49,6 +49,9 @@ class Owner(Protocol):
     def end(self, outcome: Outcome) -> None:
         """The last thing that an attempt does, after its outcome is written down."""
 
+    def let_go(self) -> None:
+        """Spare others the wait for a heartbeat to grow old: this process is about to end."""
+
 
 @contextmanager
 def owned(trial: Trial, what: str, *, wait_seconds: float) -> Iterator[Owner]:
@@ -126,6 +129,10 @@ class FolderOwner:
     def end(self, outcome: Outcome) -> None:
         """See `Owner`."""
 
+    def let_go(self) -> None:
+        """See `Owner`."""
+        self.hold.write("")
+
 
 @dataclass
 class _StopWatch:
@@ -196,6 +203,11 @@ class StoreOwner:
             self._mirror.push()
             if outcome.status == "done":
                 empty(self.place)
+
+    def let_go(self) -> None:
+        """See `Owner`."""
+        with suppress(OSError):
+            self.hold.release()
 
 
 @contextmanager

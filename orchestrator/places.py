@@ -176,6 +176,11 @@ class Places:
         return self.printed / "tables" / name
 
     @property
+    def code(self) -> Path:
+        """Copies of the code that launches here ran, by sha256."""
+        return self.root / "code"
+
+    @property
     def rows(self) -> str:
         """Where the published rows lie."""
         return f"{self.address}/results/rows"

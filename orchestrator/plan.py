@@ -27,6 +27,21 @@ class State(Enum):
     failed = "failed"  # the newest attempt failed for good
     interrupted = "interrupted"  # began, did not end, nobody holds it
     missing = "missing"
+    queued = "queued"  # a job in Slurm waits for its turn; only `orchestrator.queued` says so
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A cell's job that waits in Slurm, in Slurm's words.
+
+    Attributes:
+        since: when it was submitted, in local time.
+    """
+
+    job_id: str
+    state: str
+    reason: str
+    since: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class PlannedCell:
         row: the row behind the state, if there is one.
         published_attempt: newest attempt among the rows of the cell.
         seconds: estimated length of the whole run; None while nothing comparable is done.
+        job: in Slurm, of a queued cell.
     """
 
     key: str
@@ -51,6 +67,7 @@ class PlannedCell:
     holder: Holder | None = None
     published_attempt: int = 0
     seconds: float | None = None
+    job: QueuedJob | None = None
 
     @property
     def config_json(self) -> str:

@@ -27,17 +27,28 @@ class Provenance:
 @cache
 def provenance() -> Provenance:
     """Provenance of this process; asked once, since its code was loaded once."""
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no")
+    commit, is_dirty = checkout_state()
     return Provenance(
-        git_commit=commit or None,
-        git_dirty=None if changes is None else bool(changes),
+        git_commit=commit,
+        git_dirty=is_dirty,
         python=platform.python_version(),
         torch=_version("torch"),
         cuda=_cuda(),
         ray=_version("ray"),
         host=socket.gethostname(),
     )
+
+
+@cache
+def checkout_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout, and whether tracked files differ from it; asked once a process.
+
+    None without git, and where the repository around the code does not hold it.
+    """
+    if not _git("ls-files", "--error-unmatch", __file__):
+        return None, None
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return _git("rev-parse", "HEAD") or None, None if changes is None else bool(changes)
 
 
 def _git(*arguments: str) -> str | None:

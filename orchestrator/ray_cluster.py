@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,25 +68,29 @@ class Cluster:
 
 
 @contextmanager
-def connected(options: LaunchOptions, shared: Path) -> Iterator[Cluster]:
+def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[Cluster]:
     """Start or join Ray, and leave it at the end.
 
     Args:
         options: `ray_address` decides.
         shared: folder for scratch files when a cluster of several machines is joined.
+        code: folder of the launch's copy of the code; empty for the checkout itself.
 
     Raises:
         ClusterUnreachable: in words, with the address.
     """
     os.environ.update(_QUIET)
-    os.environ.update(worker_environment())
+    os.environ.update(worker_environment(code))
     own = not options.ray_address
     if own:
         _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _made(shared))
     with held(scratch / "owner", "this launch"):
         try:
-            yield _start(options, scratch) if own else _join(options, scratch)
+            # Ray puts the working folder of this moment ahead of all else where workers import.
+            with chdir(code or "."):
+                cluster = _start(options, scratch) if own else _join(options, scratch, code)
+            yield cluster
         finally:
             import ray
 
@@ -94,15 +98,20 @@ def connected(options: LaunchOptions, shared: Path) -> Iterator[Cluster]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def worker_environment() -> dict[str, str]:
-    """What every worker process must find in its environment before it starts."""
+def worker_environment(code: str = "") -> dict[str, str]:
+    """What every worker process must find in its environment before it starts.
+
+    Args:
+        code: folder of the launch's copy of the code; empty for the checkout itself.
+    """
+    from datasets.home import VARIABLE, home
     from trainer.environment import ENVIRONMENT
 
-    paths = [str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    paths = [code, str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path}
+    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path, VARIABLE: str(home())}
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:
@@ -138,7 +147,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     return _offer(scratch, is_own=True)
 
 
-def _join(options: LaunchOptions, scratch: Path) -> Cluster:
+def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
     """A Ray that somebody else started."""
     _probe(options.ray_address)
     import ray
@@ -149,7 +158,7 @@ def _join(options: LaunchOptions, scratch: Path) -> Cluster:
             address=options.ray_address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            runtime_env={"env_vars": worker_environment()},
+            runtime_env={"env_vars": worker_environment(code)},
         )
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         raise _unreachable(options.ray_address, error) from error

@@ -24,7 +24,7 @@ def drain_on_ray(
         ClusterUnreachable: no Ray answers.
         ValueError: one trial asks for more than the whole cluster has.
     """
-    with connected(options, place.folder / "scratch") as cluster:
+    with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
         stop.listen()  # ray.init takes SIGTERM for itself
         gpus = gpus_per_rank(options, cluster)
         queue.places = count_places(options, cluster, gpus)
@@ -46,6 +46,11 @@ def drain_on_ray(
         log = place.folder / "ray.log"
         with watched(leave), screen.live(queue), elsewhere(log):
             drain(queue, options, cluster)
+
+
+def code_of(queue: Queue) -> str:
+    """Where the launch keeps its copy of the code."""
+    return next((trial.code for trial in queue.waiting), "")
 
 
 @contextmanager

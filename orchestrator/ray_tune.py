@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator.hang_guard import found_dead, newest_attempt
 from orchestrator.options import LaunchOptions
 from orchestrator.queue import Queue
 from orchestrator.ray_cluster import Cluster
@@ -47,6 +48,7 @@ def _body(config: dict[str, Any]) -> None:
     from orchestrator.backends import ray_train
 
     trial = Trial.from_json(config["trial"])
+    trial.enter_cwd()
     outcome = ray_train.run(trial, in_this_process=config["inside"])
     tune.report({"outcome": outcome.to_json()})
 
@@ -62,7 +64,7 @@ class _Feeder(Searcher):
         super().__init__()
         self._queue = queue
         self._inside = inside
-        self._keys: dict[str, str] = {}
+        self._given: dict[str, tuple[Trial, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher, and nobody reads that file."""
@@ -75,21 +77,20 @@ class _Feeder(Searcher):
         trial = self._queue.take()
         if trial is None:
             return None
-        self._keys[trial_id] = trial.key
+        self._given[trial_id] = (trial, newest_attempt(trial))
         return {"trial": trial.to_json(), "inside": self._inside}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Give the place back."""
-        key = self._keys.pop(trial_id, None)
-        if key is None:
+        trial, before = self._given.pop(trial_id, (None, 0))
+        if trial is None:
             return
         text = (result or {}).get("outcome")
-        if error or text is None:
-            self._queue.settle(key, Outcome.lost("the process of the trial died"))
-        else:
-            self._queue.settle(key, Outcome.from_json(text))
+        is_lost = error or text is None
+        outcome = found_dead(trial, before) if is_lost else Outcome.from_json(str(text))
+        self._queue.settle(trial.key, outcome)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing that anybody reads: what is done stands in the results."""

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from datasets.catalog import spec_of
 from orchestrator.failures import Failure
-from orchestrator.provenance import provenance
+from orchestrator.provenance import CHECKOUT, provenance
 from orchestrator.results import Row, cell_rows
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
@@ -58,6 +59,11 @@ def failed_row(
 def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
     """Columns that every row has."""
     facts = asdict(provenance())
+    runs_copy = bool(trial.code) and Path(trial.code).resolve() == CHECKOUT
+    # The launch knows of which commit its copy is. A node that does not see the copy runs its own
+    # checkout, and says which that is.
+    if runs_copy or (trial.git_commit and not trial.code):
+        facts |= {"git_commit": trial.git_commit, "git_dirty": trial.git_dirty}
     if trial.backend != "ray":
         facts["ray"] = None
     return {

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +40,7 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
-    """Print what a cell's newest attempt and its job wrote; go on while it grows if asked.
+    """Print what a cell's newest attempt and its job wrote; go on until Ctrl-C if asked.
 
     Raises:
         ValueError: the cell has no log yet.
@@ -47,15 +48,18 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
     options, _ = parse(words)
     enter(options.root, options.scratch)
     read: dict[Path, int] = {}
-    while True:
-        found = _logs_of(cell, options)
-        if not found and not read:
-            raise ValueError(f"{cell} has no log under root={options.root}; `status` shows why.")
-        for path in found:
-            read[path] = _print_from(path, read.get(path, 0))
-        if not follow:
-            return 0
-        time.sleep(_FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS)
+    pause = _FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS
+    with suppress(KeyboardInterrupt):
+        while True:
+            found = _logs_of(cell, options)
+            if not found and not read:
+                raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
+            for path in found:
+                read[path] = _print_from(path, read.get(path, 0))
+            if not follow:
+                break
+            time.sleep(pause)
+    return 0
 
 
 def doctor(words: Sequence[str], *, is_drill: bool) -> int:
@@ -81,7 +85,9 @@ def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
 
     places = Places.at(options.root)
     place = seen(places.run(cell))
-    found = [place.log(place.newest_attempt()), place.folder / METRICS]
+    log = place.log(place.newest_attempt())
+    ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
+    found = [log, *ranks, place.folder / METRICS]
     notes = sorted(
         (places.root / "grids").glob(f"*/slurm/notes/{cell}.json"),
         key=lambda path: path.stat().st_mtime_ns,

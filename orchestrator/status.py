@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -14,7 +15,7 @@ from orchestrator.sight import progresses
 from orchestrator.wording import STYLES, clock
 
 # States that a launch runs; drifted cells only when asked.
-LAUNCHED = (State.missing, State.interrupted, State.failed)
+LAUNCHED = (State.missing, State.interrupted, State.failed, State.queued)
 RESUMED = (State.interrupted, State.failed)
 
 
@@ -67,6 +68,8 @@ def where(cell: PlannedCell) -> str:
     """Who runs the cell, or where it ran."""
     if cell.holder is not None:
         return f"{cell.holder.host}:{cell.holder.pid}"
+    if cell.job is not None:
+        return f"Slurm {cell.job.job_id}"
     return (cell.row.host or "") if cell.row is not None else ""
 
 
@@ -96,6 +99,7 @@ def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:
         "images_per_second": found.images_per_second,
         "seconds_left": found.seconds_left if cell.state is State.running else None,
         "where": where(cell),
+        "job": None if cell.job is None else asdict(cell.job),
     }
 
 

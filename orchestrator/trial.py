@@ -1,6 +1,8 @@
 """One attempt at one cell: the same function in this process, under Ray Train and under Slurm."""
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -21,6 +23,11 @@ class Trial:
         scratch: an existing folder for what a backend must write and nobody needs afterwards.
         published_attempt: newest attempt among the published rows; numbers go on from there.
         ranks: processes that train together.
+        hang_minutes: no shorter standstill is a hang; 0 watches nothing.
+        code: folder of the launch's copy of the code, for processes that start later; empty for
+            the checkout itself.
+        cwd: what relative paths of the configuration mean; empty: the process's own.
+        git_commit: of the checkout, when the launch began.
     """
 
     key: str
@@ -34,6 +41,16 @@ class Trial:
     ranks: int = 1
     cpus_per_rank: int = 1
     gpus_per_rank: float = 0.0
+    hang_minutes: float = 10.0
+    code: str = ""
+    cwd: str = ""
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+
+    def enter_cwd(self) -> None:
+        """Let relative paths mean what they meant to the launch, where that folder exists."""
+        with suppress(OSError):
+            os.chdir(self.cwd or ".")
 
     def to_json(self) -> str:
         """The text that travels."""

@@ -12,6 +12,7 @@ STYLES = {
     "interrupted": "yellow",
     "drifted": "magenta",
     "missing": "dim",
+    "queued": "blue",
 }
 
 

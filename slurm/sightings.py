@@ -23,7 +23,7 @@ ENDED = {
     "REVOKED",
     "TIMEOUT",
 }
-_COLUMNS = "%i|%F|%T|%r|%N|%j|%k"  # the comment last: it alone may hold the separator
+_COLUMNS = "%i|%F|%T|%r|%N|%V|%j|%k"  # the comment last: it alone may hold the separator
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Sighting:
         state: Slurm's word.
         reason: why it waits or ended, in Slurm's word.
         nodes: where it runs or ran.
+        submitted: when, in local time, such as 2026-05-01T09:30:00.
     """
 
     job_id: str
@@ -43,6 +44,7 @@ class Sighting:
     state: str
     reason: str = ""
     nodes: str = ""
+    submitted: str = ""
     name: str = ""
     comment: str = ""
     exit_code: str = ""
@@ -53,14 +55,18 @@ class Sighting:
         return self.state in ENDED
 
 
-def squeue() -> dict[str, Sighting]:
+def squeue(*, seconds: float = 60.0) -> dict[str, Sighting]:
     """All jobs of this user that the controller remembers, by id, in one request.
+
+    Args:
+        seconds: to wait for it.
 
     Raises:
         SlurmSilent: no answer.
     """
-    said = call("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
-    found = (line.split("|", 6) for line in said.splitlines() if line.count("|") >= 6)
+    words = ("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
+    said = call(*words, seconds=seconds)
+    found = (line.split("|", 7) for line in said.splitlines() if line.count("|") >= 7)
     return {words[0]: Sighting(*words) for words in found}
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 300.0) -> None:
     """Look until it holds."""
     give_up = time.monotonic() + seconds
     while not holds():

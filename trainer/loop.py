@@ -34,6 +34,7 @@ class Loop:
     Attributes:
         epoch_steps: optimiser steps per epoch.
         total_steps: of the whole run.
+        beat: told "step", "evaluation" or "checkpoint" whenever the run moves.
     """
 
     config: TrainConfig
@@ -44,6 +45,7 @@ class Loop:
     journal: Journal
     epoch_steps: int
     total_steps: int
+    beat: Callable[[str], None] = lambda phase: None
     _saved_at: float = 0.0
     _clock: float = 0.0
     _bad_step: Tensor | None = None
@@ -67,6 +69,7 @@ class Loop:
             self._remember(labelled, unlabelled)
             loss, terms = objective(networks, labelled, unlabelled, weight=self._weight())
             self._descend(loss)
+            self.beat("step")
             self._after_step(terms)
             if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:
                 self._end()
@@ -140,7 +143,9 @@ class Loop:
     def _evaluate(self, epoch: int) -> None:
         """Score the epoch; keep its weights when none was better."""
         state = self.state
+        hook = state.student.register_forward_pre_hook(lambda *_: self.beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
+        hook.remove()
         state.add_score(epoch, score)
         if not self.ranks.is_first:
             return
@@ -160,6 +165,7 @@ class Loop:
 
     def _save(self) -> None:
         """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
+        self.beat("checkpoint")
         self._check_finite()
         now = time.monotonic()
         self.state.seconds += now - self._clock

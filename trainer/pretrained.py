@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from datasets.home import home
 from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus
 from trainer.manifest import file_sha256
 
-FOLDER = Path(__file__).resolve().parents[1] / "weights"
+FOLDER = home() / "weights"
 SUFFIXES = (".safetensors", ".pth")
 
 

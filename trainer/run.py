@@ -27,12 +27,17 @@ def never() -> bool:
     return False
 
 
+def unheard(phase: str) -> None:
+    """The signs of life of a run that nobody watches."""
+
+
 def train(
     config: TrainConfig,
     folder: Path,
     *,
     should_stop: Callable[[], bool] = never,
     say: Callable[[dict[str, Any]], None] | None = None,
+    beat: Callable[[str], None] = unheard,
 ) -> Summary:
     """Train to the end, going on from the newest checkpoint in `folder` if there is one.
 
@@ -44,6 +49,7 @@ def train(
         folder: of this run alone.
         should_stop: asked on rank 0 after each step; True saves that step and ends the call.
         say: given the progress on rank 0, at most once a second.
+        beat: told on every rank what the run does, whenever it moves.
 
     Returns:
         The numbers of the run, the same on every rank.
@@ -68,7 +74,7 @@ def train(
     journal = Journal(folder, total_steps, config.optim.epochs, say)
     if ranks.is_first:
         _open_folder(config, folder, checkpoints, journal, state.step)
-    loop = Loop(config, ranks, dataset, state, checkpoints, journal, epoch_steps, total_steps)
+    loop = Loop(config, ranks, dataset, state, checkpoints, journal, epoch_steps, total_steps, beat)
     complete = state.step == total_steps or loop.run(should_stop)
     return _summary(loop, complete=complete)
 

@@ -19,7 +19,7 @@ from orchestrator.options import LaunchOptions
 from orchestrator.places import GridPlace
 from orchestrator.queue import Queue
 from orchestrator.ray_cluster import Cluster, connected
-from orchestrator.ray_launch import count_places, elsewhere, gpus_per_rank
+from orchestrator.ray_launch import code_of, count_places, elsewhere, gpus_per_rank
 from orchestrator.ray_watch import watched
 from orchestrator.screen import Screen
 from orchestrator.stopping import EXIT_UNFINISHED, Stop
@@ -40,7 +40,7 @@ def drain_mixed(
         ValueError: options that no cell can have.
     """
     check_options(options)
-    with connected(options, place.folder / "scratch") as cluster:
+    with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
         stop.listen()  # ray.init takes SIGTERM for itself
         on_ray = _ray_part(queue, options, stop, cluster) if options.backend == "auto" else None
         in_slurm = _slurm_part(queue, on_ray, options, place)

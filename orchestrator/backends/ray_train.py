@@ -9,6 +9,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.attempt import run_trial
 from orchestrator.failures import Failure, classify
+from orchestrator.hang_guard import last_words
 from orchestrator.places import Places, RunPlace
 from orchestrator.sight import newest_attempt, seen
 from orchestrator.trial import Outcome, Trial
@@ -67,6 +68,7 @@ def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
 def _worker(config: dict[str, str]) -> str:
     """One rank."""
     trial = Trial.from_json(config["trial"])
+    trial.enter_cwd()
     outcome = run_trial(trial)
     if outcome.status == "failed" and trial.ranks > 1:
         raise TrialFailed(outcome.error_text)
@@ -78,11 +80,9 @@ def _post_mortem(place: RunPlace, before: int, error: TrainingFailedError) -> Ou
     number, place = newest_attempt(place), seen(place)
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
-    notes = [place.outcome(number), *sorted(place.attempt(number).glob("rank-*.json"))]
-    written = [Outcome.from_json(note.read_text()) for note in notes if note.exists()]
-    telling = [note for note in written if note.failure != Failure.node_lost.value]
-    if telling or written:
-        return (telling or written)[0]
+    written = last_words(place, before)
+    if written is not None:
+        return written
     return Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")
 
 

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datasets.errors import Unreachable
 from orchestrator.backends.shared_queue import everything
-from orchestrator.backends.slurm_jobs import Desk, Job, cancel
+from orchestrator.backends.slurm_jobs import Desk, Job, cancel, refusal, sighting_of
 from orchestrator.backends.slurm_notes import Mailbox, Note
 from orchestrator.backends.slurm_verdict import verdict
 from orchestrator.failures import Failure
@@ -21,7 +22,7 @@ from orchestrator.queue import Queue
 from orchestrator.sight import holder
 from orchestrator.trial import Outcome, Trial
 from slurm.batch import Batch
-from slurm.commands import SlurmFull, SlurmSilent
+from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
 from slurm.shape import Shape
 from slurm.sightings import Sighting, Watch
 
@@ -84,6 +85,9 @@ class Dispatcher:
             elif key in by_key:
                 stale.append(seen.job_id)  # it would train another configuration than today's
         cancel(stale)
+        others = sum(job.code != Path(by_key[key].code).name for key, job in self.jobs.items())
+        if others:
+            self.say(f"{others} jobs go on with the code of their own launch, which is not today's")
         for key in self.jobs:
             self._take(by_key[key])
         self.watch.hurry()
@@ -104,12 +108,10 @@ class Dispatcher:
         self.queue.take()
 
     def _sighting(self, job: Job) -> Sighting | None:
-        """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+        """Slurm's word on a job, also where its submission had no answer."""
         if job.job_id is None:
             job.batch.recognise(self.watch.seen)
-        seen = self.watch.seen.get(job.job_id or "")
-        is_other = seen is not None and seen.comment and seen.comment != job.batch.name
-        return None if is_other else seen
+        return sighting_of(job, self.watch.seen)
 
     def _read_notes(self) -> None:
         self._mailbox = self._mailbox or Mailbox(self.desk.notes)
@@ -197,6 +199,9 @@ class Dispatcher:
             batch.submit()
         except SlurmSilent as silent:
             self.say(f"sbatch had no answer ({silent}); looking for its jobs by name.")
+        except SlurmRefused as refused:
+            shutil.rmtree(batch.folder)
+            raise refusal(refused) from None
         except SlurmFull as full:
             shutil.rmtree(batch.folder)
             self._put_back(trials)

@@ -1,8 +1,9 @@
 """The jobs of a grid, written down so that any later launch can find them again."""
 
 import json
+import shlex
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.trial import Trial
 from slurm.batch import Batch
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
 from slurm.shape import Shape
+from slurm.sightings import Sighting
 
 
 @dataclass
@@ -27,12 +29,14 @@ class Job:
     Attributes:
         before: newest attempt of the cell when the job was written down.
         fingerprint: of the configuration that it runs.
+        code: sha256 of the code that it runs; empty for the checkout of that moment.
     """
 
     key: str
     batch: Batch
     before: int
     fingerprint: str
+    code: str = ""
 
     @property
     def job_id(self) -> str | None:
@@ -71,9 +75,11 @@ class Desk:
         calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
         befores = {t.key: newest_attempt(Places.at(t.root).run(t.key)) for t in trials}
         batch = Batch.write(folder, calls, shape, self.grid)
-        facts = {t.key: [befores[t.key], t.fingerprint] for t in trials}
+        facts: dict[str, tuple[int, str, str]] = {
+            t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials
+        }
         (folder / "cells.json").write_text(json.dumps(facts))
-        return [Job(t.key, batch, befores[t.key], t.fingerprint) for t in trials]
+        return [Job(key, batch, *found) for key, found in facts.items()]
 
     def known(self) -> dict[str, Job]:
         """The newest job of every cell that ever had one."""
@@ -83,9 +89,16 @@ class Desk:
             batch = Batch.read(path.parent)
             if batch is None:
                 continue
-            for key, (before, fingerprint) in json.loads(path.read_text()).items():
-                found[key] = Job(key, batch, before, fingerprint)
+            for key, facts in json.loads(path.read_text()).items():
+                found[key] = Job(key, batch, *facts)
         return found
+
+
+def sighting_of(job: Job, seen: Mapping[str, Sighting]) -> Sighting | None:
+    """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+    found = seen.get(job.job_id or "")
+    is_other = found is not None and found.comment and found.comment != job.batch.name
+    return None if is_other else found
 
 
 def cancel(job_ids: Sequence[str]) -> None:
@@ -95,9 +108,20 @@ def cancel(job_ids: Sequence[str]) -> None:
             call("scancel", *job_ids[start : start + 500])
 
 
+def refusal(refused: SlurmRefused) -> ValueError:
+    """What a person is told whose jobs are not taken."""
+    return ValueError(
+        f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos or "
+        "what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
+    )
+
+
 def shape_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> Shape:
     """What the job of a trial asks for."""
-    lines = [f"export {name}={value}" for name, value in worker_environment().items()]
+    found = worker_environment(trial.code)
+    if trial.code:
+        found["PYTHONSAFEPATH"] = "1"  # else the folder the job was submitted from comes first
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
     return Shape(
         partition=options.partition,
         account=options.account,

@@ -1,19 +1,21 @@
 """Bring a queue to Slurm: look at the site, find the jobs that are there, watch until the end."""
 
+import re
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.backends.shared_queue import SharedQueue
 from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.backends.slurm_jobs import Desk, check_options, shape_of
+from orchestrator.backends.slurm_jobs import Desk, check_options, refusal, shape_of
 from orchestrator.options import LaunchOptions
 from orchestrator.places import GridPlace
 from orchestrator.queue import Queue
 from orchestrator.screen import Screen
 from orchestrator.stopping import Stop
 from orchestrator.trial import Outcome, Trial
-from slurm.commands import call
+from slurm.commands import SlurmFull, SlurmRefused, call
 from slurm.sightings import Watch
 from slurm.site import Site, site
 
@@ -58,6 +60,7 @@ def drain_on_slurm(
         SlurmRefused: the jobs are refused; a ValueError.
         ValueError: options that no job can have.
     """
+    check_site(queue, options, place)
     if options.slurm.controller == "tune":
         from orchestrator.backends.mixed_launch import drain_mixed
 
@@ -69,6 +72,32 @@ def drain_on_slurm(
             dispatcher.step()
             time.sleep(_STEP_SECONDS)
     say_requests(dispatcher, screen)
+
+
+def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
+    """Ask Slurm whether it knows what these jobs name, before anything starts.
+
+    Nodes that are all down or reserved for now are no reason to refuse: the jobs can wait.
+
+    Raises:
+        SlurmMissing, SlurmSilent: no Slurm here, or no answer.
+        ValueError: it would not, in its words, and what to do.
+    """
+    check_options(options)
+    if not queue.waiting:
+        return
+    desk = desk_of(place)
+    trial = dress_for(options, desk)(queue.waiting[0])
+    batch = desk.write([trial], shape_of(trial, options.slurm))[0].batch
+    try:
+        batch.test()
+    except SlurmFull:
+        return  # full for now; the launch waits
+    except SlurmRefused as refused:
+        if re.search("invalid|unrecognized|not permitted|denied", str(refused), re.IGNORECASE):
+            raise refusal(refused) from None
+    finally:
+        shutil.rmtree(batch.folder, ignore_errors=True)
 
 
 def say_requests(dispatcher: Dispatcher, screen: Screen) -> None:

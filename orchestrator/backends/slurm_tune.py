@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.backends import slurm_watch
 from orchestrator.backends.slurm_dispatch import Dispatcher
+from orchestrator.hang_guard import found_dead, newest_attempt
 from orchestrator.queue import Queue
 from orchestrator.trial import Outcome, Trial
 
@@ -143,6 +144,7 @@ def _body(config: dict[str, Any]) -> None:
     from orchestrator.backends import ray_train
 
     trial = Trial.from_json(config["trial"])
+    trial.enter_cwd()
     if config["place"] == "slurm":
         outcome = slurm_watch.run(trial)
     else:
@@ -158,7 +160,7 @@ class _Feeder(Searcher):
         self._watched = watched
         self._on_ray = on_ray
         self._inside = inside
-        self._given: dict[str, tuple[str, str]] = {}
+        self._given: dict[str, tuple[str, Trial, int]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher, and nobody reads that file."""
@@ -175,23 +177,25 @@ class _Feeder(Searcher):
             place, trial = "ray", self._on_ray.take()
         if trial is None:
             return None
-        self._given[trial_id] = (place, trial.key)
+        self._given[trial_id] = (place, trial, newest_attempt(trial))
         return {"trial": trial.to_json(), "place": place, "inside": self._inside}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Give the outcome to the cell's queue."""
-        place, key = self._given.pop(trial_id, ("", ""))
+        place, trial, before = self._given.pop(trial_id, ("", None, 0))
+        if trial is None:
+            return
         text = (result or {}).get("outcome")
         is_lost = error or text is None
         if place == "slurm" and is_lost:
-            self._watched.lost(key)
+            self._watched.lost(trial.key)
         elif place == "slurm":
-            self._watched.settle(key, Outcome.from_json(str(text)))
-        elif place == "ray" and self._on_ray is not None:
-            lost = Outcome.lost("the process of the trial died")
-            self._on_ray.settle(key, lost if is_lost else Outcome.from_json(str(text)))
+            self._watched.settle(trial.key, Outcome.from_json(str(text)))
+        elif self._on_ray is not None:
+            outcome = found_dead(trial, before) if is_lost else Outcome.from_json(str(text))
+            self._on_ray.settle(trial.key, outcome)
 
     def _is_busy_on_ray(self) -> bool:
         return self._on_ray is not None and not self._on_ray.is_over

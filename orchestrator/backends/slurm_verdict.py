@@ -6,11 +6,16 @@ from pathlib import Path
 from orchestrator import sight
 from orchestrator.backends.slurm_notes import Note
 from orchestrator.failures import Failure
+from orchestrator.hang_guard import last_words
 from orchestrator.places import Places
 from orchestrator.rows import has_done_row
 from orchestrator.trial import Outcome, Trial
 from slurm.sightings import Sighting
 
+_UNSEEN = (
+    "it could not even write {}; choose a root=DIR that every node sees under the same path "
+    "(`python -m orchestrator doctor --drill` tries it)"
+)
 _TAIL = 4000  # characters of a log
 _BY_STATE = {
     "TIMEOUT": Failure.timed_out,
@@ -43,8 +48,9 @@ def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log
     place = Places.at(trial.root).run(trial.key)
     number, place = sight.newest_attempt(place), sight.seen(place)
     written = [note.outcome] if note is not None and note.outcome is not None else []
-    if number > before and place.outcome(number).exists():
-        written.insert(0, Outcome.from_json(place.outcome(number).read_text()))
+    told = last_words(place, before)
+    if told is not None:
+        written.insert(0, told)
     final = [outcome for outcome in written if outcome.status in ("done", "failed", "busy")]
     if final:
         return final[0]
@@ -52,7 +58,10 @@ def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log
         return Outcome("done", number, is_published=True)
     if seen.state == "CANCELLED":
         return Outcome("stopped", number, error_text=f"job {seen.job_id} was cancelled")
-    failure, sign = _class_of(seen, log, was_stopped=bool(written), began=number > before)
+    if seen.state == "FAILED" and number <= before and not log.exists():
+        failure, sign = Failure.bad_config, _UNSEEN.format(log)
+    else:
+        failure, sign = _class_of(seen, log, was_stopped=bool(written), began=number > before)
     nodes = f" on {seen.nodes}" if seen.nodes else ""
     text = f"job {seen.job_id}{nodes} ended as {seen.state}{f': {sign}' if sign else ''}"
     return Outcome("failed", number if number > before else 0, failure.value, text)

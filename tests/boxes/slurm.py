@@ -19,6 +19,7 @@ from tests.boxes.slurm_config import MARIADBD, write_files
 PACKAGES = ("slurmctld", "slurmd", "slurmdbd", "slurm-client", "mariadb-server-core")
 _BINARIES = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "mariadbd", "unshare", "setpriv")
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin"
+_SPACES = ("--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
 _BAD = ("down", "unk", "*", "drain", "fail", "inval", "boot", "future")
 
 
@@ -29,10 +30,24 @@ class BoxError(RuntimeError):
 def what_is_missing() -> str:
     """Why no box can be started here, in words; empty when it can."""
     if os.geteuid() != 0:
-        return "a Slurm of our own needs root (its nodes have their own host names)"
+        return (
+            "a Slurm of our own needs root, since its nodes have host names of their own: run the "
+            "tests as root, best in a container"
+        )
     missing = [name for name in _BINARIES if shutil.which(name, path=_PATH) is None]
     if missing:
         return f"{', '.join(missing)} missing: apt-get install {' '.join(PACKAGES)}"
+    tried = subprocess.run(
+        ["unshare", *_SPACES, "--", "mount", "--bind", "/etc/hosts", "/etc/hosts"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if tried.returncode:
+        return (
+            f"nodes cannot have host names of their own here ({tried.stderr.strip()}); in Docker "
+            "start the container with --privileged"
+        )
     return ""
 
 
@@ -54,7 +69,7 @@ class SlurmBox:
     cpus: int = 4
     memory: int = 4000
     accounting: bool = True
-    grace: int = 20
+    grace: int = 120
     max_array_size: int = 1001
     remembered_seconds: int = 120
     warns: bool = True
@@ -108,7 +123,7 @@ class SlurmBox:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=180,
         )
         if check and done.returncode:
             raise BoxError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -217,15 +232,14 @@ class SlurmBox:
             f"hostname {who} && mount --bind {self.folder}/etc/hosts /etc/hosts && "
             f"{{ slurmd -D -N {who} & wait $!; }}"
         )
-        spaces = ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        return ["unshare", *spaces, "--", "bash", "-c", script]
+        return ["unshare", *_SPACES, "--", "bash", "-c", script]
 
     def _end(self, who: str, number: signal.Signals) -> None:
         process = self._processes.get(who)
         if process is None:
             return
         process.send_signal(number)
-        process.wait(timeout=30)
+        process.wait(timeout=120)
 
     def _listens(self, who: str) -> bool:
         try:
@@ -237,7 +251,7 @@ class SlurmBox:
         return "box" in self.run("sacctmgr", "-n", "-P", "show", "cluster", check=False)
 
     def _wait(self, what: str, holds: Callable[[], bool], who: str = "slurmctld") -> None:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 300
         while not holds():
             if time.monotonic() > give_up or not self.is_running(who):
                 logs = [self.folder / "log" / f"{who}{suffix}" for suffix in (".out", ".log")]

@@ -43,10 +43,11 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 SlurmctldTimeout=10
-SlurmdTimeout=6
-MessageTimeout=5
-TCPTimeout=2
-BatchStartTimeout=10
+# A busy machine is no dead node: tests that lose one say so to the controller.
+SlurmdTimeout=300
+MessageTimeout=10
+TCPTimeout=5
+BatchStartTimeout=300
 CompleteWait=0
 KillWait=2
 # A step that ends while slurmctld is away reports again after 60 s; a shorter wait drains the node.

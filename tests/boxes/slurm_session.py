@@ -1,5 +1,6 @@
 """Fixtures of the Slurm box; a conftest imports the ones it offers."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 from tests.boxes.slurm import BoxError, SlurmBox, what_is_missing
 
 _PREFIX = "slurm-"
+_ROOM_BYTES = 500 * 2**20  # Docker gives /dev/shm 64 MB; a box takes 110
 
 
 @contextmanager
@@ -20,12 +22,11 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
     missing = what_is_missing()
     if missing:
         raise BoxError(missing)
-    # In memory: a start takes 2 s instead of 5, since the daemons fsync.
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() else Path(tempfile.gettempdir())
-    _sweep(place)
+    place = _place()
+    sweep(place)
     parent = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-    (Path(parent) / "owner").write_text(str(os.getpid()))
+    owner = (Path(parent) / "owner").open("w")
+    fcntl.flock(owner, fcntl.LOCK_EX)  # the kernel gives it back, however this process ends
     box = SlurmBox(Path(parent) / "box", **options)
     try:
         box.up()
@@ -35,13 +36,25 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
         os.environ.pop("SLURM_CONF", None)
         box.down()
         shutil.rmtree(parent, ignore_errors=True)
+        owner.close()
 
 
-def _sweep(place: Path) -> None:
+def _place() -> Path:
+    """In memory: a start takes 2 s instead of 5, since the daemons fsync."""
+    memory, disk = Path("/dev/shm"), Path(tempfile.gettempdir())
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES
+    return memory if has_room else disk
+
+
+def sweep(place: Path) -> None:
     """Delete the folders of boxes whose process was killed; their daemons died with it."""
-    for owner in place.glob(f"{_PREFIX}*/owner"):
-        if not Path("/proc", owner.read_text()).exists():
-            shutil.rmtree(owner.parent, ignore_errors=True)
+    for path in place.glob(f"{_PREFIX}*/owner"):
+        with path.open() as owner:
+            try:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -51,11 +64,19 @@ def slurm_box() -> Iterator[SlurmBox]:
         yield box
 
 
-@pytest.fixture
-def bare_cluster() -> Iterator[SlurmBox]:
-    """A cluster without accounting that sends a preempted job nothing but SIGTERM."""
+@pytest.fixture(scope="session")
+def bare_slurm_box() -> Iterator[SlurmBox]:
+    """One cluster without accounting that sends a preempted job nothing but SIGTERM."""
     with running_box(accounting=False, warns=False) as box:
         yield box
+
+
+@pytest.fixture
+def bare_cluster(bare_slurm_box: SlurmBox) -> Iterator[SlurmBox]:
+    """That cluster, healthy and empty before and after a test."""
+    os.environ.update(bare_slurm_box.env())
+    yield bare_slurm_box
+    bare_slurm_box.heal()
 
 
 @pytest.fixture

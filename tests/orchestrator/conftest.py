@@ -1,10 +1,14 @@
 """Labs for the launch tests: one per test, and one undisturbed grid to compare with."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.orchestrator.hanging import Blocked
 from tests.orchestrator.launching import EPOCHS, Lab
+from tests.orchestrator.launching import torchrun_weights as weights_by_torchrun
 
 RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
 
@@ -36,3 +40,17 @@ def undisturbed(
     lab.run("launch", "backend=inline")
     assert len(set(lab.weights().values())) == len(RUNS)  # the cells do differ
     return lab.weights()
+
+
+@pytest.fixture(scope="session")
+def torchrun_weights(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> str:
+    """Sha256 of the KL cell trained by two ranks under torchrun, when nothing happens."""
+    return weights_by_torchrun(Lab(tmp_path_factory.mktemp("torchrun"), drawn))
+
+
+@pytest.fixture
+def blocked(long_lab: Lab, undisturbed: object, tmp_path: Path) -> Blocked:
+    """The long lab with images of its own, which can be made to block."""
+    data = tmp_path / "tree"
+    shutil.copytree(long_lab.data, data)
+    return Blocked(replace(long_lab, data=data))

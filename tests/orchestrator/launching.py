@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from orchestrator.places import Places
 from orchestrator.results import Row, counted, read_rows
 from orchestrator.sight import holder, newest_attempt, step_of
+from orchestrator.snapshot import PACKAGES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -25,6 +27,7 @@ TINY = (
     "method.confidence=0.2",  # so low that the unlabelled terms count from the first step
     "loss.threshold=0.25",
 )
+LONGEST_SECONDS = 600.0  # of anything here, on a machine that does much else
 EPOCHS = 24  # of the long cells: some seconds even on an idle machine
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
@@ -44,6 +47,7 @@ class Lab:
     data: Path
     url: str = ""
     host: str = "host"
+    checkout: Path = CHECKOUT
 
     @property
     def root(self) -> Path:
@@ -69,6 +73,19 @@ class Lab:
         spec = {"title": "Tiny", "overrides": overrides, "cells": cells}
         self.grid.write_text(yaml.safe_dump(spec))
 
+    def with_own_checkout(self) -> "Lab":
+        """The same lab with a copy of the code that may be changed."""
+        checkout = self.folder / "checkout"
+        for package in PACKAGES:
+            shutil.copytree(CHECKOUT / package, checkout / package)
+        return replace(self, checkout=checkout)
+
+    def edit(self) -> None:
+        """Break the code of the checkout."""
+        assert self.checkout != CHECKOUT
+        for name in ("trainer/loop.py", "orchestrator/trial.py", "orchestrator/attempt.py"):
+            (self.checkout / name).write_text("raise RuntimeError('edited during the launch')\n")
+
     def command(self, verb: str, *words: str) -> list[str]:
         call = [sys.executable, "-m", "orchestrator", verb, str(self.grid)]
         return [*call, *self.words, *words]
@@ -77,7 +94,7 @@ class Lab:
         """Start a command in a process group of its own."""
         return subprocess.Popen(
             self.command(verb, *words),
-            cwd=CHECKOUT,
+            cwd=self.checkout,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -87,7 +104,7 @@ class Lab:
     def run(self, verb: str, *words: str, code: int = 0) -> str:
         """Run a command to its end; its exit code must be `code`."""
         process = self.start(verb, *words)
-        text, _ = process.communicate(timeout=200)
+        text, _ = process.communicate(timeout=LONGEST_SECONDS)
         assert process.returncode == code, text
         return text
 
@@ -116,7 +133,7 @@ class Lab:
         return found.pid
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
     """Wait for something that other processes do."""
     give_up = time.monotonic() + seconds
     while not holds():
@@ -152,8 +169,48 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def rank_processes(launch: int) -> list[int]:
+    """Processes of the Ray Train worker group of a launch, by the name Ray gives them."""
+    found = []
+    for pid in descendants(launch):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if words.startswith(b"ray::RayTrainWorker"):
+            found.append(pid)
+    return found
+
+
 def process_name(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+def torchrun_weights(lab: Lab) -> str:
+    """Weights of the KL cell trained by torchrun with two ranks, without Ray."""
+    folder = lab.folder / "torchrun"
+    settings = [
+        "recipe=synthetic",
+        "data.split=1of2",
+        "model=resnet14_w8",
+        "data.crop=32",
+        "method=unimatch_star",
+        "loss=kl",
+        f"optim.epochs={EPOCHS}",
+        *TINY,
+        f"data.root={lab.data}",
+        f"run.folder={folder}",
+    ]
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*call, "--standalone", "-m", "trainer", *settings],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONGEST_SECONDS,
+    )
+    return done.stdout.split("weights ")[1].split(";")[0]

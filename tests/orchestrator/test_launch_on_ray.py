@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,14 +10,13 @@ import pytest
 from orchestrator import events
 from orchestrator.places import Places
 from tests.orchestrator.launching import (
-    CHECKOUT,
-    EPOCHS,
     KL,
-    TINY,
+    LONGEST_SECONDS,
     UNIMATCH,
     Lab,
     descendants,
     process_name,
+    rank_processes,
     wait_until,
 )
 
@@ -35,20 +32,12 @@ def scratch_folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("ipix-*"))
 
 
-def rank_processes(launch: int) -> list[int]:
-    """Processes of a Ray Train worker group, by the name Ray gives them."""
-    found = subprocess.run(
-        ["pgrep", "-f", "ray::RayTrainWorker"], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in found.stdout.split() if int(pid) != launch]
-
-
 def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
     long_lab: Lab, undisturbed: Weights
 ) -> None:
     launch = long_lab.start("launch")
     os.kill(long_lab.worker_at(KL, step=4), signal.SIGKILL)
-    text, _ = launch.communicate(timeout=120)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 0, text
     assert f"retry    {KL}" in text
@@ -78,7 +67,7 @@ def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
     launch = long_lab.start("launch")
     long_lab.worker_at(UNIMATCH, step=4)
     os.killpg(launch.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    text, _ = launch.communicate(timeout=60)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 10, text
     assert "Traceback" not in text
@@ -91,7 +80,7 @@ def test_sigterm_to_the_whole_group_stops_ray_cleanly_too(long_lab: Lab) -> None
     launch = long_lab.start("launch", "only=*.kl.*")
     long_lab.worker_at(KL, step=2)
     os.killpg(launch.pid, signal.SIGTERM)  # as timeout and scancel do
-    text, _ = launch.communicate(timeout=60)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 10, text
     assert diary(long_lab, KL) == ["started", "stopped"]
@@ -102,53 +91,28 @@ def test_a_killed_raylet_ends_the_launch_in_words_and_loses_nothing(long_lab: La
     long_lab.worker_at(KL, step=2)
     (raylet,) = (p for p in descendants(launch.pid) if process_name(p) == "raylet")
     os.kill(raylet, signal.SIGKILL)
-    text, _ = launch.communicate(timeout=60)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 10, text
     assert "Ray died. Launch again" in text
     wait_until(lambda: long_lab.states("only=*.kl.*") == {KL: "interrupted"})
 
 
-def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(long_lab: Lab) -> None:
+def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
+    long_lab: Lab, torchrun_weights: str
+) -> None:
     launch = long_lab.start("launch", "ranks=2", "only=*.kl.*")
     first = long_lab.worker_at(KL, step=4)
     others = [pid for pid in rank_processes(launch.pid) if pid != first]
     assert others
     for pid in others:
         os.kill(pid, signal.SIGKILL)
-    text, _ = launch.communicate(timeout=150)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 0, text
     assert long_lab.attempts(KL) >= 2
     assert long_lab.rows()[KL].world_size == 2
-    assert long_lab.rows()[KL].weights_sha256 == torchrun_weights(long_lab)
-
-
-def torchrun_weights(lab: Lab) -> str:
-    """Weights of the KL cell trained by torchrun with two ranks, without Ray."""
-    folder = lab.folder / "torchrun"
-    settings = [
-        "recipe=synthetic",
-        "data.split=1of2",
-        "model=resnet14_w8",
-        "data.crop=32",
-        "method=unimatch_star",
-        "loss=kl",
-        f"optim.epochs={EPOCHS}",
-        *TINY,
-        f"data.root={lab.data}",
-        f"run.folder={folder}",
-    ]
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*call, "--standalone", "-m", "trainer", *settings],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return done.stdout.split("weights ")[1].split(";")[0]
+    assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
 
 
 def test_an_own_worker_group_gives_the_weights_of_the_shared_process(

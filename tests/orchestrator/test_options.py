@@ -31,6 +31,8 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
         ("rerun=yes", "rerun=yes: known are none, drifted, all"),
         ("gpus_per_rank=1.5", "a whole number, a part of one GPU, or -1"),
         ("only=", "only= needs a value"),
+        ("hang_minutes=-1", "hang_minutes=-1: give minutes, or 0 for never"),
+        ("hang_minutes=ten", "hang_minutes=ten is no number"),
     ],
 )
 def test_a_mistake_is_refused_with_what_exists(word: str, told: str) -> None:

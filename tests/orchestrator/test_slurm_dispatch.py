@@ -1,6 +1,7 @@
 """What a dispatcher does when Slurm behaves strangely; the programs are fakes."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,17 @@ def test_a_new_launch_takes_over_living_jobs_of_the_same_configuration(
     other.step()
     assert fake.num_calls("scancel") == 1
     assert other.jobs["cell0"].job_id == "102_0"
+
+
+def test_jobs_of_another_code_go_on_and_are_told(fake: FakeSlurm, tmp_path: Path) -> None:
+    dispatcher(tmp_path).step()
+    told: list[str] = []
+    later = dispatcher(tmp_path)
+    later.say = told.append
+    later.queue.waiting = [replace(trial, code="/root/code/b") for trial in later.queue.waiting]
+
+    assert later.attach() == 3
+    assert told == ["3 jobs go on with the code of their own launch, which is not today's"]
 
 
 def test_a_number_that_came_back_for_another_job_is_not_ours(

@@ -48,3 +48,13 @@ def test_slurms_word_counts_where_the_job_left_none(
     tmp_path: Path, state: str, expected: str
 ) -> None:
     assert failure(tmp_path, state) == expected
+
+
+def test_a_job_that_could_not_write_its_log_ran_where_the_root_is_not_seen(tmp_path: Path) -> None:
+    trial = Trial("cell", "", "f", str(tmp_path), "slurm", "")
+    seen = Sighting("7", "7", "FAILED", nodes="n1")
+
+    outcome = verdict(trial, seen, None, before=0, log=tmp_path / "7_0_log.err")
+
+    assert outcome.failure == "bad_config"
+    assert "choose a root=DIR that every node sees" in outcome.error_text

@@ -35,7 +35,8 @@ if name == "sbatch":
     comment = re.search(r"comment=(\\S+)", text).group(1)
     for index in range(size):
         job = str(state["last"]) + (f"_{{index}}" if found else "")
-        state["jobs"].append([job, str(state["last"]), "PENDING", "", "", "name", comment])
+        facts = ["Priority", "", "2026-05-01T09:30:00", "name", comment]
+        state["jobs"].append([job, str(state["last"]), "PENDING", *facts])
     print("Submitted batch job", state["last"])
 file.write_text(json.dumps(state))
 """
@@ -70,7 +71,8 @@ class FakeSlurm:
         self.file.write_text(json.dumps({**state, **changes}))
 
     def job(self, job_id: str, state: str, comment: str = "") -> list[str]:
-        return [job_id, job_id.partition("_")[0], state, "", "n1", "name", comment]
+        facts = ["Resources", "n1", "2026-05-01T09:30:00", "name", comment]
+        return [job_id, job_id.partition("_")[0], state, *facts]
 
     def num_calls(self, name: str) -> int:
         calls = self.state["calls"]

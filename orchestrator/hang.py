@@ -1,0 +1,146 @@
+"""Notice that a run stands still, say where every thread of it is, and end it.
+
+Each rank watches itself from a thread: it hears of every step, every window of an evaluation and
+every checkpoint. A rank that waits for another one stands still too, so all of them tell.
+"""
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+_TICK_SECONDS = 1.0
+_LATE_SECONDS = 10.0  # a tick that comes later than this finds a process that was stopped
+_GRACE_SECONDS = 10.0  # between the first sign and the end: the other ranks tell, too
+_STEPS = 20.0  # usual step times without a step
+_SLOW = 6.0  # times as long until the first step, within an evaluation, and after a checkpoint
+_START_SECONDS = 600.0  # at least, until the first step: data is prepared, kernels are built
+
+
+class Hang(RuntimeError):
+    """The run stood still for longer than its steps can explain."""
+
+
+@dataclass
+class HangWatch:
+    """Watches one rank; its clock stands while the process is stopped or suspended.
+
+    Attributes:
+        floor_seconds: no shorter standstill is a hang; 0 watches nothing.
+        on_hang: called from the watching thread, once, with what is wrong.
+        log: gets the stacks of all threads.
+        found: what is wrong; empty while nothing is.
+    """
+
+    floor_seconds: float
+    on_hang: Callable[[str], None]
+    log: Path
+    found: str = ""
+    _phase: str = "start"
+    _awake: float = 0.0
+    _moved: float = 0.0
+    _beat_at: float = 0.0
+    _num_steps: int = 0
+    _steps: "deque[float]" = field(default_factory=lambda: deque(maxlen=50))
+
+    def beat(self, phase: str) -> None:
+        """Take note that the run moves; called by the training thread."""
+        now = time.monotonic()
+        if phase == "step":
+            self._num_steps += 1
+            if self._phase != "start":
+                self._steps.append(now - self._beat_at)
+        self._phase, self._beat_at, self._moved = phase, now, self._awake
+
+    def bound_seconds(self) -> float:
+        """How long this phase may go without a sign."""
+        usual = statistics.median(self._steps) if self._steps else 0.0
+        bound = max(self.floor_seconds, _STEPS * usual)
+        if self._phase == "start":
+            return max(_SLOW * bound, _START_SECONDS)
+        return bound if self._phase == "step" else _SLOW * bound
+
+    @contextmanager
+    def watching(self) -> Iterator["HangWatch"]:
+        """Watch until the block ends."""
+        if not self.floor_seconds:
+            yield self
+            return
+        stop = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stop,), daemon=True, name="hang watch")
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+
+    def _watch(self, stop: threading.Event) -> None:
+        tick = min(_TICK_SECONDS, self.floor_seconds / 10)
+        last = time.monotonic()
+        while not stop.wait(tick):
+            now = time.monotonic()
+            # A process that was stopped for an hour did not hang for an hour.
+            self._awake += min(now - last, _LATE_SECONDS)
+            last = now
+            if self._awake - self._moved > self.bound_seconds() and self._is_certain(stop):
+                self.on_hang(self.found)
+                return
+
+    def _is_certain(self, stop: threading.Event) -> bool:
+        """Tell the stacks, and see whether anything moves after all."""
+        moved, phase = self._moved, self._phase
+        standing = self._awake - moved
+        self.found = (
+            f"no progress for {standing:.0f} s after {self._num_steps} steps of this attempt "
+            f"({phase}); the stack of every rank is in its log"
+        )
+        with self.log.open("a") as file:
+            file.write(f"Hang: {self.found}\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+            if stop.wait(_GRACE_SECONDS):
+                return False  # it broke: whoever catches that reads what was found
+            if self._moved != moved:
+                self.found = ""
+                file.write("It moved again.\n")
+        return bool(self.found)
+
+
+def end_this_process() -> None:
+    """Leave at once, without a word to whoever blocks; what loads data for us goes first."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[str], None]]:
+    """A way to raise `Hang` in this thread from another one, which ends a wait in a system call.
+
+    Must be entered by the main thread.
+    """
+    told: list[str] = []
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        raise Hang(told[-1])
+
+    main = threading.get_ident()
+
+    def interrupt(text: str) -> None:
+        told.append(text)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGUSR1, before)

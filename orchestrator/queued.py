@@ -1,0 +1,59 @@
+"""Cells that wait in Slurm: what the files say cannot tell them from cells that nobody wants."""
+
+from dataclasses import replace
+
+from orchestrator.places import Places
+from orchestrator.plan import Plan, PlannedCell, QueuedJob, State
+
+_WAITING = (State.missing, State.interrupted, State.failed)
+_ANSWER_SECONDS = 20.0
+
+
+def with_queued(plan: Plan) -> tuple[Plan, str]:
+    """The plan with its queued cells, after one request to Slurm at most.
+
+    Nothing is asked while the grid never had a job there.
+
+    Returns:
+        The plan, and in words why Slurm could not be asked; empty when it was or need not be.
+    """
+    folder = Places.at(plan.root).grid(plan.grid.name).folder / "slurm"
+    if not folder.exists():
+        return plan, ""
+    # Here and not above: most grids never see Slurm.
+    from orchestrator.backends.slurm_jobs import Desk, Job, sighting_of
+    from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
+    from slurm.sightings import squeue
+
+    desk = Desk(folder, plan.grid.name)
+    waiting = {cell.key: cell for cell in plan.cells if cell.state in _WAITING}
+    jobs = {key: job for key, job in desk.known().items() if key in waiting}
+    if not jobs:
+        return plan, ""
+    try:
+        seen = squeue(seconds=_ANSWER_SECONDS)
+    except (SlurmMissing, SlurmSilent, SlurmRefused) as error:
+        return plan, f"Cells may be queued in Slurm, which cannot be asked: {error}"
+
+    def job_of(job: Job) -> QueuedJob | None:
+        if job.job_id is None:
+            job.batch.recognise(seen)  # an sbatch without an answer that did submit
+        found = sighting_of(job, seen)
+        if found is None or found.has_ended:
+            return None
+        return QueuedJob(found.job_id, found.state, found.reason, found.submitted)
+
+    found = {key: queued for key, job in jobs.items() if (queued := job_of(job)) is not None}
+    stale = {key for key in found if jobs[key].fingerprint != waiting[key].fingerprint}
+    cells = (_queued(c, found[c.key], c.key in stale) if c.key in found else c for c in plan.cells)
+    return replace(plan, cells=tuple(cells)), ""
+
+
+def _queued(cell: PlannedCell, job: QueuedJob, is_stale: bool) -> PlannedCell:
+    """The cell of a waiting job."""
+    why = f"job {job.job_id} {job.state.lower()} ({job.reason}) since {job.since}"
+    if cell.state is State.interrupted:
+        why += f"; {cell.why}"
+    if is_stale:
+        why += "; of another configuration than today's: launch replaces it"
+    return replace(cell, state=State.queued, why=why, job=job)

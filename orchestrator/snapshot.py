@@ -1,0 +1,62 @@
+"""The code of a launch, kept beside its runs: an edit of the checkout reaches no cell of it.
+
+Jobs in a queue start hours later, and workers import while others train; without a copy one grid
+would mix versions of the code without a word.
+"""
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.provenance import CHECKOUT
+
+PACKAGES = ("datasets", "orchestrator", "slurm", "sweeps", "trainer")
+
+
+def take(folder: Path) -> Path:
+    """Copy the packages below a folder, once per content; returns ``<folder>/<sha256>``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    files = _read(CHECKOUT)
+    name = _digest(files)
+    target = folder / name
+    if target.is_dir() and _digest(_read(target)) == name:
+        return target
+    part = folder / f".{name}.{uuid.uuid4().hex[:8]}"
+    for path, content in files.items():
+        (part / path).parent.mkdir(parents=True, exist_ok=True)
+        (part / path).write_bytes(content)
+    if target.is_dir():  # somebody changed it
+        target.rename(part.with_suffix(".old"))
+        shutil.rmtree(part.with_suffix(".old"), ignore_errors=True)
+    try:
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+        if not target.is_dir():  # else another launch took the same one just now
+            raise
+    return target
+
+
+def _read(root: Path) -> dict[str, bytes]:
+    """Every file of the packages, by its path; new files that git does not know yet, too."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            is_ours = path.suffix != ".pyc" and not path.name.startswith(".")
+            if is_ours and path.is_file():
+                found[str(path.relative_to(root))] = path.read_bytes()
+    return found
+
+
+def _digest(files: Mapping[str, bytes]) -> str:
+    """Sha256 over names and contents."""
+    found = hashlib.sha256()
+    for name in sorted(files):
+        found.update(f"{name}\0{len(files[name])}\0".encode())
+        found.update(files[name])
+    return found.hexdigest()
