@@ -4,9 +4,11 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from trainer.alone import alone
 from trainer.compose import GROUPS, choices, compose
 from trainer.config import TrainConfig
 from trainer.field_notes import settings
@@ -56,9 +58,10 @@ def _train(arguments: list[str]) -> int:
     from trainer.run import train  # torch, only now that the arguments make sense
 
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
-    stopped = _stop_on_signal()
-    summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
-    if os.environ.get("RANK", "0") == "0":
+    stopped, is_first = _stop_on_signal(), os.environ.get("RANK", "0") == "0"
+    with alone(folder) if is_first else nullcontext():
+        summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
+    if is_first:
         print(_ending(summary, folder))
     return EXIT_DONE if summary.status == "done" else EXIT_STOPPED
 

@@ -25,7 +25,8 @@ class ConfusionMatrix(Metric):
         """Add pixels: class ids of one shape; truth 255 is left out, as all from `num_classes`."""
         # A row for each value of a byte: the ignored pixels land in the last one, so no boolean
         # index waits for the host. Narrow keys are counted several times faster than int64.
-        kind = torch.int16 if 256 * self.num_classes <= 2**15 else torch.int32
+        # CUDA keeps the number of bins in the type of the keys, so it must fit, too.
+        kind = torch.int16 if 256 * self.num_classes < 2**15 else torch.int32
         key = truth.to(kind) * self.num_classes + predicted.to(kind)
         counted = torch.bincount(key.flatten(), minlength=256 * self.num_classes)
         self.counts += counted.view(256, self.num_classes)[: self.num_classes]

@@ -60,7 +60,7 @@ def _refuse_late_start() -> None:
     if cuda and "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
         started.append(("CUDA", "CUBLAS_WORKSPACE_CONFIG"))
     grouped = dist.is_available() and dist.is_initialized()
-    if grouped and dist.get_backend() == "nccl" and "NCCL_ALGO" not in os.environ:
+    if grouped and "nccl" in dist.get_backend() and "NCCL_ALGO" not in os.environ:
         started.append(("NCCL's process group", "NCCL_ALGO"))
     for what, name in started:
         raise NotDeterministicError(

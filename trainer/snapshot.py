@@ -12,6 +12,7 @@ class Snapshot:
     """Buffers that are filled again and again: fresh memory costs more than the copy into it."""
 
     _buffers: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+    _devices: set[torch.device] = field(default_factory=set)
 
     def of(self, packed: dict[str, Any]) -> dict[str, Any]:
         """The same nested data, its tensors copied; whole when this returns.
@@ -20,8 +21,8 @@ class Snapshot:
         """
         copied = self._copied(packed, ())
         assert isinstance(copied, dict)
-        if any(buffer.is_pinned() for buffer in self._buffers.values()):
-            torch.cuda.synchronize()  # the copies were only begun
+        for device in self._devices:
+            torch.cuda.synchronize(device)  # the copies were only begun
         return copied
 
     def _copied(self, value: Any, place: tuple[str, ...]) -> Any:
@@ -36,4 +37,6 @@ class Snapshot:
         if kept is None or kept.shape != like.shape or kept.dtype != like.dtype:
             kept = torch.empty_like(like, device="cpu", pin_memory=like.is_cuda)
             self._buffers[place] = kept
+        if like.is_cuda:
+            self._devices.add(like.device)
         return kept

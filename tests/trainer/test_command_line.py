@@ -15,6 +15,7 @@ from datasets.loader import BatchPlan, batches
 from datasets.opening import open_dataset
 from tests.tiny import TINY, tiny_config
 from tests.trainer.test_resume import final_digest
+from trainer.alone import alone
 from trainer.run import train
 
 
@@ -115,6 +116,16 @@ def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path:
     assert unlabelled is not None
     assert set(found[2].split(", ")) == {*labelled.ids, *unlabelled.ids, *unlabelled.mix_ids}
     assert "Lower optim.lr" in done.stderr
+
+
+def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path) -> None:
+    with alone(tmp_path):
+        second = run(command(drawn_root, tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == ["train.lock"]
+
+    assert second.returncode == 2
+    assert f"Another process trains in {tmp_path} (pid {os.getpid()} of" in second.stderr
+    assert not tmp_path.exists()  # nothing came of it, so nothing is left
 
 
 def test_torchrun_starts_the_ranks_of_one_run(drawn_root: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_iou_equals_a_count_of_sets_of_pixels(seed: int) -> None:
         assert value == expected or (math.isnan(value) and math.isnan(expected))
 
 
-@pytest.mark.parametrize("classes", [5, 128, 129, 255])
+@pytest.mark.parametrize("classes", [5, 127, 128, 255])
 def test_counts_equal_those_of_torchmetrics(classes: int) -> None:
     predicted, truth = drawn(3, classes)
     ours = ConfusionMatrix(classes)

@@ -172,7 +172,7 @@ def test_twenty_steps_of_resnet_50_give_the_weights_of_the_transcription(
         f"loss={loss}",
         # Every pixel counts: one at a threshold may fall on its other side by rounding.
         "method.confidence=0",
-        "loss.threshold=0.1",
+        "loss.threshold=0.1",  # below 1/6, the least that the top of six classes can have
         "data.crop=64",
         "data.drawn.num_train=44",
         "data.drawn.num_val=1",
@@ -189,8 +189,15 @@ def test_twenty_steps_of_resnet_50_give_the_weights_of_the_transcription(
     assert summary.steps == 20
     path = tmp_path / "run" / "checkpoints" / "step-00000020.pt"
     tensors = torch.load(path, weights_only=True)["tensors"]
+    start, moved = new_state(config, 6, ALONE).student.state_dict(), 0.0
     for name, expected in oracle.named_parameters():
         assert (tensors[f"student.{name}"] - expected).abs().max().item() <= 1e-5, name
+        moved = max(moved, (expected - start[name]).abs().max().item())
+    # The rate is so low because fp32 rounding grows with every step. After three of them the
+    # largest movement was 9e-5 (head) and 1e-5 (backbone), and the two ways differed by 0.02 % and
+    # 0.3 % of what moved; so for a backbone weight 1e-5 is a weak test. The strict one is that of
+    # the narrow network above, at full rate.
+    assert moved > 1e-4
 
 
 def _calm_backbone(path: Path) -> Path:
