@@ -12,8 +12,8 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
-  report  GRID   one HTML file: tables, curves, pictures, cost, provenance
-  query   GRID "SQL"   ask the results (views rows, counted, history)
+  report  GRID   one HTML file: tables, curves, confusion, pictures, cost, provenance
+  query   GRID "SQL"   ask the results (views rows, counted, history, confusion)
   export  GRID to=csv|tensorboard|mlflow|wandb
   compact GRID   many small result files become one
   cancel  GRID   end the grid's Slurm jobs; running cells checkpoint first

@@ -29,6 +29,7 @@ LIGHT = [
     "orchestrator.results",
     "orchestrator.reading_commands",
     "orchestrator.tables.write",
+    "orchestrator.watch",
     "orchestrator.__main__",
 ]
 SOURCES = sorted(p for folder in MAY_IMPORT for p in (ROOT / folder).rglob("*.py"))
