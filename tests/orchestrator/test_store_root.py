@@ -158,7 +158,7 @@ def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
     far.run("launch", INLINE)
 
     assert far.weights() == undisturbed
-    assert all(rule.hits for rule in store.proxy.rules)
+    assert all(rule.hits for rule in store.proxy.rules[:9])  # those on PUT
 
 
 def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
