@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 ROOT ?= outputs/demo
+WORKERS ?= 2
 
 .PHONY: demo test test-slurm check setup clean
 
@@ -22,7 +23,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 # Only what runs on a Slurm of its own, under faults.
 test-slurm: $(READY)

@@ -19,6 +19,7 @@ from orchestrator.watch import watch
 from orchestrator.wording import clock
 
 _MOST = 120  # cells that status shows; the paper's grid has 100
+_SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 _PLAIN_WIDTH = 200  # columns where no terminal says its own
 
 
@@ -73,7 +74,7 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Show where the cells stand until they end."""
     order = _order(grid, words)
-    return exit_code(watch(order.plan, _console()))
+    return exit_code(watch(lambda: _seen(order, pause_seconds=_SLURM_SECONDS), _console()))
 
 
 def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
@@ -98,9 +99,9 @@ def _order(grid: str, words: Sequence[str]) -> Order:
     return Order(grid, options, overrides)
 
 
-def _seen(order: Order) -> Plan:
+def _seen(order: Order, *, pause_seconds: float = 0.0) -> Plan:
     """The states now, of cells in Slurm too; what could not be asked is told beside the answer."""
-    plan, problem = with_queued(order.plan())
+    plan, problem = with_queued(order.plan(), pause_seconds=pause_seconds)
     if problem:
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
     return plan

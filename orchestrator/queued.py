@@ -1,18 +1,29 @@
 """Cells that wait in Slurm: what the files say cannot tell them from cells that nobody wants."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from orchestrator.places import Places
 from orchestrator.plan import Plan, PlannedCell, QueuedJob, State
 
+if TYPE_CHECKING:
+    from slurm.sightings import Sighting
+
 _WAITING = (State.missing, State.interrupted, State.failed)
 _ANSWER_SECONDS = 20.0
+_asked: list[tuple[float, "Mapping[str, Sighting]"]] = []  # when Slurm answered last, and what
 
 
-def with_queued(plan: Plan) -> tuple[Plan, str]:
+def with_queued(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
     """The plan with its queued cells, after one request to Slurm at most.
 
     Nothing is asked while the grid never had a job there.
+
+    Args:
+        plan: by what the files say.
+        pause_seconds: an answer that is younger is used again.
 
     Returns:
         The plan, and in words why Slurm could not be asked; empty when it was or need not be.
@@ -31,7 +42,9 @@ def with_queued(plan: Plan) -> tuple[Plan, str]:
     if not jobs:
         return plan, ""
     try:
-        seen = squeue(seconds=_ANSWER_SECONDS)
+        if not _asked or time.monotonic() - _asked[-1][0] >= pause_seconds:
+            _asked[:] = [(time.monotonic(), squeue(seconds=_ANSWER_SECONDS))]
+        seen = _asked[-1][1]
     except (SlurmMissing, SlurmSilent, SlurmRefused) as error:
         return plan, f"Cells may be queued in Slurm, which cannot be asked: {error}"
 
