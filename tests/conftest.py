@@ -5,7 +5,8 @@ import os
 import hypothesis
 import pytest
 
-from tests.boxes.s3_session import is_s3_here, proxy, store
+from tests.boxes.ceph import what_is_missing_for_s3
+from tests.boxes.s3_session import proxy, store
 from tests.boxes.slurm import what_is_missing
 from tests.boxes.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
 
@@ -13,7 +14,6 @@ __all__ = [  # fixtures
     "bare_cluster",
     "bare_slurm_box",
     "cluster",
-    "is_s3_here",
     "proxy",
     "slurm_box",
     "store",
@@ -23,22 +23,32 @@ __all__ = [  # fixtures
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("shared")
 
-# With CI=true the tests run in any case, and fail where their Slurm cannot start.
-_NO_SLURM = "" if os.environ.get("CI") == "true" else what_is_missing()
+# What a test asks for when it needs a real Slurm or a real S3 server.
+_BOXES = {"slurm": {"cluster", "bare_cluster"}, "s3": {"store", "proxy"}}
+_CAUSES = {"slurm": what_is_missing(), "s3": what_is_missing_for_s3()}
+# With CI=true the tests run in any case, and fail where their box cannot start.
+_LEFT_OUT = {} if os.environ.get("CI") == "true" else {k: v for k, v in _CAUSES.items() if v}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test that asks for a real Slurm, and leave it out where there can be none."""
-    boxes = {"cluster", "bare_cluster"}
-    wanting = [item for item in items if boxes & set(getattr(item, "fixturenames", ()))]
-    for item in wanting:
-        item.add_marker("slurm")
-    if _NO_SLURM:
-        config.hook.pytest_deselected(items=wanting)
-        items[:] = [item for item in items if item not in wanting]
+    """Mark every test that asks for a box, and leave it out where there can be none."""
+    left_out = []
+    for item in items:
+        wanted = set(getattr(item, "fixturenames", ()))
+        boxes = [name for name, fixtures in _BOXES.items() if fixtures & wanted]
+        for name in boxes:
+            item.add_marker(name)
+        # One worker has the box; elsewhere the tests of a file share what they made.
+        item.add_marker(pytest.mark.xdist_group(boxes[0] if boxes else item.path.stem))
+        if _LEFT_OUT.keys() & set(boxes):
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line that says what was left out, and how to have it."""
-    if _NO_SLURM:
-        terminalreporter.write_line(f"left out: the tests on a real Slurm; {_NO_SLURM}")
+    """One line per box that says what was left out, and how to have it."""
+    for name, cause in _LEFT_OUT.items():
+        terminalreporter.write_line(f"left out: the tests on a real {name}; {cause}")

@@ -198,6 +198,12 @@ def missing() -> list[str]:
     return [name for name in _PROGRAMS if shutil.which(name, path=_PATH) is None]
 
 
+def what_is_missing_for_s3() -> str:
+    """What this machine lacks and how to have it; empty when the server can start."""
+    lacking = missing()
+    return f"{lacking[0]} is missing: apt-get install {DEBIAN}" if lacking else ""
+
+
 @cache
 def shared_box() -> CephBox:
     """The one server of this process, started when it is first wanted."""

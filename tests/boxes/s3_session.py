@@ -1,7 +1,5 @@
 """Fixtures of the S3 box; a conftest imports the ones it offers."""
 
-import os
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +22,8 @@ class Store:
 
 
 @pytest.fixture
-def store(proxy: Proxy | None) -> Iterator[Store | None]:
-    """None where the server is not installed: the test says no more then."""
-    if proxy is None:
-        yield None
-        return
+def store(proxy: Proxy) -> Iterator[Store]:
+    """An empty bucket."""
     name = f"b-{uuid.uuid4().hex[:12]}"
     with surroundings(proxy.port):
         Calls(name, PATIENCE_SECONDS, STALL_SECONDS).ask("create_bucket")
@@ -38,20 +33,8 @@ def store(proxy: Proxy | None) -> Iterator[Store | None]:
 
 
 @pytest.fixture(scope="session")
-def proxy(is_s3_here: bool) -> Iterator[Proxy | None]:
+def proxy() -> Iterator[Proxy]:
     """One for all tests: a new endpoint would cost each of them a new client."""
-    if not is_s3_here:
-        yield None
-        return
+    assert not missing(), f"these tests need an S3 server: apt-get install {DEBIAN}"
     with Proxy(shared_box().port) as proxy:
         yield proxy
-
-
-@pytest.fixture(scope="session")
-def is_s3_here() -> bool:
-    """Whether the S3 server is installed; in CI it must be."""
-    lacking = missing()
-    if lacking:
-        assert os.environ.get("CI") != "true", f"CI needs an S3 server: apt-get install {DEBIAN}"
-        sys.stderr.write(f"left out: tests on S3 need {lacking[0]} (apt-get install {DEBIAN})\n")
-    return not lacking
