@@ -24,7 +24,7 @@ hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("shared")
 
 # What a test asks for when it needs a real Slurm or a real S3 server.
-_BOXES = {"slurm": {"cluster", "bare_cluster"}, "s3": {"store", "proxy"}}
+_BOXES = {"slurm": {"cluster", "bare_cluster"}, "s3": {"store", "proxy", "bucket"}}
 _CAUSES = {"slurm": what_is_missing(), "s3": what_is_missing_for_s3()}
 # With CI=true the tests run in any case, and fail where their box cannot start.
 _LEFT_OUT = {} if os.environ.get("CI") == "true" else {k: v for k, v in _CAUSES.items() if v}
@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark every test that asks for a box, and leave it out where there can be none."""
     left_out = []
     for item in items:
-        wanted = set(getattr(item, "fixturenames", ()))
+        chosen = getattr(item, "callspec", None)  # of fixtures that may ask for a box or not
+        params = chosen.params.values() if chosen else ()
+        wanted = {*getattr(item, "fixturenames", ()), *(p for p in params if isinstance(p, str))}
         boxes = [name for name, fixtures in _BOXES.items() if fixtures & wanted]
         for name in boxes:
             item.add_marker(name)

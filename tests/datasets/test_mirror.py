@@ -16,11 +16,11 @@ from tests.datasets import trees
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request, tmp_path) -> Storage | None:
+def storage(request, tmp_path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "storage"))
     store = request.getfixturevalue("store")
-    return open_storage(store.url) if store else None
+    return open_storage(store.url)
 
 
 @pytest.fixture
@@ -45,8 +45,6 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_pushed_folder_is_pulled_elsewhere_as_it_was(storage, run, tmp_path) -> None:
-    if storage is None:
-        return
     assert Mirror(storage, "runs/k", attempt=1).push(run) == 4
 
     assert Mirror(storage, "runs/k").pull(tmp_path / "other")
@@ -57,8 +55,6 @@ def test_a_pushed_folder_is_pulled_elsewhere_as_it_was(storage, run, tmp_path) -
 
 
 def test_only_what_changed_goes_up_and_what_is_gone_is_forgotten(storage, run, tmp_path) -> None:
-    if storage is None:
-        return
     mirror = Mirror(storage, "runs/k", attempt=1)
     mirror.push(run)
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
@@ -73,8 +69,6 @@ def test_only_what_changed_goes_up_and_what_is_gone_is_forgotten(storage, run, t
 
 
 def test_a_pull_removes_what_the_last_push_did_not_have(storage, run, tmp_path) -> None:
-    if storage is None:
-        return
     Mirror(storage, "runs/k", attempt=1).push(run)
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -87,8 +81,6 @@ def test_a_pull_removes_what_the_last_push_did_not_have(storage, run, tmp_path) 
 
 
 def test_a_newer_attempt_shuts_the_older_one_out(storage, run, tmp_path) -> None:
-    if storage is None:
-        return
     old, new = Mirror(storage, "runs/k", attempt=1), Mirror(storage, "runs/k", attempt=2)
     old.push(run)
     new.push(run)
@@ -102,8 +94,6 @@ def test_a_newer_attempt_shuts_the_older_one_out(storage, run, tmp_path) -> None
 
 
 def test_two_attempts_at_once_end_with_the_newer_one(storage, run) -> None:
-    if storage is None:
-        return
     late: list[int] = []
 
     def push(attempt: int) -> None:
@@ -123,8 +113,6 @@ def test_two_attempts_at_once_end_with_the_newer_one(storage, run) -> None:
 
 
 def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, tmp_path) -> None:
-    if store is None:
-        return
     storage = open_storage(store.url)
     Mirror(storage, "runs/k", attempt=1).push(run)
     before = content(run)
@@ -159,8 +147,6 @@ def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, 
 
 
 def test_a_push_through_harm_arrives(store, run, tmp_path) -> None:
-    if store is None:
-        return
     storage = open_storage(store.url, patience=30.0, stall=1.0)
     for pattern in ("PUT .*step-00000001.pt", "GET .*config.json"):
         store.proxy.harm(pattern, "lose_answer", times=1)
@@ -174,8 +160,6 @@ def test_a_push_through_harm_arrives(store, run, tmp_path) -> None:
 
 
 def test_a_manifest_of_another_version_is_refused(storage, tmp_path) -> None:
-    if storage is None:
-        return
     storage.write("runs/k/folder.json", json.dumps({"format": "x"}).encode())
 
     with pytest.raises(ValueError, match="is of format 'x', not of this version's"):

@@ -37,10 +37,8 @@ def near(tmp_path, config, dataset) -> DataConfig:
 
 
 @pytest.fixture
-def far(tmp_path, config, dataset, store) -> DataConfig | None:
+def far(tmp_path, config, dataset, store) -> DataConfig:
     """The drawn scenes in shards of a bucket."""
-    if store is None:
-        return None
     pack(config, store.url)
     brought_near.cache_clear()
     return replace(config, root=store.url, cache=str(tmp_path / "cache"))
@@ -77,8 +75,6 @@ def test_samples_from_shards_of_a_folder_are_those_of_files(
 
 
 def test_samples_from_s3_are_those_of_files_with_workers_too(far, config, dataset) -> None:
-    if far is None:
-        return
     found = open_dataset(far)
 
     assert found.fingerprint == dataset.fingerprint
@@ -111,8 +107,6 @@ def test_packing_twice_gives_the_same_bytes(near, tmp_path, config) -> None:
 
 
 def test_what_was_fetched_is_not_fetched_again(far, store) -> None:
-    if far is None:
-        return
     dataset = open_dataset(far)
     names = [*dataset.split.labelled, *dataset.split.validation]
     for name in names:
@@ -127,8 +121,6 @@ def test_what_was_fetched_is_not_fetched_again(far, store) -> None:
 
 
 def test_the_cache_stays_below_its_bound(far) -> None:
-    if far is None:
-        return
     bound = 24_000
     far = replace(far, cache_gib=bound / 2**30)
     dataset, sizes = open_dataset(far), []
@@ -142,8 +134,6 @@ def test_the_cache_stays_below_its_bound(far) -> None:
 
 
 def test_what_is_wanted_ahead_is_there_when_it_is_read(far, store) -> None:
-    if far is None:
-        return
     dataset = open_dataset(far)
     names = dataset.split.labelled
 
@@ -155,8 +145,6 @@ def test_what_is_wanted_ahead_is_there_when_it_is_read(far, store) -> None:
 
 
 def test_shards_survive_pickling_and_forking(far, dataset) -> None:
-    if far is None:
-        return
     tree = open_dataset(far).tree
     tree.prefetch(dataset.split.labelled)
     name = dataset.split.validation[0]
@@ -170,8 +158,6 @@ def test_shards_survive_pickling_and_forking(far, dataset) -> None:
 
 @pytest.mark.parametrize("harm", ["status", "cut_answer", "flip"])
 def test_harm_on_the_way_moves_no_bit(far, store, config, dataset, harm) -> None:
-    if far is None:
-        return
     rule = store.proxy.harm("GET .*shards", harm, times=2)
 
     assert content(open_dataset(far), far) == content(dataset, config)
@@ -216,8 +202,6 @@ def test_a_broken_index_is_named(near) -> None:
 
 
 def test_a_damaged_cache_is_fetched_again(far, dataset) -> None:
-    if far is None:
-        return
     name = dataset.split.labelled[0]
     open_dataset(far).tree.pair(name)
     for path in (Path(far.cache) / "items").rglob("??/*"):
@@ -267,8 +251,6 @@ def test_lists_and_description_travel_with_the_shards(tmp_path, store) -> None:
 
 
 def test_an_empty_place_says_how_to_pack(store, tmp_path) -> None:
-    if store is None:
-        return
     brought_near.cache_clear()
 
     with pytest.raises(DataError, match=r"holds no packed dataset .*python -m datasets pack"):
@@ -276,8 +258,6 @@ def test_an_empty_place_says_how_to_pack(store, tmp_path) -> None:
 
 
 def test_newly_packed_data_replaces_what_was_brought_near(far, store) -> None:
-    if far is None:
-        return
     open_dataset(far)
     storage = open_storage(store.url)
     about = storage.read(PACKED_FILE).replace(b"shards 1", b"shards 2")
@@ -289,8 +269,6 @@ def test_newly_packed_data_replaces_what_was_brought_near(far, store) -> None:
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_run(far, dataset) -> None:
-    if far is None:
-        return
     cache = Path(far.cache) / "items"
     opened = open_dataset(far)
     cache.mkdir(parents=True, exist_ok=True)

@@ -19,11 +19,11 @@ from tests.boxes.s3_session import Store
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request, tmp_path) -> Storage | None:
+def storage(request, tmp_path) -> Storage:
     if request.param == "folder":
         return open_storage(str(tmp_path / "root"))
     store = request.getfixturevalue("store")
-    return open_storage(store.url) if store else None
+    return open_storage(store.url)
 
 
 def impatient(store: Store, patience: float = 20.0, stall: float = 1.0) -> Storage:
@@ -31,8 +31,6 @@ def impatient(store: Store, patience: float = 20.0, stall: float = 1.0) -> Stora
 
 
 def test_a_copy_has_the_same_content_and_the_age_of_an_object_is_known(storage) -> None:
-    if storage is None:
-        return
     storage.write("one", b"content")
 
     storage.copy("one", "deep/two")
@@ -45,8 +43,6 @@ def test_a_copy_has_the_same_content_and_the_age_of_an_object_is_known(storage) 
 
 
 def test_objects_are_written_read_listed_and_removed(storage) -> None:
-    if storage is None:
-        return
     assert storage.entries() == []
     storage.write("b/two", b"22")
     storage.write("b/two", b"new")
@@ -70,8 +66,6 @@ def test_objects_are_written_read_listed_and_removed(storage) -> None:
 
 
 def test_what_is_not_there_is_a_file_not_found(storage, tmp_path) -> None:
-    if storage is None:
-        return
     for ask in (storage.read, storage.hold, lambda name: storage.download(name, tmp_path / "x")):
         with pytest.raises(FileNotFoundError):
             ask("nothing")
@@ -79,16 +73,12 @@ def test_what_is_not_there_is_a_file_not_found(storage, tmp_path) -> None:
 
 
 def test_an_object_is_created_once(storage) -> None:
-    if storage is None:
-        return
     assert storage.create("claim", b"mine")
     assert not storage.create("claim", b"theirs")
     assert storage.read("claim") == b"mine"
 
 
 def test_of_many_who_create_at_once_one_wins(storage) -> None:
-    if storage is None:
-        return
     won: list[int] = []
 
     def attempt(number: int) -> None:
@@ -106,8 +96,6 @@ def test_of_many_who_create_at_once_one_wins(storage) -> None:
 
 
 def test_an_object_is_replaced_only_while_it_is_the_one_we_know(storage) -> None:
-    if storage is None:
-        return
     storage.write("lease", b"1")
     held = storage.hold("lease")
 
@@ -118,8 +106,6 @@ def test_an_object_is_replaced_only_while_it_is_the_one_we_know(storage) -> None
 
 
 def test_counting_up_by_replace_loses_no_step(storage) -> None:
-    if storage is None:
-        return
     storage.write("count", b"0")
 
     def count_up() -> None:
@@ -139,8 +125,6 @@ def test_counting_up_by_replace_loses_no_step(storage) -> None:
 
 @pytest.mark.parametrize("size", [0, 10, 40 * 2**20 + 7])
 def test_files_of_any_size_go_up_and_down(storage, tmp_path, size) -> None:
-    if storage is None:
-        return
     source = tmp_path / "source"
     source.write_bytes((b"%08d" * (size // 8 + 1) % tuple(range(size // 8 + 1)))[:size])
 
@@ -152,8 +136,6 @@ def test_files_of_any_size_go_up_and_down(storage, tmp_path, size) -> None:
 
 
 def test_a_listing_of_more_than_a_page_is_whole(store) -> None:
-    if store is None:
-        return
     storage = open_storage(store.url)
     with surroundings(store.box.port), ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda number: storage.write(f"many/{number:04d}", b""), range(1005)))
@@ -164,8 +146,6 @@ def test_a_listing_of_more_than_a_page_is_whole(store) -> None:
 
 @pytest.mark.parametrize("code", [500, 503, 504])
 def test_errors_of_the_server_are_asked_again(store, code) -> None:
-    if store is None:
-        return
     storage = impatient(store)
     for method in ("PUT", "GET"):
         store.proxy.harm(f"{method} .*key", "status", times=2, code=code)
@@ -190,8 +170,6 @@ def test_errors_of_the_server_are_asked_again(store, code) -> None:
     ],
 )
 def test_a_request_that_came_to_harm_is_asked_again(store, method, harm, count) -> None:
-    if store is None:
-        return
     storage, content = impatient(store), os.urandom(100_000)
     rule = store.proxy.harm(f"{method} .*key", harm, times=1, count=count)
 
@@ -202,8 +180,6 @@ def test_a_request_that_came_to_harm_is_asked_again(store, method, harm, count) 
 
 
 def test_a_half_sent_object_is_never_seen(store) -> None:
-    if store is None:
-        return
     storage = impatient(store, patience=1.0)
     storage.write("key", b"old" * 1000)
     store.proxy.harm("PUT .*key", "cut_request", count=100)
@@ -215,8 +191,6 @@ def test_a_half_sent_object_is_never_seen(store) -> None:
 
 @pytest.mark.parametrize("call", ["create", "replace"])
 def test_a_winner_whose_answer_was_lost_knows_that_it_won(store, call) -> None:
-    if store is None:
-        return
     storage = impatient(store)
     storage.write("lease", b"0")
     tag = storage.hold("lease").tag
@@ -229,8 +203,6 @@ def test_a_winner_whose_answer_was_lost_knows_that_it_won(store, call) -> None:
 
 
 def test_a_large_upload_survives_harm_to_its_parts(store, tmp_path) -> None:
-    if store is None:
-        return
     source, storage = tmp_path / "source", impatient(store, stall=3.0)
     source.write_bytes(os.urandom(1 << 20) * 34)
     store.proxy.harm("PUT .*partNumber=2", "cut_request", times=1, count=5_000_000)
@@ -246,8 +218,6 @@ def test_a_large_upload_survives_harm_to_its_parts(store, tmp_path) -> None:
 
 
 def test_patience_ends_with_words_and_its_own_error(store) -> None:
-    if store is None:
-        return
     storage = impatient(store, patience=1.0)
     store.proxy.harm("GET", "status", code=503)
     began = time.monotonic()
@@ -262,8 +232,6 @@ def test_patience_ends_with_words_and_its_own_error(store) -> None:
 
 
 def test_a_server_that_is_gone_is_unreachable_and_waited_for(store) -> None:
-    if store is None:
-        return
     with surroundings(9):
         gone = open_storage(store.url, patience=0.5, stall=1.0)
         with pytest.raises(Unreachable, match=r"http://127\.0\.0\.1:9, bucket b-"):
@@ -283,8 +251,6 @@ def test_a_server_that_is_gone_is_unreachable_and_waited_for(store) -> None:
 
 
 def test_a_writer_that_is_killed_leaves_the_old_object_whole(store, tmp_path) -> None:
-    if store is None:
-        return
     storage = open_storage(store.url)
     storage.write("key", b"old")
     program = (
@@ -311,8 +277,6 @@ def test_a_writer_that_is_killed_leaves_the_old_object_whole(store, tmp_path) ->
 
 
 def test_neither_errors_nor_pickles_hold_the_credentials(store, monkeypatch) -> None:
-    if store is None:
-        return
     texts = [repr(open_storage(store.url)), pickle.dumps(open_storage(store.url)).decode("latin1")]
     store.proxy.harm("GET .*fails", "status")
     with pytest.raises(Unreachable) as unreachable:
@@ -333,8 +297,6 @@ def _fresh(store: Store) -> Storage:
 
 
 def test_no_credentials_is_said_with_the_cure(store, monkeypatch, tmp_path) -> None:
-    if store is None:
-        return
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -344,8 +306,6 @@ def test_no_credentials_is_said_with_the_cure(store, monkeypatch, tmp_path) -> N
 
 
 def test_a_profile_is_taken_as_all_of_amazon_s_tools_do(store, monkeypatch, tmp_path) -> None:
-    if store is None:
-        return
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
@@ -378,8 +338,6 @@ def test_other_urls_are_refused_without_repeating_secrets(root, text) -> None:
 
 
 def test_a_missing_bucket_says_how_to_go_on(store) -> None:
-    if store is None:
-        return
     with pytest.raises(FileNotFoundError, match=r"bucket not-there does not exist .*Create it"):
         open_storage("s3://not-there/x").read("key")
 

@@ -6,9 +6,7 @@ from orchestrator.store import store_of
 from tests.boxes.s3_session import Store
 
 
-def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store | None) -> None:
-    if store is None:
-        return
+def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -> None:
     check = check_root(parse([f"root={store.url}"])[0])
 
     assert (check.state, check.name) == ("works", "bucket"), check
@@ -16,9 +14,7 @@ def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store | 
     assert not store_of(store.url).entries()
 
 
-def test_a_missing_bucket_is_broken_with_its_name(store: Store | None) -> None:
-    if store is None:
-        return
+def test_a_missing_bucket_is_broken_with_its_name(store: Store) -> None:
     check = check_root(parse(["root=s3://no-such-bucket/x"])[0])
 
     assert check.state == "broken"

@@ -65,8 +65,6 @@ def seeds(store):
 
 
 def test_nothing_is_lost_between_writers_compactions_and_readers(store, lines):
-    if store is None:
-        return
     writers = [process(store, WRITER, lines, first) for first in (0, 12)]
     while any(writer.poll() is None for writer in writers):
         before = read_rows(store.url)
@@ -84,8 +82,6 @@ def test_nothing_is_lost_between_writers_compactions_and_readers(store, lines):
 
 
 def test_every_reader_takes_the_folder_as_it_lies(store, lines):
-    if store is None:
-        return
     fill(store, lines, 3)
     compact(store.url)
     publish(store.url, row_of(replace(CELL, seed=7), 47.0))  # one file beside the compacted one
@@ -123,8 +119,6 @@ def test_every_reader_takes_the_folder_as_it_lies(store, lines):
 
 
 def test_lost_answers_and_a_slow_server_neither_lose_nor_double_a_row(store, lines):
-    if store is None:
-        return
     store.proxy.harm("PUT .*results/rows", "lose_answer", times=1)
     store.proxy.harm("PUT .*results/history", "status", times=2, code=503)
     fill(store, lines, 2)
@@ -136,8 +130,6 @@ def test_lost_answers_and_a_slow_server_neither_lose_nor_double_a_row(store, lin
 
 
 def test_a_compaction_that_is_killed_before_it_removes_leaves_each_row_once(store, lines):
-    if store is None:
-        return
     fill(store, lines, 4)
     store.proxy.harm("(DELETE|POST) ", "stall")
     compaction = process(store, COMPACT)

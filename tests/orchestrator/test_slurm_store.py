@@ -22,12 +22,10 @@ Weights = dict[str, tuple[str | None, float | None]]
 def test_jobs_go_on_from_the_store_when_their_node_is_lost(
     cluster: SlurmBox,
     long_lab: Lab,
-    store: Store | None,
+    store: Store,
     undisturbed: Weights,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if store is None:
-        return
     monkeypatch.setenv("CLAIM_FRESH_SECONDS", "6")
     far = Lab(long_lab.folder, long_lab.data, store.url)
     launch = far.start("launch", *SLURM)

@@ -37,8 +37,6 @@ def quick() -> Iterator[None]:
 
 
 def test_another_process_is_named_and_a_killed_one_leaves_the_claim_free_at_once(store) -> None:
-    if store is None:
-        return
     call = [sys.executable, "-c", HOLD, store.url]
     process = subprocess.Popen(call, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -60,8 +58,6 @@ def test_another_process_is_named_and_a_killed_one_leaves_the_claim_free_at_once
 
 
 def test_another_host_owns_it_while_its_heartbeat_is_fresh(store, quick) -> None:
-    if store is None:
-        return
     storage = store_of(store.url)
     storage.write(NAME, ELSEWHERE.text())
     with pytest.raises(Busy, match="elsewhere"), held_in_store(store.url, NAME, "mine"):
@@ -76,8 +72,6 @@ def test_another_host_owns_it_while_its_heartbeat_is_fresh(store, quick) -> None
 
 
 def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(store, quick) -> None:
-    if store is None:
-        return
     storage = store_of(store.url)
 
     with held_in_store(store.url, NAME, "mine") as hold:
@@ -90,8 +84,6 @@ def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(stor
 
 
 def test_a_heartbeat_finds_out_that_the_claim_was_taken(store, quick) -> None:
-    if store is None:
-        return
 
     with held_in_store(store.url, NAME, "mine") as hold:
         store_of(store.url).write(NAME, ELSEWHERE.text())
@@ -99,9 +91,7 @@ def test_a_heartbeat_finds_out_that_the_claim_was_taken(store, quick) -> None:
         wait_until(lambda: hold.is_lost, seconds=10.0)
 
 
-def test_a_claim_outlives_answers_that_never_come(store: Store | None, quick) -> None:
-    if store is None:
-        return
+def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
     with held_in_store(store.url, NAME, "mine") as hold:
         store.proxy.harm(f"PUT .*{NAME}", "lose_answer", times=2)
         store.proxy.harm(f"(GET|HEAD) .*{NAME}", "stall", times=1)
@@ -113,8 +103,6 @@ def test_a_claim_outlives_answers_that_never_come(store: Store | None, quick) ->
 
 
 def test_a_claim_that_could_not_be_released_is_taken_again_by_its_process(store, quick) -> None:
-    if store is None:
-        return
     with held_in_store(store.url, NAME, "mine") as hold:
         hold.describe("attempt 3", attempt=3)
         store.proxy.harm(f"PUT .*{NAME}", "status")
@@ -125,8 +113,6 @@ def test_a_claim_that_could_not_be_released_is_taken_again_by_its_process(store,
 
 
 def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
-    if store is None:
-        return
     inside: list[int] = []
 
     def own() -> None:
@@ -154,9 +140,7 @@ def test_a_claim_of_nobody_is_short_and_one_of_somebody_is_not() -> None:
     assert Claim.of(None) == Claim()
 
 
-def test_a_store_that_does_not_answer_gives_no_claim(store: Store | None) -> None:
-    if store is None:
-        return
+def test_a_store_that_does_not_answer_gives_no_claim(store: Store) -> None:
     store.proxy.harm("GET .*", "status")
     patient = store_of(store.url, patience=0.5)
 

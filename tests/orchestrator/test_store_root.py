@@ -31,7 +31,7 @@ Weights = dict[str, tuple[str | None, float | None]]
 
 
 @pytest.fixture
-def far(lab: Lab, store: Store | None) -> Lab | None:
+def far(lab: Lab, store: Store) -> Lab:
     """A lab whose root is in the object store; None where there is none."""
     return Lab(lab.folder, lab.data, store.url) if store is not None else None
 
@@ -41,7 +41,7 @@ def on_another_host(lab: Lab) -> Lab:
 
 
 @pytest.fixture
-def trial(store: Store | None, tmp_path: Path) -> Iterator[Trial | None]:
+def trial(store: Store, tmp_path: Path) -> Iterator[Trial]:
     """A trial whose owner looks around every half second."""
     os.environ[FRESH_VARIABLE] = "3"
     os.environ["IPIXMATCH_SCRATCH"] = str(tmp_path / "host")
@@ -50,9 +50,7 @@ def trial(store: Store | None, tmp_path: Path) -> Iterator[Trial | None]:
     del os.environ[FRESH_VARIABLE], os.environ["IPIXMATCH_SCRATCH"]
 
 
-def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab | None, lab: Lab) -> None:
-    if far is None:
-        return
+def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab) -> None:
     far.write_grid(("supervised", "none"))
     far.run("launch", INLINE)
     text = far.run("launch", INLINE)
@@ -71,10 +69,8 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab | None, la
 
 
 def test_readers_work_on_the_store_with_few_requests(
-    far: Lab | None, store: Store | None, capsys: pytest.CaptureFixture[str]
+    far: Lab, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if far is None or store is None:
-        return
     far.write_grid(("supervised", "none"), ("unimatch_star", "none"))
     far.run("launch", INLINE, f"only={SUPERVISED}")
 
@@ -103,9 +99,7 @@ def test_readers_work_on_the_store_with_few_requests(
         shutil.rmtree(out.parents[1], ignore_errors=True)
 
 
-def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab | None) -> None:
-    if far is None:
-        return
+def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
     far.write_grid(("supervised", "none"))
     far.run("launch", INLINE)
     far.run("launch", INLINE, "optim.momentum=0.8", "rerun=drifted")
@@ -117,10 +111,8 @@ def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab | None) -> None:
 
 
 def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
-    long_lab: Lab, far: Lab | None, undisturbed: Weights
+    long_lab: Lab, far: Lab, undisturbed: Weights
 ) -> None:
-    if far is None:
-        return
     first = far.start("launch", INLINE)
     far.worker_at(KL, step=4)
     kill_all(first)
@@ -137,10 +129,8 @@ def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
 
 
 def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
-    long_lab: Lab, far: Lab | None, store: Store | None, undisturbed: Weights
+    long_lab: Lab, far: Lab, store: Store, undisturbed: Weights
 ) -> None:
-    if far is None or store is None:
-        return
     first = far.start("launch", INLINE)
     far.worker_at(KL, step=2)
     first.send_signal(signal.SIGINT)
@@ -162,10 +152,8 @@ def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
 
 
 def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
-    far: Lab | None, store: Store | None
+    far: Lab, store: Store
 ) -> None:
-    if far is None or store is None:
-        return
     far.write_grid(("supervised", "none"))
     os.environ[PATIENCE_VARIABLE] = "1"
     store.proxy.harm("PUT .*results/rows", "status")
@@ -182,10 +170,8 @@ def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
 
 
 def test_mistakes_about_the_store_are_words_before_anything_runs(
-    far: Lab | None, store: Store | None, lab: Lab
+    far: Lab, store: Store, lab: Lab
 ) -> None:
-    if far is None or store is None:
-        return
     far.write_grid(("supervised", "none"))
     assert "does not exist" in far.run("launch", INLINE, "root=s3://no-such-bucket/x", code=2)
 
@@ -202,9 +188,7 @@ def test_mistakes_about_the_store_are_words_before_anything_runs(
     assert not store_of(far.url).entries()
 
 
-def test_an_overtaken_attempt_cannot_publish(trial: Trial | None) -> None:
-    if trial is None:
-        return
+def test_an_overtaken_attempt_cannot_publish(trial: Trial) -> None:
     place = Places.at(trial.root).run(trial.key)
     with owned(trial, "a start", wait_seconds=0.0) as owner:
         assert owner.begin(0) == 1
@@ -219,9 +203,7 @@ def test_an_overtaken_attempt_cannot_publish(trial: Trial | None) -> None:
         assert newest_attempt(place) == 4
 
 
-def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial | None) -> None:
-    if trial is None:
-        return
+def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial) -> None:
     place = Places.at(trial.root).run(trial.key)
     with owned(trial, "a start", wait_seconds=0.0) as owner:
         owner.begin(0)
@@ -233,9 +215,7 @@ def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial | Non
             owner.save()
 
 
-def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial | None) -> None:
-    if trial is None:
-        return
+def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial) -> None:
     with owned(trial, "a start", wait_seconds=0.0) as owner:
         owner.begin(0)
         assert not owner.must_end()
@@ -245,10 +225,8 @@ def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial | None
 
 
 def test_scratch_of_an_older_attempt_is_replaced_and_of_the_newest_is_kept(
-    trial: Trial | None,
+    trial: Trial,
 ) -> None:
-    if trial is None:
-        return
     place = Places.at(trial.root).run(trial.key)
     for number in (1, 2):
         with owned(trial, "a start", wait_seconds=0.0) as owner:
