@@ -64,8 +64,8 @@ class Png:
 
     def fast(self, rows: int) -> NDArray[np.uint8] | None:
         """Its upper rows, (rows, W, 3) or (rows, W); None where only Pillow can tell."""
-        decode = _decoder()
-        if decode is None or self.layout is None:
+        decode = _decoder() if self.layout else None
+        if decode is None:
             return None
         try:
             found = decode(self.upper(rows), (rows, self.size[0]), self.layout)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,17 @@ def test_a_picture_too_large_for_one_block_of_pillow_is_copied(tmp_path: Path) -
     found = part_of(image, (5, 2000, 2090, 2050))
 
     assert np.array_equal(found[..., :3], np.asarray(image)[2000:, 5:2090])
+
+
+def test_a_view_outlives_its_picture_and_needs_no_pandas() -> None:
+    code = """
+import sys
+from PIL import Image
+from datasets.photo import view_of
+view = view_of(Image.linear_gradient("L").convert("RGB").crop((0, 0, 90, 256)))
+print(int(view[..., :3].sum()), "pandas" in sys.modules)
+"""
+
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+    assert told.stdout.split() == [str(90 * 3 * sum(range(256))).encode(), b"False"]
