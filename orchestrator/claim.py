@@ -11,10 +11,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from orchestrator.alongside import alongside
 
 HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
@@ -140,23 +142,15 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-@contextmanager
-def _heartbeat(path: Path) -> Iterator[None]:
+def _heartbeat(path: Path) -> AbstractContextManager[None]:
     """Keep the lock file's time fresh from a thread."""
-    stop = threading.Event()
 
-    def beat() -> None:
+    def beat(stop: threading.Event) -> None:
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             with suppress(OSError):
                 os.utime(path)
 
-    thread = threading.Thread(target=beat, name=f"heartbeat {path}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return alongside(beat, f"heartbeat {path}")
 
 
 def _is_elsewhere(holder: Holder | None) -> bool:

@@ -8,12 +8,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from datasets.mirror import Mirror, Overtaken
 from orchestrator import events
+from orchestrator.alongside import alongside
 from orchestrator.places import RunPlace
 from orchestrator.store import SHORT_PATIENCE, store_of
 from trainer.manifest import FOLDER
@@ -52,17 +53,9 @@ class RunMirror:
         """Remove objects of pushes that were killed; no older attempt can push any more."""
         self._mirror.sweep()
 
-    @contextmanager
-    def pushing(self) -> Iterator[None]:
+    def pushing(self) -> AbstractContextManager[None]:
         """Push from a thread until the block ends: at once with every checkpoint."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._loop, args=(stop,), daemon=True, name="pushes")
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return alongside(self._loop, "pushes")
 
     def _loop(self, stop: threading.Event) -> None:
         storage = store_of(self._place.url, patience=SHORT_PATIENCE)

@@ -2,14 +2,16 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.alongside import alongside
 from orchestrator.places import Places
 from orchestrator.progress import Progress
 from orchestrator.queue import Queue
@@ -67,18 +69,10 @@ class Screen:
         line = f"{self._count()} {word:8} {trial.key}  {seconds}  {told}".rstrip()
         self.say(line, STYLES.get(word, ""))
 
-    @contextmanager
-    def live(self, queue: Queue) -> Iterator[None]:
+    def live(self, queue: Queue) -> AbstractContextManager[None]:
         """Keep the table or the progress lines fresh until the block ends."""
-        stop = threading.Event()
         show = self._redraw if self._console.is_terminal else self._report
-        thread = threading.Thread(target=show, args=(queue, stop), daemon=True, name="screen")
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return alongside(partial(show, queue), "screen")
 
     def _redraw(self, queue: Queue, stop: threading.Event) -> None:
         """The live table of a terminal."""

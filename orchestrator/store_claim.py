@@ -12,13 +12,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import Unreachable
 from datasets.storage import Held, Storage, open_storage
+from orchestrator.alongside import alongside
 from orchestrator.claim import HEARTBEAT_SECONDS, Busy, Holder, fresh_seconds
 from orchestrator.places import machine
 from orchestrator.store import SHORT_PATIENCE, store_of
@@ -208,12 +209,10 @@ def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> StoreH
         time.sleep(min(_POLL_SECONDS, max(0.05, give_up - time.monotonic())))
 
 
-@contextmanager
-def _heartbeat(hold: StoreHold, on_beat: Callable[[], None]) -> Iterator[None]:
+def _heartbeat(hold: StoreHold, on_beat: Callable[[], None]) -> AbstractContextManager[None]:
     """Replace the claim again and again, from a thread."""
-    stop = threading.Event()
 
-    def beat() -> None:
+    def beat(stop: threading.Event) -> None:
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             try:
                 hold.beat()
@@ -224,13 +223,7 @@ def _heartbeat(hold: StoreHold, on_beat: Callable[[], None]) -> Iterator[None]:
                 logging.getLogger("datasets").warning("%s", lost)
                 return
 
-    thread = threading.Thread(target=beat, name=f"heartbeat {hold.name}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return alongside(beat, f"heartbeat {hold.name}")
 
 
 def _held(storage: Storage, name: str) -> Held | None:
