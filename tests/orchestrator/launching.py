@@ -191,7 +191,12 @@ def process_name(pid: int) -> str:
 
 def torchrun_weights(lab: Lab) -> str:
     """Weights of the KL cell trained by torchrun with two ranks, without Ray."""
-    folder = lab.folder / "torchrun"
+    call = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "trainer"]
+    return weights_without_launch(lab, *call)
+
+
+def weights_without_launch(lab: Lab, *module: str, epochs: int = EPOCHS) -> str:
+    """Weights of the KL cell trained by a module that knows nothing of grids."""
     settings = [
         "recipe=synthetic",
         "data.split=1of2",
@@ -199,14 +204,13 @@ def torchrun_weights(lab: Lab) -> str:
         "data.crop=32",
         "method=unimatch_star",
         "loss=kl",
-        f"optim.epochs={EPOCHS}",
+        f"optim.epochs={epochs}",
         *TINY,
         f"data.root={lab.data}",
-        f"run.folder={folder}",
+        f"run.folder={lab.folder / 'alone'}",
     ]
-    call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*call, "--standalone", "-m", "trainer", *settings],
+        [sys.executable, "-m", *module, *settings],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
