@@ -35,17 +35,17 @@ python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|sy
                                                     bring it from folders or archives, checked
 python -m datasets prepare folder root=DIR [val=1of5] [seed=N]
                                                     prove your own folder, see dataset.yaml
-python -m datasets verify [dataset=D] [root=DIR]    read every file, report every defect
-python -m datasets pack dataset=D root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]
+python -m datasets verify [DATASET] [root=DIR]      read every file, report every defect
+python -m datasets pack DATASET root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]
                                                     proved data as Parquet shards; then data.root=
-python -m datasets splits list [dataset=D]          names and sizes
-python -m datasets splits fetch dataset=D           download the published lists
-python -m datasets splits import DIR dataset=D      copy them from a `splits` folder
-python -m datasets splits verify dataset=D          prove those at the root
-python -m datasets splits make dataset=D labelled=1of16|n100|all [seed=N] [name=NAME]
+python -m datasets splits list [DATASET]            names and sizes
+python -m datasets splits fetch DATASET             download the published lists
+python -m datasets splits import DATASET DIR        copy them from a `splits` folder
+python -m datasets splits verify DATASET            prove those at the root
+python -m datasets splits make DATASET labelled=1of16|n100|all [seed=N] [name=NAME]
                                                  [stratified=yes]   also --fraction 1/16 --seed N
 
-DATASET  synthetic (default), voc, cityscapes, folder
+DATASET  synthetic (default), voc, cityscapes, folder; dataset=DATASET says the same
 root     folder of the dataset (default data/DATASET in the checkout); packed data lies at s3:// too
 draw     num_train, num_val, width, height (pixels), num_classes, seed
 SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
@@ -169,10 +169,10 @@ def _verify(arguments: Arguments) -> int:
 
 
 def _pack(arguments: Arguments) -> int:
+    config = arguments.data()
     target = open_storage(arguments.take("to") or arguments.word("where to: to=DIR|s3://..."))
     is_decoded = arguments.yes("decoded")
     size = arguments.number("shard_mib", 64) * 2**20
-    config = arguments.data()
     arguments.end()
     packing = Packing(is_decoded=is_decoded, shard_bytes=size)
     count = pack(config, target, packing, _say)
@@ -199,8 +199,8 @@ def _list(arguments: Arguments) -> int:
 
 
 def _import(arguments: Arguments) -> int:
-    folder = Path(arguments.word("the folder `splits` of a checkout of UniMatch"))
     config = arguments.data()
+    folder = Path(arguments.word("the folder `splits` of a checkout of UniMatch"))
     arguments.end()
     brought = import_lists(config, folder)
     print(f"{len(brought)} published lists at {data_root(config) / 'splits'}")

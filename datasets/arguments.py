@@ -70,7 +70,9 @@ class Arguments:
         return _YES[self.choice(name, ("no", "yes", "true", "false"))]
 
     def data(self) -> DataConfig:
-        """Which dataset, where."""
+        """Which dataset, where: ``dataset=D``, or D as the next word."""
+        if "dataset" not in self.settings and self.words[:1] and self.words[0] in CATALOG:
+            self.settings["dataset"] = self.words.pop(0)
         dataset = self.take("dataset", "synthetic")
         if dataset not in CATALOG:
             raise ValueError(f"Unknown dataset {dataset!r}; known: {', '.join(sorted(CATALOG))}.")
@@ -80,4 +82,6 @@ class Arguments:
         """Refuse what no command took."""
         left = [*self.words, *sorted(self.settings)]
         if left:
-            raise ValueError(f"Cannot use {', '.join(left)} here; see python -m datasets --help.")
+            names = f" The datasets are {', '.join(sorted(CATALOG))}." if self.words else ""
+            text = f"Cannot use {', '.join(left)} here; see python -m datasets --help."
+            raise ValueError(text + names)

@@ -64,7 +64,7 @@ class Png:
 
     def fast(self, rows: int) -> NDArray[np.uint8] | None:
         """Its upper rows, (rows, W, 3) or (rows, W); None where only Pillow can tell."""
-        decode = _decoder() if self.layout else None
+        decode = decoder() if self.layout else None
         if decode is None:
             return None
         try:
@@ -76,8 +76,8 @@ class Png:
 
 
 @cache
-def _decoder() -> Callable[..., object] | None:
-    """That of the extra `fast`, if it is installed."""
+def decoder() -> Callable[..., object] | None:
+    """The fast one, of the extra `fast`, if it is installed."""
     try:
         from kornia_rs.io import decode_image_png_u8
     except ImportError:

@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
             f"{error}. Start from the checkout with `python -m orchestrator`, where its own "
             "package `datasets` is found first."
         )
-    from orchestrator.reading_commands import joined
+    from orchestrator.options import joined
 
     try:
         words = joined(words)

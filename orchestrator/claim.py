@@ -22,6 +22,7 @@ HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
 FRESH_VARIABLE = "CLAIM_FRESH_SECONDS"  # of the environment; the same on all hosts
 _POLL_SECONDS = 0.1
+_LONGEST = 65536  # bytes of a lock file's text
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,14 @@ def holder_of(path: Path) -> Holder | None:
     except OSError:
         return None
     try:
-        found = _read(path)
+        found = _told(descriptor)
         if _is_elsewhere(found) and _is_fresh(path):
             return found
         # Shared: many may look at once, only a real holder is in the way.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _read(path) or Holder("an unknown host", 0, "a starting process", "just now")
+        return _told(descriptor) or Holder("an unknown host", 0, "a starting process", "just now")
     finally:
         os.close(descriptor)
 
@@ -132,7 +133,7 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
     """Take the exclusive lock, waiting at most so long."""
     give_up = time.monotonic() + wait_seconds
     while True:
-        found = _read(path)
+        found = _told(descriptor)
         if not (_is_elsewhere(found) and _is_fresh(path)):
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,8 +165,10 @@ def _is_fresh(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Holder | None:
+def _told(descriptor: int) -> Holder | None:
+    """What an open lock file says."""
     try:
-        return Holder(**json.loads(path.read_text()))
+        text = os.pread(descriptor, _LONGEST, 0)
+        return Holder(**json.loads(text)) if text else None
     except (OSError, ValueError, TypeError):
         return None

@@ -1,4 +1,7 @@
-"""What each verb of the command line does."""
+"""What each verb of the command line does.
+
+A verb imports what it alone needs: `status` is asked often, and should answer at once.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -7,15 +10,12 @@ from typing import Protocol
 
 from rich.console import Console
 
-from orchestrator import reading_commands, slurm_commands
-from orchestrator.launch import EXIT_DONE, Order, exit_code, launch
 from orchestrator.options import parse
+from orchestrator.order import EXIT_DONE, Order, exit_code
 from orchestrator.plan import Plan
 from orchestrator.queued import with_queued
-from orchestrator.screen import Screen
 from orchestrator.status import RESUMED, as_json, counts, plan_table
 from orchestrator.status_table import status_picture
-from orchestrator.watch import watch
 from orchestrator.wording import clock
 
 _MOST = 120  # cells that status shows; the paper's grid has 100
@@ -73,8 +73,28 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Show where the cells stand until they end."""
+    from orchestrator.watch import watch
+
     order = _order(grid, words)
     return exit_code(watch(lambda: _seen(order, pause_seconds=_SLURM_SECONDS), _console()))
+
+
+def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Cancel the jobs of a grid."""
+    from orchestrator import slurm_commands
+
+    return slurm_commands.cancel_verb(grid, words, json=json)
+
+
+def _reading(name: str) -> Verb:
+    """A verb that reads results."""
+
+    def verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+        from orchestrator import reading_commands
+
+        return reading_commands.VERBS[name](grid, words, json=json)
+
+    return verb
 
 
 def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
@@ -91,6 +111,9 @@ def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
 
 def _run(order: Order) -> int:
     """Launch with a screen of its own."""
+    from orchestrator.launch import launch
+    from orchestrator.screen import Screen
+
     return launch(order, Screen(_console()))
 
 
@@ -121,6 +144,6 @@ VERBS: dict[str, Verb] = {
     "resume": resume_verb,
     "status": status_verb,
     "watch": watch_verb,
-    **reading_commands.VERBS,
-    "cancel": slurm_commands.cancel_verb,
+    **{name: _reading(name) for name in ("tables", "report", "query", "export", "compact")},
+    "cancel": cancel_verb,
 }

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from datasets.storage import is_url
@@ -27,6 +28,7 @@ def examine(options: LaunchOptions) -> Iterable[Check]:
         options: of the launch that is meant; `root`, `ray_address` and slurm.KEY count.
     """
     yield check_gpu()
+    yield check_fast()
     yield check_root(options)
     yield check_ray(options)
     yield from check_slurm(options)
@@ -53,6 +55,16 @@ def check_gpu() -> Check:
     if driver.returncode:
         advice = f"The driver does not work: {driver.stderr.strip() or driver.stdout.strip()}"
     return Check("GPU", "broken", found, advice)
+
+
+def check_fast() -> Check:
+    """The decoder of the extra `fast`, which saves time and changes no bit."""
+    from datasets.png import decoder
+
+    if decoder() is None:
+        found = "no kornia-rs: Pillow decodes PNG in about 2.4 times the time, to the same bytes"
+        return Check("extra fast", "absent", found, "Fine; else pip install kornia-rs.")
+    return Check("extra fast", "works", f"kornia-rs {version('kornia-rs')} decodes PNG")
 
 
 def check_root(options: LaunchOptions) -> Check:

@@ -2,15 +2,16 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.estimate import work
 from orchestrator.failures import POLICIES, Failure
 from orchestrator.options import LaunchOptions
+from orchestrator.order import EXIT_DONE, EXIT_FAILED, Order, exit_code
 from orchestrator.ownership import held_grid
 from orchestrator.places import Places
-from orchestrator.plan import Plan, PlannedCell, State, make_plan
+from orchestrator.plan import Plan, PlannedCell, State
 from orchestrator.precheck import check_data, check_disk
 from orchestrator.provenance import checkout_state
 from orchestrator.queue import Queue, by_length
@@ -21,44 +22,9 @@ from orchestrator.screen import Screen
 from orchestrator.setting_aside import set_aside
 from orchestrator.sight import newest_attempt
 from orchestrator.snapshot import take
-from orchestrator.status import LAUNCHED
 from orchestrator.stopping import Stop
-from orchestrator.store import enter
 from orchestrator.trial import Outcome, Trial
 from sweeps.own_tables import tables_of
-
-EXIT_DONE, EXIT_USAGE, EXIT_UNFINISHED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a command asks for.
-
-    Attributes:
-        grid: name or path.
-        overrides: settings of the training, for every cell.
-        states: of the cells to run; `options.rerun` adds to them.
-    """
-
-    grid: str
-    options: LaunchOptions
-    overrides: tuple[str, ...] = ()
-    states: tuple[State, ...] = LAUNCHED
-
-    def plan(self) -> Plan:
-        """The states now."""
-        enter(self.options.root, self.options.scratch)
-        only = self.options.only
-        return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
-
-    def chosen(self, plan: Plan) -> list[PlannedCell]:
-        """The cells to run."""
-        added = {
-            "none": (),
-            "drifted": (State.drifted,),
-            "all": (State.drifted, State.done),
-        }[self.options.rerun]
-        return [cell for cell in plan.cells if cell.state in (*self.states, *added)]
 
 
 def launch(order: Order, screen: Screen) -> int:
@@ -234,11 +200,3 @@ def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
     if numbers[State.drifted]:
         screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)
-
-
-def exit_code(plan: Plan) -> int:
-    """0 everything is done; 11 some cells failed and none is under way; 10 otherwise."""
-    if plan.count(State.done) == len(plan.cells):
-        return EXIT_DONE
-    is_under_way = plan.keys(State.running, State.interrupted, State.queued)
-    return EXIT_FAILED if plan.count(State.failed) and not is_under_way else EXIT_UNFINISHED

@@ -9,6 +9,8 @@ from orchestrator.slurm_options import SlurmOptions, read_option
 from trainer.compose import GROUPS, field_names
 from trainer.field_notes import settings
 
+_VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
+
 Backend = Literal["ray", "inline", "slurm", "auto"]
 
 
@@ -33,6 +35,22 @@ class LaunchOptions:
     workers: Literal["auto", "group"] = "auto"  # group: own processes even for one CPU rank
     epoch: Literal["best", "last"] = "best"  # whose mIoU the tables print
     slurm: SlurmOptions = field(default_factory=SlurmOptions)  # slurm.KEY=VALUE, slurm=FILE
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words, with ``--explain CELL`` and ``--check FILE`` as one key=value each."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag in _VALUED:
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ValueError(f"{flag} needs a value, such as {flag} {_VALUED[flag]}.")
+            found.append(f"{flag.removeprefix('--')}={value}")
+        else:
+            found.append(word)
+    return found
 
 
 def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:

@@ -80,9 +80,11 @@ class RunPlace:
 
     def newest_attempt(self) -> int:
         """Number of the newest attempt in the folder; 0 without one. `sight` asks the root."""
-        if not self.attempts.is_dir():
+        try:
+            with os.scandir(self.attempts) as entries:
+                names = [entry.name for entry in entries]
+        except (FileNotFoundError, NotADirectoryError):
             return 0
-        names = (path.name for path in self.attempts.iterdir())
         return max((int(name) for name in names if name.isdigit()), default=0)
 
 
@@ -161,11 +163,15 @@ class Places:
             return self.root
         return Path("outputs").absolute() / self.url.removeprefix("s3://")
 
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs, or of those that this machine has in its scratch."""
+        # A scratch that several machines share must not mix their runs.
+        return (self.root / os.uname().nodename if self.url else self.root) / "runs"
+
     def run(self, key: str) -> RunPlace:
         """Place of a cell's run."""
-        if self.url:  # a scratch that several machines share must not mix their runs
-            return RunPlace(self.root / os.uname().nodename / "runs" / key, self.url)
-        return RunPlace(self.root / "runs" / key)
+        return RunPlace(self.runs / key, self.url)
 
     def grid(self, name: str) -> GridPlace:
         """Place of a grid."""

@@ -3,7 +3,8 @@
 DuckDB sees four views, each attempt once and in today's layout, whatever files they come from:
 `rows` (every attempt), `counted` (the one row per cell that tables print), `history` (one row per
 epoch, with the axes of its cell) and `confusion` (of every counted row, the pixels of each pair of
-true and predicted class, at the best and at the last epoch).
+true and predicted class, at the best and at the last epoch). The matrices behind `confusion` are
+most of the bytes; they are read for a question that names this view, and for no other.
 """
 
 from collections.abc import Iterable

@@ -9,9 +9,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.explain import as_json, as_text, explain
-from orchestrator.launch import EXIT_DONE, Order
 from orchestrator.manuscript import check_manuscript
 from orchestrator.options import parse
+from orchestrator.order import EXIT_DONE, Order
 from orchestrator.places import Places
 from orchestrator.plan import Plan
 from orchestrator.results import counted_rows, read_rows
@@ -28,23 +28,6 @@ EXIT_FOUND = 1  # the check of a manuscript found something
 
 _PLAIN_WIDTH = 200
 _ROWS_SHOWN = 200
-_VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
-
-
-def joined(words: Sequence[str]) -> list[str]:
-    """The words, with ``--explain CELL`` and ``--check FILE`` as one key=value each."""
-    found: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        flag, equals, value = word.partition("=")
-        if flag in _VALUED:
-            value = value if equals else next(rest, "")
-            if not value:
-                raise ValueError(f"{flag} needs a value, such as {flag} {_VALUED[flag]}.")
-            found.append(f"{flag.removeprefix('--')}={value}")
-        else:
-            found.append(word)
-    return found
 
 
 def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, Protocol
 
-import fsspec
-
 from orchestrator.places import Places
 from orchestrator.store import store_of
 
@@ -148,6 +146,8 @@ class _Remote:
     """A folder of results in another store of fsspec's, for tools; a launch takes only S3."""
 
     def __init__(self, root: str, kind: Kind) -> None:
+        import fsspec  # brings asyncio: for those who need it
+
         self.place = f"{root.rstrip('/')}/results/{kind}"
         self._fs, self._path = fsspec.core.url_to_fs(self.place)
 

@@ -139,13 +139,15 @@ def _compacted(names: Iterable[str]) -> set[str]:
 
 def _is_strictly_ascending(table: pa.Table, names: Sequence[str]) -> bool:
     """Whether every row has a larger key than the one before."""
-    undecided = np.ones(max(len(table) - 1, 0), dtype=bool)
+    # In Arrow throughout: on their way from or to Python, values load pandas where it is installed.
+    undecided = None
     for name in names:
         before, after = table[name][:-1], table[name][1:]
-        if (undecided & np.asarray(pc.less(after, before))).any():
+        is_less, is_equal = pc.less(after, before), pc.equal(after, before)
+        if pc.any(is_less if undecided is None else pc.and_(undecided, is_less)).as_py():
             return False
-        undecided &= np.asarray(pc.equal(after, before))
-    return not undecided.any()
+        undecided = is_equal if undecided is None else pc.and_(undecided, is_equal)
+    return not pc.any(undecided).as_py()
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:

@@ -183,10 +183,10 @@ def counted_table(table: pa.Table) -> pa.Table:
     if not len(table):
         return table
     keys = table["key"]  # in order
-    is_new = np.append(True, np.asarray(pc.not_equal(keys[1:], keys[:-1])))
-    if is_new.all():
+    is_new = pc.not_equal(keys[1:], keys[:-1])
+    if pc.all(is_new, min_count=0).as_py():
         return table
-    codes = np.cumsum(is_new)
+    codes = np.cumsum(np.append(True, np.asarray(is_new)))
     is_done = np.asarray(pc.equal(table["status"], "done"))
     order = np.lexsort((np.asarray(table["attempt"]), is_done, codes))
     is_last = np.append(codes[order][1:] != codes[order][:-1], True)

@@ -6,6 +6,7 @@ does not need is not asked for.
 
 import atexit
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -25,7 +26,7 @@ from orchestrator.run_mirror import MARKER
 from orchestrator.store import SHORT_PATIENCE, store_of
 from orchestrator.store_claim import IDLE_BYTES, read_claim
 from trainer.journal import PROGRESS
-from trainer.manifest import FOLDER, Manifest, manifests, newest_step
+from trainer.manifest import FOLDER, Manifest, newest, newest_step
 
 _THREADS = 16
 _PROGRESS_SECONDS = 5.0  # between two looks of a screen at a run elsewhere
@@ -56,7 +57,7 @@ def look(places: Places, keys: Collection[str], done: Collection[str] = ()) -> d
         done: cells whose end is known: only who holds them counts.
     """
     if not places.url:
-        return {key: _look_at_folder(places.run(key), key in done) for key in keys}
+        return _look_at_folders(places, keys, done)
     storage = _store(places)
     sizes = {entry.name: entry.size for entry in storage.entries("runs/")}
 
@@ -141,11 +142,26 @@ def progresses(places: Places, keys: Iterable[str]) -> dict[str, Progress | None
         return dict(zip(wanted, found, strict=True))
 
 
+def _look_at_folders(
+    places: Places, keys: Iterable[str], done: Collection[str]
+) -> dict[str, Sight]:
+    runs = places.runs
+    try:
+        with os.scandir(runs) as entries:
+            there = {entry.name for entry in entries}
+    except FileNotFoundError:
+        there = set()
+    return {
+        key: _look_at_folder(RunPlace(runs / key), key in done) if key in there else Sight()
+        for key in keys
+    }
+
+
 def _look_at_folder(place: RunPlace, is_done: bool) -> Sight:
     holder = holder_of(place.lock)
     if is_done:  # whatever its checkpoints are: ten thousand folders are not opened
         return Sight(holder)
-    return Sight(holder, place.newest_attempt(), next(iter(manifests(place.folder)), None))
+    return Sight(holder, place.newest_attempt(), newest(place.folder))
 
 
 def _newest_pushed(storage: Storage, name: str) -> Manifest | None:

@@ -1,5 +1,6 @@
 """The cells of a grid in a terminal: the interesting ones first, in the width there is."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
@@ -143,7 +144,7 @@ def _rest(cells: Sequence[PlannedCell]) -> list[Text]:
     """One line about the cells that are not shown."""
     if not cells:
         return []
-    values = [cell.state.value for cell in cells]
-    counted = {value: values.count(value) for value in (*_INTEREST, *values)}
+    numbers = Counter(cell.state.value for cell in cells)
+    counted = {value: numbers[value] for value in (*_INTEREST, *numbers)}
     kinds = ", ".join(f"{number} {value}" for value, number in counted.items() if number)
     return [Text(f"and {len(cells)} more: {kinds}; show=all prints every cell", "dim")]

@@ -39,6 +39,7 @@ class Grid:
         tables: names or paths for `sweeps.table.load_table`.
         seeds: each cell runs once per seed.
         overrides: Hydra settings for every cell, such as ``optim.epochs=2``.
+        word: what a command takes for it: its name, or the path of its file.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Grid:
     tables: tuple[str, ...]
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     overrides: tuple[str, ...] = ()
+    word: str = ""
 
 
 def grid_names() -> list[str]:
@@ -78,6 +80,7 @@ def load_grid(name_or_path: str) -> Grid:
             cells=tuple(dict.fromkeys([*cells, *_listed(spec.get("cells", []), path)])),
             tables=tables,
             overrides=texts(spec.get("overrides", []), f"{path}: overrides"),
+            word=name_or_path,
         ),
         seeds,
     )

@@ -32,7 +32,9 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ValueError: an unknown key or choice, a wrong type, a value out of range.
     """
-    ConfigStore.instance().store(name="schema", node=_schema())
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.repo:
+        store.store(name="schema", node=_schema())
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             composed = hydra_compose("train", list(overrides))

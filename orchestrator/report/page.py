@@ -31,7 +31,7 @@ def page(material: Material) -> str:
     links = "".join(f'<li><a href="#{slug(name)}">{name}</a></li>' for name in _SECTIONS)
     made = f"{material.made:%Y-%m-%d %H:%M} UTC"
     body = "\n".join(section(material) for section in _SECTIONS.values())
-    command = f"python -m orchestrator report {grid.name} root={material.plan.root}"
+    command = f"python -m orchestrator report {grid.word} root={material.plan.root}"
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, inf, isfinite, log10
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,28 @@ class Scale:
         return text.replace("-", "\u2212") if float(text) else text.lstrip("-")
 
 
-def scale_over(values: Iterable[float], place: tuple[float, float], *, num_ticks: int = 5) -> Scale:
+def scale_over(
+    values: Iterable[float],
+    place: tuple[float, float],
+    *,
+    num_ticks: int = 5,
+    least_step: float = 0.0,
+    lowest: float = -inf,
+) -> Scale:
     """A scale that covers the values and ends on round numbers.
 
     Args:
         values: finite or not; those that are not finite are left out.
         place: where the low and the high end lie in the picture.
         num_ticks: about how many ticks.
+        least_step: between two ticks; 1 for what is counted.
+        lowest: below which no value can be; 0 for a percentage.
     """
     finite = [value for value in values if isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     if low == high:
-        low, high = low - 0.5, high + 0.5
-    step = _round_step((high - low) / num_ticks)
+        low, high = max(low - 0.5, lowest), high + 0.5
+    step = max(_round_step((high - low) / num_ticks), least_step)
     return Scale(floor(low / step) * step, ceil(high / step) * step, *place, step)
 
 

@@ -79,12 +79,12 @@ class Chart:
 def line_chart(chart: Chart, series: Sequence[Series]) -> str:
     """Lines with a mark at each value and a band from the lowest to the highest seed."""
     points = [point for line in series for point in line.points]
-    across = scale_over((point.x for point in points), (_LEFT, WIDTH - _RIGHT))
+    across = scale_over((point.x for point in points), (_LEFT, WIDTH - _RIGHT), least_step=1)
     # The first fifth climbs far; were it to set the scale, all that matters would be one line.
     first, last = min(p.x for p in points), max(p.x for p in points)
     settled = [p for p in points if p.x >= first + _CLIMB * (last - first)]
     ends = [end for point in settled for end in (point.low, point.high)]
-    up = scale_over(ends, (HEIGHT - _BOTTOM, _TOP))
+    up = scale_over(ends, (HEIGHT - _BOTTOM, _TOP), lowest=0)
     clip = f"{chart.name}-clip"
     parts = [*_grid(across, up), *_labels(chart)]
     parts.append(

@@ -86,6 +86,15 @@ def test_splits_are_listed_with_their_sizes(capsys) -> None:
     assert "p2_92                  92      10490       1449" in out
 
 
+def test_a_dataset_may_be_given_as_a_word(root, tmp_path, capsys) -> None:
+    assert main(["splits", "list", "voc", "root=/nowhere"]) == 0
+    assert "p1_1of16" in capsys.readouterr().out
+
+    assert main(["verify", "synthetic", f"root={root}"]) == main(["verify", f"root={root}"])
+    assert main(["verify", "voc", f"root={tmp_path}"]) == 2
+    assert "splits fetch dataset=voc" in capsys.readouterr().err
+
+
 def test_splits_are_made_and_named_for_the_next_command(root, capsys) -> None:
     line = ["splits", "make", "dataset=voc", f"root={root}", "labelled=n2", "seed=1"]
 
@@ -116,10 +125,17 @@ def test_a_server_that_does_not_answer_has_its_own_exit_code(tmp_path) -> None:
         (["splits", "burn"], "Unknown `splits burn`; known: list"),
         (["splits", "import"], "lacks the folder"),
         (["verify", "dataset=coco"], "Unknown dataset 'coco'; known: cityscapes"),
+        (
+            ["verify", "coco"],
+            "Cannot use coco here; see python -m datasets --help. The datasets are",
+        ),
+        (["verify", "voc", "dataset=voc"], "Cannot use voc here"),
+        (["pack", "voc"], "lacks where to"),
         (["draw", "colour=red"], "Cannot use colour here"),
         (["draw", "width=wide"], "width=wide is no whole number"),
         (["draw", "dataset=voc"], "voc cannot be drawn"),
         (["splits", "import", "/nowhere", "dataset=voc"], "/nowhere/pascal/1_16/labeled.txt is"),
+        (["splits", "import", "voc", "/nowhere"], "/nowhere/pascal/1_16/labeled.txt is"),
     ],
 )
 def test_a_wrong_line_exits_2_and_says_why(line, text, capsys, tmp_path) -> None:

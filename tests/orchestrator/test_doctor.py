@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.doctor import check_root, check_slurm, exit_code
+from orchestrator.doctor import check_fast, check_root, check_slurm, exit_code
 from orchestrator.options import parse
 from tests.orchestrator.launching import CHECKOUT
 
@@ -50,3 +51,21 @@ def test_nobody_answering_is_told_apart_from_no_slurm(tmp_path: Path) -> None:
 
     assert check.state == "broken"
     assert "SLURM_CONF" in check.advice
+
+
+def test_the_doctor_finds_the_extra_fast_where_it_is_installed() -> None:
+    check = check_fast()
+
+    assert check.state == "works"
+    assert version("kornia-rs") in check.found
+
+
+def test_the_extra_fast_may_be_absent() -> None:
+    probe = (
+        "import sys; sys.modules['kornia_rs'] = None\n"
+        "from orchestrator.doctor import check_fast; print(check_fast().state)"
+    )
+    command = [sys.executable, "-c", probe]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "absent\n"

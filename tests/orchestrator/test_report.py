@@ -163,6 +163,14 @@ def test_a_scale_covers_its_values_with_round_ticks(values):
     assert float(f"{scale.step:e}".partition("e")[0]) in (1.0, 2.0, 5.0)
 
 
+def test_epochs_are_whole_and_no_percentage_is_negative():
+    epochs = scale_over([3, 3], (0.0, 1.0), least_step=1)
+    shares = scale_over([0.0, 0.0], (0.0, 1.0), lowest=0)
+
+    assert epochs.ticks == [2, 3, 4]
+    assert shares.ticks[0] == 0.0
+
+
 def test_a_tick_has_the_digits_its_step_needs():
     scale = scale_over([-0.04, 0.13], (0.0, 1.0))
 

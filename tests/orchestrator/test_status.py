@@ -140,3 +140,18 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
 def test_verbs_without_json_say_which_have_it(verb, capsys):
     assert main([verb, "demo", "--json"]) == 2
     assert f"{verb} has no --json; plan, status, query, tables have." in capsys.readouterr().err
+
+
+def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
+    put(str(tmp_path), 0, 40.0)
+    put(str(tmp_path), 1, 41.0)
+    probe = (
+        "import sys; from orchestrator.__main__ import main; "
+        f"code = main(['status', 'demo', 'root={tmp_path}']); "
+        "print(sorted({'pandas', 'PIL', 'fsspec', 'asyncio', 'torch', 'ray'} & set(sys.modules)))"
+    )
+
+    command = [sys.executable, "-c", probe]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from orchestrator.options import joined
 from orchestrator.plan import make_plan
-from orchestrator.reading_commands import VERBS, joined
+from orchestrator.reading_commands import VERBS
 from orchestrator.results import publish
 from sweeps.grid import load_grid
 from tests.orchestrator.result_rows import row_of
