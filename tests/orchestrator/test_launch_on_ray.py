@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,12 @@ def diary(lab: Lab, key: str) -> list[str]:
     return [e["event"] for e in events.read(Places.at(str(lab.root)).run(key).events)]
 
 
-def scratch_folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("ipix-*"))
+@pytest.fixture
+def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder for the launches of one test alone, with a path short enough for Ray."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
 
 
 def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
@@ -47,9 +52,8 @@ def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
 
 
 def test_a_killed_controller_leaves_nothing_that_hinders_the_next_launch(
-    long_lab: Lab, undisturbed: Weights
+    long_lab: Lab, undisturbed: Weights, own_temp: Path
 ) -> None:
-    before = scratch_folders()
     launch = long_lab.start("launch")
     long_lab.worker_at(UNIMATCH, step=4)
     os.kill(launch.pid, signal.SIGKILL)  # alone: its Ray and its workers are orphans now
@@ -58,7 +62,7 @@ def test_a_killed_controller_leaves_nothing_that_hinders_the_next_launch(
 
     launch.communicate()
     assert long_lab.weights() == undisturbed
-    assert scratch_folders() <= before
+    assert not list(own_temp.glob("ipix-*"))
 
 
 def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
@@ -132,7 +136,7 @@ def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab
     assert not long_lab.rows()
 
 
-def test_no_process_of_ray_outlives_a_launch(lab: Lab) -> None:
+def test_no_process_of_ray_outlives_a_launch(lab: Lab, own_temp: Path) -> None:
     lab.write_grid(("supervised", "none"))
     lab.run("launch")
 
@@ -143,7 +147,7 @@ def test_no_process_of_ray_outlives_a_launch(lab: Lab) -> None:
                 text = command.read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if "/ipix-" in text:
+            if f"{own_temp}/ipix-" in text:
                 found.append(text)
         return found
 
