@@ -3,7 +3,8 @@
 Time of the loss with its gradient, as a share of a whole step with that loss at the same crop, and
 the memory it needs beyond its inputs in units of the logits. A step compares two views, so the term
 is taken twice. Settings: rounds, steps (0 leaves the step out), crops (321,801; a step takes 20 s
-of CPU at 321, two minutes and 16 GB at 801), device.
+of CPU at 321, two minutes and 16 GB at 801), images (of a batch; 1 halves both), kinds (kl,cr),
+device.
 """
 
 import statistics
@@ -23,17 +24,26 @@ from trainer.inter_pixel_variants import image_losses
 from trainer.ranks import join
 from trainer.state import new_state
 
-SIZES = [(2, 21, 321), (2, 19, 801)]  # images, classes, crop
+SIZES = [(21, 321), (19, 801)]  # classes, crop
+DEFAULTS = {
+    "rounds": "5",
+    "steps": "2",
+    "crops": "321,801",
+    "images": "2",
+    "kinds": "kl,cr",
+    "device": "cpu",
+}
 
 
 def main(words: list[str]) -> None:
     """Print the tables."""
-    given = settings(words, {"rounds": "5", "steps": "2", "crops": "321,801", "device": "cpu"})
+    given = settings(words, DEFAULTS)
     torch.set_num_threads(1)
     crops = given["crops"].split(",")
-    for images, classes, crop in (size for size in SIZES if str(size[2]) in crops):
+    images = int(given["images"])
+    for classes, crop in (size for size in SIZES if str(size[1]) in crops):
         student, teacher, valid = _logits(images, classes, crop, given["device"])
-        for kind in ("kl", "cr"):
+        for kind in given["kinds"].split(","):
             calls = _variants(student, teacher, valid, kind)
             columns = in_turn(calls, rounds=int(given["rounds"]), device=given["device"])
             title = f"{kind}, {images} x {classes} x {crop} x {crop}, forward and backward"

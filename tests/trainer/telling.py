@@ -21,6 +21,8 @@ from tests.tiny import tiny_config
 from trainer import checkpoint, evaluate
 from trainer.determinism import digest
 from trainer.loop import Loop
+from trainer.pixels import normalise
+from trainer.resnet import ResNet
 from trainer.run import train
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -35,12 +37,14 @@ class Run:
 
     Attributes:
         folder: of the run; what its ranks tell lies beside its checkpoints.
+        is_double: whether the network computes in float64.
     """
 
     root: Path
     folder: Path
     world_size: int
     overrides: tuple[str, ...]
+    is_double: bool = False
 
     def start(self, *, attempt: int = 0, dies_at: str = "") -> list[BaseProcess]:
         """Its ranks; rank 0 kills itself at a moment of WRITING, in its second checkpoint."""
@@ -124,10 +128,21 @@ def _rank(run: Run, rank: int, attempt: int, dies_at: str) -> None:
         timeout=timedelta(seconds=SECONDS),
     )
     _tell_steps(run.folder / f"told-{rank}.jsonl")
+    if run.is_double:
+        _compute_in_double()
     if dies_at and rank == 0:
         _die_in_a_write(dies_at)
     train(tiny_config(run.root, *run.overrides), run.folder)
     dist.destroy_process_group()
+
+
+def _compute_in_double() -> None:
+    """Everything from the network on, for good."""
+    normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
+    single = ResNet.forward
+    ResNet.forward = lambda resnet, x: single(resnet, x.double())
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
 
 
 def _tell_steps(path: Path) -> None:

@@ -97,3 +97,19 @@ def test_one_two_and_four_ranks_see_one_run_up_to_rounding(
         for name, value in other.newest("student.").items():
             near = 1e-5 * max(1.0, weights[name].abs().max().item())  # statistics are large
             assert (weights[name] - value).abs().max() <= near, name
+
+
+@pytest.mark.parametrize("loss", ["kl", "cr"])
+def test_in_double_precision_four_ranks_have_the_weights_of_one(
+    drawn_root: Path, tmp_path: Path, loss: str
+) -> None:
+    # At full rate, thresholds included: what is left of the difference is no other objective.
+    overrides = (f"loss={loss}", "optim.epochs=3")
+    one, four = (
+        Run(drawn_root, tmp_path / f"{size}", size, overrides, is_double=True).finish()
+        for size in (1, 4)
+    )
+
+    assert four.losses() == pytest.approx(one.losses(), rel=1e-11)
+    for name, value in one.newest("student.").items():
+        assert (four.newest("student.")[name] - value).abs().max() <= 1e-9, name
