@@ -36,7 +36,7 @@ def main() -> None:
         path.write_text(yaml.safe_dump(grid_of(cells // KINDS)))
         prepare(load_grid(str(path)), root)
         words = [str(path), f"root={root}"]
-        report("imports alone", "-c", "import orchestrator.commands, orchestrator.results")
+        report("imports alone", "-c", "import orchestrator.commands, orchestrator.status_table")
         report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
         report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
         report("the same, --json", "-m", "orchestrator", "status", *words, "--json")
@@ -106,17 +106,17 @@ def _leave_behind(folder: Path, config: TrainConfig) -> None:
 
 
 def report(name: str, *words: str) -> None:
-    """Time one process: the best of five, and its share of a core."""
-    found = []
+    """Time one process: the shortest and the least work of five."""
+    clock, work = [], []
     for _ in range(5):
         started, before = time.monotonic(), os.times()
         subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=False)
         after = os.times()
         cpu = after.children_user + after.children_system
         cpu -= before.children_user + before.children_system
-        found.append((time.monotonic() - started, cpu))
-    seconds, cpu = min(found)
-    print(f"{name:26} {seconds:6.2f} s, {cpu:6.2f} s of one core")
+        clock.append(time.monotonic() - started)
+        work.append(cpu)
+    print(f"{name:26} {min(clock):6.2f} s, {min(work):6.2f} s of one core")
 
 
 if __name__ == "__main__":
