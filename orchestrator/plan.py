@@ -9,7 +9,7 @@ from orchestrator.claim import Holder
 from orchestrator.estimate import seconds_by_key
 from orchestrator.own_data import data_of
 from orchestrator.places import Places
-from orchestrator.results import Row, state_rows
+from orchestrator.results import Row, late_rows, state_rows
 from orchestrator.sight import Sight, look
 from sweeps.grid import Grid, load_grid
 from sweeps.trials import configs
@@ -122,8 +122,8 @@ def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str]
         )
     composed = configs(chosen, [*grid.overrides, *overrides])
     rows = state_rows(root)
-    cells = _states({c.key: config for c, config in composed.items()}, Places.at(root), rows)
-    return Plan(grid, root, tuple(cells))
+    by_key = {cell.key: config for cell, config in composed.items()}
+    return Plan(grid, root, tuple(_states(by_key, Places.at(root), rows)))
 
 
 def _states(
@@ -132,12 +132,16 @@ def _states(
     """Each cell with its state."""
     prints = fingerprints(configs_by_key)
     seconds = seconds_by_key(configs_by_key, prints, rows)
-    rows_of: dict[str, list[Row]] = {}
-    for row in rows:
-        rows_of.setdefault(row.key, []).append(row)
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
     data = data_of(configs_by_key)
     sights = look(places, configs_by_key, done)
+    # A run that ended between the two looks is neither held nor among the rows: it is not cut off.
+    free = {key for key, seen in sights.items() if not seen.holder and seen.attempt} - done
+    late = late_rows(places.address, free, rows)
+    renewed = {row.key for row in late}
+    rows_of: dict[str, list[Row]] = {}
+    for row in (*(row for row in rows if row.key not in renewed), *late):
+        rows_of.setdefault(row.key, []).append(row)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
         evidence = _Evidence(sights[key], own, config, prints[key], data.get(key, ""))

@@ -49,6 +49,7 @@ __all__ = [
     "cell_rows",
     "counted",
     "counted_rows",
+    "late_rows",
     "publish",
     "read_rows",
     "read_table",
@@ -124,6 +125,22 @@ def state_rows(root: str) -> list[Row]:
     """
     columns = [name for name in SCHEMA.names if name not in PER_CLASS]
     return rows_of(read_table(root, columns).select(columns))
+
+
+def late_rows(root: str, keys: Collection[str], known: Iterable[Row]) -> list[Row]:
+    """Rows of some cells that were published after others were read; one look at the folder.
+
+    Args:
+        root: folder or fsspec URL.
+        keys: of the cells.
+        known: what was read before.
+    """
+    if not keys:
+        return []
+    seen = {(row.key, row.attempt) for row in known}
+    singles = map(parse_name, open_folder(root).names())
+    new = {s.key for s in singles if s and s.key in keys and (s.key, s.attempt) not in seen}
+    return [row for key in sorted(new) for row in cell_rows(root, key)]
 
 
 def cell_rows(root: str, key: str) -> list[Row]:

@@ -41,12 +41,12 @@ class Blocked:
         os.link(self.image, self.kept)
         part.replace(self.image)  # never a moment without a file
 
-    def stacks(self, rank: int = 0) -> str:
-        """Wait until a rank has told where it stands."""
+    def tells(self, *words: str, rank: int = 0) -> str:
+        """Wait until a rank has told that it stands where one of these words stands."""
         log = Places.at(str(self.lab.root)).run(KL).log(1)
         if rank:
             log = log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")
-        wait_until(lambda: log.exists() and "most recent call first" in log.read_text())
+        wait_until(lambda: log.exists() and any(word in log.read_text() for word in words))
         return log.read_text()
 
     def free(self) -> None:

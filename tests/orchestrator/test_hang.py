@@ -87,7 +87,7 @@ def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
 ) -> None:
     launch = blocked.lab.start("launch", "backend=inline", "only=*.kl.*", *HANGS)
     blocked.block()
-    assert "read_bytes" in blocked.stacks()
+    assert blocked.tells("in read_bytes")
     blocked.free()
     text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
@@ -104,7 +104,7 @@ def test_a_loader_that_blocks_on_ray_is_killed_and_tried_again(
 ) -> None:
     launch = blocked.lab.start("launch", "only=*.kl.*", *HANGS)
     blocked.block()
-    assert "read_bytes" in blocked.stacks()
+    assert blocked.tells("in read_bytes")
     blocked.free()
     text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 

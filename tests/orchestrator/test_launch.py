@@ -125,7 +125,8 @@ def test_an_unknown_verb_a_missing_grid_and_help_answer_in_words(lab: Lab) -> No
 
 def test_a_second_launch_of_a_running_grid_names_the_first(long_lab: Lab) -> None:
     first = long_lab.start("launch", INLINE)
-    long_lab.worker_at(UNIMATCH, step=1)
+    worker = long_lab.worker_at(UNIMATCH, step=1)
+    os.kill(worker, signal.SIGSTOP)  # it shall not be done before we have looked
 
     text = long_lab.run("launch", INLINE, code=10)
 

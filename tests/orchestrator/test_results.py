@@ -23,6 +23,7 @@ from orchestrator.results import (
     ResultsError,
     StaleAttempt,
     counted,
+    late_rows,
     publish,
     read_rows,
 )
@@ -246,3 +247,16 @@ def test_a_thousand_rows_read_in_well_under_two_seconds(tmp_path):
 
     assert len(found) == 1000
     assert time.process_time() - started < 3  # about 1.2 s
+
+
+def test_a_row_that_came_after_a_look_is_found_by_the_next(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    first, second = row_of(CELL), row_of(CELL, 50.0, attempt=2)
+    publish(root, first)
+    known = read_rows(root)
+    assert late_rows(root, {first.key}, known) == []
+
+    publish(root, second)
+
+    assert [row.attempt for row in late_rows(root, {first.key}, known)] == [1, 2]
+    assert late_rows(root, {"another"}, known) == []

@@ -293,7 +293,8 @@ def test_a_loader_that_blocks_on_one_of_two_nodes_ends_both_ranks_and_is_tried_a
     words = ("ranks=2", "slurm.nodes=2", "only=*.kl.*")
     launch = lab.start("launch", *SLURM, *words, *HANGS)
     blocked.block()
-    stacks = [blocked.stacks(rank) for rank in (0, 1)]
+    where = ("in read_bytes", "trainer/ranks.py")
+    stacks = [blocked.tells(*where, rank=rank) for rank in (0, 1)]
     assert sorted("in read_bytes" in text for text in stacks) == [False, True]
     assert sorted("trainer/ranks.py" in text for text in stacks) == [False, True]
     blocked.free()
