@@ -22,6 +22,7 @@ HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
 FRESH_VARIABLE = "CLAIM_FRESH_SECONDS"  # of the environment; the same on all hosts
 _POLL_SECONDS = 0.1
+_GLANCE_SECONDS = 0.3  # whoever only looks at a lock has it for an instant: that is no holder
 _LONGEST = 65536  # bytes of a lock file's text
 
 
@@ -131,7 +132,7 @@ def fresh_seconds() -> float:
 
 def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
     """Take the exclusive lock, waiting at most so long."""
-    give_up = time.monotonic() + wait_seconds
+    give_up = time.monotonic() + max(wait_seconds, _GLANCE_SECONDS)
     while True:
         found = _told(descriptor)
         if not (_is_elsewhere(found) and _is_fresh(path)):

@@ -1,10 +1,12 @@
 """A folder has one owner, and loses it with the owner's process."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -77,6 +79,17 @@ def test_a_dying_owner_is_waited_for(tmp_path: Path) -> None:
     with held(tmp_path / "lock", "mine", wait_seconds=10.0):
         process.communicate()
         assert process.returncode == 0
+
+
+def test_who_only_looks_for_an_instant_keeps_nobody_from_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+
+    with held(path, "mine"):
+        assert holder_of(path) is not None
 
 
 def test_another_host_holds_the_folder_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
