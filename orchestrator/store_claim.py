@@ -194,6 +194,7 @@ def read_claim(storage: Storage, name: str) -> tuple[Claim, Holder | None]:
 def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> StoreHold:
     give_up = time.monotonic() + wait_seconds
     token = uuid.uuid4().hex
+    _OURS.add(token)  # before it is put: other threads of this process may look at once
     while True:
         held = _held(storage, name)
         found = Claim.of(held)
