@@ -6,19 +6,19 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from datasets.arguments import Arguments
-from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig, DrawnConfig
 from datasets.download import ARCHIVES, download
 from datasets.draw import ensure_drawn
 from datasets.guidance import guidance, missing_parts
 from datasets.identity import check_is_ours
 from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.location import data_root, spec_of
+from datasets.open_storage import open_storage
 from datasets.own_lists import make_lists, own_list_defects
 from datasets.packing import Packing, pack
 from datasets.placing import HOW
 from datasets.preparation import Wish, prepare_folder, prepare_published
 from datasets.splits import published, published_splits, split_names, split_sizes
-from datasets.storage import open_storage
 from datasets.verify import defects
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.catalog import IGNORED
-from datasets.photo import Photo, band_of, part_of, size_of
+from datasets.photo import Box4, Photo, band_of, part_of, size_of
 from datasets.randomness import Draws
-from datasets.region import Box4, nearest, resized_window, span
+from datasets.region import nearest, resized_window, span
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.catalog import DRAWING_VERSION, drawn_of, spec_of
+from datasets.catalog import DRAWING_VERSION
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.indexed_png import indexed_png
+from datasets.location import drawn_of, spec_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
 from datasets.scene import draw_scene
 from datasets.splits import drawn_ids

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec, data_root
+from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.lists import list_defects
+from datasets.location import data_root
 from datasets.manifest import read_manifest
 from datasets.opening import missing_files, opened_tree
 from datasets.splits import load_split, present_splits

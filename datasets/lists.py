@@ -10,10 +10,10 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.errors import Unreachable as Unreachable
+from datasets.location import data_root, spec_of
 from datasets.splits import (
     lines_sha256,
     list_files,

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec, cache_root, data_root, spec_of
+from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.draw import ensure_drawn
 from datasets.errors import DataError
 from datasets.item_cache import ItemCache
+from datasets.location import cache_root, data_root, spec_of
 from datasets.manifest import data_fingerprint, read_manifest
+from datasets.open_storage import is_url, open_storage
 from datasets.packed import Shards, is_packed
 from datasets.splits import Split, load_split
-from datasets.storage import is_url, open_storage
 from datasets.tree import ImageTree, tree_of
 
 

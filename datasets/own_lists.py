@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec, data_root, mask_file, spec_of
+from datasets.catalog import DatasetSpec, mask_file
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.lists import write_list
+from datasets.location import data_root, spec_of
 from datasets.splits import (
     DRAWN_SPLITS,
     checked_split,

@@ -13,8 +13,9 @@ from typing import Any
 
 from datasets.errors import DataError
 from datasets.item_cache import ItemCache
+from datasets.open_storage import open_storage
 from datasets.shard_files import read_index, shard_name
-from datasets.storage import Storage, open_storage
+from datasets.storage import Storage
 from datasets.tree import Item, Kind
 
 FORMAT = "ipixmatch shards 1"

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from datasets.catalog import data_root, spec_of
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.location import data_root, spec_of
 from datasets.manifest import FILE_NAME, Manifest, data_fingerprint, read_manifest
 from datasets.opening import opened_tree
 from datasets.packed import FORMAT, INDEX_FILE, PACKED_FILE

@@ -8,8 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.region import Box4
-
+Box4: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 Pixels: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; (H, W, 3) or (H, W)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from datasets.archives import is_archive, remove_unpacked, unpacked
 from datasets.assembly import assemble
-from datasets.catalog import DatasetSpec, data_root, spec_of
+from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.location import data_root, spec_of
 from datasets.own_lists import hold_out, image_ids, make_lists, masked_ids
 from datasets.placing import How, place
 from datasets.splits import load_split

@@ -7,13 +7,11 @@ bytes (`trainer/taps.py`). (`Image.resize(box=...)` cuts too, but to other bits:
 rounded to single precision.)
 """
 
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Box4: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
+from datasets.photo import Box4
 
 
 def nearest(source: int, resized: int, *, start: int, crop: int) -> NDArray[np.int64]:

@@ -22,9 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets.catalog import DatasetSpec, data_root, drawn_of, spec_of
+from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.location import data_root, drawn_of, spec_of
 from datasets.randomness import Stream, epoch_permutation
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin

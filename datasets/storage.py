@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-PATIENCE_SECONDS = 120.0  # how long a store may fail before we give up
-STALL_SECONDS = 20.0  # how long one answer may say nothing
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -82,31 +79,3 @@ class Storage(Protocol):
 
     def download(self, name: str, path: Path) -> None:
         """Bring an object of any size into a file, in one step."""
-
-
-def is_url(root: str) -> bool:
-    """Whether a root is an object store and not a folder."""
-    return "://" in root and not root.startswith("file://")
-
-
-def open_storage(
-    root: str, *, patience: float = PATIENCE_SECONDS, stall: float = STALL_SECONDS
-) -> Storage:
-    """The storage at a root.
-
-    Args:
-        root: a folder, or s3://bucket/prefix. Endpoint and credentials come from where all of
-            Amazon's tools take them: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and so on, AWS_PROFILE.
-        patience: seconds of failures until we give up.
-        stall: seconds of silence until a request counts as failed.
-
-    Raises:
-        ValueError: another kind of URL, or one with credentials in it.
-    """
-    if not is_url(root):
-        from datasets.folder_storage import FolderStorage
-
-        return FolderStorage(Path(root.removeprefix("file://")).expanduser())
-    from datasets.bucket import Bucket  # s3fs takes a third of a second to import
-
-    return Bucket.at(root, patience=patience, stall=stall)

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from datasets.catalog import IGNORED, data_root, spec_of
+from datasets.catalog import IGNORED
 from datasets.config import DataConfig
+from datasets.location import data_root, spec_of
 
 
 def stratified(config: DataConfig, order: Sequence[str], count: int) -> list[str]:

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.catalog import IGNORED, DatasetSpec, data_root, spec_of
+from datasets.catalog import IGNORED, DatasetSpec
 from datasets.config import DataConfig, DrawnConfig
 from datasets.errors import DataError
+from datasets.location import data_root, spec_of
 from datasets.manifest import FILE_NAME, Manifest, file_sha256, read_manifest, write_manifest
 from datasets.opening import opened_tree
 from datasets.progress import Progress

@@ -11,12 +11,12 @@ from pathlib import Path
 from datasets.errors import Unreachable
 from orchestrator import events
 from orchestrator.claim import Busy
-from orchestrator.failures import POLICIES, classify
+from orchestrator.failures import POLICIES, StaleAttempt, classify
 from orchestrator.hang_guard import guarded, rank_log
 from orchestrator.history import publish_history
 from orchestrator.ownership import Owner, owned, stops
 from orchestrator.places import Places, RunPlace
-from orchestrator.results import StaleAttempt, publish
+from orchestrator.results import publish
 from orchestrator.rows import done_row, failed_row, has_done_row
 from orchestrator.run_mirror import followed
 from orchestrator.stopping import stop_asked

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from orchestrator.options import parse
 from orchestrator.order import EXIT_DONE, Order, exit_code
-from orchestrator.plan import Plan
+from orchestrator.plan import RESUMED, Plan
 from orchestrator.queued import with_queued
-from orchestrator.status import RESUMED, as_json, counts, plan_table
+from orchestrator.status import as_json, counts, plan_table
 from orchestrator.status_table import status_picture
 from orchestrator.wording import clock
 

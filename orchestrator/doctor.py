@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from datasets.storage import is_url
+from datasets.open_storage import is_url
 from orchestrator.claim import Busy, held
 from orchestrator.doctor_check import Check
 from orchestrator.options import LaunchOptions

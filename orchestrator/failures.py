@@ -9,6 +9,10 @@ from datasets.errors import Unreachable
 UNLIMITED = 10**9
 
 
+class StaleAttempt(RuntimeError):
+    """A newer attempt of the same cell has already published its row."""
+
+
 class Failure(Enum):
     """Class of a failure, as it stands in the results."""
 

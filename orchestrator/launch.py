@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.estimate import work
-from orchestrator.failures import POLICIES, Failure
+from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
 from orchestrator.order import EXIT_DONE, EXIT_FAILED, Order, exit_code
 from orchestrator.ownership import held_grid
@@ -16,7 +16,7 @@ from orchestrator.precheck import check_data, check_disk
 from orchestrator.provenance import checkout_state
 from orchestrator.queue import Queue, by_length
 from orchestrator.queued import with_queued
-from orchestrator.results import StaleAttempt, publish
+from orchestrator.results import publish
 from orchestrator.rows import failed_row
 from orchestrator.screen import Screen
 from orchestrator.setting_aside import set_aside
@@ -89,11 +89,11 @@ def _run(
     with stop.listening():
         if options.backend == "inline":
             _drain_inline(queue, screen)
-        elif options.backend == "slurm":
+        elif options.backend == "slurm" and options.slurm.controller == "plain":
             from orchestrator.backends.slurm_launch import drain_on_slurm
 
             drain_on_slurm(queue, options, stop, screen=screen, place=place)
-        elif options.backend == "auto":
+        elif options.backend in ("slurm", "auto"):
             from orchestrator.backends.mixed_launch import drain_mixed
             from orchestrator.backends.slurm_launch import check_site
 

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from orchestrator.options import LaunchOptions
-from orchestrator.plan import Plan, PlannedCell, State, make_plan
-from orchestrator.status import LAUNCHED
+from orchestrator.plan import LAUNCHED, Plan, PlannedCell, State, make_plan
 from orchestrator.store import enter
 
 EXIT_DONE, EXIT_UNFINISHED, EXIT_FAILED = 0, 10, 11

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from datasets.mirror import Overtaken
 from orchestrator.claim import Hold, held
+from orchestrator.failures import StaleAttempt
 from orchestrator.places import GridPlace, Places, RunPlace
-from orchestrator.results import StaleAttempt
 from orchestrator.run_mirror import RunMirror, empty, fetch, mark, newest_pushed
 from orchestrator.store import SHORT_PATIENCE, exists, stop_name, store_of
 from orchestrator.store_claim import ClaimLost, StoreHold, held_in_store

@@ -30,6 +30,11 @@ class State(Enum):
     queued = "queued"  # a job in Slurm waits for its turn; only `orchestrator.queued` says so
 
 
+# States that a launch runs; drifted cells only when asked.
+LAUNCHED = (State.missing, State.interrupted, State.failed, State.queued)
+RESUMED = (State.interrupted, State.failed)
+
+
 @dataclass(frozen=True)
 class QueuedJob:
     """A cell's job that waits in Slurm, in Slurm's words.

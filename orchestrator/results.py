@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator.failures import StaleAttempt
 from orchestrator.result_files import RowFolder, open_folder
 from orchestrator.result_row import Row, arrow_of, rows_of
 from orchestrator.result_schema import SCHEMA, SCHEMA_VERSION
@@ -45,7 +46,6 @@ __all__ = [
     "SCHEMA_VERSION",
     "ResultsError",
     "Row",
-    "StaleAttempt",
     "cell_rows",
     "counted",
     "counted_rows",
@@ -56,10 +56,6 @@ __all__ = [
     "rows_of",
     "state_rows",
 ]
-
-
-class StaleAttempt(RuntimeError):
-    """A newer attempt of the same cell has already published its row."""
 
 
 def publish(root: str, row: Row) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from datasets.catalog import spec_of
+from datasets.location import spec_of
 from orchestrator.failures import Failure
 from orchestrator.provenance import CHECKOUT, provenance
 from orchestrator.results import Row, cell_rows

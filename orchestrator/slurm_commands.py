@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from datasets.storage import is_url
+from datasets.open_storage import is_url
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.places import Places
 from orchestrator.sight import seen

@@ -14,10 +14,6 @@ from orchestrator.progress import Progress
 from orchestrator.sight import progresses
 from orchestrator.wording import STYLES, clock
 
-# States that a launch runs; drifted cells only when asked.
-LAUNCHED = (State.missing, State.interrupted, State.failed, State.queued)
-RESUMED = (State.interrupted, State.failed)
-
 
 def plan_table(plan: Plan, chosen: Collection[str]) -> Table:
     """What would run, and why.

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.errors import Unreachable
-from datasets.storage import PATIENCE_SECONDS, Storage, open_storage
+from datasets.open_storage import PATIENCE_SECONDS, open_storage
+from datasets.storage import Storage
 from orchestrator.places import SCRATCH_VARIABLE, Places
 
 PATIENCE_VARIABLE = "STORE_PATIENCE_SECONDS"  # of the environment: before a run gives up

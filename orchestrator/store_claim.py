@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import Unreachable
-from datasets.storage import Held, Storage, open_storage
+from datasets.open_storage import open_storage
+from datasets.storage import Held, Storage
 from orchestrator.alongside import alongside
 from orchestrator.claim import HEARTBEAT_SECONDS, Busy, Holder, fresh_seconds
 from orchestrator.places import machine

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.batches import LabelledBatch, UnlabelledBatch
-from datasets.catalog import data_root
 from datasets.loader import BatchPlan, batches
+from datasets.location import data_root
 from datasets.opening import Dataset
 from trainer.augment_on_device import labelled_batch, unlabelled_batch
 from trainer.choices import Algorithm, Augment, Cache

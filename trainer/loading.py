@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from datasets.catalog import DatasetSpec, num_classes, spec_of
+from datasets.catalog import DatasetSpec
+from datasets.location import num_classes, spec_of
 from trainer.compose import from_json
 from trainer.config import TrainConfig
 from trainer.deeplab import DeepLabV3Plus

@@ -61,11 +61,6 @@ def drain_on_slurm(
         ValueError: options that no job can have.
     """
     check_site(queue, options, place)
-    if options.slurm.controller == "tune":
-        from orchestrator.backends.mixed_launch import drain_mixed
-
-        drain_mixed(queue, options, stop, screen=screen, place=place)
-        return
     dispatcher = dispatcher_for(queue, options, screen, place)
     with screen.live(queue):
         while not queue.is_over and not stop.asked:

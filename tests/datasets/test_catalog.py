@@ -3,15 +3,9 @@ import sys
 
 import pytest
 
-from datasets.catalog import (
-    CATALOG,
-    MAX_DRAWN_CLASSES,
-    data_root,
-    drawn_parts,
-    num_classes,
-    spec_of,
-)
+from datasets.catalog import CATALOG, MAX_DRAWN_CLASSES, drawn_parts
 from datasets.config import DataConfig, DrawnConfig
+from datasets.location import data_root, num_classes, spec_of
 
 
 def test_voc_and_cityscapes_have_their_classes_and_colours() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import DRAWING_VERSION, spec_of
+from datasets.catalog import DRAWING_VERSION
 from datasets.config import DataConfig, DrawnConfig
 from datasets.draw import ensure_drawn
 from datasets.errors import DataError
+from datasets.location import spec_of
 from datasets.manifest import read_manifest
 from datasets.opening import open_dataset
 from datasets.scene import draw_scene

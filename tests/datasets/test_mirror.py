@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from datasets.mirror import Mirror, Overtaken
-from datasets.storage import Storage, open_storage
+from datasets.open_storage import open_storage
+from datasets.storage import Storage
 from tests.datasets import trees
 
 

@@ -17,9 +17,9 @@ from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.item_cache import ItemCache
 from datasets.loader import BatchPlan, batches
+from datasets.open_storage import open_storage
 from datasets.opening import Dataset, open_dataset
 from datasets.packed import PACKED_FILE, brought_near
-from datasets.storage import open_storage
 from datasets.verify import defects
 from tests.datasets import trees
 

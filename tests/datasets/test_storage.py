@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import Unreachable
-from datasets.storage import Storage, is_url, open_storage
+from datasets.open_storage import is_url, open_storage
+from datasets.storage import Storage
 from tests.boxes.ceph import ACCESS, SECRET, surroundings
 from tests.boxes.s3_session import Store
 

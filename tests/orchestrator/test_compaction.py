@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.compaction import compact
+from orchestrator.failures import StaleAttempt
 from orchestrator.result_files import open_folder
 from orchestrator.results import (
     SCHEMA,
     ResultsError,
-    StaleAttempt,
     cell_rows,
     counted,
     counted_rows,

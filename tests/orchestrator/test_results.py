@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
+from orchestrator.failures import StaleAttempt
 from orchestrator.results import (
     SCHEMA,
     SCHEMA_VERSION,
     ResultsError,
-    StaleAttempt,
     counted,
     late_rows,
     publish,

@@ -12,9 +12,9 @@ import pytest
 from orchestrator import events
 from orchestrator.__main__ import main
 from orchestrator.claim import FRESH_VARIABLE
+from orchestrator.failures import StaleAttempt
 from orchestrator.ownership import owned
 from orchestrator.places import Places
-from orchestrator.results import StaleAttempt
 from orchestrator.run_mirror import MARKER, RunMirror
 from orchestrator.sight import newest_attempt, seen, step_of
 from orchestrator.store import PATIENCE_VARIABLE, store_of
