@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from datasets.augment import Box, Geometry, Photometry
+from datasets.augment.host import Box, Geometry, Photometry
 
 PADDED = 254  # marks padding in the mask of an unlabelled image
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.table import Column, print_table, settings
 from trainer.checkpoint import Checkpoints
-from trainer.compose import compose
-from trainer.config import RunConfig
-from trainer.ranks import join
+from trainer.config.compose import compose
+from trainer.config.schema import RunConfig
+from trainer.distributed import join
 from trainer.state import TrainState, new_state
 
 

@@ -18,13 +18,12 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from benchmarks.table import Column, in_turn, print_table, settings
-from datasets.opening import open_dataset
-from trainer.compose import compose
-from trainer.config import RunConfig
-from trainer.confusion import ConfusionMatrix
-from trainer.evaluate import evaluate, predict, slide
-from trainer.pixels import normalise
-from trainer.ranks import Ranks, join
+from datasets.dataset import open_dataset
+from trainer.config.compose import compose
+from trainer.config.schema import RunConfig
+from trainer.distributed import Ranks, join
+from trainer.evaluate import ConfusionMatrix, evaluate, predict, slide
+from trainer.network.deeplab import normalise
 from trainer.state import new_state
 
 SIZES = {"VOC": (21, 375, 500), "Cityscapes": (19, 1024, 2048)}  # classes, height, width

@@ -17,9 +17,8 @@ import torch
 from benchmarks.table import seconds, settings
 from benchmarks.two_steps import Case, Step, made_up, official, ours, stepping
 from trainer import determinism
-from trainer.choices import Distance, Precision, Upsample
-from trainer.config import RunConfig
-from trainer.ranks import Ranks, join
+from trainer.config.schema import Distance, Precision, RunConfig, Upsample
+from trainer.distributed import Ranks, join
 from trainer.state import TrainState, new_state
 
 CASES = {

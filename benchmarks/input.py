@@ -21,18 +21,17 @@ from torch import Tensor
 
 from benchmarks import baseline_pipeline
 from benchmarks.input_files import CITYSCAPES, VOC, Kind, mean_bytes, written
-from datasets import png
-from datasets.augment import Geometry, draw_box, draw_geometry, draw_photometry
-from datasets.batches import LabelledWindows, UnlabelledWindows
-from datasets.coded import CodedTree
+from datasets.augment.host import Geometry, draw_box, draw_geometry, draw_photometry
 from datasets.config import DataConfig
-from datasets.decoded import DecodedTree
-from datasets.order import Order
-from datasets.photo import Photos
+from datasets.images import png
+from datasets.images.decoded_cache import DecodedTree
+from datasets.images.lazy import CodedTree
+from datasets.images.pixels import Photos
+from datasets.images.tree import ImageTree
+from datasets.loading.batches import LabelledWindows, UnlabelledWindows
+from datasets.loading.samples import LabelledSource, Order, UnlabelledSource
 from datasets.randomness import Draws, Stream
-from datasets.samples import LabelledSource, UnlabelledSource
-from datasets.tree import ImageTree
-from trainer.pixels import normalise
+from trainer.network.deeplab import normalise
 
 Pair: TypeAlias = tuple[tuple[Tensor, Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]
 

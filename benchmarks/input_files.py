@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.tree import ImageTree
+from datasets.images.tree import ImageTree
 
 
 @dataclass(frozen=True)

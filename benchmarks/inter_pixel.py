@@ -17,11 +17,10 @@ from torch import Tensor
 from benchmarks.official_step import inter_pixel as gathered
 from benchmarks.table import Column, in_turn, print_table, seconds, settings
 from benchmarks.two_steps import Case, made_up, ours
-from trainer.choices import Distance
-from trainer.config import LossConfig, RunConfig
+from trainer.config.schema import Distance, LossConfig, RunConfig
+from trainer.distributed import join
 from trainer.inter_pixel import inter_pixel_loss
-from trainer.inter_pixel_variants import image_losses
-from trainer.ranks import join
+from trainer.objective import image_losses
 from trainer.state import new_state
 
 SIZES = [(21, 321), (19, 801)]  # classes, crop

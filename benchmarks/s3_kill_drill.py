@@ -19,10 +19,10 @@ import yaml
 
 from datasets.errors import Unreachable
 from datasets.randomness import Draws, Stream
-from datasets.s3_calls import Calls
-from orchestrator.places import Places
-from orchestrator.sight import look
-from orchestrator.store import store_of
+from datasets.storage.s3 import Calls
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import look
+from orchestrator.storage.s3_root import store_of
 from tests.boxes.ceph import CephBox, shared_box, surroundings
 from tests.boxes.faults import Proxy
 from tests.orchestrator.launching import BASE, TINY, Lab, kill_all

@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.backends.slurm_jobs import Desk, shape_of
-from orchestrator.backends.slurm_notes import Note
-from orchestrator.queue import Queue
-from orchestrator.slurm_options import SlurmOptions
+from orchestrator.backends.slurm.cell_job import Note
+from orchestrator.backends.slurm.dispatcher import Dispatcher
+from orchestrator.backends.slurm.registry import Desk, shape_of
+from orchestrator.execution.queue import Queue
+from orchestrator.options import SlurmOptions
 from orchestrator.trial import Outcome, Trial
-from slurm.inside import Here
-from slurm.sightings import Watch
+from slurm.job_runtime import Here
+from slurm.monitor import Watch
 from tests.boxes.slurm_session import running_box
 
 WATCH_SECONDS = 120.0

@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.config import DataConfig, DrawnConfig
-from datasets.open_storage import open_storage
-from datasets.opening import Dataset, open_dataset
-from datasets.packed import brought_near
-from datasets.packing import Packing, pack
+from datasets.dataset import Dataset, open_dataset
+from datasets.prepare.pack import Packing, pack
 from datasets.randomness import Stream, epoch_permutation
-from datasets.s3_calls import Calls
+from datasets.shards.reader import brought_near
+from datasets.storage.open import open_storage
+from datasets.storage.s3 import Calls
 from tests.boxes.ceph import missing, shared_box, surroundings
 
 DRAWN = DrawnConfig(num_train=112, num_val=16, width=500, height=375, num_classes=9)

@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from orchestrator.places import Places
-from orchestrator.result_schema import SCHEMA
-from orchestrator.results import Row
+from orchestrator.results.row import SCHEMA
+from orchestrator.results.store import Row
+from orchestrator.storage.paths import Places
+from sweeps.cell_configs import configs
 from sweeps.grid import Grid, load_grid
-from sweeps.trials import configs
-from trainer.config import TrainConfig
-from trainer.fingerprint import config_json, fingerprint
-from trainer.manifest import FOLDER, Manifest, stem
+from trainer.checkpoint_manifest import FOLDER, Manifest, stem
+from trainer.config.fingerprint import config_json, fingerprint
+from trainer.config.schema import TrainConfig
 
 KINDS = 20  # cells of one seed
 
@@ -36,7 +36,7 @@ def main() -> None:
         path.write_text(yaml.safe_dump(grid_of(cells // KINDS)))
         prepare(load_grid(str(path)), root)
         words = [str(path), f"root={root}"]
-        report("imports alone", "-c", "import orchestrator.commands, orchestrator.status_table")
+        report("imports alone", "-c", "import orchestrator.commands, orchestrator.display.status")
         report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
         report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
         report("the same, --json", "-m", "orchestrator", "status", *words, "--json")

@@ -16,12 +16,12 @@ import torch
 from benchmarks.table import seconds as timed
 from benchmarks.table import settings
 from benchmarks.two_steps import official, ours
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
 from trainer import determinism
-from trainer.compose import compose
-from trainer.config import TrainConfig
-from trainer.ranks import Ranks, join
+from trainer.config.compose import compose
+from trainer.config.schema import TrainConfig
+from trainer.distributed import Ranks, join
 from trainer.state import new_state
 
 DEFAULTS = {

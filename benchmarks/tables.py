@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datasets.randomness import Draws, Stream
-from orchestrator.compaction import compact
-from orchestrator.results import Row, publish
+from orchestrator.results.compaction import compact
+from orchestrator.results.store import Row, publish
 from sweeps.cell import Cell
+from sweeps.cell_configs import configs
 from sweeps.grid import load_grid, with_seeds
-from sweeps.trials import configs
-from trainer.fingerprint import config_json, fingerprint
+from trainer.config.fingerprint import config_json, fingerprint
 
 SEEDS = 5
 MANY_SEEDS = 1000  # of the same 100 cells: 100,000 rows, all of which the tables average
@@ -26,7 +26,7 @@ ONCE = """
 import sys
 from pathlib import Path
 from orchestrator.results import counted_rows
-from orchestrator.tables.write import write_tables
+from orchestrator.printers.write import write_tables
 from sweeps.grid import load_grid
 from sweeps.table import load_table
 tables = [load_table(name) for name in load_grid("paper").tables]
@@ -78,7 +78,7 @@ def write_compacted(root: str, made: list[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from orchestrator.result_schema import SCHEMA
+    from orchestrator.results.row import SCHEMA
 
     folder = Path(root) / "results" / "rows"
     folder.mkdir(parents=True)

@@ -11,17 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import trainer.deeplab
+import trainer.network.deeplab
 from benchmarks import official_step
-from datasets.batches import LabelledBatch, UnlabelledBatch
 from datasets.config import DataConfig
-from trainer.choices import Distance, Precision, Upsample
-from trainer.config import LossConfig, MethodConfig, ModelConfig, OptimConfig, TrainConfig
-from trainer.methods.step import Networks
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from trainer.config.schema import (
+    Distance,
+    LossConfig,
+    MethodConfig,
+    ModelConfig,
+    OptimConfig,
+    Precision,
+    TrainConfig,
+    Upsample,
+)
+from trainer.distributed import Ranks
+from trainer.feed import sent
+from trainer.methods.interface import Networks
 from trainer.objective import Objective
-from trainer.ranks import Ranks
 from trainer.state import TrainState, new_state
-from trainer.transfer import sent
 
 Step = Callable[[Any, Any], None]
 BLOCKS = {"resnet8": (1, 1, 1, 1), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -97,8 +105,8 @@ def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:
     loss_config = config.loss
 
     def step(labelled: Any, unlabelled: Any) -> None:
-        own = trainer.deeplab.upsample
-        trainer.deeplab.upsample = _torch_upsample
+        own = trainer.network.deeplab.upsample
+        trainer.network.deeplab.upsample = _torch_upsample
         try:
             loss, pairs = take(network, labelled, unlabelled, tau=config.method.confidence)
             for q, p, valid in pairs if loss_config.distance is not Distance.none else ():
@@ -109,7 +117,7 @@ def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:
             loss.backward()
             optimiser.step()
         finally:
-            trainer.deeplab.upsample = own
+            trainer.network.deeplab.upsample = own
 
     return step
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.table import in_turn, print_table, settings
-from trainer.upsample import upsample
+from trainer.network.deeplab import upsample
 
 SHAPES = [  # images, channels, from, to
     (2, 21, 81, 321),

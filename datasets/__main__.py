@@ -5,21 +5,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from datasets.arguments import Arguments
+from datasets.cli import Arguments
 from datasets.config import DataConfig, DrawnConfig
-from datasets.download import ARCHIVES, download
-from datasets.draw import ensure_drawn
-from datasets.guidance import guidance, missing_parts
-from datasets.identity import check_is_ours
-from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.import_guard import check_is_ours
 from datasets.location import data_root, spec_of
-from datasets.open_storage import open_storage
-from datasets.own_lists import make_lists, own_list_defects
-from datasets.packing import Packing, pack
-from datasets.placing import HOW
-from datasets.preparation import Wish, prepare_folder, prepare_published
-from datasets.splits import published, published_splits, split_names, split_sizes
-from datasets.verify import defects
+from datasets.prepare.archives import ARCHIVES, download
+from datasets.prepare.copy import HOW
+from datasets.prepare.pack import Packing, pack
+from datasets.prepare.pipeline import (
+    Wish,
+    guidance,
+    missing_parts,
+    prepare_folder,
+    prepare_published,
+)
+from datasets.prepare.verify import defects
+from datasets.splits.generate import make_lists, own_list_defects
+from datasets.splits.lists import published, published_splits, split_names, split_sizes
+from datasets.splits.published import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.storage.open import open_storage
+from datasets.synthetic.draw import ensure_drawn
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20
 _DRAWN = tuple(entry.name for entry in fields(DrawnConfig))

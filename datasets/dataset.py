@@ -5,15 +5,15 @@ from pathlib import Path
 
 from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
-from datasets.draw import ensure_drawn
 from datasets.errors import DataError
-from datasets.item_cache import ItemCache
+from datasets.images.tree import ImageTree, tree_of
 from datasets.location import cache_root, data_root, spec_of
 from datasets.manifest import data_fingerprint, read_manifest
-from datasets.open_storage import is_url, open_storage
-from datasets.packed import Shards, is_packed
-from datasets.splits import Split, load_split
-from datasets.tree import ImageTree, tree_of
+from datasets.shards.download_cache import ItemCache
+from datasets.shards.reader import Shards, is_packed
+from datasets.splits.lists import Split, load_split
+from datasets.storage.open import is_url, open_storage
+from datasets.synthetic.draw import ensure_drawn
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from datasets.catalog import CATALOG, DRAWING_VERSION, MAX_DRAWN_CLASSES, DatasetSpec, voc_colour
 from datasets.config import DataConfig, DrawnConfig
-from datasets.description import read_description
-from datasets.home import home
-from datasets.open_storage import is_url
+from datasets.folder_description import read_description
+from datasets.paths import home
+from datasets.storage.open import is_url
 
 
 def spec_of(config: DataConfig) -> DatasetSpec:
@@ -57,7 +57,7 @@ def data_root(config: DataConfig) -> Path:
         Unreachable: its server does not answer.
     """
     if is_url(config.root):
-        from datasets.packed import brought_near  # pyarrow: only those who need it wait for it
+        from datasets.shards.reader import brought_near
 
         place = hashlib.sha256(config.root.encode()).hexdigest()[:16]
         return brought_near(config.root, cache_root(config) / "roots" / place)

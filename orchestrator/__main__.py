@@ -48,7 +48,7 @@ _SPEAK_JSON = ("plan", "status", "query", "tables")  # tables: what --explain sa
 def main(words: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
     try:
-        from datasets.identity import check_is_ours
+        from datasets.import_guard import check_is_ours
 
         check_is_ours()
     except (ImportError, RuntimeError) as error:
@@ -94,16 +94,16 @@ def _run(words: Sequence[str]) -> int:
 
 def _about_places(words: Sequence[str], flags: Sequence[str]) -> int:
     """The verbs without a grid: `doctor` and `logs CELL`."""
-    from orchestrator import slurm_commands
+    from orchestrator import commands
 
     known = {"doctor": ["--drill"], "logs": ["-f"]}[words[0]]
     if set(flags) - set(known):
         return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
     if words[0] == "doctor":
-        return _answered(lambda: slurm_commands.doctor(words[1:], is_drill=bool(flags)))
+        return _answered(lambda: commands.doctor(words[1:], is_drill=bool(flags)))
     if len(words) < 2 or "=" in words[1]:
         return _complain("logs needs a cell: python -m orchestrator logs CELL [-f]")
-    return _answered(lambda: slurm_commands.logs(words[1], words[2:], follow=bool(flags)))
+    return _answered(lambda: commands.logs(words[1], words[2:], follow=bool(flags)))
 
 
 def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> int:
@@ -118,8 +118,8 @@ def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> in
 def _answered(run: Callable[[], int]) -> int:
     """The exit code of a verb; foreseen errors become words and exit codes."""
     from datasets.errors import Unreachable
-    from orchestrator.claim import Busy
-    from orchestrator.ray_errors import ClusterUnreachable
+    from orchestrator.backends.ray.cluster import ClusterUnreachable
+    from orchestrator.storage.lock import Busy
     from slurm.commands import SlurmMissing, SlurmSilent
 
     unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent, Unreachable)

@@ -4,23 +4,271 @@ A verb imports what it alone needs: `status` is asked often, and should answer a
 """
 
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
 
-from orchestrator.options import parse
-from orchestrator.order import EXIT_DONE, Order, exit_code
-from orchestrator.plan import RESUMED, Plan
-from orchestrator.queued import with_queued
-from orchestrator.status import as_json, counts, plan_table
-from orchestrator.status_table import status_picture
-from orchestrator.wording import clock
+from datasets.storage.open import is_url
+from orchestrator.backends.slurm.queued import with_queued
+from orchestrator.display.format import clock
+from orchestrator.display.status import as_json as plan_json
+from orchestrator.display.status import counts, plan_table, status_picture
+from orchestrator.options import LaunchOptions, parse
+from orchestrator.planning.plan import EXIT_DONE, RESUMED, Order, Plan, exit_code
+from orchestrator.printers.explain import as_json, as_text, explain
+from orchestrator.printers.manuscript import check_manuscript
+from orchestrator.printers.terminal import terminal
+from orchestrator.printers.write import write_filled
+from orchestrator.results.store import counted_rows, read_rows
+from orchestrator.statistics.text import sentences
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import seen
+from orchestrator.storage.s3_root import enter, put_folder
+from orchestrator.tables.fill import fill
+from orchestrator.tables.filled import FilledTable
+from sweeps.grid import load_grid
+from sweeps.grid_tables import tables_of
+from trainer.run_log import METRICS
+
+_FOLLOW_SECONDS = 0.5
+_FOLLOW_STORE_SECONDS = 5.0
+
+
+def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Cancel every job of a grid; running cells checkpoint first, and stay as they are."""
+    from orchestrator.backends.slurm.registry import Desk, cancel
+    from slurm.monitor import squeue
+    from sweeps.grid import load_grid
+
+    name = load_grid(grid).name
+    options, _ = parse(words)
+    enter(options.root, options.scratch)
+    desk = Desk(Places.at(options.root).grid(name).folder / "slurm", name)
+    names = {job.batch.name for job in desk.known().values()}
+    alive = [
+        seen.job_id for seen in squeue().values() if seen.comment in names and not seen.has_ended
+    ]
+    cancel(alive)
+    _say(f"{name}: {len(alive)} jobs cancelled; `launch` goes on from their checkpoints.")
+    return 0
+
+
+def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
+    """Print what a cell's newest attempt and its job wrote; go on until Ctrl-C if asked.
+
+    Raises:
+        ValueError: the cell has no log yet.
+    """
+    options, _ = parse(words)
+    enter(options.root, options.scratch)
+    read: dict[Path, int] = {}
+    pause = _FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS
+    with suppress(KeyboardInterrupt):
+        while True:
+            found = _logs_of(cell, options)
+            if not found and not read:
+                raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
+            for path in found:
+                read[path] = _print_from(path, read.get(path, 0))
+            if not follow:
+                break
+            time.sleep(pause)
+    return 0
+
+
+def doctor(words: Sequence[str], *, is_drill: bool) -> int:
+    """Say what works here; with a drill, try it on fake trials."""
+    from orchestrator.doctor.checks import examine, exit_code, lines
+    from orchestrator.doctor.drill import drill
+
+    options, _ = parse(words)
+    checks = []
+    for check in examine(options):
+        checks.append(check)
+        lines(check, _say)
+    if is_drill:
+        for check in drill(options, _say):
+            checks.append(check)
+            lines(check, _say)
+    return exit_code(checks)
+
+
+def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
+    """The messages and losses of a cell's newest attempt, and what its job printed."""
+    from orchestrator.backends.slurm.cell_job import read_note
+
+    places = Places.at(options.root)
+    place = seen(places.run(cell))
+    log = place.log(place.newest_attempt())
+    ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
+    found = [log, *ranks, place.folder / METRICS]
+    notes = sorted(
+        (places.root / "grids").glob(f"*/slurm/notes/{cell}.json"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    note = read_note(notes[-1]) if notes else None
+    if note is not None:
+        batch = notes[-1].parents[1] / "batches" / note.batch.rpartition("-")[2]
+        found += [batch / f"{note.job_id}_0_log.{kind}" for kind in ("out", "err")]
+    return [path for path in found if path.exists()]
+
+
+def _print_from(path: Path, offset: int) -> int:
+    """Print a file from a byte on; returns where it ends now."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) > offset:
+            if offset == 0:
+                _say(f"==> {path}", "bold")
+            file.seek(offset)
+            sys.stdout.write(file.read().decode(errors="replace"))
+            sys.stdout.flush()
+        return file.tell()
+
+
+def _say(text: str, style: str = "") -> None:
+    Console(file=sys.stdout).print(Text(text, style=style), soft_wrap=True)
+
+
+EXIT_FOUND = 1  # the check of a manuscript found something
+
+_PLAIN_WIDTH = 200
+_ROWS_SHOWN = 200
+
+
+def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print the tables and write them; or explain a number; or check a manuscript."""
+    chosen, rest = _taken(words, "explain", "check")
+    order = _order(grid, rest)
+    plan = order.plan()
+    console = _console()
+    filled = _filled(order, plan, whole_rows="explain" in chosen)
+    if "check" in chosen:
+        return _check(Path(chosen["check"]).expanduser(), filled, console)
+    if "explain" in chosen:
+        rows = read_rows(plan.root)
+        found = explain(chosen["explain"], filled, rows)
+        text = as_json(found) if json else "\n\n".join(map(as_text, found))
+        console.out(text, highlight=False)
+        return EXIT_DONE
+    for table in filled:
+        console.print(terminal(table))
+        for text in sentences(table):
+            console.print(Text(text, style="dim"), soft_wrap=True)
+    _tell(plan.root, write_filled(filled, Places.at(plan.root).tables(plan.grid.name)))
+    return EXIT_DONE
+
+
+def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the grid's page."""
+    from orchestrator.report.page import report
+
+    order = _order(grid, words)
+    _tell(order.options.root, [report(order.plan(), order.options.epoch)])
+    return EXIT_DONE
+
+
+def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Answer a question in SQL about the grid's cells."""
+    from orchestrator.results.query import VIEWS, query
+
+    asked = [word for word in words if " " in word.strip()]
+    if len(asked) != 1:
+        raise ValueError(
+            'query takes one question: python -m orchestrator query GRID "SELECT key, '
+            f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
+        )
+    order = _order(grid, [word for word in words if word not in asked])
+    answer = query(order.options.root, asked[0], cells=load_grid(grid).cells)
+    console = _console()
+    if json:
+        from json import dumps
+
+        console.out(dumps(answer.to_pylist(), default=str, indent=1), highlight=False)
+        return EXIT_DONE
+    shown = RichTable(*answer.column_names, box=None, header_style="bold")
+    for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
+        shown.add_row(*(Text("" if value is None else str(value)) for value in line.values()))
+    console.print(shown)
+    more = answer.num_rows - _ROWS_SHOWN
+    if more > 0:
+        console.print(f"and {more} rows more; --json prints them all", highlight=False)
+    return EXIT_DONE
+
+
+def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the counted runs for another tool."""
+    from orchestrator.export.formats import KINDS, export
+
+    chosen, rest = _taken(words, "to")
+    kind = chosen.get("to", "csv")
+    if kind not in KINDS:
+        raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
+    root = _order(grid, rest).options.root
+    _tell(root, [export(load_grid(grid), root, kind)])
+    return EXIT_DONE
+
+
+def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Put the small result files under the root into one; the grid only names the root's user."""
+    from orchestrator.results.compaction import compact
+
+    for done in compact(_order(grid, words).options.root):
+        busy = "another process is compacting it" if done.is_busy else "nothing to do"
+        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else busy
+        _console().print(f"{done.place}: {text}", highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def _tell(root: str, paths: Sequence[Path]) -> None:
+    """Say where the files lie, and put them under an object store as well."""
+    put = put_folder(root, Places.at(root).printed, paths)
+    for path in paths:
+        _console().print(str(path), highlight=False, soft_wrap=True)
+    if put:
+        more = f"{len(put)} files, also under {Places.at(root).url}"
+        _console().print(more, highlight=False, soft_wrap=True)
+
+
+def _filled(order: Order, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
+    tables = tables_of(plan.grid)
+    cells = [cell for table in tables for cell in table.cells]
+    rows = counted_rows(plan.root, cells, per_class=whole_rows)
+    epoch = order.options.epoch
+    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
+
+
+def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
+    found = check_manuscript(path, filled)
+    for finding in found.findings:
+        console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
+    wrong = len({finding.place for finding in found.findings})
+    text = f"{path}: {found.numbers} numbers, {len(found.findings)} findings in {wrong} lines"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return EXIT_FOUND if found.findings else EXIT_DONE
+
+
+def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]:
+    """The values of some keys, and the other words."""
+    pairs = [word.partition("=") for word in words]
+    chosen = {key: value for key, equals, value in pairs if equals and key in keys}
+    return chosen, [word for word in words if word.partition("=")[0] not in keys]
+
+
+def _order(grid: str, words: Sequence[str]) -> Order:
+    options, overrides = parse(words)
+    enter(options.root, options.scratch)
+    return Order(grid, options, overrides)
+
 
 _MOST = 120  # cells that status shows; the paper's grid has 100
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
-_PLAIN_WIDTH = 200  # columns where no terminal says its own
 
 
 class Verb(Protocol):
@@ -38,7 +286,7 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     keys = {cell.key for cell in chosen}
     console = _console()
     if json:
-        console.out(as_json(plan, keys), highlight=False)
+        console.out(plan_json(plan, keys), highlight=False)
         return EXIT_DONE
     console.print(plan_table(plan, keys))
     known = [cell.seconds for cell in chosen if cell.seconds is not None]
@@ -65,7 +313,7 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     plan = _seen(_order(grid, rest))
     console = _console()
     if json:
-        console.out(as_json(plan, ()), highlight=False)
+        console.out(plan_json(plan, ()), highlight=False)
     else:
         console.print(status_picture(plan, width=console.width, most=most))
     return exit_code(plan)
@@ -73,28 +321,10 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Show where the cells stand until they end."""
-    from orchestrator.watch import watch
+    from orchestrator.display.watch import watch
 
     order = _order(grid, words)
     return exit_code(watch(lambda: _seen(order, pause_seconds=_SLURM_SECONDS), _console()))
-
-
-def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Cancel the jobs of a grid."""
-    from orchestrator import slurm_commands
-
-    return slurm_commands.cancel_verb(grid, words, json=json)
-
-
-def _reading(name: str) -> Verb:
-    """A verb that reads results."""
-
-    def verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-        from orchestrator import reading_commands
-
-        return reading_commands.VERBS[name](grid, words, json=json)
-
-    return verb
 
 
 def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
@@ -111,15 +341,10 @@ def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
 
 def _run(order: Order) -> int:
     """Launch with a screen of its own."""
+    from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
-    from orchestrator.screen import Screen
 
     return launch(order, Screen(_console()))
-
-
-def _order(grid: str, words: Sequence[str]) -> Order:
-    options, overrides = parse(words)
-    return Order(grid, options, overrides)
 
 
 def _seen(order: Order, *, pause_seconds: float = 0.0) -> Plan:
@@ -144,6 +369,10 @@ VERBS: dict[str, Verb] = {
     "resume": resume_verb,
     "status": status_verb,
     "watch": watch_verb,
-    **{name: _reading(name) for name in ("tables", "report", "query", "export", "compact")},
+    "tables": tables_verb,
+    "report": report_verb,
+    "query": query_verb,
+    "export": export_verb,
+    "compact": compact_verb,
     "cancel": cancel_verb,
 }

@@ -1,30 +1,91 @@
-"""Run a grid: choose the cells, check what they need, hold the grid, feed a scheduler."""
+"""A trial in this process: no Ray, no other process, one rank."""
 
+import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.estimate import work
+from datasets.dataset import open_dataset
+from orchestrator.backends.slurm.queued import with_queued
+from orchestrator.display.screen import Screen
+from orchestrator.execution.attempt import failed_row, run_trial
+from orchestrator.execution.code_snapshot import take
+from orchestrator.execution.provenance import checkout_state
+from orchestrator.execution.queue import Queue, by_length
+from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
-from orchestrator.order import EXIT_DONE, EXIT_FAILED, Order, exit_code
-from orchestrator.ownership import held_grid
-from orchestrator.places import Places
-from orchestrator.plan import Plan, PlannedCell, State
-from orchestrator.precheck import check_data, check_disk
-from orchestrator.provenance import checkout_state
-from orchestrator.queue import Queue, by_length
-from orchestrator.queued import with_queued
-from orchestrator.results import publish
-from orchestrator.rows import failed_row
-from orchestrator.screen import Screen
-from orchestrator.setting_aside import set_aside
-from orchestrator.sight import newest_attempt
-from orchestrator.snapshot import take
-from orchestrator.stopping import Stop
+from orchestrator.planning.archive import set_aside
+from orchestrator.planning.estimate import work
+from orchestrator.planning.plan import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    Order,
+    Plan,
+    PlannedCell,
+    State,
+    exit_code,
+)
+from orchestrator.results.store import publish
+from orchestrator.storage.owner import held_grid
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import newest_attempt
 from orchestrator.trial import Outcome, Trial
-from sweeps.own_tables import tables_of
+from sweeps.grid_tables import tables_of
+from trainer.config.schema import TrainConfig
+from trainer.schedule import steps_per_epoch
+
+_CHECKPOINT_FILES = 4  # newest two, the best one, and the one being written
+
+
+def check_data(cells: Iterable[PlannedCell]) -> None:
+    """Open every distinct dataset and split once; drawn scenes are drawn here, not in a worker.
+
+    Raises:
+        ValueError: of the first cell whose data is missing, broken or too little; DataError too.
+    """
+    opened = {}
+    for cell in cells:
+        data = cell.config.data
+        try:
+            if data not in opened:
+                opened[data] = open_dataset(data)
+            split = opened[data].split
+            steps_per_epoch(
+                cell.config,
+                num_labelled=len(split.labelled),
+                num_unlabelled=len(split.unlabelled),
+            )
+        except ValueError as error:
+            raise ValueError(f"Cell {cell.key}: {error}") from error
+
+
+def check_disk(root: Path, cells: Iterable[PlannedCell], running: int) -> None:
+    """Look for room for the checkpoints of the cells that run at once.
+
+    Raises:
+        OSError: there is not enough; says how much is missing.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    needs = sorted((_bytes_of(cell.config) for cell in cells), reverse=True)
+    needed = sum(needs[:running])
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise OSError(
+            28,
+            f"{root} has {free / 2**20:.0f} MiB free; the checkpoints of {running} cells at once "
+            f"need about {needed / 2**20:.0f} MiB. Make room, or choose another root=DIR",
+        )
+
+
+def _bytes_of(config: TrainConfig) -> int:
+    """Room for one run's checkpoints: weights and momentum in fp32, and a second set for EMA."""
+    # 22 M parameters outside the bottlenecks and 1.1 M in each, at the width of ResNet-50.
+    layers = 22e6 + 1.1e6 * sum(config.model.blocks)
+    parameters = layers * (config.model.width / 64) ** 2
+    sets = 3 if config.method.teacher.value == "ema" else 2
+    return int(parameters * 4 * sets * _CHECKPOINT_FILES)
 
 
 def launch(order: Order, screen: Screen) -> int:
@@ -90,17 +151,17 @@ def _run(
         if options.backend == "inline":
             _drain_inline(queue, screen)
         elif options.backend == "slurm" and options.slurm.controller == "plain":
-            from orchestrator.backends.slurm_launch import drain_on_slurm
+            from orchestrator.backends.slurm.launch import drain_on_slurm
 
             drain_on_slurm(queue, options, stop, screen=screen, place=place)
         elif options.backend in ("slurm", "auto"):
-            from orchestrator.backends.mixed_launch import drain_mixed
-            from orchestrator.backends.slurm_launch import check_site
+            from orchestrator.backends.ray.launch import drain_mixed
+            from orchestrator.backends.slurm.launch import check_site
 
             check_site(queue, options, place)
             drain_mixed(queue, options, stop, screen=screen, place=place)
         else:
-            from orchestrator.ray_launch import drain_on_ray
+            from orchestrator.backends.ray.launch import drain_on_ray
 
             drain_on_ray(queue, options, stop, screen=screen, place=place)
     return queue
@@ -110,14 +171,14 @@ def _stop(options: LaunchOptions) -> type[Stop]:
     """What Ctrl-C means: jobs in Slurm go on without the launch."""
     if options.backend not in ("slurm", "auto"):
         return Stop
-    from orchestrator.backends.slurm_launch import Detach
+    from orchestrator.backends.slurm.launch import Detach
 
     return Detach
 
 
 def _drain_inline(queue: Queue, screen: Screen) -> None:
     """One trial after the other, in this process."""
-    from orchestrator.backends import inline
+    from orchestrator import launch as inline
 
     with screen.live(queue):
         while (trial := queue.take()) is not None:
@@ -200,3 +261,8 @@ def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
     if numbers[State.drifted]:
         screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)
+
+
+def run(trial: Trial) -> Outcome:
+    """Run the trial here and now."""
+    return run_trial(trial)

@@ -18,8 +18,8 @@ from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
 from slurm.commands import call
-from slurm.shape import Shape
-from slurm.sightings import Sighting
+from slurm.job_spec import Shape
+from slurm.monitor import Sighting
 
 # A warning that comes while Python is still starting must not kill it: Slurm would call that a
 # failure and never start the job again. Ignored signals stay ignored through exec.

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from datasets.splits import split_sizes
+from datasets.splits.lists import split_sizes
 from sweeps.cell import Cell
-from trainer.compose import compose
-from trainer.config import TrainConfig
-from trainer.validation import MAX_SEED, check
+from trainer.config.compose import compose
+from trainer.config.schema import TrainConfig
+from trainer.config.validation import MAX_SEED, check
 
 # What a cell says itself; an override of it would make the key lie.
 _OWNED = {

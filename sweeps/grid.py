@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.cell import Cell
-from sweeps.spec import (
+from sweeps.table import load_table
+from sweeps.yaml_spec import (
     Spec,
     check_axes,
     check_axis,
@@ -21,7 +22,6 @@ from sweeps.spec import (
     text,
     texts,
 )
-from sweeps.table import load_table
 
 FOLDER = Path(__file__).parent / "grids"
 DEFAULT_SEEDS = (12345,)  # the paper's, Sec. IV-B

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from sweeps.cell import Cell
 from sweeps.grid import Grid
-from sweeps.spec import Spec
 from sweeps.table import Block, Row, Table, load_table
+from sweeps.yaml_spec import Spec
 
 _PLUS = " + "
 _COLUMN_AXES = ("recipe", "split", "backbone", "crop")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweeps.cell import Cell
-from sweeps.spec import (
+from sweeps.yaml_spec import (
     Spec,
     check_axes,
     check_axis,

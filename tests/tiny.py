@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from trainer.compose import compose
-from trainer.config import TrainConfig
+from trainer.config.compose import compose
+from trainer.config.schema import TrainConfig
 
 TINY = (
     "model.width=4",

@@ -6,7 +6,7 @@ import sys
 def main(words: list[str]) -> int:
     """The command line, once it is certain that our own packages were found."""
     try:
-        from datasets.identity import check_is_ours
+        from datasets.import_guard import check_is_ours
 
         check_is_ours()
     except (ImportError, RuntimeError) as error:
@@ -16,7 +16,7 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    from trainer.command_line import main as run
+    from trainer.cli import main as run
 
     return run(words)
 

@@ -1,19 +1,130 @@
 """The command line of one run, and of what one does with it afterwards."""
 
+import fcntl
 import os
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from trainer.alone import alone
-from trainer.compose import GROUPS, choices, compose
-from trainer.config import TrainConfig
-from trainer.field_notes import settings
-from trainer.summary import Summary
-from trainer.verbs import VERBS, run_verb
+from trainer.config.compose import GROUPS, choices, compose
+from trainer.config.help import settings
+from trainer.config.schema import RunConfig, TrainConfig
+from trainer.run_log import Summary
+
+LOCK = "train.lock"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `folder` until the block ends or the process dies, however it dies.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    # A record lock: unlike flock it is not inherited by loader workers, which may live on a little.
+    with path.open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise ValueError(
+                f"Another process trains in {folder} (pid {holder} of its machine). Wait for it, "
+                "stop it, or choose another run.folder."
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if [entry.name for entry in folder.iterdir()] == [LOCK]:  # nothing came of it
+                path.unlink()
+                folder.rmdir()
+
+
+Say = Callable[[str], None]
+
+
+def run_verb(verb: str, words: list[str], say: Say) -> None:
+    """Carry out one verb.
+
+    Args:
+        verb: a key of VERBS.
+        words: what follows it on the command line.
+        say: given each line of output.
+
+    Raises:
+        ValueError: a wrong argument, or a file that is not what it should be.
+        ConnectionError: a server does not answer.
+    """
+    VERBS[verb](words, say)
+
+
+def _predict(words: list[str], say: Say) -> None:
+    given = _settings(words, {"checkpoint": "", "images": "", "out": "", "device": "auto"})
+    from trainer.distributed import join
+    from trainer.inference import load_trained, predict_folder
+
+    device = join(RunConfig(device=given["device"])).device
+    trained = load_trained(Path(given["checkpoint"]))
+    for line in predict_folder(trained, Path(given["images"]), Path(given["out"]), device.type):
+        say(line)
+
+
+def _export(words: list[str], say: Say) -> None:
+    given = _settings(words, {"run": "", "out": ""})
+    from trainer.inference import export
+
+    export(Path(given["run"]), Path(given["out"]))
+    say(f"wrote {given['out']}")
+
+
+def _weights(words: list[str], say: Say) -> None:
+    from trainer.network.download import bring, fetch
+
+    action, *rest = words or [""]
+    if action == "import" and len(rest) == 2:
+        path, found = bring(rest[0], Path(rest[1]))
+        say(f"{path}: {found.matched} entries matched, sha256 {found.sha256}")
+    elif action == "fetch" and rest:
+        given = _settings(rest[1:], {"source": "timm", "address": "-"})
+        address = "" if given["address"] == "-" else given["address"]
+        say(f"wrote {fetch(rest[0], source=given['source'], address=address, say=say)}")
+    else:
+        raise ValueError(
+            "usage: python -m trainer weights fetch BACKBONE [source=timm|torchvision] "
+            "[address=URL], or weights import BACKBONE FILE; backbones: "
+            f"{', '.join(choices('model'))}."
+        )
+
+
+def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
+    """key=value words over defaults; an empty default must be given."""
+    given = dict(defaults)
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or key not in defaults:
+            raise ValueError(f"{word!r} is no setting here; known: {', '.join(defaults)}.")
+        given[key] = value
+    missing = [key for key, value in given.items() if not value]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} must be given, as in {missing[0]}=PATH.")
+    return given
+
+
+VERBS: dict[str, Callable[[list[str], Say], None]] = {
+    "predict": _predict,
+    "export": _export,
+    "weights": _weights,
+}
+
 
 EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
 USAGE = """\

@@ -8,8 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.choices import Precision
-from trainer.config import TrainConfig
+from trainer.config.schema import Precision, TrainConfig
 from trainer.environment import ENVIRONMENT
 
 CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # the sizes NVIDIA calls reproducible

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.config import RunConfig
+from trainer.config.schema import RunConfig
 
 
 @dataclass(frozen=True)

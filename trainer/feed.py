@@ -1,17 +1,50 @@
 """The batches of a run, on the device that trains."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from datasets.batches import LabelledBatch, UnlabelledBatch
-from datasets.loader import BatchPlan, batches
+import torch
+from torch import Tensor
+
+from datasets.dataset import Dataset
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from datasets.loading.device import labelled_batch, unlabelled_batch
+from datasets.loading.loader import BatchPlan, batches
 from datasets.location import data_root
-from datasets.opening import Dataset
-from trainer.augment_on_device import labelled_batch, unlabelled_batch
-from trainer.choices import Algorithm, Augment, Cache
-from trainer.config import TrainConfig
-from trainer.ranks import Ranks
-from trainer.transfer import sent
+from trainer.config.schema import Algorithm, Augment, Cache, TrainConfig
+from trainer.distributed import Ranks
+
+Moved = TypeVar("Moved")
+
+
+def sent(value: Moved, device: torch.device) -> Moved:
+    """A tensor, or a dataclass of tensors, on `device`.
+
+    To CUDA through pinned memory: a copy from pageable memory makes the host wait until the device
+    has finished everything before it. torch keeps a pinned block until its copy is done.
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        if device.type == "cuda":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
+    moved: Moved = _each(value, move)
+    return moved
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`change` on every tensor inside."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = {item.name: _each(getattr(value, item.name), change) for item in fields(value)}
+        return replace(value, **inner)
+    if isinstance(value, tuple):
+        return tuple(_each(entry, change) for entry in value)
+    return value
 
 
 def feed(

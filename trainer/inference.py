@@ -1,18 +1,104 @@
-"""Masks of a folder of images from a trained network."""
+"""A run's best weights as one safetensors file that needs nothing beside it."""
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
+from datasets.catalog import DatasetSpec
 from datasets.errors import DataError
-from datasets.formats import read_image
+from datasets.images.decode import read_image
+from datasets.location import num_classes, spec_of
+from trainer.checkpoint_manifest import FOLDER, file_sha256, read_manifest
+from trainer.config.compose import from_json
+from trainer.config.fingerprint import config_json, fingerprint
+from trainer.config.schema import TrainConfig
 from trainer.evaluate import predict
-from trainer.loading import Trained
+from trainer.network.deeplab import DeepLabV3Plus
+
+METADATA = "run"  # the one entry of an exported file's metadata, JSON
+
+
+class NetworkError(ValueError):
+    """A file holds no network that can be used."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode, and the run it comes from."""
+
+    network: DeepLabV3Plus
+    config: TrainConfig
+    spec: DatasetSpec
+
+
+def load_trained(path: Path) -> Trained:
+    """The network in a run's folder (its best weights), a checkpoint, or an exported file.
+
+    Raises:
+        NetworkError: the file is missing, broken, or lacks its configuration.
+    """
+    if path.is_dir():
+        path = path / FOLDER / "best.pt"
+    if not path.is_file():
+        raise NetworkError(
+            f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "
+            "written by `python -m trainer export`."
+        )
+    weights, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
+    config = from_json(config_json)
+    network = DeepLabV3Plus(config.model, num_classes(config.data))
+    network.load_state_dict(weights)
+    return Trained(network.eval(), config, spec_of(config.data))
+
+
+def _exported(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Weights and configuration of an exported file."""
+    with safe_open(path, framework="pt") as file:
+        about = (file.metadata() or {}).get(METADATA)
+        if about is None:
+            raise NetworkError(f"{path} carries no configuration; export it from its run's folder.")
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return weights, json.dumps(json.loads(about)["config"])
+
+
+def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Weights and configuration of a checkpoint."""
+    manifest = read_manifest(path.with_suffix(".json"))
+    if manifest is None or file_sha256(path) != manifest.sha256:
+        raise NetworkError(
+            f"{path} is not what its manifest {path.with_suffix('.json').name} promises; use "
+            "another checkpoint of the run."
+        )
+    packed = torch.load(path, map_location="cpu", weights_only=True)
+    if "weights" in packed:
+        return packed["weights"], manifest.config_json
+    student = {
+        name.removeprefix("student."): value
+        for name, value in packed["tensors"].items()
+        if name.startswith("student.")
+    }
+    return student, manifest.config_json
+
+
+def describe(trained: Trained) -> dict[str, Any]:
+    """What an exported file says about itself, beside its configuration."""
+    return {
+        "key": trained.config.key,
+        "dataset": trained.spec.name,
+        "classes": list(trained.spec.class_names),
+    }
+
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 OVERLAY = 0.5  # share of the class colour
@@ -107,3 +193,27 @@ def _write(
     mask.save(stem.with_name(stem.name + ".png"))
     mixed = pixels * (1.0 - OVERLAY) + palette[classes] * OVERLAY
     Image.fromarray(mixed.round().astype(np.uint8)).save(stem.with_name(stem.name + "_overlay.png"))
+
+
+def export(run: Path, out: Path) -> None:
+    """Write weights, configuration and names; byte for byte the same each time.
+
+    Args:
+        run: a run's folder or one of its checkpoints.
+        out: the file to write, by rename.
+
+    Raises:
+        NetworkError: there are no whole weights in `run`.
+        ValueError: `out` has another ending, by which no program would know the format.
+    """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"out={out} must end in .safetensors, the format that is written.")
+    trained = load_trained(run)
+    weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
+    about = describe(trained) | {"fingerprint": fingerprint(trained.config)}
+    about["config"] = json.loads(config_json(trained.config))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".tmp")
+    # One entry: safetensors writes several in an order of its own, new in every process.
+    save_file(weights, part, {METADATA: json.dumps(about, sort_keys=True)})
+    part.replace(out)

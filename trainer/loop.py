@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datasets.batches import LabelledBatch, UnlabelledBatch
-from datasets.opening import Dataset
+from datasets.dataset import Dataset
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.checkpoint import Checkpoints
-from trainer.choices import Algorithm
-from trainer.config import TrainConfig
+from trainer.config.schema import Algorithm, TrainConfig
+from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
-from trainer.journal import Journal
-from trainer.methods.step import Networks
+from trainer.methods.interface import Networks
 from trainer.objective import Objective
-from trainer.ranks import Ranks
+from trainer.run_log import Journal
 from trainer.schedule import inter_pixel_weight, learning_rate
 from trainer.state import TrainState, update_ema
 

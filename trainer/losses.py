@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.choices import Criterion
-from trainer.config import OptimConfig
-from trainer.ranks import Ranks
+from trainer.config.schema import Criterion, OptimConfig
+from trainer.distributed import Ranks
 
 IGNORED = 255
 

@@ -1,17 +1,210 @@
 """What a step minimises: the method's loss and the weighted inter-pixel term (Eq. 6)."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from datasets.batches import LabelledBatch, UnlabelledBatch
-from trainer.choices import Distance
-from trainer.config import TrainConfig
-from trainer.inter_pixel_term import InterPixelTerm
-from trainer.methods.registry import METHODS
-from trainer.methods.step import Method, Networks, Setting
-from trainer.ranks import Ranks
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from trainer.config.schema import (
+    Algorithm,
+    Classes,
+    CorrelateOn,
+    CutMixPairs,
+    Direction,
+    Distance,
+    DivideBy,
+    LossConfig,
+    NormOver,
+    Resolution,
+    Scope,
+    TrainConfig,
+    ViewReduce,
+)
+from trainer.distributed import Ranks
+from trainer.inter_pixel import inter_pixel_loss
+from trainer.methods.fixmatch import FixMatch
+from trainer.methods.interface import Method, Networks, Pair, Setting
+from trainer.methods.supervised import Supervised
+from trainer.methods.unimatch import UniMatch
 from trainer.state import autocast
+
+
+def image_losses(
+    student: Tensor, teacher: Tensor, valid: Tensor, loss: LossConfig
+) -> tuple[Tensor, Tensor]:
+    """Eq. 2 for every image.
+
+    Args:
+        student: logits (B, C, N); gradients flow here.
+        teacher: logits (B, C, N), a constant.
+        valid: (B, N) bool, False where a pixel may not enter Omega.
+        loss: which reading.
+
+    Returns:
+        Losses (B,), zero where an image has too few confident pixels, and which have enough.
+    """
+    confident = (teacher.softmax(1).amax(1) > loss.threshold) & valid  # Omega, (B, N)
+    num_pixels = confident.sum(1)
+    usable = num_pixels >= loss.min_pixels
+    # Images that do not count run on all their pixels: no NaN, the graph stays whole.
+    keep = (confident | ~usable[:, None])[:, None]
+    over = torch.ones_like(keep) if loss.norm_over is NormOver.all else keep
+    log_p = _log_distribution(teacher / loss.temperature, over)
+    log_q = _log_distribution(student / loss.temperature, over)
+    if loss.distance is Distance.kl:
+        per_class = _divergence(log_p, log_q, keep, loss.direction)
+    elif loss.cr_on is CorrelateOn.logits:
+        per_class = 1.0 - _correlation(teacher, student, keep)
+    else:
+        per_class = 1.0 - _correlation(log_p.exp(), log_q.exp(), keep)
+    per_image = _class_mean(per_class, teacher, confident, loss.classes)
+    if loss.log_norm:
+        per_image = per_image / num_pixels.clamp(min=2).to(per_image.dtype).log()
+    if loss.t2_scale:
+        per_image = per_image * loss.temperature**2
+    return torch.where(usable, per_image, 0.0), usable
+
+
+def _log_distribution(logits: Tensor, over: Tensor) -> Tensor:
+    """Eq. 4 in logs over the pixels of `over`; minus infinity elsewhere."""
+    return logits.masked_fill(~over, -torch.inf).log_softmax(2)
+
+
+def _divergence(log_p: Tensor, log_q: Tensor, keep: Tensor, direction: Direction) -> Tensor:
+    """KL over pixels in the chosen order, (B, C)."""
+    if direction is Direction.reverse:
+        return _kl(log_q, log_p, keep)
+    if direction is Direction.forward:
+        return _kl(log_p, log_q, keep)
+    # Zeros outside keep: logaddexp(-inf, -inf) has a NaN gradient even where it is masked later.
+    left, right = (torch.where(keep, x, 0.0) for x in (log_p, log_q))
+    middle = torch.logaddexp(left, right) - math.log(2.0)
+    return 0.5 * (_kl(left, middle, keep) + _kl(right, middle, keep))
+
+
+def _kl(log_p: Tensor, log_q: Tensor, keep: Tensor) -> Tensor:
+    return torch.where(keep, log_p.exp() * torch.where(keep, log_p - log_q, 0.0), 0.0).sum(2)
+
+
+def _correlation(u: Tensor, v: Tensor, keep: Tensor) -> Tensor:
+    """Pearson's correlation over the kept pixels, (B, C); 0 for a constant."""
+    count = keep.sum(2, keepdim=True)
+    u, v = (torch.where(keep, x, 0.0) for x in (u, v))
+    u, v = (torch.where(keep, x - x.sum(2, keepdim=True) / count, 0.0) for x in (u, v))
+    return torch.nn.functional.cosine_similarity(u, v, dim=2)
+
+
+def _class_mean(per_class: Tensor, teacher: Tensor, confident: Tensor, classes: Classes) -> Tensor:
+    """Mean over all channels, or over those that win at some confident pixel (A16)."""
+    if classes is Classes.all:
+        return per_class.mean(1)
+    winner = torch.nn.functional.one_hot(teacher.argmax(1), teacher.shape[1])  # (B, N, C)
+    present = (winner.bool() & confident[:, :, None]).any(1)
+    return torch.where(present, per_class, 0.0).sum(1) / present.sum(1).clamp(min=1)
+
+
+# Fields that say where the term is applied; the reading of Eq. 2 itself is all the others.
+_PLACEMENT = (
+    "name",
+    "alpha",
+    "threshold",
+    "temperature",
+    "distance",
+    "warmup_epochs",
+    "ramp_unit",
+    "views",
+    "view_reduce",
+    "cutmix",
+    "inside_half",
+    "omega_ignore_padding",
+    "resolution",
+    "on_labeled",
+)
+_FEATURE_STRIDE = 4  # pixels of the crop per pixel of the decoder
+
+
+@dataclass(frozen=True)
+class InterPixelTerm:
+    """The term as a function of pairs; alpha and ramp are the loop's.
+
+    Raises:
+        ValueError: `loss.scope=batch` with several ranks.
+    """
+
+    loss: LossConfig
+    batch: int  # unlabelled images per step over all ranks
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        if self.loss.scope is Scope.batch and self.ranks.world_size > 1:
+            raise ValueError(
+                "loss.scope=batch spans all images of a step with one softmax, which needs one "
+                f"rank; this run has {self.ranks.world_size}. Use loss.scope=image."
+            )
+
+    def __call__(self, pairs: Sequence[Pair]) -> Tensor:
+        """This rank's share of L_IPix; the shares add up to it."""
+        views = [self._view(pair) for pair in pairs if pair.view != "labelled"]
+        labelled = [self._view(pair) for pair in pairs if pair.view == "labelled"]
+        total = torch.stack(views).sum()
+        if self.loss.view_reduce is ViewReduce.mean:
+            total = total / len(views)
+        return total + sum(labelled)
+
+    def _view(self, pair: Pair) -> Tensor:
+        """One pair; two_regions takes the mean of inside and outside the box."""
+        valid = pair.valid if self.loss.omega_ignore_padding else torch.ones_like(pair.valid)
+        student, teacher, box = pair.student, pair.teacher, pair.box
+        if self.loss.resolution is Resolution.feature:
+            step = slice(None, None, _FEATURE_STRIDE)
+            student, teacher = student[..., step, step], teacher[..., step, step]
+            valid = valid[..., step, step]
+            box = None if box is None else box[..., step, step]
+        if box is None or self.loss.cutmix is CutMixPairs.paste:
+            return self._share(student, teacher, valid)
+        outside = self._share(student, teacher, valid & ~box)
+        if self.loss.cutmix is CutMixPairs.outside_only:
+            return outside
+        return 0.5 * (outside + self._share(student, teacher, valid & box))
+
+    def _share(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+        """Sum over this rank's images, divided by the images of all ranks."""
+        if self._is_plain:
+            mean = inter_pixel_loss(
+                student,
+                teacher,
+                valid=valid,
+                distance="kl" if self.loss.distance is Distance.kl else "cr",
+                threshold=self.loss.threshold,
+                temperature=self.loss.temperature,
+            )
+            return mean * (len(student) / self.batch)
+        q, p, ok = student.flatten(2), teacher.flatten(2), valid.flatten(1)
+        if self.loss.scope is Scope.batch:
+            q, p = (x.transpose(0, 1).flatten(1)[None] for x in (q, p))
+            ok = ok.flatten()[None]
+        losses, usable = image_losses(q, p, ok, self.loss)
+        if self.loss.scope is Scope.batch:
+            return losses.sum()
+        if self.loss.divide_by is DivideBy.valid_images:
+            return losses.sum() / self.ranks.sum(usable.sum()).clamp(min=1)
+        return losses.sum() / self.batch
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the reading of Eq. 2 is the default one."""
+        placed = {name: getattr(self.loss, name) for name in _PLACEMENT}
+        return self.loss == replace(LossConfig(), **placed)
+
+
+METHODS: dict[Algorithm, Callable[[Setting], Method]] = {
+    Algorithm.supervised: Supervised,
+    Algorithm.fixmatch: FixMatch,
+    Algorithm.unimatch: UniMatch,
+}
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,17 @@ from typing import Any
 
 import torch
 
-from datasets.opening import Dataset, open_dataset
+from datasets.dataset import Dataset, open_dataset
 from trainer import determinism
 from trainer.checkpoint import Checkpoints
-from trainer.config import TrainConfig
+from trainer.config.fingerprint import config_json
+from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
-from trainer.fingerprint import config_json
-from trainer.journal import Journal
+from trainer.distributed import Ranks, join
 from trainer.loop import Loop
-from trainer.ranks import Ranks, join
+from trainer.run_log import Journal, Summary
 from trainer.schedule import steps_per_epoch
 from trainer.state import TrainState, new_state
-from trainer.summary import Summary
 
 
 def never() -> bool:

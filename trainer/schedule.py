@@ -2,8 +2,7 @@
 
 import math
 
-from trainer.choices import Algorithm, RampUnit
-from trainer.config import LossConfig, TrainConfig
+from trainer.config.schema import Algorithm, LossConfig, RampUnit, TrainConfig
 
 
 def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:

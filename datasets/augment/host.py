@@ -1,8 +1,6 @@
-"""UniMatch's augmentation: the parameters that are drawn, and the weak view they make.
+"""A strong view on the host: colour jitter, grayscale and blur with Pillow and numpy.
 
-Resize, pad, crop and flip make the weak view; colour jitter, grayscale and blur on top of it make
-a strong view (`strong.py`); CutMix boxes say where another image is pasted. Everything is Pillow's
-arithmetic on 8-bit images, as in the UniMatch code.
+The arithmetic is Pillow's, in the order of torchvision's ColorJitter for PIL images.
 """
 
 import math
@@ -10,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 
+from datasets.augment.hue import hue_shift, turned
+from datasets.augment.resize import nearest, resized_window, span
 from datasets.catalog import IGNORED
-from datasets.photo import Box4, Photo, band_of, part_of, size_of
+from datasets.images.pixels import Box4, Photo, band_of, part_of, size_of
 from datasets.randomness import Draws
-from datasets.region import nearest, resized_window, span
 
 
 @dataclass(frozen=True)
@@ -189,3 +188,41 @@ def box_map(box: Box, crop: int) -> NDArray[np.bool_]:
     inside = np.zeros((crop, crop), dtype=np.bool_)
     inside[box.top : box.top + box.height, box.left : box.left + box.width] = True
     return inside
+
+
+def strong_image(weak: Image.Image, photometry: Photometry) -> Image.Image:
+    """A strong view of a weak one: colour jitter, grayscale, blur, each where it was drawn."""
+    image = weak
+    if photometry.is_jittered:
+        for operation in photometry.order:
+            image = _jittered(image, photometry, operation)
+    if photometry.is_grey:
+        image = image.convert("L")  # blurred as one channel, which are the bytes of three
+    if photometry.is_blurred:
+        image = image.filter(ImageFilter.GaussianBlur(photometry.blur))
+    return image.convert("RGB") if photometry.is_grey else image
+
+
+def mean_grey(grey: Image.Image) -> int:
+    """Mean of a one-channel image, halves rounded up, as ImageEnhance.Contrast takes it."""
+    counts = np.array(grey.histogram())
+    total = int((counts * np.arange(256)).sum())
+    num_pixels = grey.width * grey.height
+    return (2 * total + num_pixels) // (2 * num_pixels)
+
+
+def _jittered(image: Image.Image, photometry: Photometry, operation: int) -> Image.Image:
+    """One of torchvision's four colour operations, in its PIL form."""
+    if operation == 0:
+        return ImageEnhance.Brightness(image).enhance(photometry.brightness)
+    if operation == 1:
+        return _contrasted(image, photometry.contrast)
+    if operation == 2:
+        return ImageEnhance.Color(image).enhance(photometry.saturation)
+    return turned(image, hue_shift(photometry.hue))
+
+
+def _contrasted(image: Image.Image, factor: float) -> Image.Image:
+    """Away from the mean grey, or towards it."""
+    mean = mean_grey(image.convert("L"))
+    return Image.blend(Image.new("RGB", image.size, (mean, mean, mean)), image, factor)

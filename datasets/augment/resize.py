@@ -3,15 +3,15 @@
 Pillow resizes along the width, rounds to bytes, then along the height. Each output pixel is a
 weighted sum of a few source pixels; the weights are 22-bit whole numbers that depend on the sizes
 alone. So rows above and below a crop can be left out, and another device can compute the same
-bytes (`trainer/taps.py`). (`Image.resize(box=...)` cuts too, but to other bits: its box is
-rounded to single precision.)
+bytes (`datasets/loading/device.py`). (`Image.resize(box=...)` cuts too, but to other bits: its box
+is rounded to single precision.)
 """
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.photo import Box4
+from datasets.images.pixels import Box4
 
 
 def nearest(source: int, resized: int, *, start: int, crop: int) -> NDArray[np.int64]:

@@ -1,14 +1,4 @@
-"""What a file may hold to be read as an image or as a mask, and what is refused.
-
-Read as RGB: RGB, grey (its value three times), palettes, CMYK (Pillow's plain formula, no colour
-profile), opaque alpha; JPEG baseline or progressive with any chroma sampling, PNG, whatever else
-Pillow opens; of several frames the first. Refused: more than 8 bits a channel (nobody says which
-range matters), real transparency, and an EXIF orientation other than upright (viewers turn such a
-photograph, pixel readers do not, so image and mask may disagree).
-
-Read as class indices: one byte or less a pixel, grey or palette, whose palette is not applied.
-Refused: colours, 1-bit, more than 8 bits, and JPEG, whose values are not those written.
-"""
+"""Class indices as a PNG whose palette shows them; the palette is for people, readers skip it."""
 
 import io
 import struct
@@ -20,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.catalog import IGNORED
+from datasets.catalog import IGNORED, DatasetSpec
 from datasets.errors import DataError
-from datasets.photo import view_of
+from datasets.images.pixels import view_of
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, TypeError)
@@ -226,3 +216,20 @@ def _refuse_deep(image: Image.Image, place: str, what: str) -> None:
             f"The {what} {place} has more than 8 bits a channel (mode {image.mode}, stored as "
             f"{code}). Convert it to 8 bits, with the range of values that matters."
         )
+
+
+_IGNORED_COLOUR = (224, 224, 192)  # VOC's own cream
+
+
+def indexed_png(mask: Image.Image, spec: DatasetSpec) -> bytes:
+    """The bytes of a PNG.
+
+    Args:
+        mask: class indices of mode L; gets the palette.
+        spec: whose colours.
+    """
+    buffer = io.BytesIO()
+    colours = [*spec.palette, *[(0, 0, 0)] * (255 - len(spec.palette)), _IGNORED_COLOUR]
+    mask.putpalette([channel for colour in colours for channel in colour])
+    mask.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.tree import ImageTree
+from datasets.images.tree import ImageTree
 
 VERSION = 1  # raise it when decoding gives other pixels
 _HEADER = struct.Struct("<8s5q32s")  # magic; height, width, channels, source bytes, source mtime

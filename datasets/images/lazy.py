@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.formats import MaskCode, read_image, read_mask, refuse_values
-from datasets.photo import Coded, Photo, size_of
-from datasets.png import Png
-from datasets.tree import ImageTree, refuse_sizes
+from datasets.images.decode import MaskCode, read_image, read_mask, refuse_values
+from datasets.images.pixels import Coded, Photo, size_of
+from datasets.images.png import Png
+from datasets.images.tree import ImageTree, refuse_sizes
 
 
 class CodedTree:

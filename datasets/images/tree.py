@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.catalog import DatasetSpec, mask_file
 from datasets.errors import DataError as DataError
-from datasets.formats import MaskCode, plain_code, read_image, read_mask
+from datasets.images.decode import MaskCode, plain_code, read_image, read_mask
 
 Kind = Literal["image", "mask"]
 
@@ -85,7 +85,7 @@ class ImageTree:
         """The image as RGB.
 
         Raises:
-            DataError: it is missing, cannot be decoded or is refused (see `datasets.formats`).
+            DataError: it is missing, cannot be decoded or is refused (`datasets.images.decode`).
         """
         return self.decoded_image(self.item("image", name))
 

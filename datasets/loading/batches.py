@@ -1,16 +1,21 @@
-"""What a step is given: images as bytes, or what a device needs to make them.
+"""Samples of a batch in one tensor.
 
-Legend: B images of this rank, S x S pixels of a crop, K channel bits. Whoever trains normalises
-the images.
+Legend: B images, S x S pixels, K channel bits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
+from datasets.augment.device_inputs import Stages, Windows
+from datasets.augment.host import Geometry, weak_mask
+from datasets.images.pixels import Photo
 from datasets.movable import Movable
-from datasets.stages import Stages
-from datasets.windows import Windows
+from datasets.randomness import Draws, Stream
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,24 @@ class UnlabelledWindows(Movable):
     keep: Tensor
     ids: tuple[str, ...]
     mix_ids: tuple[str, ...]
+
+
+def stack_images(images: Sequence[Image.Image]) -> Tensor:
+    """(B, 3, S, S) uint8."""
+    return torch.from_numpy(
+        np.stack([[np.asarray(band) for band in image.split()] for image in images])
+    )
+
+
+def stack_masks(pairs: list[tuple[Photo, Photo]], geometries: list[Geometry]) -> Tensor:
+    """(B, S, S) uint8."""
+    masks = [
+        weak_mask(mask, geometry) for (_, mask), geometry in zip(pairs, geometries, strict=True)
+    ]
+    return torch.from_numpy(np.stack(masks))
+
+
+def channel_bits(seed: int, kind: int, positions: Sequence[int], num_bits: int) -> Tensor:
+    """(B, K) bool."""
+    rows = [Draws(seed, Stream.DROPOUT, kind, position).bits(num_bits) for position in positions]
+    return torch.from_numpy(np.stack(rows))

@@ -1,23 +1,85 @@
 """The augmentation as batched whole-number arithmetic, to the bit what Pillow does on the host.
 
 A worker hands over the parts of photographs that crops show and the drawn parameters
-(`datasets/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any device.
-No operation waits for the device, and all are allowed in CUDA's deterministic mode.
+(`datasets/loading/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any
+device. No operation waits for the device, and all are allowed in CUDA's deterministic mode.
 
 Legend: V views, N strong views, S x S pixels.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from datasets import hue
-from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
-from datasets.stages import BLUR_BITS, Stages
-from datasets.windows import Windows
-from trainer.taps import WEIGHT_BITS, Taps, is_padding, taps
+from datasets.augment import hue
+from datasets.augment.device_inputs import BLUR_BITS, Stages, Windows
+from datasets.loading.batches import (
+    LabelledBatch,
+    LabelledWindows,
+    UnlabelledBatch,
+    UnlabelledWindows,
+)
+
+WEIGHT_BITS = 22  # Pillow's precision for 8-bit images
+
+
+@dataclass(frozen=True)
+class Taps:
+    """One axis of V crops.
+
+    Attributes:
+        first: first source pixel of each output pixel, int64 (V, S); 0 on padding.
+        weights: of the source pixels from there on, in units of 2^-22, int32 (V, K, S); all zero
+            exactly on padding.
+    """
+
+    first: Tensor
+    weights: Tensor
+
+
+def taps(axes: Tensor, *, crop: int, depth: int) -> Taps:
+    """The weights of a filter that widens when it shrinks, in double precision as Pillow's are.
+
+    Args:
+        axes: fields of `datasets.augment.device_inputs.Axis` of each crop, int64 (6, V).
+        crop: output pixels.
+        depth: taps; enough for all crops.
+    """
+    source, resized, start, _, skipped, _ = axes[..., None].unbind()  # (V, 1) each
+    place, shown = _places(axes, crop)
+    scale = source.double() / resized.double()
+    support = scale.clamp(min=1.0)
+    centre = (place + start + 0.5) * scale  # (V, S)
+    first = (centre - support + 0.5).long().clamp_(min=0)
+    beyond = torch.minimum((centre + support + 0.5).long(), source)
+    steps = torch.arange(depth, device=axes.device)[:, None]  # (K, 1)
+    distance = (steps + first[:, None]) - centre[:, None] + 0.5
+    distance = (distance * (1.0 / support)[:, None]).abs_()
+    inside = (steps < (beyond - first)[:, None]) & shown[:, None]
+    height = torch.where(inside, (1.0 - distance).clamp_(min=0.0), 0.0)  # (V, K, S)
+    total = height[:, 0].clone()
+    for step in range(1, depth):  # in Pillow's order, so that the sum has its bits
+        total += height[:, step]
+    share = height / torch.where(shown, total, 1.0)[:, None]
+    weights = (share * (1 << WEIGHT_BITS) + 0.5).int()
+    return Taps(torch.where(shown, (first - skipped).clamp_(min=0), 0), weights)
+
+
+def is_padding(axes: Tensor, crop: int) -> Tensor:
+    """Where crops show nothing along an axis, bool (V, S)."""
+    return ~_places(axes, crop)[1]
+
+
+def _places(axes: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+    """Which pixel of the crop each one is before mirroring, and whether it shows any, (V, S)."""
+    _, _, _, shown, _, is_mirrored = axes[..., None].unbind()
+    place = torch.arange(crop, device=axes.device).expand(axes.shape[1], -1)
+    place = torch.where(is_mirrored > 0, crop - 1 - place, place)
+    return place, place < shown
+
 
 _BLUR_PASSES = 3
 
@@ -191,7 +253,7 @@ def _looked_up(table: Tensor, places: Tensor) -> Tensor:
 
 @cache
 def _hue_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The tables of `datasets/hue.py` as int32, sent to a device once."""
+    """The tables of `datasets/augment/hue.py` as int32, sent to a device once."""
     return (
         torch.from_numpy(hue.hues()).to(torch.int32).to(device),
         torch.from_numpy(hue.saturations()).to(torch.int32).to(device),

@@ -10,13 +10,18 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from datasets.batches import LabelledBatch, LabelledWindows, UnlabelledBatch, UnlabelledWindows
-from datasets.coded import CodedTree
 from datasets.config import DataConfig
-from datasets.decoded import DecodedTree
-from datasets.opening import Dataset
-from datasets.photo import Photos
-from datasets.samples import LabelledSource, UnlabelledSource
+from datasets.dataset import Dataset
+from datasets.images.decoded_cache import DecodedTree
+from datasets.images.lazy import CodedTree
+from datasets.images.pixels import Photos
+from datasets.loading.batches import (
+    LabelledBatch,
+    LabelledWindows,
+    UnlabelledBatch,
+    UnlabelledWindows,
+)
+from datasets.loading.samples import LabelledSource, UnlabelledSource
 
 Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None]
 
@@ -35,7 +40,7 @@ class BatchPlan:
         num_channel_bits: channel-dropout bits per image.
         unlabelled: whether unlabelled images are wanted.
         on_device: whether the device that trains resizes and augments; the host then hands over
-            windows and drawn parameters (`trainer/augment_on_device.py` makes the same bits).
+            windows and drawn parameters (`datasets/loading/device.py` makes the same bits).
         cache: folder for decoded images, perhaps of an earlier run; None decodes every time.
     """
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.augment import (
+from datasets.augment.device_inputs import stages_of, windows_of
+from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
@@ -23,20 +24,50 @@ from datasets.augment import (
     draw_geometry,
     draw_photometry,
     padded_map,
+    strong_image,
     weak_image,
 )
-from datasets.batches import LabelledBatch as LabelledBatch
-from datasets.batches import LabelledWindows, UnlabelledWindows
-from datasets.batches import UnlabelledBatch as UnlabelledBatch
+from datasets.augment.resize import span
 from datasets.config import DataConfig, MixSource
-from datasets.order import Order as Order
-from datasets.photo import Coded, Photo, Photos, size_of
-from datasets.randomness import Draws, Stream
-from datasets.region import span
-from datasets.stacking import channel_bits, stack_images, stack_masks
-from datasets.stages import stages_of
-from datasets.strong import strong_image
-from datasets.windows import windows_of
+from datasets.images.pixels import Coded, Photo, Photos, size_of
+from datasets.loading.batches import LabelledBatch as LabelledBatch
+from datasets.loading.batches import (
+    LabelledWindows,
+    UnlabelledWindows,
+    channel_bits,
+    stack_images,
+    stack_masks,
+)
+from datasets.loading.batches import UnlabelledBatch as UnlabelledBatch
+from datasets.randomness import Draws, Stream, epoch_permutation
+
+
+class Order:
+    """Which image stands at a position: the list, shuffled anew in every pass, without end."""
+
+    def __init__(self, ids: Sequence[str], *, seed: int, stream: Stream) -> None:
+        """Keep the list.
+
+        Args:
+            ids: the list, at least one.
+            seed: of the run.
+            stream: one of the ORDER streams.
+        """
+        self._ids = ids
+        self._seed = seed
+        self._stream = stream
+        self._passes: dict[int, NDArray[np.int64]] = {}
+
+    def at(self, position: int) -> str:
+        """The id at a global position."""
+        epoch, place = divmod(position, len(self._ids))
+        if epoch not in self._passes:
+            if len(self._passes) > 8:  # a cache: one batch touches few passes
+                self._passes.clear()
+            order = epoch_permutation(self._seed, self._stream, epoch, len(self._ids))
+            self._passes[epoch] = order
+        return self._ids[int(self._passes[epoch][place])]
+
 
 _LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # places in the stream DROPOUT
 

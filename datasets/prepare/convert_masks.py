@@ -1,9 +1,4 @@
-"""The segmentation in a `.mat` file of SBD: as much of MATLAB's level 5 format as these use.
-
-The format: a header of 128 bytes, then elements of (type, size, data), padded to 8 bytes; small
-ones hold up to 4 bytes in their own header. Here one compressed matrix holds the struct `GTcls`,
-whose field `Segmentation` is the mask of 8-bit class indices, stored column by column.
-"""
+"""Masks made of what others published: SBD's `.mat`, Cityscapes' label ids."""
 
 import struct
 import zlib
@@ -12,8 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from datasets.catalog import IGNORED, DatasetSpec
 from datasets.errors import DataError
+from datasets.images.decode import MaskCode, indexed_png, read_mask
+from datasets.prepare.assemble import Pair
 
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT = 2  # array class; all of 6 to 15 are numeric
@@ -134,3 +133,32 @@ def _fields(matrix: _Matrix) -> dict[str, _Matrix]:
         if name == "Segmentation":  # the others may hold anything
             found[name] = _matrix(element)
     return found
+
+
+# Cityscapes' labels.py: the label id of every train id; all other labels are ignored.
+TRAIN_LABELS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+_NUM_LABELS = 34
+
+
+def made_mask(data: bytes, pair: Pair, spec: DatasetSpec) -> bytes:
+    """The mask file of a pair.
+
+    Args:
+        data: the bytes of its source.
+        pair: says how it is made.
+        spec: whose palette a new file gets.
+
+    Raises:
+        DataError: the source is broken, or its values are unknown.
+    """
+    if pair.making == "as_it_is":
+        return data
+    if pair.making == "sbd":
+        return indexed_png(Image.fromarray(sbd_mask(data, str(pair.mask))), spec)
+    labels = np.asarray(read_mask(data, str(pair.mask), _LABELS))
+    table = np.full(256, IGNORED, dtype=np.uint8)
+    table[list(TRAIN_LABELS)] = np.arange(len(TRAIN_LABELS))
+    return indexed_png(Image.fromarray(table[labels]), spec)
+
+
+_LABELS = MaskCode(tuple(range(_NUM_LABELS)))

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from datasets.assembly import Assembly, Pair
 from datasets.catalog import DatasetSpec
 from datasets.errors import DataError
-from datasets.formats import plain_code, read_image, read_mask
+from datasets.images.decode import plain_code, read_image, read_mask
+from datasets.images.tree import ImageTree, file_bytes, tree_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
-from datasets.masks import made_mask
+from datasets.prepare.assemble import Assembly, Pair
+from datasets.prepare.convert_masks import made_mask
 from datasets.progress import Progress
-from datasets.tree import ImageTree, file_bytes, tree_of
 
 JOURNAL = ".prepare.jsonl"
 How = Literal["copy", "link", "symlink"]

@@ -10,15 +10,15 @@ from typing import Any
 from PIL import Image
 
 from datasets.config import DataConfig
+from datasets.dataset import opened_tree
 from datasets.errors import DataError
+from datasets.images.tree import ImageTree, Kind, file_bytes
 from datasets.location import data_root, spec_of
 from datasets.manifest import FILE_NAME, Manifest, data_fingerprint, read_manifest
-from datasets.opening import opened_tree
-from datasets.packed import FORMAT, INDEX_FILE, PACKED_FILE
 from datasets.progress import Progress
-from datasets.shard_files import Record, index_bytes, shard_bytes, shard_name
-from datasets.storage import Storage
-from datasets.tree import ImageTree, Kind, file_bytes
+from datasets.shards.format import Record, index_bytes, shard_bytes, shard_name
+from datasets.shards.reader import FORMAT, INDEX_FILE, PACKED_FILE
+from datasets.storage.base import Storage
 
 _SMALL = (".txt", ".json", ".yaml")
 

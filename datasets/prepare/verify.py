@@ -10,13 +10,13 @@ from pathlib import Path
 
 from datasets.catalog import IGNORED, DatasetSpec
 from datasets.config import DataConfig, DrawnConfig
+from datasets.dataset import opened_tree
 from datasets.errors import DataError
+from datasets.images.tree import ImageTree
 from datasets.location import data_root, spec_of
 from datasets.manifest import FILE_NAME, Manifest, file_sha256, read_manifest, write_manifest
-from datasets.opening import opened_tree
 from datasets.progress import Progress
-from datasets.splits import drawn_ids, load_split, present_splits
-from datasets.tree import ImageTree
+from datasets.splits.lists import drawn_ids, load_split, present_splits
 
 _THREADS = 8
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import DataError
-from datasets.item_cache import ItemCache
-from datasets.open_storage import open_storage
-from datasets.shard_files import read_index, shard_name
-from datasets.storage import Storage
-from datasets.tree import Item, Kind
+from datasets.images.tree import Item, Kind
+from datasets.shards.download_cache import ItemCache
+from datasets.shards.format import read_index, shard_name
+from datasets.storage.base import Storage
+from datasets.storage.open import open_storage
 
 FORMAT = "ipixmatch shards 1"
 PACKED_FILE = "packed.json"  # written last

@@ -14,13 +14,7 @@ from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.errors import Unreachable as Unreachable
 from datasets.location import data_root, spec_of
-from datasets.splits import (
-    lines_sha256,
-    list_files,
-    origin,
-    published,
-    read_lines,
-)
+from datasets.splits.lists import lines_sha256, list_files, origin, published, read_lines
 
 _TIMEOUT_SECONDS = 30.0
 

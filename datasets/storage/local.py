@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.storage import Entry, Held
+from datasets.storage.base import Entry, Held
 
 _LOCK = ".replace.lock"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datasets.storage import Storage
+from datasets.storage.base import Storage
 
 PATIENCE_SECONDS = 120.0  # how long a store may fail before we give up
 STALL_SECONDS = 20.0  # how long one answer may say nothing
@@ -28,9 +28,9 @@ def open_storage(
         ValueError: another kind of URL, or one with credentials in it.
     """
     if not is_url(root):
-        from datasets.folder_storage import FolderStorage
+        from datasets.storage.local import FolderStorage
 
         return FolderStorage(Path(root.removeprefix("file://")).expanduser())
-    from datasets.bucket import Bucket  # s3fs takes a third of a second to import
+    from datasets.storage.s3 import Bucket
 
     return Bucket.at(root, patience=patience, stall=stall)

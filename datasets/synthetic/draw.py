@@ -16,11 +16,11 @@ from PIL import Image
 from datasets.catalog import DRAWING_VERSION
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.indexed_png import indexed_png
+from datasets.images.decode import indexed_png
 from datasets.location import drawn_of, spec_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
-from datasets.scene import draw_scene
-from datasets.splits import drawn_ids
+from datasets.splits.lists import drawn_ids
+from datasets.synthetic.scene import draw_scene
 
 _JPEG_QUALITY = 92
 

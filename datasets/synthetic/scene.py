@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from datasets.catalog import SHAPES, TEXTURES, drawn_parts
 from datasets.config import DrawnConfig
-from datasets.paint import Field, bell, colour, inside, tone, value_noise
 from datasets.randomness import Draws, Stream
+from datasets.synthetic.paint import Field, bell, colour, inside, tone, value_noise
 
 _HUE_SPREAD = 0.12  # of a class around its own hue, in turns; 0.5 would tell nothing
 _PLAIN_CLUTTER = 0.7  # part of the clutter that has no texture

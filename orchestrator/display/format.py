@@ -1,6 +1,6 @@
 """Numbers and states as people read them."""
 
-from orchestrator.progress import Progress
+from orchestrator.storage.run_state import Progress
 
 STYLES = {
     "done": "green",

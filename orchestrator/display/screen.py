@@ -11,13 +11,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.alongside import alongside
-from orchestrator.places import Places
-from orchestrator.progress import Progress
-from orchestrator.queue import Queue
-from orchestrator.sight import glance
+from orchestrator.display.format import STYLES, clock, fraction, percent, speed
+from orchestrator.execution.queue import Queue
+from orchestrator.storage.lock import alongside
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import Progress, glance
 from orchestrator.trial import Outcome, Trial
-from orchestrator.wording import STYLES, clock, fraction, percent, speed
 
 _REFRESH_SECONDS = 1.0
 _PLAIN_SECONDS = 30.0  # between two lines of progress when nobody sees a terminal

@@ -10,8 +10,8 @@ from types import FrameType
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from orchestrator.plan import Plan, State
-from orchestrator.status_table import status_picture, totals
+from orchestrator.display.status import status_picture, totals
+from orchestrator.planning.plan import Plan, State
 
 _SECONDS = 2.0  # between two looks, at least
 _SHARE = 4.0  # a look may take a fifth of the time

@@ -7,16 +7,31 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
-from datasets.open_storage import is_url
-from orchestrator.claim import Busy, held
-from orchestrator.doctor_check import Check
+from datasets.storage.open import is_url
 from orchestrator.options import LaunchOptions
-from orchestrator.places import Places
-from orchestrator.store import SHORT_PATIENCE, enter, store_of
+from orchestrator.storage.lock import Busy, held
+from orchestrator.storage.paths import Places
+from orchestrator.storage.s3_root import SHORT_PATIENCE, enter, store_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found, and what to do about it.
+
+    Attributes:
+        state: "absent" is fine for whoever does not want the thing; "broken" is not.
+    """
+
+    name: str
+    state: Literal["works", "absent", "broken"]
+    found: str
+    advice: str = ""
+
 
 _GIB = 2**30
 
@@ -59,7 +74,7 @@ def check_gpu() -> Check:
 
 def check_fast() -> Check:
     """The decoder of the extra `fast`, which saves time and changes no bit."""
-    from datasets.png import decoder
+    from datasets.images.png import decoder
 
     if decoder() is None:
         found = "no kornia-rs: Pillow decodes PNG in about 2.4 times the time, to the same bytes"
@@ -113,10 +128,10 @@ def _there(path: Path) -> Path:
 
 def check_ray(options: LaunchOptions) -> Check:
     """Start or join Ray, as a launch would."""
-    from orchestrator.ray_errors import ClusterUnreachable
+    from orchestrator.backends.ray.cluster import ClusterUnreachable
 
     try:
-        from orchestrator.ray_cluster import connected
+        from orchestrator.backends.ray.cluster import connected
 
         shared = Places.at(options.root).grid("doctor").folder
         with connected(options, shared) as cluster:
@@ -131,8 +146,8 @@ def check_ray(options: LaunchOptions) -> Check:
 
 def check_slurm(options: LaunchOptions) -> Iterable[Check]:
     """The controller, its limits, and whether the jobs of a launch would be accepted."""
+    from slurm.cluster import site
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
-    from slurm.site import site
 
     try:
         found = site()
@@ -156,11 +171,11 @@ def check_slurm(options: LaunchOptions) -> Iterable[Check]:
 
 def check_submission(options: LaunchOptions) -> Check:
     """Whether Slurm would take the job of a cell, without submitting it."""
-    from orchestrator.backends.slurm_jobs import check_options, shape_of
-    from orchestrator.backends.slurm_launch import gpus_for
+    from orchestrator.backends.slurm.launch import gpus_for
+    from orchestrator.backends.slurm.registry import check_options, shape_of
     from orchestrator.trial import Trial
-    from slurm.batch import Batch
     from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
+    from slurm.job_array import Batch
 
     folder = Places.at(options.root).root / "drill" / f"test-{uuid.uuid4().hex[:8]}"
     try:
@@ -195,8 +210,8 @@ def check_s3(options: LaunchOptions) -> Check:
 
 def check_data(recipe: str) -> Check:
     """Whether a recipe's data is in place."""
-    from datasets.opening import open_dataset
-    from trainer.compose import compose
+    from datasets.dataset import open_dataset
+    from trainer.config.compose import compose
 
     if recipe == "synthetic":
         return Check("data: synthetic", "works", "drawn when first needed")

@@ -13,18 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.backends.slurm_jobs import cancel, check_options, shape_of
-from orchestrator.backends.slurm_launch import watch_for
-from orchestrator.doctor_check import Check
+from orchestrator.backends.slurm.launch import watch_for
+from orchestrator.backends.slurm.registry import cancel, check_options, shape_of
+from orchestrator.doctor.checks import Check
 from orchestrator.options import LaunchOptions
-from orchestrator.places import Places
+from orchestrator.storage.paths import Places
 from orchestrator.trial import Trial
-from slurm.batch import Batch
+from slurm.cluster import site
 from slurm.commands import SlurmRefused, SlurmSilent, call
-from slurm.inside import Here, Signals, start_again
-from slurm.shape import Shape
-from slurm.sightings import Watch
-from slurm.site import site
+from slurm.job_array import Batch
+from slurm.job_runtime import Here, Signals, start_again
+from slurm.job_spec import Shape
+from slurm.monitor import Watch
 
 _STEP_SECONDS = 0.5
 _LONGEST_SECONDS = 15 * 60.0

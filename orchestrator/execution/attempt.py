@@ -5,24 +5,93 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from datasets.errors import Unreachable
-from orchestrator import events
-from orchestrator.claim import Busy
-from orchestrator.failures import POLICIES, StaleAttempt, classify
-from orchestrator.hang_guard import guarded, rank_log
-from orchestrator.history import publish_history
-from orchestrator.ownership import Owner, owned, stops
-from orchestrator.places import Places, RunPlace
-from orchestrator.results import publish
-from orchestrator.rows import done_row, failed_row, has_done_row
-from orchestrator.run_mirror import followed
-from orchestrator.stopping import stop_asked
+from datasets.location import spec_of
+from orchestrator.execution.provenance import CHECKOUT, provenance
+from orchestrator.execution.stop import stop_asked
+from orchestrator.execution.watchdog import guarded, rank_log
+from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
+from orchestrator.results.history import publish_history
+from orchestrator.results.store import Row, cell_rows, publish
+from orchestrator.storage import events
+from orchestrator.storage.lock import Busy
+from orchestrator.storage.owner import Owner, owned, stops
+from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.run_sync import followed
 from orchestrator.trial import Outcome, Trial
-from trainer.compose import from_json
-from trainer.config import TrainConfig
+from sweeps.cell import Cell
+from trainer.config.compose import from_json
+from trainer.config.schema import TrainConfig
+from trainer.run_log import Summary
+
+
+def has_done_row(trial: Trial) -> bool:
+    """Whether the cell is done under this trial's configuration, since the launch looked."""
+    return any(
+        row.status == "done"
+        and row.fingerprint == trial.fingerprint
+        and row.attempt > trial.published_attempt
+        for row in cell_rows(trial.root, trial.key)
+    )
+
+
+def done_row(trial: Trial, attempt: int, summary: Summary, started: datetime) -> Row:
+    """The row of a complete run."""
+    numbers = asdict(summary)
+    del numbers["status"]
+    is_gpu = not summary.device.startswith("cpu")
+    numbers["gpu_seconds"] = summary.seconds * summary.world_size if is_gpu else 0.0
+    numbers["class_names"] = spec_of(from_json(trial.config_json).data).class_names
+    return Row(**_facts(trial, attempt, started), **numbers, status="done")
+
+
+def failed_row(
+    trial: Trial, attempt: int, error: tuple[Failure, str], started: datetime | None = None
+) -> Row:
+    """The row of an attempt that nothing follows.
+
+    Args:
+        trial: the cell.
+        attempt: number of the attempt.
+        error: its class and its text.
+        started: when it began, if known.
+    """
+    failure, text = error
+    return Row(
+        **_facts(trial, attempt, started or datetime.now(UTC)),
+        status="failed",
+        error_class=failure.value,
+        error_text=text,
+        world_size=trial.ranks,
+    )
+
+
+def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
+    """Columns that every row has."""
+    facts = asdict(provenance())
+    runs_copy = bool(trial.code) and Path(trial.code).resolve() == CHECKOUT
+    # The launch knows of which commit its copy is. A node that does not see the copy runs its own
+    # checkout, and says which that is.
+    if runs_copy or (trial.git_commit and not trial.code):
+        facts |= {"git_commit": trial.git_commit, "git_dirty": trial.git_dirty}
+    if trial.backend != "ray":
+        facts["ray"] = None
+    return {
+        **asdict(Cell.parse(trial.key)),
+        **facts,
+        "attempt": attempt,
+        "fingerprint": trial.fingerprint,
+        "config_json": trial.config_json,
+        "started": started,
+        "finished": datetime.now(UTC),
+        "backend": trial.backend,
+    }
+
 
 DYING_SECONDS = 20.0  # a killed controller's worker may hold its run for so long
 
@@ -166,7 +235,8 @@ def _share(number: int | None, config: TrainConfig) -> int | None:
         return number
     import torch.distributed as dist
 
-    from trainer import determinism, ranks
+    from trainer import determinism
+    from trainer import distributed as ranks
 
     determinism.engage(config)
     ranks.join(config.run)

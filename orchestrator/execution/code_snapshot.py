@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.provenance import CHECKOUT
+from orchestrator.execution.provenance import CHECKOUT
 
 PACKAGES = ("datasets", "orchestrator", "slurm", "sweeps", "trainer")
 

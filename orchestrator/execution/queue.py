@@ -1,5 +1,6 @@
-"""What a launch still has to run: order, places, retries. Knows neither Ray nor processes."""
+"""One list of waiting cells, taken from by several places at once."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -8,8 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
-from orchestrator.places import Places
-from orchestrator.sight import step_of
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import step_of
 from orchestrator.trial import Outcome, Trial
 
 
@@ -114,3 +115,54 @@ def by_length(
 def log_path(trial: Trial, outcome: Outcome) -> Path:
     """Where the traceback of a failed attempt lies."""
     return Places.at(trial.root).run(trial.key).log(outcome.attempt)
+
+
+def everything(trial: Trial) -> bool:
+    """The rule of a place that takes any cell."""
+    return True
+
+
+def as_it_is(trial: Trial) -> Trial:
+    """The dress of a place that changes nothing."""
+    return trial
+
+
+@dataclass
+class SharedQueue(Queue):
+    """A queue whose waiting cells may also be taken by another queue of the same launch.
+
+    The queues share `waiting`, `outcomes` and `lock`; each has its own `running` and `places`.
+
+    Attributes:
+        fits: which cells this place takes.
+        dress: what this place adds to a trial that it takes.
+    """
+
+    fits: Callable[[Trial], bool] = everything
+    dress: Callable[[Trial], Trial] = as_it_is
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs here and nothing that fits waits."""
+        with self.lock:
+            waits = any(self.fits(trial) for trial in self.waiting)
+            return not self.running and (not waits or self._is_closed())
+
+    def take(self) -> Trial | None:
+        """The next trial that fits and finds a place."""
+        with self.lock:
+            chosen = next((trial for trial in self.waiting if self.fits(trial)), None)
+            if chosen is None or len(self.running) >= self.places:
+                return None
+            self.waiting.remove(chosen)
+            self.waiting.insert(0, self.dress(chosen))
+            taken = super().take()
+            if taken is None:  # nothing shall start any more
+                self.waiting[0] = chosen
+            return taken
+
+    def settle(self, key: str, outcome: Outcome) -> None:
+        """Note how an attempt ended."""
+        with self.lock:
+            super().settle(key, outcome)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.places import GridPlace
-from orchestrator.store import StopObject, stop_name
+from orchestrator.storage.paths import GridPlace
+from orchestrator.storage.s3_root import StopObject, stop_name
 
 EXIT_UNFINISHED = 10
 _LOOK_SECONDS = 0.2

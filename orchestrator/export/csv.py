@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.exporters.runs import ExportedRun
-from orchestrator.result_schema import HISTORY_SCHEMA, SCHEMA
-from orchestrator.results import CONFUSIONS, Row
-from orchestrator.tables.write import replace_file
+from orchestrator.export.runs import ExportedRun
+from orchestrator.printers.write import replace_file
+from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA
+from orchestrator.results.store import CONFUSIONS, Row
 
 _COUNTS = ("key", "attempt", "epoch", "truth", "prediction", "pixels")
 

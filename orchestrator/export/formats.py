@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Literal, get_args
 
-from orchestrator.exporters.csv_files import export_csv
-from orchestrator.exporters.mlflow_files import export_mlflow
-from orchestrator.exporters.runs import exported_runs
-from orchestrator.exporters.tensorboard import export_tensorboard
-from orchestrator.exporters.wandb_files import export_wandb
-from orchestrator.places import Places
+from orchestrator.export.csv import export_csv
+from orchestrator.export.mlflow import export_mlflow
+from orchestrator.export.runs import exported_runs
+from orchestrator.export.tensorboard import export_tensorboard
+from orchestrator.export.wandb import export_wandb
+from orchestrator.storage.paths import Places
 from sweeps.grid import Grid
 
 Kind = Literal["csv", "tensorboard", "mlflow", "wandb"]

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from orchestrator.exporters.runs import ExportedRun
-from orchestrator.results import Row
+from orchestrator.export.runs import ExportedRun
+from orchestrator.results.store import Row
 
 _FINISHED, _FAILED = 3, 4  # of mlflow.entities.RunStatus
 _SOURCE_LOCAL = 4

@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from orchestrator.history import read_history
-from orchestrator.results import Row, counted_rows
+from orchestrator.results.history import read_history
+from orchestrator.results.store import Row, counted_rows
 from sweeps.cell import Cell
 
 # Numbers of an epoch, under the names of the history's columns.

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from orchestrator.exporters.runs import ExportedRun
+from orchestrator.export.runs import ExportedRun
 
 
 def export_tensorboard(runs: Iterable[ExportedRun], folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator.exporters.runs import ExportedRun
-from orchestrator.results import Row
+from orchestrator.export.runs import ExportedRun
+from orchestrator.results.store import Row
 
 EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
 

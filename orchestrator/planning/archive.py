@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from datasets.mirror import MANIFEST, Mirror
-from orchestrator.claim import held
-from orchestrator.places import RunPlace
-from orchestrator.plan import PlannedCell
-from orchestrator.run_mirror import empty, newest_pushed
-from orchestrator.sight import seen
-from orchestrator.store import store_of
-from orchestrator.store_claim import held_in_store
-from trainer.manifest import fingerprint_of
+from orchestrator.planning.plan import PlannedCell
+from orchestrator.storage.lock import held
+from orchestrator.storage.mirror import MANIFEST, Mirror
+from orchestrator.storage.paths import RunPlace
+from orchestrator.storage.run_state import seen
+from orchestrator.storage.run_sync import empty, newest_pushed
+from orchestrator.storage.s3_lock import held_in_store
+from orchestrator.storage.s3_root import store_of
+from trainer.checkpoint_manifest import fingerprint_of
 
 Name = TypeVar("Name", str, Path)
 

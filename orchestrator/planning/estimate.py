@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from datasets.splits import split_sizes
-from orchestrator.results import Row
-from trainer.choices import Algorithm
-from trainer.config import TrainConfig
+from datasets.splits.lists import split_sizes
+from orchestrator.results.store import Row
+from trainer.config.schema import Algorithm, TrainConfig
 from trainer.schedule import steps_per_epoch
 
 # Passes of an image through the network for one labelled image, forward and backward; measured.

@@ -1,21 +1,46 @@
-"""The state of every cell of a grid, from what lies under the root. Imports no torch and no ray."""
+"""What a command asks for, and what its exit code says. Imports neither a backend nor data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatch
 
-from orchestrator.claim import Holder
-from orchestrator.estimate import seconds_by_key
-from orchestrator.own_data import data_of
-from orchestrator.places import Places
-from orchestrator.results import Row, late_rows, state_rows
-from orchestrator.sight import Sight, look
+from orchestrator.options import LaunchOptions
+from orchestrator.planning.estimate import seconds_by_key
+from orchestrator.results.store import Row, late_rows, state_rows
+from orchestrator.storage.lock import Holder
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import Sight, look
+from orchestrator.storage.s3_root import enter
+from sweeps.cell_configs import configs
 from sweeps.grid import Grid, load_grid
-from sweeps.trials import configs
-from trainer.config import TrainConfig
-from trainer.fingerprint import config_json, differences, fingerprints
-from trainer.manifest import Manifest
+from trainer.checkpoint_manifest import Manifest
+from trainer.config.fingerprint import config_json, differences, fingerprints
+from trainer.config.schema import TrainConfig
+
+
+def data_of(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
+    """Fingerprint of today's data of every cell whose dataset is somebody's own folder.
+
+    Args:
+        configs: by key.
+
+    Returns:
+        By key; without cells whose data is not on this machine, of which nobody can tell.
+    """
+    own = {key: config.data for key, config in configs.items() if config.data.dataset == "folder"}
+    if not own:
+        return {}
+    from datasets.dataset import fingerprint_of
+
+    known: dict[object, str] = {}
+    for data in own.values():
+        if data not in known:
+            try:
+                known[data] = fingerprint_of(data)
+            except (ValueError, OSError):
+                known[data] = ""
+    return {key: known[data] for key, data in own.items() if known[data]}
 
 
 class State(Enum):
@@ -27,7 +52,7 @@ class State(Enum):
     failed = "failed"  # the newest attempt failed for good
     interrupted = "interrupted"  # began, did not end, nobody holds it
     missing = "missing"
-    queued = "queued"  # a job in Slurm waits for its turn; only `orchestrator.queued` says so
+    queued = "queued"  # its job waits in Slurm; only `backends/slurm/queued.py` says so
 
 
 # States that a launch runs; drifted cells only when asked.
@@ -239,3 +264,45 @@ class _Evidence:
         if not self.data or not then or then == self.data:
             return []
         return [f"data.root: other images ({then[:8]} -> {self.data[:8]})"]
+
+
+EXIT_DONE, EXIT_UNFINISHED, EXIT_FAILED = 0, 10, 11
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command asks for.
+
+    Attributes:
+        grid: name or path.
+        overrides: settings of the training, for every cell.
+        states: of the cells to run; `options.rerun` adds to them.
+    """
+
+    grid: str
+    options: LaunchOptions
+    overrides: tuple[str, ...] = ()
+    states: tuple[State, ...] = LAUNCHED
+
+    def plan(self) -> Plan:
+        """The states now."""
+        enter(self.options.root, self.options.scratch)
+        only = self.options.only
+        return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
+
+    def chosen(self, plan: Plan) -> list[PlannedCell]:
+        """The cells to run."""
+        added = {
+            "none": (),
+            "drifted": (State.drifted,),
+            "all": (State.drifted, State.done),
+        }[self.options.rerun]
+        return [cell for cell in plan.cells if cell.state in (*self.states, *added)]
+
+
+def exit_code(plan: Plan) -> int:
+    """0 everything is done; 11 some cells failed and none is under way; 10 otherwise."""
+    if plan.count(State.done) == len(plan.cells):
+        return EXIT_DONE
+    is_under_way = plan.keys(State.running, State.interrupted, State.queued)
+    return EXIT_FAILED if plan.count(State.failed) and not is_under_way else EXIT_UNFINISHED

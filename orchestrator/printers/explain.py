@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.results import Row
-from orchestrator.settings import settings
-from orchestrator.tables.entry_ids import Named, named_entries
+from orchestrator.results.store import Row
 from orchestrator.tables.filled import Entry, Epoch, FilledTable, Mark
-from orchestrator.tables.footnotes import making
-from orchestrator.tables.wording import MISSING, signed
+from orchestrator.tables.notes import making
+from orchestrator.tables.text import MISSING, Named, named_entries, signed
+from trainer.config.fingerprint import settings
 
 _MARKS = {
     Mark.DRIFTED: "drifted: ran with another configuration than today's",

@@ -4,16 +4,18 @@ from collections.abc import Callable
 from html import escape
 from itertools import groupby
 
-from orchestrator.tables.entry_ids import Named, named_entries, slug
 from orchestrator.tables.filled import FilledRow, FilledTable
-from orchestrator.tables.wording import (
+from orchestrator.tables.text import (
     MISSING,
+    Named,
     Shown,
     caption,
     has_block_labels,
     label,
     legend,
+    named_entries,
     shown,
+    slug,
 )
 
 _STYLES = {

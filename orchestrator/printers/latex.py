@@ -7,15 +7,7 @@ difference.
 from itertools import groupby
 
 from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable
-from orchestrator.tables.wording import (
-    MISSING,
-    Shown,
-    caption,
-    has_block_labels,
-    label,
-    legend,
-    shown,
-)
+from orchestrator.tables.text import MISSING, Shown, caption, has_block_labels, label, legend, shown
 
 PACKAGES = ("booktabs", "multirow", "xcolor")
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.tables.entry_ids import named_entries
+from orchestrator.printers.latex import latex
+from orchestrator.printers.numbers import all_texts
 from orchestrator.tables.filled import FilledTable, Mark
-from orchestrator.tables.latex import latex
-from orchestrator.tables.numbers import all_texts
+from orchestrator.tables.text import named_entries
 
 Problem = Literal["stale", "mixed", "missing"]
 

@@ -3,15 +3,7 @@
 import re
 
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.wording import (
-    MISSING,
-    Shown,
-    caption,
-    has_block_labels,
-    label,
-    legend,
-    shown,
-)
+from orchestrator.tables.text import MISSING, Shown, caption, has_block_labels, label, legend, shown
 
 _SPECIAL = re.compile(r"([\\`*_|<>\[\]#~])")
 

@@ -8,10 +8,9 @@ are those of `entry_ids`, with /spread, /n, /paper or /difference for what stand
 from collections.abc import Iterator
 
 from orchestrator.statistics.compare import Comparison, comparisons
-from orchestrator.statistics.wording import p_text
-from orchestrator.tables.entry_ids import Named, named_entries, slug
+from orchestrator.statistics.text import p_text
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.wording import signed
+from orchestrator.tables.text import Named, named_entries, signed, slug
 
 MACROS = r"""\providecommand{\gridset}[2]{\expandafter\gdef\csname grid:#1\endcsname{#2}}
 \providecommand{\gridnumber}[1]{\ifcsname grid:#1\endcsname\csname grid:#1\endcsname%

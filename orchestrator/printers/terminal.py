@@ -6,7 +6,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.wording import Shown, caption, has_block_labels, label, legend, shown
+from orchestrator.tables.text import Shown, caption, has_block_labels, label, legend, shown
 
 _STYLES = {"plain": "", "best": "bold", "second": "underline", "gain": "italic"}
 

@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from orchestrator.results import Row
-from orchestrator.statistics import wording
+from orchestrator.printers.csv import long_form
+from orchestrator.printers.html import document, html
+from orchestrator.printers.latex import latex
+from orchestrator.printers.markdown import markdown
+from orchestrator.printers.numbers import numbers
+from orchestrator.results.store import Row
+from orchestrator.statistics import text as wording
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
-from orchestrator.tables.html import document, html
-from orchestrator.tables.latex import latex
-from orchestrator.tables.long_form import long_form
-from orchestrator.tables.markdown import markdown
-from orchestrator.tables.numbers import numbers
 from sweeps.table import Table
 
 _PRINTERS: dict[str, Callable[[FilledTable], str]] = {

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.history import read_history, run_history
-from orchestrator.places import Places
-from orchestrator.plan import Plan, State
-from orchestrator.results import Row, counted_rows
-from orchestrator.sight import seen
+from orchestrator.planning.plan import Plan, State
+from orchestrator.results.history import read_history, run_history
+from orchestrator.results.store import Row, counted_rows
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import seen
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
-from sweeps.own_tables import tables_of
+from sweeps.grid_tables import tables_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from orchestrator.tables.entry_ids import slug
+from orchestrator.tables.text import slug
 
 _MINUS = re.compile(r"(?<![\w.&-])-(?=\d)")
 _PERCENT = re.compile(r"(\d) %")

@@ -1,12 +1,17 @@
-"""One self-contained HTML page: no script, no request, light and dark, phone and print."""
+"""Writes the report of a grid."""
 
 from html import escape
 from pathlib import Path
 
-from orchestrator.report import evidence, overview
-from orchestrator.report.markup import code
-from orchestrator.report.material import Material
-from orchestrator.tables.entry_ids import slug
+from orchestrator.planning.plan import Plan
+from orchestrator.printers.write import replace_file
+from orchestrator.report import sections as evidence
+from orchestrator.report import sections as overview
+from orchestrator.report.data import Material, gather
+from orchestrator.report.html import code
+from orchestrator.storage.paths import Places
+from orchestrator.tables.filled import Epoch
+from orchestrator.tables.text import slug
 
 # The browser itself refuses whatever would leave this file.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
@@ -58,3 +63,23 @@ def page(material: Material) -> str:
 </body>
 </html>
 """
+
+
+def report(plan: Plan, epoch: Epoch = "best") -> Path:
+    """Write ``reports/<grid>.html`` below what is printed of the root, whole or not at all.
+
+    Args:
+        plan: the grid with its states.
+        epoch: whose mIoU the tables print.
+
+    Returns:
+        The file.
+
+    Raises:
+        ResultsError: a file among the results is broken.
+        OSError: the place cannot be written.
+    """
+    path = Places.at(plan.root).printed / "reports" / f"{plan.grid.name}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, page(gather(plan, epoch)))
+    return path

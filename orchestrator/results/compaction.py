@@ -14,18 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestrator.history import unique_history
-from orchestrator.result_files import Kind, RowFolder, open_folder
-from orchestrator.result_schema import HISTORY_SCHEMA, SCHEMA
-from orchestrator.result_sets import (
+from orchestrator.results.files import (
     COMPACTED,
+    Kind,
     Reducer,
+    RowFolder,
+    open_folder,
     parse_all,
     parse_name,
     result_names,
     stable_contents,
 )
-from orchestrator.results import unique_rows
+from orchestrator.results.history import unique_history
+from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA
+from orchestrator.results.store import unique_rows
 
 WORTHWHILE = 500  # small files; below, reading them takes well under a second
 

@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.result_files import open_folder
-from orchestrator.result_schema import HISTORY_SCHEMA, SCHEMA_VERSION
-from orchestrator.result_sets import Single, first_of, read_set
-from trainer.journal import METRICS
+from orchestrator.results.files import Single, first_of, open_folder, read_set
+from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA_VERSION
+from trainer.run_log import METRICS
 
 _PLACE = ("step", "epoch", "lr", "miou_percent", "iou_percent")
 _RENAMED = {"loss": "loss_total"}  # `loss` is an axis of the cell

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.history import read_history
-from orchestrator.results import CONFUSIONS, SCHEMA, counted_table, read_table
+from orchestrator.results.history import read_history
+from orchestrator.results.store import CONFUSIONS, SCHEMA, counted_table, read_table
 from sweeps.cell import Cell
 
 VIEWS = ("rows", "counted", "history", "confusion")

@@ -1,8 +1,8 @@
 """Results as Parquet: one file per finished attempt of a cell, readable by any tool as it lies.
 
 ``<root>/results/rows/<key>.a0001.parquet`` is the place; root is a folder or a URL of fsspec
-(s3://bucket/prefix). `orchestrator.compaction` may put many rows into one file beside them. Needs
-neither torch nor ray.
+(s3://bucket/prefix). `orchestrator.results.compaction` may put many rows into one file beside
+them. Needs neither torch nor ray.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,19 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.failures import StaleAttempt
-from orchestrator.result_files import RowFolder, open_folder
-from orchestrator.result_row import Row, arrow_of, rows_of
-from orchestrator.result_schema import SCHEMA, SCHEMA_VERSION
-from orchestrator.result_sets import (
+from orchestrator.results.files import (
     COMPACTED,
     ResultsError,
+    RowFolder,
     Single,
     first_of,
+    open_folder,
     parse_all,
     parse_name,
     read_set,
     stable_contents,
 )
+from orchestrator.results.row import SCHEMA, SCHEMA_VERSION, Row, arrow_of, rows_of
 from sweeps.cell import Cell
 
 CONFUSIONS = ("best_confusion", "last_confusion")

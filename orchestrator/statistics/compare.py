@@ -6,9 +6,14 @@ from functools import lru_cache
 from math import ceil
 from statistics import fmean
 
-from orchestrator.statistics.holm import holm
-from orchestrator.statistics.interval import bootstrap_interval
-from orchestrator.statistics.sign_flip import ALPHA, pairs_needed, sign_flip, smallest_p
+from orchestrator.statistics.significance import (
+    ALPHA,
+    bootstrap_interval,
+    holm,
+    pairs_needed,
+    sign_flip,
+    smallest_p,
+)
 from orchestrator.tables.filled import Entry, FilledBlock, FilledRow, FilledTable
 
 

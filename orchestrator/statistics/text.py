@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable, Iterator
 
 from orchestrator.statistics.compare import Comparison, comparisons
-from orchestrator.statistics.sign_flip import pairs_needed, smallest_p
+from orchestrator.statistics.significance import pairs_needed, smallest_p
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.wording import signed
+from orchestrator.tables.text import signed
 
 METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "

@@ -10,13 +10,30 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from orchestrator.alongside import alongside
+
+@contextmanager
+def alongside(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Run something until the block ends.
+
+    Args:
+        run: called in a thread with the event that tells it to return.
+        name: of the thread, as stack dumps show it.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,), daemon=True, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
 
 HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned

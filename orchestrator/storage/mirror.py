@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datasets.storage import Held, Storage
+from datasets.storage.base import Held, Storage
 
 MANIFEST = "folder.json"
 _FORMAT = "ipixmatch folder 1"

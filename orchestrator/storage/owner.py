@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from datasets.mirror import Overtaken
-from orchestrator.claim import Hold, held
 from orchestrator.failures import StaleAttempt
-from orchestrator.places import GridPlace, Places, RunPlace
-from orchestrator.run_mirror import RunMirror, empty, fetch, mark, newest_pushed
-from orchestrator.store import SHORT_PATIENCE, exists, stop_name, store_of
-from orchestrator.store_claim import ClaimLost, StoreHold, held_in_store
+from orchestrator.storage.lock import Hold, held
+from orchestrator.storage.mirror import Overtaken
+from orchestrator.storage.paths import GridPlace, Places, RunPlace
+from orchestrator.storage.run_sync import RunMirror, empty, fetch, mark, newest_pushed
+from orchestrator.storage.s3_lock import ClaimLost, StoreHold, held_in_store
+from orchestrator.storage.s3_root import SHORT_PATIENCE, exists, stop_name, store_of
 from orchestrator.trial import Outcome, Trial
 
 

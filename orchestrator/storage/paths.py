@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from datasets.open_storage import is_url
+from datasets.storage.open import is_url
 
 SCRATCH_VARIABLE = "IPIXMATCH_SCRATCH"  # of the environment; the option scratch= sets it
 

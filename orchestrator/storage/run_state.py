@@ -17,16 +17,61 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from datasets.mirror import MANIFEST, Mirror
-from datasets.storage import Storage
-from orchestrator.claim import Holder, holder_of
-from orchestrator.places import Places, RunPlace
-from orchestrator.progress import Progress, as_progress, read_progress
-from orchestrator.run_mirror import MARKER
-from orchestrator.store import SHORT_PATIENCE, store_of
-from orchestrator.store_claim import IDLE_BYTES, read_claim
-from trainer.journal import PROGRESS
-from trainer.manifest import FOLDER, Manifest, newest, newest_step
+from datasets.storage.base import Storage
+from orchestrator.storage.lock import Holder, holder_of
+from orchestrator.storage.mirror import MANIFEST, Mirror
+from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.run_sync import MARKER
+from orchestrator.storage.s3_lock import IDLE_BYTES, read_claim
+from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
+from trainer.checkpoint_manifest import FOLDER, Manifest, newest, newest_step
+from trainer.run_log import PROGRESS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands; None where nothing is known yet.
+
+    Attributes:
+        age_seconds: since the trainer said so.
+    """
+
+    step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    miou_percent: float | None = None
+    best_miou_percent: float | None = None
+    images_per_second: float | None = None
+    seconds_left: float | None = None
+    age_seconds: float | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Part of the steps that is done, from 0 to 1."""
+        return self.step / self.total_steps if self.total_steps else 0.0
+
+
+def read_progress(place: RunPlace) -> Progress | None:
+    """The progress of a run; None before its first step."""
+    try:
+        return as_progress(place.progress.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def as_progress(content: bytes) -> Progress:
+    """What the trainer's file says.
+
+    Raises:
+        ValueError: it is cut short.
+    """
+    found = json.loads(content)
+    written = found.pop("time", None)
+    known = {name: found[name] for name in Progress.__dataclass_fields__ if name in found}
+    age = time.time() - written if written else None
+    return Progress(**known | {"age_seconds": age})
+
 
 _THREADS = 16
 _PROGRESS_SECONDS = 5.0  # between two looks of a screen at a run elsewhere

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from datasets.mirror import Mirror, Overtaken
-from orchestrator import events
-from orchestrator.alongside import alongside
-from orchestrator.places import RunPlace
-from orchestrator.store import SHORT_PATIENCE, store_of
-from trainer.manifest import FOLDER
+from orchestrator.storage import events
+from orchestrator.storage.lock import alongside
+from orchestrator.storage.mirror import Mirror, Overtaken
+from orchestrator.storage.paths import RunPlace
+from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
+from trainer.checkpoint_manifest import FOLDER
 
 MARKER = ".attempt"  # in the scratch folder: the attempt that it is the work of
 _LOOK_SECONDS = 0.5

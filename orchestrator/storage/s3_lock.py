@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import Unreachable
-from datasets.open_storage import open_storage
-from datasets.storage import Held, Storage
-from orchestrator.alongside import alongside
-from orchestrator.claim import HEARTBEAT_SECONDS, Busy, Holder, fresh_seconds
-from orchestrator.places import machine
-from orchestrator.store import SHORT_PATIENCE, store_of
+from datasets.storage.base import Held, Storage
+from datasets.storage.open import open_storage
+from orchestrator.storage.lock import HEARTBEAT_SECONDS, Busy, Holder, alongside, fresh_seconds
+from orchestrator.storage.paths import machine
+from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
 
 IDLE_BYTES = 40  # a claim of nobody is shorter, one that somebody holds is longer
 _POLL_SECONDS = 0.5

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from datasets.errors import Unreachable
-from datasets.open_storage import PATIENCE_SECONDS, open_storage
-from datasets.storage import Storage
-from orchestrator.places import SCRATCH_VARIABLE, Places
+from datasets.storage.base import Storage
+from datasets.storage.open import PATIENCE_SECONDS, open_storage
+from orchestrator.storage.paths import SCRATCH_VARIABLE, Places
 
 PATIENCE_VARIABLE = "STORE_PATIENCE_SECONDS"  # of the environment: before a run gives up
 SHORT_PATIENCE = 10.0  # of those who may simply ask again later

@@ -5,14 +5,53 @@ from dataclasses import replace
 from itertools import count
 from statistics import fmean
 
-from orchestrator.results import Row as Result
-from orchestrator.results import counted
+from orchestrator.results.store import Row as Result
+from orchestrator.results.store import counted
 from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, FilledTable, Mark
-from orchestrator.tables.footnotes import making, notes_of
-from orchestrator.tables.places import with_places
+from orchestrator.tables.notes import making, notes_of
 from sweeps.cell import Cell
 from sweeps.grid import DEFAULT_SEEDS
 from sweeps.table import Row, Table
+
+
+def with_places(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ...]:
+    """The rows of one block with the places of their entries.
+
+    Rows of ours and quoted rows compete, as in the paper; values that print alike share a place.
+    Nobody has a place while a cell of ours is still missing, and a second place needs a third.
+    """
+    entries = {(i, j): entry for i, row in enumerate(rows) for j, entry in enumerate(row.entries)}
+    competing = [i for i, row in enumerate(rows) if row.row.kind in ("ours", "quoted")]
+    columns = range(len(table.columns))
+    if table.best == "down":
+        groups = [[(i, j) for i in competing] for j in columns]
+    else:
+        groups = [[(i, j) for j in columns] for i in competing]
+    for group in groups:
+        values = [_printed(rows[i], entries[i, j]) for i, j in group]
+        complete = all(entries[i, j].values for i, j in group if rows[i].row.kind == "ours")
+        if complete and any(rows[i].row.kind == "ours" for i, _ in group):
+            rounded = [None if value is None else round(value, table.decimals) for value in values]
+            _place(dict(zip(group, rounded, strict=True)), entries)
+    return tuple(
+        replace(row, entries=tuple(entries[i, j] for j in columns)) for i, row in enumerate(rows)
+    )
+
+
+def _printed(row: FilledRow, entry: Entry) -> float | None:
+    return entry.published if row.row.kind == "quoted" else entry.mean
+
+
+def _place(
+    values: dict[tuple[int, int], float | None], entries: dict[tuple[int, int], Entry]
+) -> None:
+    """Write the places of one comparison into the entries."""
+    there = sorted({value for value in values.values() if value is not None}, reverse=True)
+    for at, value in values.items():
+        if value is not None and value == there[0] and len(values) > 1:
+            entries[at] = replace(entries[at], place=1)
+        elif value is not None and len(values) > 2 and value == there[1]:
+            entries[at] = replace(entries[at], place=2)
 
 
 def fill(
@@ -32,7 +71,7 @@ def fill(
         seeds: which to average; None takes every seed that a cell of the table has a result of.
         expected: today's fingerprint by cell key; a result of another one is marked as drifted.
     """
-    wanted = {_place(cell) for cell in table.cells}
+    wanted = {_place_fill(cell) for cell in table.cells}
     found = list(counted(row for row in rows if row.place in wanted).values())
     if seeds is None:
         seeds = {row.seed for row in found if _value(row, epoch) is not None} or DEFAULT_SEEDS
@@ -103,7 +142,7 @@ class _Filler:
         return tuple(filled.values())
 
     def _entry(self, cell: Cell, published: float | None) -> Entry:
-        place = _place(cell)
+        place = _place_fill(cell)
         rows = [self._results.get((place, seed)) for seed in self._seeds]
         there = [row for row in rows if row is not None]
         measured = [(r, v) for r in there if (v := _value(r, self._epoch)) is not None]
@@ -128,7 +167,7 @@ class _Filler:
         return _with_machines(tuple(marks), results)
 
 
-def _place(cell: Cell) -> str:
+def _place_fill(cell: Cell) -> str:
     """The cell's key without its seed."""
     return cell.key.rpartition(".s")[0]
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
-from orchestrator.results import Row as Result
+from orchestrator.results.store import Row as Result
 from sweeps.cell import Cell
 from sweeps.table import Row, Table
 

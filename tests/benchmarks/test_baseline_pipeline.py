@@ -5,10 +5,10 @@ import torch
 
 from benchmarks.input import SEED, Baseline, Ours
 from benchmarks.input_files import Kind, written
-from datasets.order import Order
+from datasets.images.tree import ImageTree
+from datasets.loading.samples import Order
 from datasets.randomness import Stream
-from datasets.tree import ImageTree
-from trainer.pixels import normalise
+from trainer.network.deeplab import normalise
 
 SMALL = Kind("small", (150, 110), "jpg", 9.0, 5, 90, 8)
 

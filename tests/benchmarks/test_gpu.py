@@ -7,8 +7,8 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.two_steps import Case, made_up
-from trainer.config import RunConfig
-from trainer.ranks import join
+from trainer.config.schema import RunConfig
+from trainer.distributed import join
 
 TINY = Case(model="resnet8", crop=17, batch=2, classes=3)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.evaluation import histograms
 from benchmarks.table import in_turn, settings
-from trainer.confusion import ConfusionMatrix
+from trainer.evaluate import ConfusionMatrix
 
 
 def test_a_setting_that_does_not_exist_is_named_with_those_that_do() -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from datasets.open_storage import PATIENCE_SECONDS, STALL_SECONDS
-from datasets.s3_calls import Calls
+from datasets.storage.open import PATIENCE_SECONDS, STALL_SECONDS
+from datasets.storage.s3 import Calls
 from tests.boxes.ceph import DEBIAN, CephBox, missing, shared_box, surroundings
 from tests.boxes.faults import Proxy
 

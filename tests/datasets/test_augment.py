@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from datasets.augment import (
+from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
@@ -15,10 +15,10 @@ from datasets.augment import (
     draw_geometry,
     draw_photometry,
     padded_map,
+    strong_image,
     weak_image,
     weak_mask,
 )
-from datasets.strong import strong_image
 from tests.datasets.strategies import draws_of, labels, photo, seeds, sizes
 
 CROP = 32

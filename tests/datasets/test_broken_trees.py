@@ -15,8 +15,8 @@ from PIL import Image
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.tree import tree_of
-from datasets.verify import defects
+from datasets.images.tree import tree_of
+from datasets.prepare.verify import defects
 from tests.datasets import trees
 from tests.datasets.strategies import labels, photo
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.coded import CodedTree
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.formats import MaskCode
-from datasets.photo import Coded, Photo, band_of, part_of, size_of
-from datasets.samples import LabelledSource, UnlabelledSource
-from datasets.tree import ImageTree
+from datasets.images.decode import MaskCode
+from datasets.images.lazy import CodedTree
+from datasets.images.pixels import Coded, Photo, band_of, part_of, size_of
+from datasets.images.tree import ImageTree
+from datasets.loading.samples import LabelledSource, UnlabelledSource
 from tests.datasets.strategies import photo
 
 SIZE = (60, 44)
@@ -146,7 +146,7 @@ def test_a_view_outlives_its_picture_and_needs_no_pandas() -> None:
     code = """
 import sys
 from PIL import Image
-from datasets.photo import view_of
+from datasets.images.pixels import view_of
 view = view_of(Image.linear_gradient("L").convert("RGB").crop((0, 0, 90, 256)))
 print(int(view[..., :3].sum()), "pandas" in sys.modules)
 """

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.decoded import DecodedTree
+from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
-from datasets.opening import Dataset, open_dataset
-from datasets.tree import ImageTree
+from datasets.images.decoded_cache import DecodedTree
+from datasets.images.tree import ImageTree
 
 
 def kept(folder: Path) -> list[Path]:

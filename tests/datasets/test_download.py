@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets import download as module
 from datasets.__main__ import main
-from datasets.download import ARCHIVES, Archive, download
 from datasets.errors import DataError, Unreachable
+from datasets.prepare import archives as module
+from datasets.prepare.archives import ARCHIVES, Archive, download
 
 CONTENT = bytes(range(251)) * 20_000  # 5 MB
 ARCHIVE = Archive("voc", "a.tar", "unused", hashlib.md5(CONTENT).hexdigest(), "a test")

@@ -10,12 +10,12 @@ from PIL import Image
 
 from datasets.catalog import DRAWING_VERSION
 from datasets.config import DataConfig, DrawnConfig
-from datasets.draw import ensure_drawn
+from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from datasets.location import spec_of
 from datasets.manifest import read_manifest
-from datasets.opening import open_dataset
-from datasets.scene import draw_scene
+from datasets.synthetic.draw import ensure_drawn
+from datasets.synthetic.scene import draw_scene
 
 PINNED_SCENE = "546bf85d14b491f34d9b608e85f52b55a851b90ddf3bbbbfdadf675e71faab55"
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(own_config, 
 
 def test_processes_that_draw_at_once_agree_and_leave_nothing_behind(own_config, config) -> None:
     code = (
-        "import sys; from datasets.config import *; from datasets.opening import open_dataset\n"
+        "import sys; from datasets.config import *; from datasets.dataset import open_dataset\n"
         f"drawn = DrawnConfig(**{asdict(own_config.drawn)!r})\n"
         "config = DataConfig(root=sys.argv[1], split='n4', drawn=drawn)\n"
         "sys.stdin.readline(); print(open_dataset(config).fingerprint)"

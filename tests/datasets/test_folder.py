@@ -9,9 +9,9 @@ import yaml
 
 from datasets.__main__ import main
 from datasets.config import DataConfig
+from datasets.dataset import open_dataset
 from datasets.errors import DataError
-from datasets.opening import open_dataset
-from datasets.splits import load_split
+from datasets.splits.lists import load_split
 from tests.datasets import trees
 from tests.datasets.strategies import labels
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.hue import WHEEL_BITS, hue_shift, hues, saturations, turned, wheel
+from datasets.augment.hue import WHEEL_BITS, hue_shift, hues, saturations, turned, wheel
 
 # All 16.7 million colours take ten seconds; a stride that is odd and prime visits all channels'
 # values and all their pairs. Set it to 1 to see them all.

@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import datasets
-from datasets.identity import check_is_ours
+from datasets.import_guard import check_is_ours
 
 OURS = Path(__file__).resolve().parents[2] / "datasets"
 
@@ -19,7 +19,7 @@ def test_a_foreign_package_mixed_with_ours_is_refused(tmp_path) -> None:
     foreign.mkdir()
     # What an editable install gives: their package, our submodules.
     (foreign / "__init__.py").write_text(f"__path__.append({str(OURS)!r})")
-    probe = "from datasets.identity import check_is_ours; check_is_ours()"
+    probe = "from datasets.import_guard import check_is_ours; check_is_ours()"
 
     done = subprocess.run(
         [sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, check=False

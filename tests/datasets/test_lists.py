@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from datasets import splits
 from datasets.__main__ import main
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.lists import Unreachable, fetch_lists, import_lists, list_defects
-from datasets.own_lists import make_lists
-from datasets.splits import line_of, lines_sha256, load_split, published_splits
+from datasets.splits import lists as splits
+from datasets.splits.generate import make_lists
+from datasets.splits.lists import line_of, lines_sha256, load_split, published_splits
+from datasets.splits.published import Unreachable, fetch_lists, import_lists, list_defects
 from tests.datasets.strategies import labels
 
 VOC = CATALOG["voc"]

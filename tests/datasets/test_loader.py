@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from datasets.config import MixSource
+from datasets.dataset import open_dataset
 from datasets.errors import DataError
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
-from datasets.tree import ImageTree, Item, Kind
+from datasets.images.tree import ImageTree, Item, Kind
+from datasets.loading.loader import BatchPlan, batches
 
 SEED, BATCH, STEPS = 12345, 5, 4
 PLAN = BatchPlan(batch=BATCH, stop=STEPS, num_channel_bits=70)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.errors import DataError
-from datasets.matlab import sbd_mask
+from datasets.prepare.convert_masks import sbd_mask
 from tests.datasets import trees
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.mirror import Mirror, Overtaken
-from datasets.open_storage import open_storage
-from datasets.storage import Storage
+from datasets.storage.base import Storage
+from datasets.storage.open import open_storage
+from orchestrator.storage.mirror import Mirror, Overtaken
 from tests.datasets import trees
 
 
@@ -119,8 +119,8 @@ def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, 
     before = content(run)
     program = (
         "import sys; from pathlib import Path\n"
-        "from datasets.mirror import Mirror\n"
-        "from datasets.storage import open_storage\n"
+        "from orchestrator.storage.mirror import Mirror\n"
+        "from datasets.storage.open import open_storage\n"
         "Mirror(open_storage(sys.argv[1]), 'runs/k', attempt=2).push(Path(sys.argv[2]))\n"
     )
     for step, stalled in enumerate(

@@ -6,11 +6,11 @@ import pytest
 
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
+from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from datasets.manifest import FILE_NAME, data_fingerprint
-from datasets.opening import open_dataset
-from datasets.splits import line_of
-from datasets.verify import defects
+from datasets.prepare.verify import defects
+from datasets.splits.lists import line_of
 
 VOC = CATALOG["voc"]
 

@@ -14,13 +14,13 @@ import torch
 
 from datasets.__main__ import main
 from datasets.config import DataConfig
+from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
-from datasets.item_cache import ItemCache
-from datasets.loader import BatchPlan, batches
-from datasets.open_storage import open_storage
-from datasets.opening import Dataset, open_dataset
-from datasets.packed import PACKED_FILE, brought_near
-from datasets.verify import defects
+from datasets.loading.loader import BatchPlan, batches
+from datasets.prepare.verify import defects
+from datasets.shards.download_cache import ItemCache
+from datasets.shards.reader import PACKED_FILE, brought_near
+from datasets.storage.open import open_storage
 from tests.datasets import trees
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from datasets.png import Png
+from datasets.images.png import Png
 from tests.datasets.strategies import photo, seeds
 
 WIDTH, HEIGHT = 37, 29
@@ -183,7 +183,7 @@ def test_without_the_extra_all_is_left_to_pillow() -> None:
     code = """
 import sys
 sys.modules["kornia_rs"] = None
-from datasets.png import Png
+from datasets.images.png import Png
 png = Png.of(sys.stdin.buffer.read())
 print(png.fast(5))
 """

@@ -16,8 +16,8 @@ from PIL import Image
 from datasets.__main__ import main
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig
-from datasets.opening import open_dataset
-from datasets.tree import tree_of
+from datasets.dataset import open_dataset
+from datasets.images.tree import tree_of
 from tests.datasets import trees
 from tests.datasets.strategies import labels
 

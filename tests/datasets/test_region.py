@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.region import is_upright, nearest, resized_window, span
+from datasets.augment.resize import is_upright, nearest, resized_window, span
 from tests.datasets.strategies import photo
 
 lengths = st.integers(3, 90)

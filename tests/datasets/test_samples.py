@@ -7,11 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.augment import draw_geometry, draw_photometry, weak_image, weak_mask
+from datasets.augment.host import (
+    draw_geometry,
+    draw_photometry,
+    strong_image,
+    weak_image,
+    weak_mask,
+)
 from datasets.config import MixSource
+from datasets.loading.samples import LabelledSource, Order, UnlabelledSource
 from datasets.randomness import Draws, Stream
-from datasets.samples import LabelledSource, Order, UnlabelledSource
-from datasets.strong import strong_image
 from tests.datasets.strategies import seeds
 
 SEED = 12345

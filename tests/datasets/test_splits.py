@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets import splits
 from datasets.catalog import CATALOG
 from datasets.config import DataConfig, DrawnConfig
 from datasets.errors import DataError
-from datasets.splits import checked_split, line_of, lines_sha256, load_split, split_sizes
+from datasets.splits import lists as splits
+from datasets.splits.lists import checked_split, line_of, lines_sha256, load_split, split_sizes
 
 VOC = CATALOG["voc"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import Unreachable
-from datasets.open_storage import is_url, open_storage
-from datasets.storage import Storage
+from datasets.storage.base import Storage
+from datasets.storage.open import is_url, open_storage
 from tests.boxes.ceph import ACCESS, SECRET, surroundings
 from tests.boxes.s3_session import Store
 
@@ -256,7 +256,7 @@ def test_a_writer_that_is_killed_leaves_the_old_object_whole(store, tmp_path) ->
     storage.write("key", b"old")
     program = (
         "import os, sys\n"
-        "from datasets.storage import open_storage\n"
+        "from datasets.storage.open import open_storage\n"
         "storage = open_storage(sys.argv[1])\n"
         "content = os.urandom(1 << 20) * 30\n"
         "print('go', flush=True)\n"

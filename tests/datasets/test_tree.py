@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from datasets.catalog import CATALOG
-from datasets.tree import DataError, ImageTree, tree_of
+from datasets.images.tree import DataError, ImageTree, tree_of
 from tests.datasets.strategies import labels, photo
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.catalog import CATALOG
-from datasets.indexed_png import indexed_png
-from datasets.splits import line_of
+from datasets.images.decode import indexed_png
+from datasets.splits.lists import line_of
 from tests.datasets.strategies import labels, photo
 
 VOC, CITYSCAPES = CATALOG["voc"], CATALOG["cityscapes"]

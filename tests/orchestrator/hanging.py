@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.places import Places
-from orchestrator.progress import read_progress
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import read_progress
 from tests.orchestrator.launching import KL, Lab, wait_until
 
 HANGS = ("hang_minutes=0.05", "run.checkpoint_steps=6")  # steps take well below a second

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from orchestrator.places import Places
-from orchestrator.results import Row, counted, read_rows
-from orchestrator.sight import holder, newest_attempt, step_of
-from orchestrator.snapshot import PACKAGES
+from orchestrator.execution.code_snapshot import PACKAGES
+from orchestrator.results.store import Row, counted, read_rows
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import holder, newest_attempt, step_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -83,7 +83,11 @@ class Lab:
     def edit(self) -> None:
         """Break the code of the checkout."""
         assert self.checkout != CHECKOUT
-        for name in ("trainer/loop.py", "orchestrator/trial.py", "orchestrator/attempt.py"):
+        for name in (
+            "trainer/loop.py",
+            "orchestrator/trial.py",
+            "orchestrator/execution/attempt.py",
+        ):
             (self.checkout / name).write_text("raise RuntimeError('edited during the launch')\n")
 
     def command(self, verb: str, *words: str) -> list[str]:

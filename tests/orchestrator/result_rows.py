@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from orchestrator.results import Row
+from orchestrator.results.store import Row
 from sweeps.cell import Cell
 from tests.sweeps.strategies import cells
 

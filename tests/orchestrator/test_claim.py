@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.claim import FRESH_SECONDS, Busy, held, holder_of
+from orchestrator.storage.lock import FRESH_SECONDS, Busy, held, holder_of
 from tests.orchestrator.launching import CHECKOUT, wait_until
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.claim import held
+from orchestrator.storage.lock import held
 with held(Path(sys.argv[1]), "attempt 7"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -118,7 +118,7 @@ def test_an_ended_claim_leaves_no_name(tmp_path: Path) -> None:
 
 def test_of_eight_processes_one_holds_the_folder_at_a_time(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.claim import held\n"
+        "import sys, time; from pathlib import Path; from orchestrator.storage.lock import held\n"
         "folder = Path(sys.argv[1])\n"
         "with held(folder / 'lock', 'x', wait_seconds=60):\n"
         "    (folder / 'inside').touch(exist_ok=False); time.sleep(0.05)\n"

@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.compaction import compact
 from orchestrator.failures import StaleAttempt
-from orchestrator.result_files import open_folder
-from orchestrator.results import (
+from orchestrator.results.compaction import compact
+from orchestrator.results.files import open_folder
+from orchestrator.results.store import (
     SCHEMA,
     ResultsError,
     cell_rows,
@@ -42,7 +42,7 @@ CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 COMPACT = """
 import sys
 from orchestrator import compaction
-from orchestrator.result_files import _Local
+from orchestrator.results.files import _Local
 {before}
 compaction.compact(sys.argv[1])
 """

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.doctor import check_fast, check_root, check_slurm, exit_code
+from orchestrator.doctor.checks import check_fast, check_root, check_slurm, exit_code
 from orchestrator.options import parse
 from tests.orchestrator.launching import CHECKOUT
 
@@ -63,7 +63,7 @@ def test_the_doctor_finds_the_extra_fast_where_it_is_installed() -> None:
 def test_the_extra_fast_may_be_absent() -> None:
     probe = (
         "import sys; sys.modules['kornia_rs'] = None\n"
-        "from orchestrator.doctor import check_fast; print(check_fast().state)"
+        "from orchestrator.doctor.checks import check_fast; print(check_fast().state)"
     )
     command = [sys.executable, "-c", probe]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)

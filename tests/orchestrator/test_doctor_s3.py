@@ -1,8 +1,8 @@
 """What the doctor says about a root in an object store."""
 
-from orchestrator.doctor import check_root
+from orchestrator.doctor.checks import check_root
 from orchestrator.options import parse
-from orchestrator.store import store_of
+from orchestrator.storage.s3_root import store_of
 from tests.boxes.s3_session import Store
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.doctor import check_slurm
-from orchestrator.doctor_drill import cases, drill
+from orchestrator.doctor.checks import check_slurm
+from orchestrator.doctor.drill import cases, drill
 from orchestrator.options import parse
 from tests.boxes.slurm import SlurmBox
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.explain import as_json, as_text, explain
-from orchestrator.manuscript import check_manuscript
-from orchestrator.tables.entry_ids import named_entries, slug
+from orchestrator.printers.explain import as_json, as_text, explain
+from orchestrator.printers.latex import latex
+from orchestrator.printers.manuscript import check_manuscript
+from orchestrator.printers.numbers import numbers
 from orchestrator.tables.fill import fill
-from orchestrator.tables.latex import latex
-from orchestrator.tables.numbers import numbers
-from orchestrator.tables.roundings import roundings
+from orchestrator.tables.notes import roundings
+from orchestrator.tables.text import named_entries, slug
 from sweeps.table import load_table, table_names
 from tests.orchestrator.result_rows import row_of
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from tensorboardX.proto.event_pb2 import Event
 
-from orchestrator.exporters.door import KINDS, export
-from orchestrator.history import publish_history
-from orchestrator.results import publish
+from orchestrator.export.formats import KINDS, export
+from orchestrator.results.history import publish_history
+from orchestrator.results.store import publish
 from sweeps.grid import load_grid
 from tests.orchestrator.result_rows import row_of
 

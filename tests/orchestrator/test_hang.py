@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
-from orchestrator.hang import HangWatch
-from orchestrator.places import Places
+from orchestrator.execution.watchdog import HangWatch
+from orchestrator.storage import events
+from orchestrator.storage.paths import Places
 from tests.orchestrator.hanging import HANGS, Blocked, in_midst_of_steps
 from tests.orchestrator.launching import KL, LONGEST_SECONDS, Lab, rank_processes, wait_until
 

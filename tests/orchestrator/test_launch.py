@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
-from orchestrator.places import Places
+from orchestrator.storage import events
+from orchestrator.storage.paths import Places
 from tests.orchestrator.launching import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 
 INLINE = "backend=inline"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
-from orchestrator.places import Places
+from orchestrator.storage import events
+from orchestrator.storage.paths import Places
 from tests.orchestrator.launching import (
     KL,
     LONGEST_SECONDS,

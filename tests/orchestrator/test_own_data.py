@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from datasets.__main__ import main
-from orchestrator.plan import PlannedCell, State, make_plan
+from orchestrator.planning.plan import PlannedCell, State, make_plan
 from tests.datasets import trees
 from tests.datasets.strategies import labels
 from tests.orchestrator.launching import TINY, Lab
 from trainer.checkpoint import CheckpointError
-from trainer.compose import compose
+from trainer.config.compose import compose
 from trainer.run import train
 
 SMALL = (

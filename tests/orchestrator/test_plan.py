@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from orchestrator.claim import held
-from orchestrator.places import Places
-from orchestrator.plan import Plan, State, make_plan
-from orchestrator.status import as_json
+from orchestrator.display.status import as_json
+from orchestrator.planning.plan import Plan, State, make_plan
+from orchestrator.storage.lock import held
+from orchestrator.storage.paths import Places
 from tests.orchestrator.launching import CHECKOUT, KL, SUPERVISED, UNIMATCH, Lab
-from trainer.manifest import newest_step
+from trainer.checkpoint_manifest import newest_step
 
 DIVERGES = ("optim.lr=1000", "optim.epochs=8")
 

@@ -7,10 +7,10 @@ import pandas
 import polars
 import pytest
 
-from orchestrator.compaction import compact
-from orchestrator.history import history_of, publish_history, read_history
-from orchestrator.query import query
-from orchestrator.results import publish
+from orchestrator.results.compaction import compact
+from orchestrator.results.history import history_of, publish_history, read_history
+from orchestrator.results.query import query
+from orchestrator.results.store import publish
 from sweeps.cell import Cell
 from tests.orchestrator.result_rows import row_of
 

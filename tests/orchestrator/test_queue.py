@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.execution.queue import Queue, by_length
 from orchestrator.failures import Failure
-from orchestrator.queue import Queue, by_length
 from orchestrator.trial import Outcome, Trial
 
 DONE = Outcome("done", 1, is_published=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.backends.slurm_jobs import Desk
-from orchestrator.plan import make_plan
+from orchestrator.backends.slurm.registry import Desk
+from orchestrator.planning.plan import make_plan
 from orchestrator.trial import Trial
-from slurm.shape import Shape
+from slurm.job_spec import Shape
 from tests.orchestrator.launching import KL, UNIMATCH, Lab
 from tests.slurm.fake_slurm import FakeSlurm
 

@@ -20,22 +20,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.catalog import CATALOG
-from orchestrator.history import publish_history
-from orchestrator.plan import make_plan
-from orchestrator.report.choice import Box, accuracy, boxes, chosen, gain
-from orchestrator.report.classes import class_pictures
-from orchestrator.report.curves import method_names, panels, series_of
-from orchestrator.report.door import report
-from orchestrator.report.material import EpochFacts, gather
-from orchestrator.report.page import page
-from orchestrator.report.scales import scale_over
-from orchestrator.results import publish, read_rows
+from orchestrator.planning.plan import make_plan
+from orchestrator.report.charts import class_pictures, method_names, panels, series_of
+from orchestrator.report.data import EpochFacts, gather
+from orchestrator.report.page import page, report
+from orchestrator.report.pictures import Box, accuracy, boxes, chosen, gain
+from orchestrator.report.svg import scale_over
+from orchestrator.results.history import publish_history
+from orchestrator.results.store import publish, read_rows
 from orchestrator.tables.fill import fill
 from sweeps.grid import load_grid
 from sweeps.table import load_table
 from tests.orchestrator.browser import browser, program
 from tests.orchestrator.result_rows import row_of
-from trainer.manifest import file_sha256, read_manifest
+from trainer.checkpoint_manifest import file_sha256, read_manifest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHORT = (

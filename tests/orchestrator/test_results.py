@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.failures import StaleAttempt
-from orchestrator.results import (
+from orchestrator.results.store import (
     SCHEMA,
     SCHEMA_VERSION,
     ResultsError,
@@ -35,7 +35,7 @@ CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 
 PUBLISH = """
 import sys
-from orchestrator.results import publish
+from orchestrator.results.store import publish
 from sweeps.cell import Cell
 from tests.orchestrator.result_rows import row_of
 cell = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")

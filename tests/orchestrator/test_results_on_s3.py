@@ -14,11 +14,11 @@ import polars
 import pyarrow.dataset
 import pytest
 
-from orchestrator.compaction import compact
-from orchestrator.history import publish_history, read_history
-from orchestrator.query import query
-from orchestrator.result_files import open_folder
-from orchestrator.results import cell_rows, counted_rows, publish, read_rows
+from orchestrator.results.compaction import compact
+from orchestrator.results.files import open_folder
+from orchestrator.results.history import publish_history, read_history
+from orchestrator.results.query import query
+from orchestrator.results.store import cell_rows, counted_rows, publish, read_rows
 from sweeps.cell import Cell
 from tests.boxes.ceph import environment
 from tests.orchestrator.result_rows import row_of
@@ -29,8 +29,8 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from orchestrator.history import publish_history
-from orchestrator.results import publish
+from orchestrator.results.history import publish_history
+from orchestrator.results.store import publish
 from tests.orchestrator.test_results_on_s3 import CELL
 from tests.orchestrator.result_rows import row_of
 root, lines, first = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -39,7 +39,7 @@ for seed in range(first, first + 12):
     publish_history(root, cell.key, 1, lines)
     publish(root, row_of(cell, 40.0 + seed, best_confusion=((seed, 1), (0, 2))))
 """
-COMPACT = "import sys; from orchestrator.compaction import compact; compact(sys.argv[1])"
+COMPACT = "import sys; from orchestrator.results.compaction import compact; compact(sys.argv[1])"
 
 
 @pytest.fixture

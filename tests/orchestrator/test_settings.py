@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from orchestrator.settings import settings_sha256
+from sweeps.cell_configs import configs
 from sweeps.grid import load_grid
-from sweeps.trials import configs
-from trainer.fingerprint import config_json
+from trainer.config.fingerprint import config_json, settings_sha256
 
 CONFIG = next(iter(configs(load_grid("demo").cells[:1]).values()))
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.places import Places
+from orchestrator.storage.paths import Places
 from tests.orchestrator.launching import CHECKOUT, KL
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.backends.slurm_jobs import Desk
-from orchestrator.backends.slurm_notes import Note
-from orchestrator.queue import Queue
+from orchestrator.backends.slurm.cell_job import Note
+from orchestrator.backends.slurm.dispatcher import Dispatcher
+from orchestrator.backends.slurm.registry import Desk
+from orchestrator.execution.queue import Queue
 from orchestrator.trial import Outcome, Trial
-from slurm.shape import Shape
-from slurm.sightings import Watch
+from slurm.job_spec import Shape
+from slurm.monitor import Watch
 from tests.slurm.fake_slurm import FakeSlurm
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
-from orchestrator.places import Places
+from orchestrator.storage import events
+from orchestrator.storage.paths import Places
 from slurm.commands import SlurmSilent
-from slurm.sightings import ENDED, squeue
+from slurm.monitor import ENDED, squeue
 from tests.boxes.slurm import SlurmBox
 from tests.orchestrator.hanging import HANGS, Blocked
 from tests.orchestrator.launching import CHECKOUT, KL, LONGEST_SECONDS, Lab
@@ -293,10 +293,10 @@ def test_a_loader_that_blocks_on_one_of_two_nodes_ends_both_ranks_and_is_tried_a
     words = ("ranks=2", "slurm.nodes=2", "only=*.kl.*")
     launch = lab.start("launch", *SLURM, *words, *HANGS)
     blocked.block()
-    where = ("in read_bytes", "trainer/ranks.py")
+    where = ("in read_bytes", "trainer/distributed.py")
     stacks = [blocked.tells(*where, rank=rank) for rank in (0, 1)]
     assert sorted("in read_bytes" in text for text in stacks) == [False, True]
-    assert sorted("trainer/ranks.py" in text for text in stacks) == [False, True]
+    assert sorted("trainer/distributed.py" in text for text in stacks) == [False, True]
     blocked.free()
     text = finish(launch)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.slurm_verdict import verdict
+from orchestrator.backends.slurm.dispatcher import verdict
 from orchestrator.trial import Trial
-from slurm.sightings import Sighting
+from slurm.monitor import Sighting
 
 LINES = {
     "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0.": "out_of_memory",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ray_cluster import worker_environment
-from orchestrator.snapshot import PACKAGES, take
+from orchestrator.backends.ray.cluster import worker_environment
+from orchestrator.execution.code_snapshot import PACKAGES, take
 from tests.orchestrator.launching import CHECKOUT, KL, LONGEST_SECONDS, Lab
 
 
@@ -68,8 +68,8 @@ def test_an_edit_of_the_checkout_during_a_launch_reaches_none_of_its_cells(
 def test_a_copy_looks_for_data_and_weights_where_the_checkout_does(tmp_path: Path) -> None:
     code = take(tmp_path / "code")
     probe = (
-        "from datasets.catalog import data_root; from trainer.compose import compose;"
-        "from trainer.pretrained import FOLDER; import trainer;"
+        "from datasets.location import data_root; from trainer.config.compose import compose;"
+        "from trainer.network.pretrained import FOLDER; import trainer;"
         "print(trainer.__path__[0], data_root(compose([]).data), FOLDER)"
     )
 

@@ -12,10 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.statistics.compare import comparisons
-from orchestrator.statistics.holm import holm
-from orchestrator.statistics.interval import bootstrap_interval
-from orchestrator.statistics.sign_flip import pairs_needed, sign_flip, smallest_p
-from orchestrator.statistics.wording import long_form, markdown, sentences, verdict
+from orchestrator.statistics.significance import (
+    bootstrap_interval,
+    holm,
+    pairs_needed,
+    sign_flip,
+    smallest_p,
+)
+from orchestrator.statistics.text import long_form, markdown, sentences, verdict
 from orchestrator.tables.fill import fill
 from sweeps.table import load_table
 from tests.orchestrator.result_rows import row_of

@@ -13,13 +13,13 @@ import pytest
 from rich.console import Console
 
 from orchestrator.__main__ import main
-from orchestrator.plan import make_plan
-from orchestrator.results import publish
-from orchestrator.status_table import status_picture
+from orchestrator.display.status import status_picture
+from orchestrator.planning.plan import make_plan
+from orchestrator.results.store import publish
+from sweeps.cell_configs import configs
 from sweeps.grid import load_grid
-from sweeps.trials import configs
 from tests.orchestrator.result_rows import row_of
-from trainer.fingerprint import fingerprint, fingerprints
+from trainer.config.fingerprint import fingerprint, fingerprints
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = load_grid("demo").cells

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 import pytest
 
 from datasets.errors import Unreachable
-from orchestrator.claim import FRESH_VARIABLE, Busy, Holder
-from orchestrator.store import store_of
-from orchestrator.store_claim import IDLE_BYTES, Claim, ClaimLost, held_in_store, read_claim
+from orchestrator.storage.lock import FRESH_VARIABLE, Busy, Holder
+from orchestrator.storage.s3_lock import IDLE_BYTES, Claim, ClaimLost, held_in_store, read_claim
+from orchestrator.storage.s3_root import store_of
 from tests.boxes.s3_session import Store
 from tests.orchestrator.launching import CHECKOUT, wait_until
 
 NAME = "runs/k/lock"
 HOLD = """
 import sys, time
-from orchestrator.store_claim import held_in_store
+from orchestrator.storage.s3_lock import held_in_store
 with held_in_store(sys.argv[1], "runs/k/lock", "attempt 7"):
     print("held", flush=True)
     time.sleep(60)

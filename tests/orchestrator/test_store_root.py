@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import events
 from orchestrator.__main__ import main
-from orchestrator.claim import FRESH_VARIABLE
 from orchestrator.failures import StaleAttempt
-from orchestrator.ownership import owned
-from orchestrator.places import Places
-from orchestrator.run_mirror import MARKER, RunMirror
-from orchestrator.sight import newest_attempt, seen, step_of
-from orchestrator.store import PATIENCE_VARIABLE, store_of
-from orchestrator.store_claim import Claim
+from orchestrator.storage import events
+from orchestrator.storage.lock import FRESH_VARIABLE
+from orchestrator.storage.owner import owned
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import newest_attempt, seen, step_of
+from orchestrator.storage.run_sync import MARKER, RunMirror
+from orchestrator.storage.s3_lock import Claim
+from orchestrator.storage.s3_root import PATIENCE_VARIABLE, store_of
 from orchestrator.trial import Trial
 from tests.boxes.ceph import SECRET
 from tests.boxes.s3_session import Store
 from tests.orchestrator.launching import KL, SUPERVISED, UNIMATCH, Lab, kill_all, wait_until
 from tests.orchestrator.test_store_claim import ELSEWHERE
-from trainer.manifest import FOLDER
+from trainer.checkpoint_manifest import FOLDER
 
 INLINE = "backend=inline"
 Weights = dict[str, tuple[str | None, float | None]]

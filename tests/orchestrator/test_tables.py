@@ -8,13 +8,13 @@ from statistics import fmean, stdev
 import pytest
 from rich.console import Console
 
+from orchestrator.printers.csv import long_form
+from orchestrator.printers.markdown import markdown
+from orchestrator.printers.terminal import terminal
+from orchestrator.printers.write import write_tables
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
-from orchestrator.tables.long_form import long_form
-from orchestrator.tables.markdown import markdown
-from orchestrator.tables.terminal import terminal
-from orchestrator.tables.wording import signed
-from orchestrator.tables.write import write_tables
+from orchestrator.tables.text import signed
 from sweeps.table import load_table
 from tests.orchestrator.result_rows import row_of
 

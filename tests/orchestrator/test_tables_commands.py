@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from orchestrator.commands import VERBS
 from orchestrator.options import joined
-from orchestrator.plan import make_plan
-from orchestrator.reading_commands import VERBS
-from orchestrator.results import publish
+from orchestrator.planning.plan import make_plan
+from orchestrator.results.store import publish
 from sweeps.grid import load_grid
 from tests.orchestrator.result_rows import row_of
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from orchestrator.printers.latex import document, escaped, latex
 from orchestrator.tables.fill import fill
-from orchestrator.tables.latex import document, escaped, latex
 from sweeps.table import load_table, table_names
 from tests.orchestrator.result_rows import row_of
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.inside import Here, Signals, meet, rename, start_again
+from slurm.job_runtime import Here, Signals, meet, rename, start_again
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETUP = (f"export PYTHONPATH={CHECKOUT}", "export OMP_NUM_THREADS=1")

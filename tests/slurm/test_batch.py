@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from slurm.batch import Batch
 from slurm.commands import SlurmRefused, SlurmSilent
-from slurm.shape import Shape
-from slurm.sightings import squeue
+from slurm.job_array import Batch
+from slurm.job_spec import Shape
+from slurm.monitor import squeue
 from tests.boxes.slurm import SlurmBox
 from tests.slurm.calls import SETUP, Count, Say, SumRanks
 from tests.waiting import wait_until

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.sightings import Watch
+from slurm.monitor import Watch
 from tests.slurm.fake_slurm import FakeSlurm
 
 

@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from sweeps.grid import load_grid
-from sweeps.own_tables import tables_of
+from sweeps.grid_tables import tables_of
 
 BASE = {"recipe": "synthetic", "backbone": "resnet14_w8", "crop": 32}
 

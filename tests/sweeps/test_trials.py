@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from sweeps.cell import Cell
+from sweeps.cell_configs import configs
 from sweeps.grid import load_grid
-from sweeps.trials import configs
-from trainer.compose import compose
+from trainer.config.compose import compose
 
 CELL = Cell("voc", "p1_1of16", "resnet50", 321, "unimatch_star", "kl")
 
@@ -65,7 +65,7 @@ def test_a_cell_that_cannot_be_is_named(change, message):
 
 
 def test_planning_imports_neither_torch_nor_ray():
-    probe = "import sys, sweeps.trials, orchestrator.tables.write; print(*sys.modules)"
+    probe = "import sys, sweeps.cell_configs, orchestrator.printers.write; print(*sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
 from tests.tiny import tiny_config
 
 

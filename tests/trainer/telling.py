@@ -21,8 +21,8 @@ from tests.tiny import tiny_config
 from trainer import checkpoint, evaluate
 from trainer.determinism import digest
 from trainer.loop import Loop
-from trainer.pixels import normalise
-from trainer.resnet import ResNet
+from trainer.network.deeplab import normalise
+from trainer.network.resnet import ResNet
 from trainer.run import train
 
 SERVER = multiprocessing.get_context("forkserver")

@@ -10,24 +10,19 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from datasets.augment import (
+from datasets.augment.device_inputs import OPERATIONS, stages_of, windows_of
+from datasets.augment.host import (
     Box,
     box_map,
     draw_geometry,
     draw_photometry,
     padded_map,
+    strong_image,
     weak_image,
 )
 from datasets.config import MixSource
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
-from datasets.randomness import Draws, Stream
-from datasets.stages import OPERATIONS, stages_of
-from datasets.strong import strong_image
-from datasets.windows import windows_of
-from tests.datasets.strategies import photo, seeds
-from tests.tiny import tiny_config
-from trainer.augment_on_device import (
+from datasets.dataset import open_dataset
+from datasets.loading.device import (
     box_maps,
     labelled_batch,
     padding,
@@ -35,6 +30,10 @@ from trainer.augment_on_device import (
     unlabelled_batch,
     weak_views,
 )
+from datasets.loading.loader import BatchPlan, batches
+from datasets.randomness import Draws, Stream
+from tests.datasets.strategies import photo, seeds
+from tests.tiny import tiny_config
 
 CROP = 40
 CUDA_REFUSES = ("index_put", "index_add", "index_copy", "scatter", "put_", "cumsum", "histc")

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.ranks import run_ranks
-from trainer.batch_norm import RankOrderedBatchNorm, spread
-from trainer.ranks import Ranks
+from trainer.distributed import Ranks
+from trainer.network.batch_norm import RankOrderedBatchNorm, spread
 
 
 def whole_batch() -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 from tests.tiny import TINY, tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
 from trainer.checkpoint import CheckpointError
-from trainer.manifest import newest_step
+from trainer.checkpoint_manifest import newest_step
 from trainer.run import train
 
 
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole(drawn_root: Path, tmp_pat
     limited = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
-        "from trainer.command_line import main; sys.exit(main(sys.argv[1:]))"
+        "from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     arguments = [*TINY, "loss=kl", f"data.root={drawn_root}", f"run.folder={tmp_path}"]
 

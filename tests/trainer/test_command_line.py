@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
 from tests.tiny import TINY, tiny_config
 from tests.trainer.test_resume import final_digest
-from trainer.alone import alone
+from trainer.cli import alone
 from trainer.run import train
 
 

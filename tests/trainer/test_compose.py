@@ -4,10 +4,9 @@ import dataclasses
 
 import pytest
 
-from trainer.choices import Algorithm, Upsample
-from trainer.compose import GROUPS, choices, compose, field_names, from_json
-from trainer.config import TrainConfig
-from trainer.fingerprint import config_json, differences, fingerprint
+from trainer.config.compose import GROUPS, choices, compose, field_names, from_json
+from trainer.config.fingerprint import config_json, differences, fingerprint
+from trainer.config.schema import Algorithm, TrainConfig, Upsample
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from trainer.confusion import ConfusionMatrix, iou_percent, mean_iou_percent
+from trainer.evaluate import ConfusionMatrix, iou_percent, mean_iou_percent
 
 
 def drawn(seed: int, classes: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from trainer.compose import compose
-from trainer.deeplab import DeepLabV3Plus
-from trainer.ranks import Ranks
+from trainer.config.compose import compose
+from trainer.distributed import Ranks
+from trainer.network.deeplab import DeepLabV3Plus
 from trainer.state import new_state
 
 

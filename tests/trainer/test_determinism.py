@@ -8,14 +8,17 @@ import torch
 
 from tests.ranks import run_ranks
 from trainer import determinism
-from trainer.compose import compose
-from trainer.fingerprint import fingerprint
-from trainer.ranks import Ranks
+from trainer.config.compose import compose
+from trainer.config.fingerprint import fingerprint
+from trainer.distributed import Ranks
 
 
 def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `code` after the switches were asked for."""
-    start = "import torch; from trainer.compose import compose; from trainer import determinism\n"
+    start = (
+        "import torch\nfrom trainer.config.compose import compose\n"
+        "from trainer import determinism\n"
+    )
     return subprocess.run(
         [sys.executable, "-c", start + code],
         env={**os.environ, **environment},
@@ -217,7 +220,8 @@ def test_bits_are_the_same_whatever_uninitialised_memory_holds() -> None:
     runs = []
     for word in ("fill", "leave"):
         start = (
-            "import torch; from trainer.compose import compose; from trainer import determinism\n"
+            "import torch\nfrom trainer.config.compose import compose\n"
+            "from trainer import determinism\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", start + code, word], capture_output=True, text=True, check=False

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from datasets.dataset import open_dataset
 from datasets.errors import DataError
-from datasets.opening import open_dataset
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
+from trainer.distributed import Ranks
 from trainer.evaluate import Score, evaluate, predict, slide
-from trainer.pixels import normalise
-from trainer.ranks import Ranks
+from trainer.network.deeplab import normalise
 from trainer.state import new_state
 
 

@@ -6,20 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
 from tests.tiny import tiny_config
-from trainer.choices import Precision
-from trainer.compose import compose
-from trainer.config import OptimConfig, TrainConfig
-from trainer.deeplab import DeepLabV3Plus
-from trainer.descent import Descent
+from trainer.config.compose import compose
+from trainer.config.schema import OptimConfig, Precision, TrainConfig
+from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.step import Networks
+from trainer.methods.interface import Networks
+from trainer.network.deeplab import DeepLabV3Plus
 from trainer.objective import Objective
-from trainer.ranks import Ranks
-from trainer.state import new_state
+from trainer.state import Descent, new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

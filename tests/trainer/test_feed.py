@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from tests.tiny import tiny_config
-from trainer.choices import Augment
+from trainer.config.fingerprint import fingerprint
+from trainer.config.schema import Augment
 from trainer.feed import augments_on_device, cache_folder
-from trainer.fingerprint import fingerprint
 from trainer.run import train
 
 

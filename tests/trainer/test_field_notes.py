@@ -5,9 +5,9 @@ from typing import Literal
 import pytest
 
 from orchestrator.options import LaunchOptions
-from trainer.compose import field_names
-from trainer.config import TrainConfig
-from trainer.field_notes import settings
+from trainer.config.compose import field_names
+from trainer.config.help import settings
+from trainer.config.schema import TrainConfig
 
 
 class Taste(Enum):

@@ -7,24 +7,23 @@ import torch
 from torch import Tensor
 
 from tests.trainer.test_inter_pixel import STUDENT, TEACHER, random_logits
-from trainer.choices import (
+from trainer.config.schema import (
     Classes,
     CorrelateOn,
     CutMixPairs,
     Direction,
     Distance,
     DivideBy,
+    LossConfig,
     NormOver,
     Resolution,
     Scope,
     ViewReduce,
 )
-from trainer.config import LossConfig
+from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
-from trainer.inter_pixel_term import InterPixelTerm
-from trainer.inter_pixel_variants import image_losses
-from trainer.methods.step import Pair
-from trainer.ranks import Ranks
+from trainer.methods.interface import Pair
+from trainer.objective import InterPixelTerm, image_losses
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 KL = LossConfig(distance=Distance.kl)

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tests.ranks import run_ranks
-from trainer.choices import Criterion
-from trainer.config import OptimConfig
+from trainer.config.schema import Criterion, OptimConfig
+from trainer.distributed import Ranks
 from trainer.losses import Target, hard_pixels, labelled_loss, pseudo_label_loss
-from trainer.ranks import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

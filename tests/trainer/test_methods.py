@@ -7,19 +7,16 @@ import pytest
 import torch
 
 from benchmarks import official_step
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
 from tests.tiny import tiny_config
-from trainer.choices import Algorithm, Distance
-from trainer.compose import compose
-from trainer.config import TrainConfig
-from trainer.deeplab import DeepLabV3Plus
-from trainer.inter_pixel_term import InterPixelTerm
-from trainer.methods.registry import METHODS
-from trainer.methods.step import Networks, Setting
-from trainer.pixels import normalise
-from trainer.ranks import Ranks
-from trainer.resnet import ResNet
+from trainer.config.compose import compose
+from trainer.config.schema import Algorithm, Distance, TrainConfig
+from trainer.distributed import Ranks
+from trainer.methods.interface import Networks, Setting
+from trainer.network.deeplab import DeepLabV3Plus, normalise
+from trainer.network.resnet import ResNet
+from trainer.objective import METHODS, InterPixelTerm
 from trainer.run import train
 from trainer.schedule import steps_per_epoch
 from trainer.state import new_state

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
 from trainer.determinism import digest
-from trainer.ranks import Ranks
+from trainer.distributed import Ranks
 from trainer.run import train
 from trainer.state import TrainState
 

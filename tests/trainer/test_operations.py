@@ -13,23 +13,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from datasets.batches import LabelledBatch
-from datasets.loader import BatchPlan, batches
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
+from datasets.loading.batches import LabelledBatch
+from datasets.loading.loader import BatchPlan, batches
 from tests.ranks import run_ranks
 from tests.tiny import tiny_config
 from trainer import determinism
 from trainer.checkpoint import Checkpoints
-from trainer.config import TrainConfig
-from trainer.descent import Descent
+from trainer.config.schema import TrainConfig
+from trainer.distributed import Ranks
 from trainer.evaluate import predict
-from trainer.journal import Journal
 from trainer.loop import Loop
-from trainer.methods.step import Networks
+from trainer.methods.interface import Networks
+from trainer.network.deeplab import normalise
 from trainer.objective import Objective
-from trainer.pixels import normalise
-from trainer.ranks import Ranks
-from trainer.state import new_state
+from trainer.run_log import Journal
+from trainer.state import Descent, new_state
 
 REFUSED = (
     "upsample_bilinear2d",

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from trainer import pretrained, weights
-from trainer.compose import compose
-from trainer.deeplab import DeepLabV3Plus
-from trainer.initial import initialise
-from trainer.pretrained import WeightsError, find_weights, load_backbone
+from trainer.config.compose import compose
+from trainer.network import download as weights
+from trainer.network import pretrained
+from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.init import initialise
+from trainer.network.pretrained import WeightsError, find_weights, load_backbone
 
 
 def backbone_weights(stem: str, counters: bool = True) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from tests.tiny import tiny_config
 from tests.trainer.telling import WRITING, Run, stop
-from trainer.ranks import Ranks
+from trainer.distributed import Ranks
 from trainer.state import new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

@@ -16,7 +16,7 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCRIPT = """
 import sys
 from pathlib import Path
-from trainer.compose import compose
+from trainer.config.compose import compose
 from trainer.loop import Loop
 from trainer.run import train
 

@@ -14,8 +14,8 @@ import torch
 
 from tests.ranks import run_ranks
 from tests.tiny import TINY, tiny_config
+from trainer.checkpoint_manifest import manifests, newest_step
 from trainer.determinism import digest
-from trainer.manifest import manifests, newest_step
 from trainer.run import train
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from trainer.choices import RampUnit
-from trainer.compose import compose
-from trainer.config import LossConfig
+from trainer.config.compose import compose
+from trainer.config.schema import LossConfig, RampUnit
 from trainer.schedule import gaussian_ramp, inter_pixel_weight, learning_rate, steps_per_epoch
 
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.region import span, tap_depth
-from datasets.windows import Axis
+from datasets.augment.device_inputs import Axis
+from datasets.augment.resize import span, tap_depth
+from datasets.loading.device import WEIGHT_BITS, is_padding, taps
 from tests.datasets.strategies import photo
-from trainer.taps import WEIGHT_BITS, is_padding, taps
 
 lengths = st.integers(3, 90)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from datasets.batches import LabelledBatch
-from trainer.snapshot import Snapshot
-from trainer.transfer import sent
+from datasets.loading.batches import LabelledBatch
+from trainer.checkpoint import Snapshot
+from trainer.feed import sent
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

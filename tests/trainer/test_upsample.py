@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from trainer.upsample import upsample
+from trainer.network.deeplab import upsample
 
 SIZES = [((21, 21), (81, 81)), ((3, 5), (7, 16)), ((1, 4), (6, 9)), ((81, 81), (321, 321))]
 

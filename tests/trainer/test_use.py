@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.opening import open_dataset
+from datasets.dataset import open_dataset
 from tests.tiny import tiny_config
-from trainer.config import TrainConfig
+from trainer.config.schema import TrainConfig
 from trainer.evaluate import predict
-from trainer.loading import NetworkError, load_trained
-from trainer.predict import predict_folder
+from trainer.inference import NetworkError, load_trained, predict_folder
 from trainer.run import train
 
 

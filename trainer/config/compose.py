@@ -15,11 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config import TrainConfig
-from trainer.field_notes import dataclass_in
-from trainer.validation import check
+from trainer.config.help import dataclass_in
+from trainer.config.schema import TrainConfig
+from trainer.config.validation import check
 
-FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
+FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 GROUPS = ("recipe", "model", "method", "loss")
 
 
@@ -45,7 +45,7 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def from_json(text: str) -> TrainConfig:
-    """The configuration written by `trainer.fingerprint.config_json`."""
+    """The configuration written by `trainer.config.fingerprint.config_json`."""
     merged = OmegaConf.merge(_schema(), json.loads(text))
     return _as_constant(OmegaConf.to_object(merged))
 

@@ -1,7 +1,6 @@
 """Values that have the right type and are still wrong."""
 
-from trainer.choices import Algorithm, CutMixPairs, Distance, Init
-from trainer.config import TrainConfig
+from trainer.config.schema import Algorithm, CutMixPairs, Distance, Init, TrainConfig
 
 MAX_SEED = 2**62
 VIEWS = ("s1", "s2", "fp")

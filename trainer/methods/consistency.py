@@ -5,13 +5,52 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.samples import UnlabelledBatch
-from trainer.choices import CutMixPairs, Distance
-from trainer.deeplab import DeepLabV3Plus
+from datasets.loading.samples import UnlabelledBatch
+from trainer.config.schema import (
+    CutMixPairs,
+    Distance,
+    MethodConfig,
+    PseudoLabels,
+    Teacher,
+    TeacherMode,
+)
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.step import Networks, Pair, Setting
-from trainer.methods.teaching import calm_logits, ema_labels, ema_speaks, weak_logits
-from trainer.pixels import normalise
+from trainer.methods.interface import Networks, Pair, Setting
+from trainer.network.deeplab import DeepLabV3Plus, normalise
+
+
+@torch.no_grad()
+def calm_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
+    """Logits in evaluation mode, leaving the mode as it was."""
+    was_training = network.training
+    network.eval()
+    logits = network(images).float()
+    network.train(was_training)
+    return logits  # type: ignore[no-any-return]
+
+
+def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained: Tensor) -> Tensor:
+    """The student's opinion on the weak view, for pixel-wise pseudo-labels.
+
+    Args:
+        method: says in which mode the opinion is formed (A2).
+        networks: the student gives it.
+        weak: normalised images.
+        trained: the student's logits of the same images in the training forward.
+    """
+    if method.teacher_mode is TeacherMode.train:
+        return trained.detach()
+    return calm_logits(networks.student, weak)
+
+
+def ema_speaks(method: MethodConfig, networks: Networks) -> DeepLabV3Plus | None:
+    """The moving average, when the run has one (A1)."""
+    return networks.ema if method.teacher is Teacher.ema else None
+
+
+def ema_labels(method: MethodConfig) -> bool:
+    """Whether the moving average also gives the pixel-wise pseudo-labels (A1)."""
+    return method.teacher is Teacher.ema and method.pseudo_labels is PseudoLabels.teacher
 
 
 @dataclass(frozen=True)

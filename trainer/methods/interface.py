@@ -5,10 +5,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from datasets.samples import LabelledBatch, UnlabelledBatch
-from trainer.config import TrainConfig
-from trainer.deeplab import DeepLabV3Plus
-from trainer.ranks import Ranks
+from datasets.loading.samples import LabelledBatch, UnlabelledBatch
+from trainer.config.schema import TrainConfig
+from trainer.distributed import Ranks
+from trainer.network.deeplab import DeepLabV3Plus
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from datasets.samples import LabelledBatch, UnlabelledBatch
+from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.losses import labelled_loss
-from trainer.methods.step import Networks, Setting, StepResult
-from trainer.pixels import normalise
+from trainer.methods.interface import Networks, Setting, StepResult
+from trainer.network.deeplab import normalise
 
 
 @dataclass(frozen=True)

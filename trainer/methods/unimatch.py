@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.samples import LabelledBatch, UnlabelledBatch
-from trainer.choices import Distance
+from datasets.loading.samples import LabelledBatch, UnlabelledBatch
+from trainer.config.schema import Distance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
-from trainer.methods.step import Networks, Pair, Setting, StepResult
-from trainer.pixels import normalise
+from trainer.methods.interface import Networks, Pair, Setting, StepResult
+from trainer.network.deeplab import normalise
 
 
 @dataclass(frozen=True)

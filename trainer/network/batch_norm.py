@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.ranks import Ranks, ordered_sum
+from trainer.distributed import Ranks, ordered_sum
 
 
 class RankOrderedBatchNorm(nn.BatchNorm2d):

@@ -1,13 +1,60 @@
 """DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code (part_a 1.1)."""
 
+from functools import cache, lru_cache
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from trainer.batch_norm import RankOrderedBatchNorm
-from trainer.choices import Upsample
-from trainer.config import ModelConfig
-from trainer.resnet import ResNet
-from trainer.upsample import Mode, upsample
+from trainer.config.schema import ModelConfig, Upsample
+from trainer.network.batch_norm import RankOrderedBatchNorm
+from trainer.network.resnet import ResNet
+
+Mode = Literal["nearest", "bilinear"]
+
+
+def upsample(x: Tensor, size: tuple[int, int], mode: Mode) -> Tensor:
+    """Resize (B, C, h, w) to (B, C, H, W).
+
+    `bilinear` is align_corners bilinear as two small matrix products: torch's own kernel adds with
+    atomics on CUDA and its deterministic substitute is many times slower.
+    """
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    if x.shape[-2:] == (1, 1):  # both modes are a copy
+        return x.expand(-1, -1, *size)
+    if mode == "nearest":
+        return functional.interpolate(x, size=size, mode="nearest")
+    rows = _weights(x.shape[-2], size[0], x.device, x.dtype)
+    columns = _weights(x.shape[-1], size[1], x.device, x.dtype)
+    return rows @ (x @ columns.T)
+
+
+@lru_cache(maxsize=64)
+def _weights(source: int, target: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Interpolation matrix (target, source); each row has at most two entries and sums to one."""
+    position = torch.arange(target, dtype=torch.float64) * ((source - 1) / max(target - 1, 1))
+    distance = (position[:, None] - torch.arange(source)).abs()
+    return (1.0 - distance).clamp(min=0.0).to(device, dtype)
+
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) to float32, as ToTensor and Normalize do; channels last in memory."""
+    mean, std = _constants(images.device)
+    scaled = images.to(torch.float32).div_(255.0)
+    return scaled.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, each (3, 1, 1); copied to a device once, a copy waits for it."""
+    mean, std = torch.tensor([MEAN, STD], device=device)[:, :, None, None]
+    return mean, std
 
 
 class DeepLabV3Plus(nn.Module):

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.compose import choices, compose
-from trainer.deeplab import DeepLabV3Plus
-from trainer.pretrained import FOLDER, Pretrained, WeightsError, load_backbone
+from trainer.config.compose import choices, compose
+from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.pretrained import FOLDER, Pretrained, WeightsError, load_backbone
 
 
 class Unreachable(ConnectionError):

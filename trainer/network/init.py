@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets.randomness import Draws, Stream
-from trainer.choices import Init
-from trainer.config import TrainConfig
-from trainer.deeplab import DeepLabV3Plus
-from trainer.pretrained import Pretrained, find_weights, load_backbone
+from trainer.config.schema import Init, TrainConfig
+from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 
 
 def initialise(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datasets.home import home
-from trainer.config import TrainConfig
-from trainer.deeplab import DeepLabV3Plus
-from trainer.manifest import file_sha256
+from datasets.paths import home
+from trainer.checkpoint_manifest import file_sha256
+from trainer.config.schema import TrainConfig
+from trainer.network.deeplab import DeepLabV3Plus
 
 FOLDER = home() / "weights"
 SUFFIXES = (".safetensors", ".pth")

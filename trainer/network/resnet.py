@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
-from trainer.batch_norm import RankOrderedBatchNorm
-from trainer.choices import Stem
-from trainer.config import ModelConfig
+from trainer.config.schema import ModelConfig, Stem
+from trainer.network.batch_norm import RankOrderedBatchNorm
 
 EXPANSION = 4
 

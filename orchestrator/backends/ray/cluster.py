@@ -7,17 +7,71 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.claim import FRESH_VARIABLE, held, holder_of
+from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.options import LaunchOptions
-from orchestrator.places import SCRATCH_VARIABLE
-from orchestrator.provenance import CHECKOUT
-from orchestrator.ray_errors import ClusterUnreachable
-from orchestrator.store import PATIENCE_VARIABLE
+from orchestrator.storage.lock import FRESH_VARIABLE, held, holder_of
+from orchestrator.storage.paths import SCRATCH_VARIABLE
+from orchestrator.storage.s3_root import PATIENCE_VARIABLE
+
+
+class ClusterUnreachable(RuntimeError):
+    """No Ray answers at the given address, or the own one does not start."""
+
+
+_LOOK_SECONDS = 1.0
+
+
+@contextmanager
+def watched(on_death: Callable[[], None]) -> Iterator[None]:
+    """Watch the raylet that this process started, until the block ends.
+
+    Args:
+        on_death: called from a thread, once, when it is gone.
+    """
+    pid = _raylet()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(_LOOK_SECONDS):
+            if not _lives(pid):
+                on_death()
+                return
+
+    thread = threading.Thread(target=look, name="watch the raylet", daemon=True)
+    if pid is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+
+
+def _raylet() -> int | None:
+    """Process of the raylet among our children; None when we joined somebody else's Ray."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")[0:3]
+        except OSError:
+            continue
+        if name == "raylet" and int(rest.split()[1]) == os.getpid():
+            return int(path.parent.name)
+    return None
+
+
+def _lives(pid: int | None) -> bool:
+    """Whether a process runs; one that is only not yet reaped does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] != "Z"
+
 
 _PREFIX = "ipix-"
 _KNOCK_SECONDS = 5.0
@@ -104,7 +158,7 @@ def worker_environment(code: str = "") -> dict[str, str]:
     Args:
         code: folder of the launch's copy of the code; empty for the checkout itself.
     """
-    from datasets.home import VARIABLE, home
+    from datasets.paths import VARIABLE, home
     from trainer.environment import ENVIRONMENT
 
     paths = [code, str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]

@@ -1,29 +1,92 @@
 """One launch with Ray Tune as its controller, and its cells in Slurm, or on Ray and in Slurm."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.shared_queue import SharedQueue
-from orchestrator.backends.slurm_jobs import check_options
-from orchestrator.backends.slurm_launch import (
-    desk_of,
-    dispatcher_for,
-    dress_for,
-    say_requests,
-)
+from orchestrator.backends.ray.cluster import Cluster, connected, watched
+from orchestrator.backends.slurm.launch import desk_of, dispatcher_for, dress_for, say_requests
+from orchestrator.backends.slurm.registry import check_options
+from orchestrator.display.screen import Screen
+from orchestrator.execution.queue import Queue, SharedQueue
+from orchestrator.execution.stop import EXIT_UNFINISHED, Stop
 from orchestrator.options import LaunchOptions
-from orchestrator.places import GridPlace
-from orchestrator.queue import Queue
-from orchestrator.ray_cluster import Cluster, connected
-from orchestrator.ray_launch import code_of, count_places, elsewhere, gpus_per_rank
-from orchestrator.ray_watch import watched
-from orchestrator.screen import Screen
-from orchestrator.stopping import EXIT_UNFINISHED, Stop
+from orchestrator.storage.paths import GridPlace
 from orchestrator.trial import Trial
+
+
+def drain_on_ray(
+    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPlace
+) -> None:
+    """Run the queue on an own or a joined Ray until it is over.
+
+    Raises:
+        ClusterUnreachable: no Ray answers.
+        ValueError: one trial asks for more than the whole cluster has.
+    """
+    with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
+        stop.listen()  # ray.init takes SIGTERM for itself
+        gpus = gpus_per_rank(options, cluster)
+        queue.places = count_places(options, cluster, gpus)
+        queue.waiting = [
+            replace(trial, gpus_per_rank=gpus, scratch=str(cluster.scratch))
+            for trial in queue.waiting
+        ]
+        where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
+        screen.say(
+            f"{len(queue.waiting)} cells, {queue.places} at once, {options.ranks} ranks each, "
+            f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
+        )
+        from orchestrator.backends.ray.tune import drain
+
+        def leave() -> None:
+            screen.say("Ray died. Launch again: every cell goes on from its checkpoint.", "red")
+            os._exit(EXIT_UNFINISHED)
+
+        log = place.folder / "ray.log"
+        with watched(leave), screen.live(queue), elsewhere(log):
+            drain(queue, options, cluster)
+
+
+def code_of(queue: Queue) -> str:
+    """Where the launch keeps its copy of the code."""
+    return next((trial.code for trial in queue.waiting), "")
+
+
+@contextmanager
+def elsewhere(log: Path) -> Iterator[None]:
+    """Send what Ray prints to a file; what matters arrives as an outcome."""
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:
+    """What was asked for, or one where there are GPUs."""
+    if options.gpus_per_rank >= 0:
+        return options.gpus_per_rank
+    return 1.0 if cluster.gpus >= 1 else 0.0
+
+
+def count_places(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
+    """How many trials the cluster holds at once.
+
+    Raises:
+        ValueError: not even one.
+    """
+    fits = [int(cluster.cpus // (options.ranks * options.cpus_per_rank))]
+    if gpus:
+        fits.append(int(cluster.gpus // (options.ranks * gpus)))
+    if min(fits) < 1:
+        raise ValueError(
+            f"One cell asks for {options.ranks} ranks with {options.cpus_per_rank} CPUs and "
+            f"{gpus:g} GPUs each; the cluster has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs. "
+            "Lower ranks, cpus_per_rank or gpus_per_rank."
+        )
+    return min(*fits, options.concurrency) if options.concurrency else min(fits)
 
 
 def drain_mixed(
@@ -45,8 +108,7 @@ def drain_mixed(
         on_ray = _ray_part(queue, options, stop, cluster) if options.backend == "auto" else None
         in_slurm = _slurm_part(queue, on_ray, options, place)
         dispatcher = dispatcher_for(in_slurm, options, screen, place)
-        from orchestrator.backends.slurm_tune import Watched, drain_with_tune
-        from orchestrator.ray_tune import runs_inside_actor
+        from orchestrator.backends.ray.tune import Watched, drain_with_tune, runs_inside_actor
 
         def leave() -> None:
             screen.say("Ray died; jobs in Slurm go on. Launch again to watch them.", "red")

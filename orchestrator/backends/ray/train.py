@@ -7,11 +7,11 @@ from typing import Any, cast
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from orchestrator.attempt import run_trial
+from orchestrator.execution.attempt import run_trial
+from orchestrator.execution.watchdog import last_words
 from orchestrator.failures import Failure, classify
-from orchestrator.hang_guard import last_words
-from orchestrator.places import Places, RunPlace
-from orchestrator.sight import newest_attempt, seen
+from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.run_state import newest_attempt, seen
 from orchestrator.trial import Outcome, Trial
 
 

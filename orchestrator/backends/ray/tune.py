@@ -7,6 +7,7 @@ waiting processes, not one per queued job.
 
 import json
 import threading
+import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,135 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.backends import slurm_watch
-from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.hang_guard import found_dead, newest_attempt
-from orchestrator.queue import Queue
+from orchestrator.backends.ray.cluster import Cluster
+from orchestrator.backends.slurm.dispatcher import Dispatcher
+from orchestrator.execution.queue import Queue
+from orchestrator.execution.watchdog import found_dead, newest_attempt
+from orchestrator.options import LaunchOptions
 from orchestrator.trial import Outcome, Trial
+
+_LOOK_SECONDS = 0.5
+_LEAVE = "leave"
+
+
+def run(trial: Trial) -> Outcome:
+    """Wait until the dispatcher has judged the trial's job, or the launch leaves it alone."""
+    folder = Path(trial.scratch)
+    path = _outcome_path(folder, trial)
+    while not path.exists():
+        if (folder / _LEAVE).exists():
+            return Outcome("stopped", error_text="its job goes on in Slurm")
+        time.sleep(_LOOK_SECONDS)
+    outcome = Outcome.from_json(path.read_text())
+    path.unlink()
+    return outcome
+
+
+def lay_down(folder: Path, trial: Trial, outcome: Outcome) -> None:
+    """Let the trial that waits for it return."""
+    path = _outcome_path(folder, trial)
+    part = path.with_suffix(".tmp")
+    part.write_text(outcome.to_json())
+    part.replace(path)
+
+
+def leave(folder: Path) -> None:
+    """Let every waiting trial return; the jobs go on."""
+    (folder / _LEAVE).touch()
+
+
+def _outcome_path(folder: Path, trial: Trial) -> Path:
+    """Where the judged outcome of a trial is laid down."""
+    return folder / f"outcome-{trial.key}.json"
+
+
+# The actor of a worker group only waits for it: no CPU, or the group would lack it. Every Ray has
+# this resource on its head node, which is the safe place to wait.
+_WAITING = {"cpu": 0.0, "node:__internal_head__": 0.001}
+
+
+def drain(queue: Queue, options: LaunchOptions, cluster: Cluster) -> None:
+    """Run the queue until it is over."""
+    inside = runs_inside_actor(options, cluster)
+    resources = {"cpu": float(options.cpus_per_rank)} if inside else _WAITING
+    tuner = tune.Tuner(
+        tune.with_resources(_body, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=_Feeder(queue, inside=inside),
+            num_samples=-1,  # until the feeder says that it is over
+            reuse_actors=True,  # a new actor per trial costs a second, a reused one a fifteenth
+            trial_dirname_creator=_trial_folder,
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{uuid.uuid4().hex[:8]}", storage_path=str(cluster.scratch), verbose=0
+        ),
+    )
+    tuner.fit()
+
+
+def runs_inside_actor(options: LaunchOptions, cluster: Cluster) -> bool:
+    """Whether a trial runs in its Tune actor itself and not in processes of its own."""
+    wants_gpu = options.gpus_per_rank > 0 or (options.gpus_per_rank < 0 and cluster.gpus > 0)
+    return options.workers == "auto" and options.ranks == 1 and not wants_gpu
+
+
+def _body(config: dict[str, Any]) -> None:
+    """What the actor of one trial does."""
+    from orchestrator.backends.ray import train as ray_train
+
+    trial = Trial.from_json(config["trial"])
+    trial.enter_cwd()
+    outcome = ray_train.run(trial, in_this_process=config["inside"])
+    tune.report({"outcome": outcome.to_json()})
+
+
+def _trial_folder(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+class _Feeder(Searcher):
+    """Hands Tune the next trial when a place is free; every answer goes back to the queue."""
+
+    def __init__(self, queue: Queue, *, inside: bool) -> None:
+        super().__init__()
+        self._queue = queue
+        self._inside = inside
+        self._given: dict[str, tuple[Trial, int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher, and nobody reads that file."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial; nothing for now, or FINISHED."""
+        if self._queue.is_over:
+            return Searcher.FINISHED
+        trial = self._queue.take()
+        if trial is None:
+            return None
+        self._given[trial_id] = (trial, newest_attempt(trial))
+        return {"trial": trial.to_json(), "inside": self._inside}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Give the place back."""
+        trial, before = self._given.pop(trial_id, (None, 0))
+        if trial is None:
+            return
+        text = (result or {}).get("outcome")
+        is_lost = error or text is None
+        outcome = found_dead(trial, before) if is_lost else Outcome.from_json(str(text))
+        self._queue.settle(trial.key, outcome)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing that anybody reads: what is done stands in the results."""
+        with open(checkpoint_path, "w") as file:  # noqa: PTH123 - Tune's signature, a str
+            json.dump({}, file)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Forget nothing, since nothing was saved."""
+
 
 NUM_WATCHERS = 4  # Tune trials that wait for running jobs; one more takes those that ended
 _STEP_SECONDS = 1.0
@@ -73,7 +198,7 @@ class Watched:
         if outcome is None:
             self._running.append(trial)
         else:
-            slurm_watch.lay_down(self.scratch, trial, outcome)
+            lay_down(self.scratch, trial, outcome)
             self._ended.append(trial)
 
     def loop(self, stop: threading.Event) -> None:
@@ -83,7 +208,7 @@ class Watched:
                 self.dispatcher.step()
         except BaseException as error:  # noqa: BLE001 - carried to the main thread
             self.error = error
-        slurm_watch.leave(self.scratch)
+        leave(self.scratch)
 
     def _on_start(self, trial: Trial) -> None:
         self._show(trial)
@@ -93,7 +218,7 @@ class Watched:
     def _on_end(self, key: str, outcome: Outcome) -> None:
         trial = self.dispatcher.queue.running[key]
         self._outcomes[key] = outcome
-        slurm_watch.lay_down(self.scratch, trial, outcome)
+        lay_down(self.scratch, trial, outcome)
         if trial in self._running:
             self._running.remove(trial)
         if key not in self._shown:
@@ -116,9 +241,9 @@ def drain_with_tune(watched: Watched, on_ray: Queue | None, *, inside: bool, cpu
         return tune.PlacementGroupFactory([bundle])
 
     tuner = tune.Tuner(
-        tune.with_resources(_body, resources),
+        tune.with_resources(_body_slurm_tune, resources),
         tune_config=tune.TuneConfig(
-            search_alg=_Feeder(watched, on_ray, inside=inside),
+            search_alg=_Feeder_slurm_tune(watched, on_ray, inside=inside),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -139,20 +264,20 @@ def drain_with_tune(watched: Watched, on_ray: Queue | None, *, inside: bool, cpu
         raise watched.error
 
 
-def _body(config: dict[str, Any]) -> None:
+def _body_slurm_tune(config: dict[str, Any]) -> None:
     """What the actor of one trial does."""
-    from orchestrator.backends import ray_train
+    from orchestrator.backends.ray import train as ray_train
 
     trial = Trial.from_json(config["trial"])
     trial.enter_cwd()
     if config["place"] == "slurm":
-        outcome = slurm_watch.run(trial)
+        outcome = run(trial)
     else:
         outcome = ray_train.run(trial, in_this_process=config["inside"])
     tune.report({"outcome": outcome.to_json()})
 
 
-class _Feeder(Searcher):
+class _Feeder_slurm_tune(Searcher):
     """Hands Tune what runs or ended in Slurm, and what may start on Ray."""
 
     def __init__(self, watched: Watched, on_ray: Queue | None, *, inside: bool) -> None:

@@ -6,18 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from orchestrator.backends.shared_queue import SharedQueue
-from orchestrator.backends.slurm_dispatch import Dispatcher
-from orchestrator.backends.slurm_jobs import Desk, check_options, refusal, shape_of
+from orchestrator.backends.slurm.dispatcher import Dispatcher
+from orchestrator.backends.slurm.registry import Desk, check_options, refusal, shape_of
+from orchestrator.display.screen import Screen
+from orchestrator.execution.queue import Queue, SharedQueue
+from orchestrator.execution.stop import Stop
 from orchestrator.options import LaunchOptions
-from orchestrator.places import GridPlace
-from orchestrator.queue import Queue
-from orchestrator.screen import Screen
-from orchestrator.stopping import Stop
+from orchestrator.storage.paths import GridPlace
 from orchestrator.trial import Outcome, Trial
+from slurm.cluster import Site, site
 from slurm.commands import SlurmFull, SlurmRefused, call
-from slurm.sightings import Watch
-from slurm.site import Site, site
+from slurm.monitor import Watch
 
 _STEP_SECONDS = 1.0
 _MOST_JOBS = 5000  # in the queue at once where the site names no limit

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.places import Places
-from orchestrator.plan import Plan, PlannedCell, QueuedJob, State
+from orchestrator.planning.plan import Plan, PlannedCell, QueuedJob, State
+from orchestrator.storage.paths import Places
 
 if TYPE_CHECKING:
-    from slurm.sightings import Sighting
+    from slurm.monitor import Sighting
 
 _WAITING = (State.missing, State.interrupted, State.failed)
 _ANSWER_SECONDS = 20.0
@@ -32,9 +32,9 @@ def with_queued(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
     if not folder.exists():
         return plan, ""
     # Here and not above: most grids never see Slurm.
-    from orchestrator.backends.slurm_jobs import Desk, Job, sighting_of
+    from orchestrator.backends.slurm.registry import Desk, Job, sighting_of
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
-    from slurm.sightings import squeue
+    from slurm.monitor import squeue
 
     desk = Desk(folder, plan.grid.name)
     waiting = {cell.key: cell for cell in plan.cells if cell.state in _WAITING}

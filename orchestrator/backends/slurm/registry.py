@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.slurm import CellJob
-from orchestrator.options import LaunchOptions
-from orchestrator.places import Places
-from orchestrator.ray_cluster import worker_environment
-from orchestrator.sight import newest_attempt
-from orchestrator.slurm_options import SlurmOptions
+from orchestrator.backends.ray.cluster import worker_environment
+from orchestrator.backends.slurm.cell_job import CellJob
+from orchestrator.options import LaunchOptions, SlurmOptions
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import newest_attempt
 from orchestrator.trial import Trial
-from slurm.batch import Batch
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
-from slurm.shape import Shape
-from slurm.sightings import Sighting
+from slurm.job_array import Batch
+from slurm.job_spec import Shape
+from slurm.monitor import Sighting
 
 
 @dataclass

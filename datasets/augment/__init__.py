@@ -1,0 +1,1 @@
+"""Crops and views: drawn parameters, and the same bits on the host and on a device."""

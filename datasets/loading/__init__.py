@@ -1,0 +1,1 @@
+"""Batches from any step to any step."""

@@ -1,0 +1,1 @@
+"""Bringing data into place and proving it."""

@@ -1,0 +1,1 @@
+"""Datasets packed into Parquet shards."""

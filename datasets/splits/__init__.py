@@ -1,0 +1,1 @@
+"""Which images have labels: lists that are published, imported or generated."""

@@ -1,0 +1,1 @@
+"""Whole objects under names, in a folder or a bucket."""

@@ -1,0 +1,1 @@
+"""Ray: cluster, Tune controller, Train workers."""

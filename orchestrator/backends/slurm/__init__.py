@@ -1,0 +1,1 @@
+"""Slurm: jobs of cells, submitted, watched, judged."""

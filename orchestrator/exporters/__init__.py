@@ -1,1 +1,0 @@
-"""Results for other tools: CSV, TensorBoard, MLflow and Weights & Biases, all as files."""

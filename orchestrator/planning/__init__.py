@@ -1,0 +1,1 @@
+"""What would run: the state of every cell."""

@@ -1,0 +1,1 @@
+"""Filled tables for Markdown, LaTeX, CSV, HTML and the terminal."""

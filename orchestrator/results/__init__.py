@@ -1,0 +1,1 @@
+"""One Parquet row per finished attempt."""

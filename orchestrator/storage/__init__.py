@@ -1,0 +1,1 @@
+"""Where runs and results lie, who owns them; a folder or S3."""

@@ -1,0 +1,1 @@
+"""DeepLabV3+ on a deep-stem ResNet, and its first weights."""
