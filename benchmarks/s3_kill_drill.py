@@ -23,9 +23,9 @@ from datasets.storage.s3 import Calls
 from orchestrator.storage.paths import Places
 from orchestrator.storage.run_state import look
 from orchestrator.storage.s3_root import store_of
-from tests.boxes.ceph import CephBox, shared_box, surroundings
-from tests.boxes.faults import Proxy
-from tests.orchestrator.launching import BASE, TINY, Lab, kill_all
+from tests.support.ceph import CephBox, shared_box, surroundings
+from tests.support.lab import BASE, TINY, Lab, kill_all
+from tests.support.s3_faults import Proxy
 
 METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch") for loss in ("none", "kl", "cr")]
 HOSTS = ("one", "other")

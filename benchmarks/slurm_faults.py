@@ -17,9 +17,9 @@ from pathlib import Path
 import yaml
 
 from datasets.randomness import Draws, Stream
-from tests.boxes.slurm import SlurmBox
-from tests.boxes.slurm_session import running_box
-from tests.orchestrator.launching import BASE, TINY, Lab
+from tests.support.lab import BASE, TINY, Lab
+from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm_session import running_box
 
 WORDS = (
     "backend=slurm",

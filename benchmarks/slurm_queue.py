@@ -22,7 +22,7 @@ from orchestrator.options import SlurmOptions
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import Here
 from slurm.monitor import Watch
-from tests.boxes.slurm_session import running_box
+from tests.support.slurm_session import running_box
 
 WATCH_SECONDS = 120.0
 

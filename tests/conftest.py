@@ -5,10 +5,10 @@ import os
 import hypothesis
 import pytest
 
-from tests.boxes.ceph import what_is_missing_for_s3
-from tests.boxes.s3_session import proxy, store
-from tests.boxes.slurm import what_is_missing
-from tests.boxes.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
+from tests.support.ceph import what_is_missing_for_s3
+from tests.support.s3_session import proxy, store
+from tests.support.slurm_cluster import what_is_missing
+from tests.support.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
 
 __all__ = [  # fixtures
     "bare_cluster",

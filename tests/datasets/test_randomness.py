@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.randomness import Draws, Stream, epoch_permutation
-from tests.datasets.strategies import seeds
+from tests.support.strategies import seeds
 
 
 def test_a_sequence_is_philox_keyed_by_blake2b_of_its_name() -> None:

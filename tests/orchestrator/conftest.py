@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.hanging import Blocked
-from tests.orchestrator.launching import EPOCHS, Lab
-from tests.orchestrator.launching import torchrun_weights as weights_by_torchrun
+from tests.support.hanging_trainer import Blocked
+from tests.support.lab import EPOCHS, Lab
+from tests.support.lab import torchrun_weights as weights_by_torchrun
 
 RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
 

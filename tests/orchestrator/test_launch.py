@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.storage import events
 from orchestrator.storage.paths import Places
-from tests.orchestrator.launching import KL, SUPERVISED, UNIMATCH, Lab, kill_all
+from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 
 INLINE = "backend=inline"
 DIVERGES = ("optim.lr=1000", "optim.epochs=8")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from sweeps.cell import Cell
-from tests.sweeps.strategies import cells
+from tests.support.strategies import cells
 
 
 @given(cells)

@@ -3,7 +3,7 @@
 import pytest
 
 from sweeps.table import load_table, table_names
-from tests.sweeps.paper_numbers import PRINTED, rows
+from tests.support.paper_numbers import PRINTED, rows
 
 OWN = """
 title: Mine

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datasets.dataset import open_dataset
-from tests.tiny import tiny_config
+from tests.support.tiny_config import tiny_config
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import TINY, tiny_config
+from tests.support.tiny_config import TINY, tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
 from trainer.checkpoint import CheckpointError
 from trainer.checkpoint_manifest import newest_step

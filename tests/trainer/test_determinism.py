@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from tests.ranks import run_ranks
+from tests.support.process_groups import run_ranks
 from trainer import determinism
 from trainer.config.compose import compose
 from trainer.config.fingerprint import fingerprint
@@ -206,7 +206,7 @@ def test_bits_are_the_same_whatever_uninitialised_memory_holds() -> None:
     # Filled with NaN, memory that somebody reads before writing would spoil the loss.
     code = (
         "import sys, tempfile, pathlib\n"
-        "from tests.tiny import tiny_config\n"
+        "from tests.support.tiny_config import tiny_config\n"
         "from trainer.run import train\n"
         "engage = determinism.engage\n"
         "def filled(config):\n"

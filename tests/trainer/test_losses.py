@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tests.ranks import run_ranks
+from tests.support.process_groups import run_ranks
 from trainer.config.schema import Criterion, OptimConfig
 from trainer.distributed import Ranks
 from trainer.losses import Target, hard_pixels, labelled_loss, pseudo_label_loss

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ranks import run_ranks
-from tests.tiny import TINY, tiny_config
+from tests.support.process_groups import run_ranks
+from tests.support.tiny_config import TINY, tiny_config
 from trainer.checkpoint_manifest import manifests, newest_step
 from trainer.determinism import digest
 from trainer.run import train

@@ -1,0 +1,184 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from datasets.augment.host import (
+    Box,
+    Geometry,
+    Photometry,
+    box_map,
+    draw_box,
+    draw_geometry,
+    draw_photometry,
+    padded_map,
+    strong_image,
+    weak_image,
+    weak_mask,
+)
+from tests.support.strategies import draws_of, labels, photo, seeds, sizes
+
+CROP = 32
+NOTHING = Photometry(False, (0, 1, 2, 3), 1.3, 1.3, 1.3, 0.1, False, False, 1.0)
+
+
+def geometry_of(seed: int, size: tuple[int, int]) -> Geometry:
+    return draw_geometry(draws_of(seed), size, crop=CROP, scale_min=0.5, scale_max=2.0)
+
+
+def by_hand(image: Image.Image, geometry: Geometry, method: int, fill: int) -> Image.Image:
+    """UniMatch's own order of Pillow calls: resize, expand right and below, crop, mirror."""
+    image = image.resize((geometry.width, geometry.height), method)
+    right, below = max(CROP - geometry.width, 0), max(CROP - geometry.height, 0)
+    image = ImageOps.expand(image, border=(0, 0, right, below), fill=fill)
+    left, top = geometry.left, geometry.top
+    image = image.crop((left, top, left + CROP, top + CROP))
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else image
+
+
+def same(one: Image.Image, two: Image.Image) -> bool:
+    return one.mode == two.mode and bool(np.array_equal(np.asarray(one), np.asarray(two)))
+
+
+@given(seeds, sizes)
+def test_weak_views_are_the_hand_made_pillow_calls(seed: int, size: tuple[int, int]) -> None:
+    image, mask, geometry = photo(seed, size), labels(seed, size), geometry_of(seed, size)
+
+    assert same(weak_image(image, geometry), by_hand(image, geometry, Image.BILINEAR, 0))
+    assert np.array_equal(weak_mask(mask, geometry), by_hand(mask, geometry, Image.NEAREST, 255))
+
+
+@given(seeds, sizes)
+def test_padding_is_where_an_image_without_ignored_pixels_has_them(
+    seed: int, size: tuple[int, int]
+) -> None:
+    geometry = geometry_of(seed, size)
+    zeros = Image.new("L", size, 0)
+
+    padded = padded_map(geometry)
+
+    assert np.array_equal(padded, np.asarray(weak_mask(zeros, geometry)) == 255)
+    assert not padded.all()
+
+
+@given(seeds, sizes)
+def test_resizing_follows_the_long_side(seed: int, size: tuple[int, int]) -> None:
+    width, height = size
+    geometry = geometry_of(seed, size)
+
+    long_old, long_new = max(size), max(geometry.width, geometry.height)
+
+    assert int(long_old * 0.5) <= long_new <= int(long_old * 2.0)
+    if height > width:
+        assert geometry.height == long_new
+        assert geometry.width == int(width * long_new / height + 0.5)
+    else:
+        assert geometry.width == long_new
+        assert geometry.height == int(height * long_new / width + 0.5)
+
+
+def test_both_ends_of_the_resize_range_are_reached() -> None:
+    widths = {geometry_of(seed, (8, 8)).width for seed in range(400)}
+
+    assert widths == set(range(4, 17))
+
+
+def test_a_palette_mask_keeps_its_indices() -> None:
+    plain = labels(1, (40, 30))
+    indexed = plain.copy()
+    indexed.putpalette([channel for value in range(256) for channel in (value, 0, 255 - value)])
+    geometry = Geometry(25, 19, 0, 0, CROP, is_flipped=True)
+
+    assert np.array_equal(
+        np.asarray(weak_mask(indexed, geometry)), np.asarray(weak_mask(plain, geometry))
+    )
+
+
+def test_brightness_contrast_and_saturation_are_pillow_s_enhancers_in_the_drawn_order() -> None:
+    image = photo(3, (CROP, CROP))
+    drawn = Photometry(True, (2, 0, 1, 3), 0.7, 1.4, 0.6, 0.0, False, False, 1.0)
+
+    expected = ImageEnhance.Color(image).enhance(0.6)
+    expected = ImageEnhance.Brightness(expected).enhance(0.7)
+    expected = ImageEnhance.Contrast(expected).enhance(1.4)
+    expected = expected.convert("HSV").convert("RGB")
+
+    assert same(strong_image(image, drawn), expected)
+
+
+@pytest.mark.parametrize("turns", [-0.25, -0.1, 0.0, 0.004, 0.2])
+def test_hue_is_turned_as_torchvision_turns_pil_images(turns: float) -> None:
+    image = photo(5, (CROP, CROP))
+    drawn = Photometry(True, (3, 0, 1, 2), 1.0, 1.0, 1.0, turns, False, False, 1.0)
+
+    channels = np.array(image.convert("HSV"))
+    channels[..., 0] += np.array(int(turns * 255)).astype(np.uint8)  # wraps, as theirs does
+    expected = Image.fromarray(channels, "HSV").convert("RGB")
+
+    assert same(strong_image(image, drawn), expected)
+
+
+def test_grey_and_blur_are_pillow_s() -> None:
+    image = photo(6, (CROP, CROP))
+    drawn = Photometry(False, (0, 1, 2, 3), 1.0, 1.0, 1.0, 0.0, True, True, 1.7)
+
+    expected = ImageOps.grayscale(image).convert("RGB").filter(ImageFilter.GaussianBlur(1.7))
+
+    assert same(strong_image(image, drawn), expected)
+
+
+def test_a_view_that_drew_nothing_is_the_weak_one() -> None:
+    image = photo(7, (CROP, CROP))
+
+    assert same(strong_image(image, NOTHING), image)
+
+
+def test_strong_views_are_drawn_as_often_and_as_far_as_in_unimatch() -> None:
+    drawn = [draw_photometry(draws_of(seed)) for seed in range(4000)]
+
+    assert np.mean([entry.is_jittered for entry in drawn]) == pytest.approx(0.8, abs=0.025)
+    assert np.mean([entry.is_grey for entry in drawn]) == pytest.approx(0.2, abs=0.025)
+    assert np.mean([entry.is_blurred for entry in drawn]) == pytest.approx(0.5, abs=0.03)
+    assert len({entry.order for entry in drawn}) == 24
+    for name, low, high in (
+        ("brightness", 0.5, 1.5),
+        ("contrast", 0.5, 1.5),
+        ("saturation", 0.5, 1.5),
+        ("hue", -0.25, 0.25),
+        ("blur", 0.1, 2.0),
+    ):
+        values = [getattr(entry, name) for entry in drawn]
+        span = high - low
+        assert low <= min(values) < low + span / 100
+        assert high - span / 100 < max(values) < high
+
+
+def test_half_of_the_boxes_are_empty_and_the_others_cover_2_to_40_percent() -> None:
+    crop = 100
+    boxes = [draw_box(draws_of(seed), crop) for seed in range(4000)]
+    areas = [box.width * box.height / crop**2 for box in boxes if box != Box()]
+
+    assert len(areas) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert 0.015 < min(areas) < 0.03  # whole pixels cut a little off
+    assert 0.38 < max(areas) <= 0.4
+    assert np.mean(areas) == pytest.approx(0.21, abs=0.015)  # acceptance does not depend on area
+
+
+def test_boxes_lie_inside_and_keep_their_ratio() -> None:
+    boxes = [box for box in (draw_box(draws_of(s), 200) for s in range(800)) if box != Box()]
+
+    for box in boxes:
+        assert box.left >= 0 <= box.top
+        assert box.left + box.width <= 200 >= box.top + box.height
+        assert math.log(0.27) < math.log(box.height / box.width) < -math.log(0.27)
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 12), st.integers(0, 12))
+def test_box_maps_count_their_pixels(left: int, top: int, width: int, height: int) -> None:
+    inside = box_map(Box(left, top, width, height), CROP)
+
+    assert inside.sum() == width * height
+    assert inside.any(axis=0).sum() == (width if height else 0)

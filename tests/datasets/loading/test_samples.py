@@ -1,0 +1,187 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.augment.host import (
+    draw_geometry,
+    draw_photometry,
+    strong_image,
+    weak_image,
+    weak_mask,
+)
+from datasets.config import MixSource
+from datasets.loading.samples import LabelledSource, Order, UnlabelledSource
+from datasets.randomness import Draws, Stream
+from tests.support.strategies import seeds
+
+SEED = 12345
+
+
+def source(dataset, config, mix: MixSource = MixSource.same) -> UnlabelledSource:
+    config = replace(config, mix=mix)
+    return UnlabelledSource(dataset.tree, dataset.split.unlabelled, config, SEED)
+
+
+def tensor(image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+@given(seeds, st.integers(1, 13), st.integers(0, 40))
+def test_every_pass_over_a_list_shows_each_image_once(seed: int, count: int, epoch: int) -> None:
+    ids = [f"i{index}" for index in range(count)]
+    order = Order(ids, seed=seed, stream=Stream.LABELLED_ORDER)
+
+    shown = [order.at(epoch * count + place) for place in range(count)]
+
+    assert sorted(shown) == sorted(ids)
+
+
+@settings(max_examples=20)
+@given(st.permutations(range(60)))
+def test_positions_may_be_asked_in_any_order(positions: list[int]) -> None:
+    ids = [f"i{index}" for index in range(4)]
+    straight = Order(ids, seed=1, stream=Stream.LABELLED_ORDER)
+    expected = [straight.at(position) for position in range(60)]
+
+    order = Order(ids, seed=1, stream=Stream.LABELLED_ORDER)
+
+    assert {position: order.at(position) for position in positions} == dict(enumerate(expected))
+
+
+def test_a_labelled_sample_is_its_image_cropped_by_its_own_draws(dataset, config) -> None:
+    batch = LabelledSource(dataset.tree, dataset.split.labelled, config, SEED).batch([6, 7], 100)
+
+    image, mask = dataset.tree.pair(batch.ids[1])
+    geometry = draw_geometry(
+        Draws(SEED, Stream.LABELLED_CROP, 7), image.size, crop=32, scale_min=0.5, scale_max=2.0
+    )
+
+    assert torch.equal(batch.images[1], tensor(weak_image(image, geometry)))
+    assert np.array_equal(batch.masks[1].numpy(), np.asarray(weak_mask(mask, geometry)))
+    assert (batch.images.dtype, batch.masks.dtype, batch.keep.dtype) == (
+        torch.uint8,
+        torch.int64,
+        torch.bool,
+    )
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert batch.masks.shape == (2, 32, 32)
+    assert batch.keep.shape == (2, 100)
+
+
+def test_an_unlabelled_sample_is_two_strong_views_of_one_weak_view(dataset, config) -> None:
+    batch = source(dataset, config).batch([5], 10, batch=1)
+
+    image = dataset.tree.image(batch.ids[0])
+    geometry = draw_geometry(
+        Draws(SEED, Stream.UNLABELLED_CROP, 5), image.size, crop=32, scale_min=0.5, scale_max=2.0
+    )
+    weak = weak_image(image, geometry)
+
+    assert torch.equal(batch.weak[0], tensor(weak))
+    for view, stream in enumerate((Stream.STRONG_1, Stream.STRONG_2)):
+        expected = strong_image(weak, draw_photometry(Draws(SEED, stream, 5)))
+        assert torch.equal(batch.strong[view][0], tensor(expected))
+
+
+def test_padding_is_black_and_marked(dataset, config) -> None:
+    batch = source(dataset, config).batch(range(40), 0, batch=40)
+
+    marked = batch.padded[:, None].expand(-1, 3, -1, -1)
+
+    assert batch.padded.any()
+    assert not batch.padded.flatten(1).all(dim=1).any()
+    assert (batch.weak[marked] == 0).all()
+
+
+def test_the_same_photograph_is_mixed_under_another_crop(dataset, config) -> None:
+    batch = source(dataset, config).batch(range(12), 0, batch=12)
+
+    assert batch.mix_ids == batch.ids
+    assert not torch.equal(batch.mix_weak, batch.weak)
+
+
+def test_the_rolled_batch_is_mixed_with_its_neighbour(dataset, config) -> None:
+    batch = source(dataset, config, MixSource.batch_roll).batch(range(12, 18), 0, batch=6)
+
+    assert batch.mix_ids == (*batch.ids[1:], batch.ids[0])
+    assert torch.equal(batch.mix_weak, batch.weak.roll(-1, dims=0))
+    assert torch.equal(batch.mix_padded, batch.padded.roll(-1, dims=0))
+    assert torch.equal(batch.mix_strong[1], batch.strong[1].roll(-1, dims=0))
+
+
+def test_other_images_are_mixed_from_a_list_shuffled_on_its_own(dataset, config) -> None:
+    batch = source(dataset, config, MixSource.other).batch(range(60), 0, batch=60)
+
+    assert Counter(batch.mix_ids) == Counter(batch.ids)  # ten passes over both
+    assert 0 < sum(a == b for a, b in zip(batch.ids, batch.mix_ids, strict=True)) < 40
+
+
+def test_where_a_box_is_empty_the_partner_stays_weak_and_else_it_is_strong(dataset, config) -> None:
+    batch = source(dataset, config).batch(range(30), 0, batch=30)
+
+    for view, stream in enumerate((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2)):
+        for position in range(30):
+            drawn = draw_photometry(Draws(SEED, stream, position))
+            plain = not (drawn.is_jittered or drawn.is_grey or drawn.is_blurred)
+            same = torch.equal(batch.mix_strong[view][position], batch.mix_weak[position])
+            assert same is (plain or not batch.boxes[view][position].any().item())
+
+
+def test_half_of_the_boxes_are_empty(dataset, config) -> None:
+    boxes = source(dataset, config).batch(range(300), 0, batch=300).boxes
+
+    for view in boxes:
+        assert view.flatten(1).any(dim=1).float().mean() == pytest.approx(0.5, abs=0.1)
+    assert not torch.equal(*boxes)
+
+
+def test_channel_bits_are_fair_and_differ_between_the_two_halves(dataset, config) -> None:
+    labelled = LabelledSource(dataset.tree, dataset.split.labelled, config, SEED).batch([3], 4000)
+    unlabelled = source(dataset, config).batch([3], 4000, batch=1)
+
+    assert labelled.keep.float().mean() == pytest.approx(0.5, abs=0.04)
+    assert (labelled.keep == unlabelled.keep).float().mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_the_unlabelled_and_the_labelled_order_are_independent(dataset, config) -> None:
+    ids = dataset.split.unlabelled
+    labelled = LabelledSource(dataset.tree, ids, config, SEED).batch(range(18), 0)
+    unlabelled = source(dataset, config).batch(range(18), 0, batch=18)
+
+    assert labelled.ids != unlabelled.ids
+
+
+def test_a_batch_moves_as_one(dataset, config) -> None:
+    batch = source(dataset, config).batch(range(2), 8, batch=2)
+
+    moved = batch.to("meta")
+
+    assert moved.weak.device.type == moved.boxes[1].device.type == "meta"
+    assert moved.ids == batch.ids
+
+
+def test_windows_move_with_all_that_is_in_them(dataset, config) -> None:
+    windows = source(dataset, config).windows(range(3), 8, batch=3)
+
+    moved = windows.to("meta")
+
+    devices = {
+        part.device.type
+        for part in (moved.windows.pixels, moved.stages.order, moved.boxes, moved.keep)
+    }
+    assert devices == {"meta"}
+    assert (moved.ids, moved.stages.sizes) == (windows.ids, windows.stages.sizes)
+
+
+def test_windows_hold_no_more_than_the_crops_need(dataset, config) -> None:
+    windows = source(dataset, config).windows(range(4), 8, batch=4).windows
+
+    assert windows.pixels.dtype == torch.uint8
+    assert windows.pixels.shape[1] <= 40  # pixels of a scene
+    assert windows.pixels.shape[2] <= 56
+    assert windows.columns.shape == windows.rows.shape == (6, 8)  # numbers an axis, not tables

@@ -1,0 +1,154 @@
+"""A launch on real local Ray, disturbed in every way; the weights never show it."""
+
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.storage import events
+from orchestrator.storage.paths import Places
+from tests.support.lab import (
+    KL,
+    LONGEST_SECONDS,
+    UNIMATCH,
+    Lab,
+    descendants,
+    process_name,
+    rank_processes,
+    wait_until,
+)
+
+pytestmark = pytest.mark.ray
+Weights = dict[str, tuple[str | None, float | None]]
+
+
+def diary(lab: Lab, key: str) -> list[str]:
+    return [e["event"] for e in events.read(Places.at(str(lab.root)).run(key).events)]
+
+
+@pytest.fixture
+def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder for the launches of one test alone, with a path short enough for Ray."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        yield Path(folder)
+
+
+def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
+    long_lab: Lab, undisturbed: Weights
+) -> None:
+    launch = long_lab.start("launch")
+    os.kill(long_lab.worker_at(KL, step=4), signal.SIGKILL)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
+
+    assert launch.returncode == 0, text
+    assert f"retry    {KL}" in text
+    assert diary(long_lab, KL) == ["started", "started", "done"]
+    assert long_lab.weights() == undisturbed
+    assert {row.backend for row in long_lab.rows().values()} == {"ray"}
+
+
+def test_a_killed_controller_leaves_nothing_that_hinders_the_next_launch(
+    long_lab: Lab, undisturbed: Weights, own_temp: Path
+) -> None:
+    launch = long_lab.start("launch")
+    long_lab.worker_at(UNIMATCH, step=4)
+    os.kill(launch.pid, signal.SIGKILL)  # alone: its Ray and its workers are orphans now
+
+    long_lab.run("launch")
+
+    launch.communicate()
+    assert long_lab.weights() == undisturbed
+    assert not list(own_temp.glob("ipix-*"))
+
+
+def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
+    long_lab: Lab, undisturbed: Weights
+) -> None:
+    launch = long_lab.start("launch")
+    long_lab.worker_at(UNIMATCH, step=4)
+    os.killpg(launch.pid, signal.SIGINT)  # as a terminal does, to the whole group
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
+
+    assert launch.returncode == 10, text
+    assert "Traceback" not in text
+    assert diary(long_lab, UNIMATCH) == ["started", "stopped"]
+    long_lab.run("launch")
+    assert long_lab.weights() == undisturbed
+
+
+def test_sigterm_to_the_whole_group_stops_ray_cleanly_too(long_lab: Lab) -> None:
+    launch = long_lab.start("launch", "only=*.kl.*")
+    long_lab.worker_at(KL, step=2)
+    os.killpg(launch.pid, signal.SIGTERM)  # as timeout and scancel do
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
+
+    assert launch.returncode == 10, text
+    assert diary(long_lab, KL) == ["started", "stopped"]
+
+
+def test_a_killed_raylet_ends_the_launch_in_words_and_loses_nothing(long_lab: Lab) -> None:
+    launch = long_lab.start("launch", "only=*.kl.*")
+    long_lab.worker_at(KL, step=2)
+    (raylet,) = (p for p in descendants(launch.pid) if process_name(p) == "raylet")
+    os.kill(raylet, signal.SIGKILL)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
+
+    assert launch.returncode == 10, text
+    assert "Ray died. Launch again" in text
+    wait_until(lambda: long_lab.states("only=*.kl.*") == {KL: "interrupted"})
+
+
+def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
+    long_lab: Lab, torchrun_weights: str
+) -> None:
+    launch = long_lab.start("launch", "ranks=2", "only=*.kl.*")
+    first = long_lab.worker_at(KL, step=4)
+    others = [pid for pid in rank_processes(launch.pid) if pid != first]
+    assert others
+    for pid in others:
+        os.kill(pid, signal.SIGKILL)
+    text, _ = launch.communicate(timeout=LONGEST_SECONDS)
+
+    assert launch.returncode == 0, text
+    assert long_lab.attempts(KL) >= 2
+    assert long_lab.rows()[KL].world_size == 2
+    assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
+
+
+def test_an_own_worker_group_gives_the_weights_of_the_shared_process(
+    long_lab: Lab, undisturbed: Weights
+) -> None:
+    long_lab.run("launch", "workers=group", "only=*.kl.*")
+
+    assert long_lab.weights()[KL] == undisturbed[KL]
+
+
+def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab) -> None:
+    text = long_lab.run("launch", "ray_address=127.0.0.1:1", code=20)
+    assert "No Ray answers at ray_address=127.0.0.1:1" in text
+
+    text = long_lab.run("launch", "gpus_per_rank=64", code=2)
+    assert "the cluster has" in text
+    assert not long_lab.rows()
+
+
+def test_no_process_of_ray_outlives_a_launch(lab: Lab, own_temp: Path) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch")
+
+    def leftovers() -> list[str]:
+        found = []
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                text = command.read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if f"{own_temp}/ipix-" in text:
+                found.append(text)
+        return found
+
+    wait_until(lambda: not leftovers(), seconds=15)

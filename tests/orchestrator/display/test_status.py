@@ -1,0 +1,157 @@
+"""What status and watch show, in terminals of any width and in none."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.__main__ import main
+from orchestrator.display.status import status_picture
+from orchestrator.planning.plan import make_plan
+from orchestrator.results.store import publish
+from sweeps.cell_configs import configs
+from sweeps.grid import load_grid
+from tests.support.result_rows import row_of
+from trainer.config.fingerprint import fingerprint, fingerprints
+
+ROOT = Path(__file__).resolve().parents[3]
+CELLS = load_grid("demo").cells
+
+
+def put(root, number, score=None, **fields):
+    planned = make_plan("demo", root).cells[number]
+    facts = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
+    publish(root, row_of(CELLS[number], score, **facts, **fields))
+
+
+def drawn(root, *, width, most=None):
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as captured:
+        console.print(status_picture(make_plan("demo", root), width=width, most=most))
+    return captured.get().splitlines()
+
+
+def test_failed_cells_come_first_and_done_ones_last(tmp_path):
+    put(str(tmp_path), 0, 51.25)
+    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
+
+    lines = drawn(str(tmp_path), width=200)
+
+    assert CELLS[7].key in lines[2]
+    assert CELLS[0].key in lines[17]
+    assert "51.25" in lines[17]
+    assert lines[-1].startswith("demo: 16 cells: 1 done, 1 failed, 14 missing")
+
+
+def test_what_is_not_shown_is_counted(tmp_path):
+    put(str(tmp_path), 0, 51.25)
+    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
+
+    lines = drawn(str(tmp_path), width=200, most=3)
+
+    assert CELLS[7].key in lines[2]
+    assert CELLS[1].key in lines[3]  # every state has its share of the room
+    assert CELLS[0].key in lines[4]
+    assert lines[-2].strip() == "and 13 more: 13 missing; show=all prints every cell"
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 140])
+def test_keys_and_states_are_whole_in_every_width(tmp_path, width):
+    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number " + "x" * 200)
+
+    lines = drawn(str(tmp_path), width=width)
+
+    text = "\n".join(lines)
+    assert max(len(line.rstrip()) for line in lines if line.startswith("synth")) <= width
+    assert all(f"{cell.key} " in text for cell in CELLS)
+    assert len(re.findall(r"\bmissing\b", text)) >= 15
+    assert "Diverged: no" in " ".join(text.split())
+
+
+def test_fingerprints_of_many_are_those_of_each(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("title: Seeds\ntables: [demo, table5]\nseeds: [0, 7, 12345]\n")
+    found = {cell.key: config for cell, config in configs(load_grid(str(path)).cells).items()}
+
+    assert fingerprints(found) == {key: fingerprint(config) for key, config in found.items()}
+    assert all(config.key == key for key, config in found.items())
+
+
+@pytest.mark.parametrize("value", ["0", "few", "-1"])
+def test_a_wrong_number_of_cells_is_refused(tmp_path, capsys, value):
+    assert main(["status", "demo", f"root={tmp_path}", f"show={value}"]) == 2
+    assert "give a number of cells, or all" in capsys.readouterr().err
+
+
+def test_watch_without_a_terminal_says_one_line_and_ends_with_the_grid(tmp_path, capsys):
+    for number in range(16):
+        put(str(tmp_path), number, 50.0)
+
+    assert main(["watch", "demo", f"root={tmp_path}"]) == 0
+
+    assert capsys.readouterr().out == "demo: 16 cells: 16 done\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
+    """A real terminal: the other screen is left, the cursor is back, the exit code is status's."""
+    main_end, other_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "watch", "demo", f"root={tmp_path}"],
+        cwd=ROOT,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+    )
+    os.close(other_end)
+    seen = b""
+    while b"16 missing" not in seen:
+        seen += os.read(main_end, 65536)
+    time.sleep(0.2)
+
+    process.send_signal(number)
+    while True:
+        try:
+            part = os.read(main_end, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        seen += part
+    os.close(main_end)
+
+    assert process.wait(timeout=60) == 10
+    assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1
+    after = seen[seen.index(b"\x1b[?1049l") :]
+    assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
+    assert b"16 missing" in after
+    assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize("verb", ["watch", "report", "export", "compact"])
+def test_verbs_without_json_say_which_have_it(verb, capsys):
+    assert main([verb, "demo", "--json"]) == 2
+    assert f"{verb} has no --json; plan, status, query, tables have." in capsys.readouterr().err
+
+
+def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
+    put(str(tmp_path), 0, 40.0)
+    put(str(tmp_path), 1, 41.0)
+    probe = (
+        "import sys; from orchestrator.__main__ import main; "
+        f"code = main(['status', 'demo', 'root={tmp_path}']); "
+        "print(sorted({'pandas', 'PIL', 'fsspec', 'asyncio', 'torch', 'ray'} & set(sys.modules)))"
+    )
+
+    command = [sys.executable, "-c", probe]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

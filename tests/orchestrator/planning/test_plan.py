@@ -1,0 +1,200 @@
+"""The state of a cell follows from what lies on disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datasets.__main__ import main
+from orchestrator.display.status import as_json
+from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
+from orchestrator.storage.lock import held
+from orchestrator.storage.paths import Places
+from tests.support import dataset_trees as trees
+from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
+from tests.support.strategies import labels
+from trainer.checkpoint import CheckpointError
+from trainer.checkpoint_manifest import newest_step
+from trainer.config.compose import compose
+from trainer.run import train
+
+DIVERGES = ("optim.lr=1000", "optim.epochs=8")
+
+
+def plan_of(lab: Lab, *overrides: str) -> Plan:
+    settings = [f"data.root={lab.data}", *overrides]
+    return make_plan(str(lab.grid), str(lab.root), overrides=settings)
+
+
+def state_of(lab: Lab, key: str, *overrides: str) -> State:
+    (cell,) = (cell for cell in plan_of(lab, *overrides).cells if cell.key == key)
+    return cell.state
+
+
+def test_a_cell_without_a_trace_is_missing(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+
+    assert state_of(lab, SUPERVISED) is State.missing
+
+
+def test_a_held_run_folder_is_running_and_names_its_holder(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+
+    with held(Places.at(str(lab.root)).run(SUPERVISED).lock, "attempt 3"):
+        (cell,) = plan_of(lab).cells
+
+    assert cell.state is State.running
+    assert cell.why.startswith("attempt 3, process ")
+
+
+def test_a_done_cell_is_done_and_drifts_when_a_default_changes(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", "backend=inline")
+
+    assert state_of(lab, SUPERVISED) is State.done
+    assert state_of(lab, SUPERVISED, "run.log_steps=7", "data.root=/elsewhere") is State.done
+    (cell,) = plan_of(lab, "optim.momentum=0.8").cells
+    assert cell.state is State.drifted
+    assert cell.changed == ("optim.momentum: 0.9 -> 0.8",)
+    assert "optim.momentum: 0.9 -> 0.8" in cell.why
+
+
+def test_an_estimate_comes_from_a_comparable_done_cell(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", "backend=inline")
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+
+    seconds = {cell.key: cell.seconds for cell in plan_of(lab).cells}
+
+    assert seconds[SUPERVISED] == pytest.approx(lab.rows()[SUPERVISED].seconds)
+    assert (seconds[UNIMATCH] or 0.0) > (seconds[SUPERVISED] or 0.0)
+
+
+def test_a_failed_cell_says_its_class_and_is_missing_under_another_configuration(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", "backend=inline", *DIVERGES, code=11)
+
+    (cell,) = plan_of(lab, *DIVERGES).cells
+
+    assert cell.state is State.failed
+    assert cell.why.startswith("diverged: ")
+    assert state_of(lab, SUPERVISED) in (State.missing, State.drifted)
+
+
+def test_a_folder_with_a_checkpoint_and_no_owner_is_interrupted(lab: Lab) -> None:
+    lab.write_grid(("unimatch_star", "kl"), epochs=20)
+    process = lab.start("launch", "backend=inline")
+    lab.worker_at(KL, step=2)
+    process.kill()
+    process.communicate()
+
+    (cell,) = plan_of(lab).cells
+
+    assert cell.state is State.interrupted
+    step = newest_step(Places.at(str(lab.root)).run(KL).folder)
+    assert cell.why == f"goes on from step {step}"
+    assert state_of(lab, KL, "optim.lr=0.5") is State.drifted
+
+
+def test_json_names_every_cell_once_with_its_state(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
+    plan = plan_of(lab)
+
+    found = json.loads(as_json(plan, [KL]))
+
+    assert [cell["key"] for cell in found["cells"]] == [SUPERVISED, KL]
+    assert [cell["state"] for cell in found["cells"]] == ["missing", "missing"]
+    assert [cell["runs"] for cell in found["cells"]] == [False, True]
+    assert found["counts"]["missing"] == 2
+
+
+def test_only_chooses_by_key_and_refuses_what_fits_nothing(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
+
+    assert make_plan(str(lab.grid), str(lab.root), only="*.kl.*").cells[0].key == KL
+    with pytest.raises(ValueError, match=r"only=voc\* fits none of the 2 cells"):
+        make_plan(str(lab.grid), str(lab.root), only="voc*")
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "tables"])
+def test_planning_verbs_import_neither_torch_nor_ray(lab: Lab, verb: str) -> None:
+    lab.write_grid(("supervised", "none"))
+    script = (
+        "import sys; from orchestrator.__main__ import main; main(sys.argv[1:]);"
+        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    )
+    call = [sys.executable, "-c", script, verb, str(lab.grid), *lab.words]
+
+    done = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_paper_is_one_hundred_missing_cells(lab: Lab) -> None:
+    plan = make_plan("paper", str(lab.root))
+
+    assert len({cell.key for cell in plan.cells}) == 100
+    assert plan.count(State.missing) == 100
+
+
+SMALL = (
+    *("model=resnet14_w8", "model.init=random", "data.crop=32", "optim.epochs=1"),
+    *("run.checkpoint_steps=1", "run.device=cpu", "method=supervised", "loss=none"),
+)
+
+
+def images(root: Path, seed: int) -> Path:
+    """Twelve labelled images of the same names and sizes, whatever the seed."""
+    for index in range(12):
+        trees.put(root / f"photos/i{index:02d}.jpg", trees.jpeg(seed + index))
+        mask = trees.grey_png(labels(seed + index, trees.SIZE, 3))
+        trees.put(root / f"truth/i{index:02d}.png", mask)
+    described = {
+        "classes": ["background", "cell", "wall"],
+        "images": "photos/{id}.jpg",
+        "masks": "truth/{id}.png",
+    }
+    trees.put(root / "dataset.yaml", yaml.safe_dump(described))
+    main(["prepare", "folder", f"root={root}"])
+    return root
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    return images(tmp_path / "first", 0), images(tmp_path / "second", 100)
+
+
+def test_a_cell_done_on_other_images_is_drifted_until_it_runs_again(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lab = Lab(tmp_path, two[0])
+    base = {"recipe": "folder", "split": "all", "crop": 32, "backbone": "resnet14_w8"}
+    cell = {"base": {**base, "method": "supervised", "loss": "none"}}
+    overrides = [*SMALL[1:2], "optim.epochs=1", "optim.batch=4", *TINY[2:]]
+    lab.grid.write_text(yaml.safe_dump({"title": "T", "overrides": overrides, "cells": [cell]}))
+
+    def planned(root: Path) -> PlannedCell:
+        plan = make_plan(str(lab.grid), str(lab.root), overrides=[f"data.root={root}"])
+        return plan.cells[0]
+
+    lab.run("launch", "backend=inline")
+    assert [planned(root).state for root in two] == [State.done, State.drifted]
+
+    second = Lab(tmp_path, two[1])
+    assert "rerun=drifted" in second.run("launch", "backend=inline", code=10)
+    assert "other images" in planned(two[1]).why
+    second.run("launch", "backend=inline", "rerun=drifted")
+
+    assert [planned(root).state for root in two] == [State.drifted, State.done]
+    assert [row.attempt for row in second.rows().values()] == [2]
+
+
+def test_a_checkpoint_of_other_images_is_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = (compose(["recipe=folder", *SMALL, f"data.root={root}"]) for root in two)
+    train(first, tmp_path / "run", should_stop=lambda: True)
+
+    with pytest.raises(CheckpointError, match="cannot go on bit for bit: data was "):
+        train(second, tmp_path / "run")

@@ -1,0 +1,245 @@
+"""A grid under root=s3:// on a real server: the same weights, whatever happens to whom."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.failures import StaleAttempt
+from orchestrator.storage import events
+from orchestrator.storage.lock import FRESH_VARIABLE
+from orchestrator.storage.owner import owned
+from orchestrator.storage.paths import Places
+from orchestrator.storage.run_state import newest_attempt, seen, step_of
+from orchestrator.storage.run_sync import MARKER, RunMirror
+from orchestrator.storage.s3_lock import Claim
+from orchestrator.storage.s3_root import PATIENCE_VARIABLE, store_of
+from orchestrator.trial import Trial
+from tests.orchestrator.storage.test_s3_lock import ELSEWHERE
+from tests.support.ceph import SECRET
+from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all, wait_until
+from tests.support.s3_session import Store
+from trainer.checkpoint_manifest import FOLDER
+
+INLINE = "backend=inline"
+Weights = dict[str, tuple[str | None, float | None]]
+
+
+@pytest.fixture
+def far(lab: Lab, store: Store) -> Lab:
+    """A lab whose root is in the object store; None where there is none."""
+    return Lab(lab.folder, lab.data, store.url) if store is not None else None
+
+
+def on_another_host(lab: Lab) -> Lab:
+    return Lab(lab.folder, lab.data, lab.url, host="another")
+
+
+@pytest.fixture
+def trial(store: Store, tmp_path: Path) -> Iterator[Trial]:
+    """A trial whose owner looks around every half second."""
+    os.environ[FRESH_VARIABLE] = "3"
+    os.environ["IPIXMATCH_SCRATCH"] = str(tmp_path / "host")
+    stop = "/on/another/host/grids/tiny/stop-1"
+    yield Trial(KL, "{}", "", store.url, "inline", stop) if store is not None else None
+    del os.environ[FRESH_VARIABLE], os.environ["IPIXMATCH_SCRATCH"]
+
+
+def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab) -> None:
+    far.write_grid(("supervised", "none"))
+    far.run("launch", INLINE)
+    text = far.run("launch", INLINE)
+    lab.run("launch", INLINE)
+
+    assert "start" not in text
+    assert far.weights() == lab.weights()
+    storage = store_of(far.url)
+    names = [entry.name for entry in storage.entries()]
+    assert any("best.pt" in name for name in names)
+    assert not any(SECRET.encode() in storage.read(name) for name in names)
+    left = [path for path in (far.folder / far.host).rglob("*") if path.is_file()]
+    assert {path.name for path in left} == {"lock"}
+    kept = seen(Places.at(far.url).run(SUPERVISED))
+    assert [line["event"] for line in events.read(kept.events)] == ["started", "done"]
+
+
+def test_readers_work_on_the_store_with_few_requests(
+    far: Lab, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    far.run("launch", INLINE, f"only={SUPERVISED}")
+
+    def ask(verb: str, *words: str, code: int = 0) -> str:
+        assert main([verb, str(far.grid), *far.words[:2], *words]) == code
+        return capsys.readouterr().out
+
+    store.proxy.heal()
+    found = json.loads(ask("status", "--json", code=10))
+    states = {cell["key"]: (cell["state"], cell["epoch"]) for cell in found["cells"]}
+    assert states == {SUPERVISED: ("done", 1), UNIMATCH: ("missing", 0)}
+    assert store.proxy.count("GET") <= 6  # knock, rows twice, one row, runs
+
+    out = Path("outputs") / far.url.removeprefix("s3://")
+    try:
+        assert f"also under {far.url}" in ask("report")
+        assert "supervised" in (out / "reports/tiny.html").read_text()
+        assert store_of(far.url).read("reports/tiny.html")
+        ask("export", "to=csv")
+        assert store_of(far.url).read("exports/tiny/csv/rows.csv")
+        ask("compact")
+        assert '"done"' in ask("query", "SELECT status FROM rows", "--json")
+        assert main(["logs", SUPERVISED, f"root={far.url}"]) == 0
+        assert "miou_percent" in capsys.readouterr().out
+    finally:
+        shutil.rmtree(out.parents[2], ignore_errors=True)
+
+
+def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
+    far.write_grid(("supervised", "none"))
+    far.run("launch", INLINE)
+    far.run("launch", INLINE, "optim.momentum=0.8", "rerun=drifted")
+
+    assert far.rows()[SUPERVISED].attempt == 2
+    names = [entry.name for entry in store_of(far.url).entries(f"runs/{SUPERVISED}~")]
+    assert any("best.pt" in name for name in names)
+    assert far.states("optim.momentum=0.8") == {SUPERVISED: "done"}
+
+
+def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
+    long_lab: Lab, far: Lab, undisturbed: Weights
+) -> None:
+    first = far.start("launch", INLINE)
+    far.worker_at(KL, step=4)
+    kill_all(first)
+    step = step_of(Places.at(far.url).run(KL))
+
+    far = on_another_host(far)
+    assert far.states()[KL] == "interrupted"
+    far.run("launch", "backend=ray")
+
+    assert step is not None
+    assert step >= 4
+    assert far.weights() == undisturbed
+    assert far.attempts(KL) == 2
+
+
+def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
+    long_lab: Lab, far: Lab, store: Store, undisturbed: Weights
+) -> None:
+    first = far.start("launch", INLINE)
+    far.worker_at(KL, step=2)
+    first.send_signal(signal.SIGINT)
+    text, _ = first.communicate(timeout=100)
+    assert first.returncode == 10, text
+    assert far.states()[KL] == "interrupted"
+
+    for pattern in (r"PUT .*\.pt", "PUT .*folder.json", "PUT .*/lock", "GET .*folder.json"):
+        store.proxy.harm(pattern, "status", times=3)
+        store.proxy.harm(pattern, "lose_answer", times=2)
+        store.proxy.harm(pattern, "cut_request", times=2, count=100)
+    for pattern in ("PUT .*results", "GET .*results"):
+        store.proxy.harm(pattern, "status", times=2)
+        store.proxy.harm(pattern, "lose_answer", times=1)
+    far.run("launch", INLINE)
+
+    assert far.weights() == undisturbed
+    assert all(rule.hits for rule in store.proxy.rules[:9])  # those on PUT
+
+
+def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
+    far: Lab, store: Store
+) -> None:
+    far.write_grid(("supervised", "none"))
+    os.environ[PATIENCE_VARIABLE] = "1"
+    store.proxy.harm("PUT .*results/rows", "status")
+
+    text = far.run("launch", INLINE, "retries=0", code=11)
+    del os.environ[PATIENCE_VARIABLE]
+    assert "store_lost" in text
+    store.proxy.heal()
+    far.run("launch", INLINE)
+
+    assert far.rows()[SUPERVISED].status == "done"
+    assert far.rows()[SUPERVISED].attempt == 2
+    assert not store.proxy.count(rf"GET .*{FOLDER}/step.*\.pt")  # it went on from the scratch
+
+
+def test_mistakes_about_the_store_are_words_before_anything_runs(
+    far: Lab, store: Store, lab: Lab
+) -> None:
+    far.write_grid(("supervised", "none"))
+    assert "does not exist" in far.run("launch", INLINE, "root=s3://no-such-bucket/x", code=2)
+
+    before = os.environ["AWS_SECRET_ACCESS_KEY"]
+    os.environ["AWS_SECRET_ACCESS_KEY"] = "wrong-and-never-shown"
+    text = far.run("launch", INLINE, code=2)
+    os.environ["AWS_SECRET_ACCESS_KEY"] = before
+    assert "refuses" in text
+    assert "never-shown" not in text
+
+    store.proxy.harm(".*", "status")
+    assert "Check that it is up" in far.run("plan", code=20)
+    store.proxy.heal()
+    assert not store_of(far.url).entries()
+
+
+def test_an_overtaken_attempt_cannot_publish(trial: Trial) -> None:
+    place = Places.at(trial.root).run(trial.key)
+    with owned(trial, "a start", wait_seconds=0.0) as owner:
+        assert owner.begin(0) == 1
+        (place.folder / "metrics.jsonl").write_text("first")
+        owner.start()
+        storage = store_of(trial.root)
+        storage.write(f"{place.name}/lock", ELSEWHERE.text())  # another host has attempt 4
+
+        wait_until(owner.must_end, seconds=10.0)
+        with pytest.raises(StaleAttempt, match="taken over by attempt 4"):
+            owner.save()
+        assert newest_attempt(place) == 4
+
+
+def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial) -> None:
+    place = Places.at(trial.root).run(trial.key)
+    with owned(trial, "a start", wait_seconds=0.0) as owner:
+        owner.begin(0)
+        (place.folder / "metrics.jsonl").write_text("first")
+        owner.start()
+        RunMirror(place, 2).push()
+
+        with pytest.raises(StaleAttempt, match="belongs to attempt 2"):
+            owner.save()
+
+
+def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial) -> None:
+    with owned(trial, "a start", wait_seconds=0.0) as owner:
+        owner.begin(0)
+        assert not owner.must_end()
+        store_of(trial.root).write("grids/tiny/stop-1", b"")
+
+        wait_until(owner.must_end, seconds=10.0)
+
+
+def test_scratch_of_an_older_attempt_is_replaced_and_of_the_newest_is_kept(
+    trial: Trial,
+) -> None:
+    place = Places.at(trial.root).run(trial.key)
+    for number in (1, 2):
+        with owned(trial, "a start", wait_seconds=0.0) as owner:
+            assert owner.begin(0) == number
+            (place.folder / "metrics.jsonl").write_text("pushed")
+            owner.start()
+    (place.folder / "metrics.jsonl").write_text("pushed, and more that was not")
+    assert (place.folder / MARKER).read_text() == "2"
+    with owned(trial, "a start", wait_seconds=0.0) as owner:
+        owner.begin(0)
+        assert (place.folder / "metrics.jsonl").read_text().endswith("was not")
+
+    store_of(trial.root).write(f"{place.name}/lock", Claim(attempt=9).text())
+    with owned(trial, "a start", wait_seconds=0.0) as owner:
+        assert owner.begin(0) == 10
+        assert (place.folder / "metrics.jsonl").read_text() == "pushed"

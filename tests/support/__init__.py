@@ -1,0 +1,1 @@
+"""What tests share: servers, labs, data, helpers. No test is here."""

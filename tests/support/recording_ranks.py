@@ -1,0 +1,209 @@
+"""Runs on real gloo ranks that write down every step, and that can be killed at any moment.
+
+Ranks are forked from a server that has imported torch once: a start costs a tenth of a second, so
+that a test can afford many.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from tests.support.tiny_config import tiny_config
+from trainer import checkpoint, evaluate
+from trainer.determinism import digest
+from trainer.loop import Loop
+from trainer.network.deeplab import normalise
+from trainer.network.resnet import ResNet
+from trainer.run import train
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.support.recording_ranks"])
+SECONDS = 120  # until a rank that waits for another gives up
+WRITING = ("half of the data", "data", "record")  # moments of a checkpoint's way to the disk
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the tiny network.
+
+    Attributes:
+        folder: of the run; what its ranks tell lies beside its checkpoints.
+        is_double: whether the network computes in float64.
+    """
+
+    root: Path
+    folder: Path
+    world_size: int
+    overrides: tuple[str, ...]
+    is_double: bool = False
+
+    def start(self, *, attempt: int = 0, dies_at: str = "") -> list[BaseProcess]:
+        """Its ranks; rank 0 kills itself at a moment of WRITING, in its second checkpoint."""
+        given = [(self, rank, attempt, dies_at) for rank in range(self.world_size)]
+        started = [SERVER.Process(target=_rank, args=arguments) for arguments in given]
+        for process in started:
+            process.start()
+        return started
+
+    def finish(self, *, attempt: int = 0) -> "Run":
+        """Run to the end."""
+        for process in self.start(attempt=attempt):
+            process.join()
+            assert process.exitcode == 0
+        return self
+
+    def told(self, what: str = "step") -> list[dict[str, Any]]:
+        """The lines of all ranks and attempts about steps or about evaluated images."""
+        paths = sorted(self.folder.glob("told-*.jsonl"))
+        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        return [line for line in lines if what in line]
+
+    def num_lines(self) -> int:
+        """How much was told so far."""
+        return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("told-*.jsonl"))
+
+    def digests(self) -> dict[int, str]:
+        """Sha256 of weights, average and momentum after each step, told alike whenever told."""
+        found: dict[int, str] = {}
+        for line in self.told():
+            assert found.setdefault(line["step"], line["digest"]) == line["digest"], line["step"]
+        return dict(sorted(found.items()))
+
+    def samples(self) -> dict[int, list[str]]:
+        """What each step was made of, over all ranks: ids and bytes of each image's slot."""
+        found: dict[int, list[str]] = {}
+        for line in self.told():
+            found.setdefault(line["step"], []).extend(line["samples"])
+        return {step: sorted(samples) for step, samples in sorted(found.items())}
+
+    def losses(self) -> dict[int, float]:
+        """Loss of each step over the global batch."""
+        return {line["step"]: line["loss"] for line in self.told()}
+
+    def evaluated(self) -> list[str]:
+        """Sha256 of every image and every mask that was scored, over all ranks and epochs."""
+        return sorted(line["evaluated"] for line in self.told("evaluated"))
+
+    def plan(self) -> list[tuple[float, float, float]]:
+        """Step, epoch and learning rate of each line of metrics.jsonl."""
+        text = (self.folder / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        return [(line["step"], line["epoch"], line.get("lr", 0.0)) for line in lines]
+
+    def newest(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Tensors of the newest checkpoint, without a prefix that they all have."""
+        path = max((self.folder / "checkpoints").glob("step-*.pt"))
+        tensors = torch.load(path, weights_only=True)["tensors"]
+        return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def stop(processes: list[BaseProcess]) -> None:
+    """Wait for ranks of which one died; the others must notice."""
+    for process in processes:
+        process.join(SECONDS)
+    waiting = [process for process in processes if process.is_alive()]
+    for process in waiting:
+        process.kill()
+    assert not waiting, "a rank waits for a dead one"
+
+
+def _rank(run: Run, rank: int, attempt: int, dies_at: str) -> None:
+    """One rank, in its own process."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(run.world_size))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{run.folder}/meeting-{attempt}",
+        rank=rank,
+        world_size=run.world_size,
+        timeout=timedelta(seconds=SECONDS),
+    )
+    _tell_steps(run.folder / f"told-{rank}.jsonl")
+    if run.is_double:
+        _compute_in_double()
+    if dies_at and rank == 0:
+        _die_in_a_write(dies_at)
+    train(tiny_config(run.root, *run.overrides), run.folder)
+    dist.destroy_process_group()
+
+
+def _compute_in_double() -> None:
+    """Everything from the network on, for good."""
+    normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
+    single = ResNet.forward
+    ResNet.forward = lambda resnet, x: single(resnet, x.double())
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
+
+
+def _tell_steps(path: Path) -> None:
+    """Append a line after every step and for every evaluated image."""
+    after_step, remember, tensor = Loop._after_step, Loop._remember, evaluate._tensor
+    seen: list[str] = []
+    where = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def tell(**values: Any) -> None:
+        os.write(where, (json.dumps(values) + "\n").encode())  # whole, whenever the process dies
+
+    def noting(loop: Loop, labelled: Any, unlabelled: Any) -> None:
+        seen[:] = [slot for batch in (labelled, unlabelled) if batch for slot in _slots(batch)]
+        remember(loop, labelled, unlabelled)
+
+    def telling(loop: Loop, terms: dict[str, torch.Tensor]) -> None:
+        loss = float(loop.ranks.sum(terms["loss"].double()))
+        tell(step=loop.state.step, digest=loop.state.digest(), loss=loss, samples=seen)
+        after_step(loop, terms)
+
+    def looking(image: Any) -> torch.Tensor:
+        found = tensor(image)
+        tell(evaluated=digest({"": found}))
+        return found
+
+    Loop._remember, Loop._after_step, evaluate._tensor = noting, telling, looking
+
+
+def _slots(batch: Any) -> list[str]:
+    """One word per image of a batch: its ids, and sha256 of all that was drawn for it."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in vars(batch).items():
+        parts = value if isinstance(value, tuple) else (value,)
+        tensors |= {f"{name}{i}": x for i, x in enumerate(parts) if isinstance(x, torch.Tensor)}
+    words = []
+    for slot, image in enumerate(batch.ids):
+        partner = batch.mix_ids[slot] if hasattr(batch, "mix_ids") else ""
+        drawn = digest({name: value[slot] for name, value in tensors.items()})
+        words.append(f"{image} {partner} {drawn}")
+    return words
+
+
+def _die_in_a_write(moment: str) -> None:
+    """SIGKILL this process while its second checkpoint is under way to the disk."""
+    save, commit = torch.save, checkpoint._commit
+    saves, commits = [0], [0]
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def saving(packed: Any, path: Path) -> None:
+        save(packed, path)
+        saves[0] += 1
+        if moment == WRITING[0] and saves[0] == 2:
+            os.truncate(path, path.stat().st_size // 2)
+            die()
+
+    def committing(part: Path, path: Path) -> None:
+        commits[0] += 1
+        if moment in WRITING[1:] and commits[0] == 2 + WRITING.index(moment):
+            die()
+        commit(part, path)
+
+    torch.save, checkpoint._commit = saving, committing

@@ -1,0 +1,54 @@
+"""Rows of results for tests."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from orchestrator.results.store import Row
+from sweeps.cell import Cell
+from tests.support.strategies import cells
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def row_of(cell: Cell, miou_percent: float | None = None, **fields: Any) -> Row:
+    """A done row of a cell, or a failed one when no mIoU is given."""
+    values: dict[str, Any] = {
+        "attempt": 1,
+        "status": "failed" if miou_percent is None else "done",
+        "fingerprint": "f" * 64,
+        "config_json": f'{{"recipe":"{cell.recipe}","seed":{cell.seed}}}',
+        "started": START,
+        "finished": START,
+        "best_miou_percent": miou_percent,
+        "last_miou_percent": None if miou_percent is None else miou_percent - 1,
+        "git_commit": "0123456789abcdef",
+        "torch": "2.13.0",
+        "device": "cpu",
+        "world_size": 1,
+        "best_weights_sha256": "b" * 64,
+        "weights_sha256": "a" * 64,
+    }
+    return Row(**asdict(cell), **(values | fields))
+
+
+_numbers = st.floats(allow_nan=False) | st.none()
+_times = st.integers(0, 10**15).map(lambda us: START + timedelta(microseconds=us))
+
+rows = st.builds(
+    row_of,
+    cells,
+    _numbers,
+    attempt=st.integers(1, 9999),
+    error_text=st.text(max_size=50) | st.none(),
+    best_iou_percent=st.lists(_numbers, max_size=5).map(tuple),
+    class_names=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    best_confusion=st.sampled_from([(), ((1, 2), (3, 2**40))]),
+    gpu_seconds=_numbers,
+    peak_memory_bytes=st.integers(0, 2**50) | st.none(),
+    git_dirty=st.booleans() | st.none(),
+    started=_times,
+    finished=_times,
+)

@@ -1,0 +1,181 @@
+"""`python -m trainer` as a stranger uses it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datasets.dataset import open_dataset
+from datasets.loading.loader import BatchPlan, batches
+from tests.support.tiny_config import TINY, tiny_config
+from tests.trainer.test_resume import final_digest
+from trainer.cli import alone
+from trainer.run import train
+
+
+def command(drawn_root: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "trainer",
+        *TINY,
+        f"data.root={drawn_root}",
+        f"run.folder={folder}",
+        *more,
+    ]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def test_a_run_ends_with_its_score_and_its_files(drawn_root: Path, tmp_path: Path) -> None:
+    done = run(command(drawn_root, tmp_path, "loss=kl", "run.log_steps=1"))
+
+    assert done.returncode == 0, done.stderr
+    assert "done: mIoU" in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert {
+        "lr",
+        "loss_labelled",
+        "loss_strong",
+        "loss_features",
+        "loss_inter_pixel",
+        "mask_ratio",
+    } <= set(steps[0])
+    assert [len(line["iou_percent"]) for line in lines if "iou_percent" in line] == [6] * 4
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert (progress["step"], progress["total_steps"]) == (12, 12)
+    assert json.loads((tmp_path / "config.json").read_text())["loss"]["name"] == "kl"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step_and_the_same_command_goes_on(
+    drawn_root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = command(drawn_root, tmp_path / "stopped", "optim.epochs=40")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "stopped" / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 10
+    assert "the same command continues" in out
+    done = run(arguments)
+    assert done.returncode == 0
+    train(tiny_config(drawn_root, "optim.epochs=40"), tmp_path / "straight")
+    assert final_digest(tmp_path / "stopped") == final_digest(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optim.eopchs=3"], "Did you mean optim.epochs"),
+        (["data.split=1of3"], "1of3"),
+        (["data.split=full"], "0 unlabelled images, fewer than one batch"),
+    ],
+)
+def test_a_wrong_argument_is_exit_code_2_and_leaves_no_folder(
+    drawn_root: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = run(command(drawn_root, tmp_path / "run", *arguments))
+
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_lists_groups_and_settings() -> None:
+    done = run([sys.executable, "-m", "trainer", "--help"])
+
+    assert done.returncode == 0
+    assert "method: fixmatch, supervised, unimatch, unimatch_star" in done.stdout
+    assert "loss.temperature" in done.stdout
+
+
+def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path: Path) -> None:
+    done = run(command(drawn_root, tmp_path, "optim.lr=1000", "optim.head_lr_factor=1000"))
+
+    assert done.returncode == 11
+    found = re.search(r"step (\d+) is not a number; samples on rank 0: (.*)\. Lower", done.stderr)
+    assert found is not None, done.stderr
+    config = tiny_config(drawn_root)
+    step, dataset = int(found[1]), open_dataset(config.data)
+    plan = BatchPlan(batch=4, start=step, stop=step + 1, num_channel_bits=8)
+    ((labelled, unlabelled),) = batches(dataset, config.data, seed=config.seed, plan=plan)
+    assert unlabelled is not None
+    assert set(found[2].split(", ")) == {*labelled.ids, *unlabelled.ids, *unlabelled.mix_ids}
+    assert "Lower optim.lr" in done.stderr
+
+
+def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path) -> None:
+    with alone(tmp_path):
+        second = run(command(drawn_root, tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == ["train.lock"]
+
+    assert second.returncode == 2
+    assert f"Another process trains in {tmp_path} (pid {os.getpid()} of" in second.stderr
+    assert not tmp_path.exists()  # nothing came of it, so nothing is left
+
+
+def test_torchrun_starts_the_ranks_of_one_run(drawn_root: Path, tmp_path: Path) -> None:
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "localhost:0",
+    ]
+    arguments = command(drawn_root, tmp_path / "run", "optim.epochs=1")[1:]
+
+    done = subprocess.run(
+        [*torchrun, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert (
+        json.loads((tmp_path / "run" / "checkpoints" / "step-00000003.json").read_text())["guards"][
+            "world_size"
+        ]
+        == 2
+    )
+    assert done.stdout.count("done: mIoU") == 1
+
+
+def test_a_foreign_datasets_package_is_named_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("")
+    checkout = Path(__file__).resolve().parents[2]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "Start from the checkout" in done.stderr
+    assert "Traceback" not in done.stderr
