@@ -17,7 +17,7 @@ from benchmarks.table import Column, print_table, settings
 from trainer.checkpoint import Checkpoints
 from trainer.config.compose import compose
 from trainer.config.schema import RunConfig
-from trainer.distributed import join
+from trainer.distributed import init_process_group
 from trainer.state import TrainState, new_state
 
 
@@ -25,7 +25,7 @@ def main(words: list[str]) -> None:
     """Print the table."""
     given = settings(words, {"model": "resnet50", "rounds": "7", "device": "cpu"})
     config = compose([f"model={given['model']}", "model.init=random"])
-    ranks = join(RunConfig(device=given["device"]))
+    ranks = init_process_group(RunConfig(device=given["device"]))
     state = new_state(config, 21, ranks)
     torch.set_num_threads(1)
     walls = Column("torch.save, fsync, rename"), Column("ours")

@@ -21,7 +21,7 @@ from benchmarks.table import Column, in_turn, print_table, settings
 from datasets.dataset import open_dataset
 from trainer.config.compose import compose
 from trainer.config.schema import RunConfig
-from trainer.distributed import Ranks, join
+from trainer.distributed import Ranks, init_process_group
 from trainer.evaluate import ConfusionMatrix, evaluate, predict, slide
 from trainer.network.deeplab import normalise
 from trainer.state import new_state
@@ -46,7 +46,7 @@ def main(words: list[str]) -> None:
             "max(1)": lambda x=logits: x.max(1).indices,
         }
         print_table(f"{name}: classes of one image", in_turn(ways, rounds=rounds, device=device))
-    ranks = join(RunConfig(device=device))
+    ranks = init_process_group(RunConfig(device=device))
     _windows(given, ranks)
     _reading(given, ranks)
 

@@ -18,7 +18,7 @@ from benchmarks.table import seconds, settings
 from benchmarks.two_steps import Case, Step, made_up, official, ours, stepping
 from trainer import determinism
 from trainer.config.schema import Distance, Precision, RunConfig, Upsample
-from trainer.distributed import Ranks, join
+from trainer.distributed import Ranks, init_process_group
 from trainer.state import TrainState, new_state
 
 CASES = {
@@ -91,8 +91,8 @@ def report(cases: dict[str, Case], run: RunConfig, *, steps: int, until: float) 
         until: on the monotonic clock; what has not begun by then is left out with a word.
     """
     engaged = replace(next(iter(cases.values())).config, run=run)
-    determinism.engage(engaged)  # before the first CUDA call
-    ranks = join(run)
+    determinism.enable_determinism(engaged)  # before the first CUDA call
+    ranks = init_process_group(run)
     yield f"{_machine(ranks)}\n"
     for name, case in cases.items():
         yield f"### {name}, batch {case.batch}+{case.batch}, {steps} steps\n"
@@ -184,7 +184,7 @@ def _calm(state: TrainState) -> None:
 
 def _switch(case: Case, run: RunConfig, *, deterministic: bool) -> None:
     """Every switch of a run; then, where asked, those that cost speed off again."""
-    determinism.engage(replace(case.config, run=run))
+    determinism.enable_determinism(replace(case.config, run=run))
     if not deterministic:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False

@@ -24,13 +24,13 @@ from benchmarks.input_files import CITYSCAPES, VOC, Kind, mean_bytes, written
 from datasets.augment.host import Geometry, draw_box, draw_geometry, draw_photometry
 from datasets.config import DataConfig
 from datasets.images import png
-from datasets.images.decoded_cache import DecodedTree
-from datasets.images.lazy import CodedTree
-from datasets.images.pixels import Photos
+from datasets.images.decoded_cache import DecodedCache
+from datasets.images.lazy import LazyTree
+from datasets.images.pixels import ImageSource
 from datasets.images.tree import ImageTree
 from datasets.loading.batches import LabelledWindows, UnlabelledWindows
-from datasets.loading.samples import LabelledSource, Order, UnlabelledSource
-from datasets.randomness import Draws, Stream
+from datasets.loading.samples import EpochOrder, LabelledSource, UnlabelledSource
+from datasets.randomness import KeyedRandom, Stream
 from trainer.network.deeplab import normalise
 
 Pair: TypeAlias = tuple[tuple[Tensor, Tensor], tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -45,8 +45,8 @@ class Baseline:
     """UniMatch's pipeline on our draws."""
 
     tree: ImageTree
-    labelled: Order
-    unlabelled: Order
+    labelled: EpochOrder
+    unlabelled: EpochOrder
     sizes: dict[str, tuple[int, int]]
     crop: int
 
@@ -69,9 +69,9 @@ class Baseline:
         self, position: int, crop: Stream, strong: tuple[Stream, Stream]
     ) -> tuple[Tensor, ...]:
         name = self.unlabelled.at(position)
-        first, second = (draw_photometry(Draws(SEED, stream, position)) for stream in strong)
+        first, second = (draw_photometry(KeyedRandom(SEED, stream, position)) for stream in strong)
         boxes = tuple(
-            draw_box(Draws(SEED, stream, position), self.crop)
+            draw_box(KeyedRandom(SEED, stream, position), self.crop)
             for stream in (Stream.BOX_1, Stream.BOX_2)
         )
         return baseline_pipeline.unlabelled_sample(
@@ -83,7 +83,7 @@ class Baseline:
         )
 
     def _geometry(self, stream: Stream, position: int, name: str) -> Geometry:
-        draws = Draws(SEED, stream, position)
+        draws = KeyedRandom(SEED, stream, position)
         return draw_geometry(draws, self.sizes[name], crop=self.crop, scale_min=0.5, scale_max=2.0)
 
 
@@ -95,7 +95,7 @@ class Ours:
     unlabelled: UnlabelledSource
 
     @classmethod
-    def of(cls, photos: Photos, names: list[str], crop: int) -> "Ours":
+    def of(cls, photos: ImageSource, names: list[str], crop: int) -> "Ours":
         """The sources of one crop size."""
         config = DataConfig(crop=crop)
         return cls(
@@ -128,8 +128,8 @@ class Decoding:
     """What no pipeline that reads the original files through Pillow can go below."""
 
     tree: ImageTree
-    labelled: Order
-    unlabelled: Order
+    labelled: EpochOrder
+    unlabelled: EpochOrder
 
     def pair(self, position: int) -> None:
         """Both images and the one mask that is needed."""
@@ -169,12 +169,12 @@ def variants(kind: Kind, folder: Path) -> dict[str, Todo]:
     """What is measured, the yardstick first."""
     tree, names = written(kind, folder / "files")
     print(f"{kind.name}: {kind.count} images, {mean_bytes(tree, names) / 1e3:.0f} kB each")
-    decoded = DecodedTree(tree, folder / "cache", fingerprint="", reserve_bytes=0)
-    files = Ours.of(CodedTree(tree), names, kind.crop)
+    decoded = DecodedCache(tree, folder / "cache", fingerprint="", reserve_bytes=0)
+    files = Ours.of(LazyTree(tree), names, kind.crop)
     cached = Ours.of(decoded, names, kind.crop)
     orders = (
-        Order(names, seed=SEED, stream=Stream.LABELLED_ORDER),
-        Order(names, seed=SEED, stream=Stream.UNLABELLED_ORDER),
+        EpochOrder(names, seed=SEED, stream=Stream.LABELLED_ORDER),
+        EpochOrder(names, seed=SEED, stream=Stream.UNLABELLED_ORDER),
     )
     sizes = {name: tree.image(name).size for name in names}
     baseline = Baseline(tree, *orders, sizes, kind.crop)

@@ -8,12 +8,12 @@ import multiprocessing
 import tempfile
 from pathlib import Path
 
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
 
 SAMPLES, COLUMNS, BATCH = 10_000, 5, 4
-DRAWN = DrawnConfig(num_train=60, num_val=2, width=160, height=120, num_classes=6, seed=1)
+DRAWN = SyntheticConfig(num_train=60, num_val=2, width=160, height=120, num_classes=6, seed=1)
 
 
 def resident_megabytes() -> float:

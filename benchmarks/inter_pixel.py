@@ -18,7 +18,7 @@ from benchmarks.official_step import inter_pixel as gathered
 from benchmarks.table import Column, in_turn, print_table, seconds, settings
 from benchmarks.two_steps import Case, made_up, ours
 from trainer.config.schema import Distance, LossConfig, RunConfig
-from trainer.distributed import join
+from trainer.distributed import init_process_group
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.objective import image_losses
 from trainer.state import new_state
@@ -101,7 +101,7 @@ def _extra_memory(call: Any, logits: Tensor) -> float:
 
 def _print_share(case: Case, term: Column, steps: int, device: str) -> None:
     """The term of both views as a share of a step."""
-    ranks = join(RunConfig(device=device))
+    ranks = init_process_group(RunConfig(device=device))
     num_bits = new_state(case.config, case.classes, ranks).student.num_channel_bits
     batch = made_up(case, ranks, num_bits=num_bits, seed=0)
     step = ours(case.config, ranks, case.classes)

@@ -18,11 +18,11 @@ from pathlib import Path
 import yaml
 
 from datasets.errors import Unreachable
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from datasets.storage.s3 import Calls
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import look
-from orchestrator.storage.s3_root import store_of
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import run_states
+from orchestrator.storage.s3_root import storage_of
 from tests.support.ceph import CephBox, shared_box, surroundings
 from tests.support.lab import BASE, TINY, Lab, kill_all
 from tests.support.s3_faults import Proxy
@@ -48,7 +48,7 @@ def write_grid(lab: Lab, num_cells: int) -> None:
 class Accidents:
     """Draws what happens next, and does it."""
 
-    def __init__(self, box: CephBox, proxy: Proxy, lab: Lab, draws: Draws) -> None:
+    def __init__(self, box: CephBox, proxy: Proxy, lab: Lab, draws: KeyedRandom) -> None:
         self.box, self.proxy, self.lab, self.draws = box, proxy, lab, draws
         self.keys: list[str] = []
         self.launches = 0
@@ -71,7 +71,7 @@ class Accidents:
     def worker(self) -> bool:
         """A process that trains."""
         with suppress(ProcessLookupError, Unreachable):  # the faults meet us, too
-            sights = look(Places.at(self.lab.url), self.keys)
+            sights = run_states(RootPaths.at(self.lab.url), self.keys)
             pids = [sight.holder.pid for sight in sights.values() if sight.holder is not None]
             if not pids:
                 return False
@@ -143,7 +143,7 @@ def drill(folder: Path, url: str, proxy: Proxy, numbers: tuple[int, int, int]) -
     assert undisturbed.returncode == 0, text
     print(f"{len(calm.rows())} cells undisturbed, {time.monotonic() - began:.0f} s", flush=True)
     began = time.monotonic()
-    found = Accidents(shared_box(), proxy, rough, Draws(seed, Stream.DRAWING))
+    found = Accidents(shared_box(), proxy, rough, KeyedRandom(seed, Stream.DRAWING))
     found.keys = list(calm.rows())
     disturb(found, num_accidents)
     finish(found)
@@ -151,7 +151,7 @@ def drill(folder: Path, url: str, proxy: Proxy, numbers: tuple[int, int, int]) -
     proxy.heal()
     attempts = sum(rough.attempts(key) for key in rough.rows())
     same = sum(rough.weights().get(key) == value for key, value in calm.weights().items())
-    stored = len(store_of(url).entries("results/rows/"))
+    stored = len(storage_of(url).entries("results/rows/"))
     print(f"{same} of {len(calm.weights())} rows equal in weights and mIoU; {stored} row files, "
           f"{attempts} attempts, {found.launches} launches, {found.counts}, "
           f"{seconds:.0f} s")  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from tests.support.lab import BASE, TINY, Lab
 from tests.support.slurm_cluster import SlurmBox
 from tests.support.slurm_session import running_box
@@ -49,7 +49,7 @@ def write_grid(lab: Lab, num_cells: int, epochs: int) -> None:
 class Accidents:
     """Draws what happens next, and does it."""
 
-    def __init__(self, box: SlurmBox, lab: Lab, draws: Draws) -> None:
+    def __init__(self, box: SlurmBox, lab: Lab, draws: KeyedRandom) -> None:
         self.box, self.lab, self.draws = box, lab, draws
         self.launch = lab.start("launch", *WORDS)
         self.counts = dict.fromkeys(("preempt", "lose", "cancel", "kill", "outage"), 0)
@@ -93,7 +93,7 @@ class Accidents:
 
 def disturb(box: SlurmBox, lab: Lab, num_faults: int) -> Accidents:
     """Every kind of accident once, then drawn ones."""
-    draws = Draws(2024, Stream.DRAWING)
+    draws = KeyedRandom(2024, Stream.DRAWING)
     found = Accidents(box, lab, draws)
     kinds = list(found.counts)
     for number in range(num_faults):

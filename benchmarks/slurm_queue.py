@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.backends.slurm.cell_job import Note
+from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
-from orchestrator.backends.slurm.registry import Desk, shape_of
+from orchestrator.backends.slurm.registry import JobRegistry, job_spec_of
 from orchestrator.execution.queue import Queue
 from orchestrator.options import SlurmOptions
 from orchestrator.trial import Outcome, Trial
-from slurm.job_runtime import Here
-from slurm.monitor import Watch
+from slurm.job_runtime import JobContext
+from slurm.monitor import JobMonitor
 from tests.support.slurm_session import running_box
 
 WATCH_SECONDS = 120.0
@@ -37,9 +37,9 @@ class NoWork:
 
     def __call__(self) -> None:
         """Say that the cell is done."""
-        key, here = Trial.from_json(self.trial_json).key, Here.from_environment()
+        key, here = Trial.from_json(self.trial_json).key, JobContext.from_environment()
         outcome = Outcome("done", seconds=time.time())
-        note = Note(key, self.batch, here.job_id, here.restart, "", "ended", outcome)
+        note = JobReport(key, self.batch, here.job_id, here.restart, "", "ended", outcome)
         note.write(Path(self.notes))
 
 
@@ -67,9 +67,9 @@ def dispatcher_of(root: Path, num_cells: int, ends: Ends) -> Dispatcher:
     queue = Queue(trials, num_cells, ends, lambda trial, outcome: None, lambda: False)
     return Dispatcher(
         queue=queue,
-        desk=Desk(root / "grids" / "g" / "slurm", "g", NoWork),
-        watch=Watch(),
-        shape_of=lambda trial, hungry: shape_of(trial, options),
+        desk=JobRegistry(root / "grids" / "g" / "slurm", "g", NoWork),
+        watch=JobMonitor(),
+        job_spec_of=lambda trial, hungry: job_spec_of(trial, options),
         max_array_size=1000,
         say=print,
         started=lambda trial: None,

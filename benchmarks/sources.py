@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import Dataset, open_dataset
 from datasets.prepare.pack import Packing, pack
 from datasets.randomness import Stream, epoch_permutation
-from datasets.shards.reader import brought_near
+from datasets.shards.reader import download_index
 from datasets.storage.open import open_storage
 from datasets.storage.s3 import Calls
 from tests.support.ceph import missing, shared_box, surroundings
 
-DRAWN = DrawnConfig(num_train=112, num_val=16, width=500, height=375, num_classes=9)
+DRAWN = SyntheticConfig(num_train=112, num_val=16, width=500, height=375, num_classes=9)
 SECONDS = 4.0
 AHEAD = 16
 
@@ -73,7 +73,7 @@ def show_far(kind: str, config: DataConfig, cache: Path) -> None:
 
 def show(label: str, config: DataConfig, *, ahead: int = 0) -> None:
     """One line."""
-    brought_near.cache_clear()
+    download_index.cache_clear()
     dataset = open_dataset(config)
     stream, count = pairs(dataset, ahead), 0
     next(stream)  # connections, the index

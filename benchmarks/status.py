@@ -18,8 +18,8 @@ import yaml
 
 from orchestrator.results.row import SCHEMA
 from orchestrator.results.store import Row
-from orchestrator.storage.paths import Places
-from sweeps.cell_configs import configs
+from orchestrator.storage.paths import RootPaths
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import FOLDER, Manifest, stem
 from trainer.config.fingerprint import config_json, fingerprint
@@ -57,13 +57,13 @@ def grid_of(seeds: int) -> dict[str, object]:
 def prepare(grid: Grid, root: str) -> None:
     """Rows in one compacted file, and run folders of all cells that ran."""
     rows = []
-    for number, (cell, config) in enumerate(configs(grid.cells).items()):
+    for number, (cell, config) in enumerate(cell_configs(grid.cells).items()):
         place = number % 20
         if place < 17:
             status = "done" if place < 16 else "failed"
             rows.append(_row(cell.key, config, status))
         if place < 19:
-            _leave_behind(Places.at(root).run(cell.key).folder, config)
+            _leave_behind(RootPaths.at(root).run(cell.key).folder, config)
     folder = Path(root) / "results" / "rows"
     folder.mkdir(parents=True)
     table = pa.Table.from_pylist(rows, SCHEMA).sort_by([("key", "ascending")])

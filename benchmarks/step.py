@@ -21,7 +21,7 @@ from datasets.loading.loader import BatchPlan, batches
 from trainer import determinism
 from trainer.config.compose import compose
 from trainer.config.schema import TrainConfig
-from trainer.distributed import Ranks, join
+from trainer.distributed import Ranks, init_process_group
 from trainer.state import new_state
 
 DEFAULTS = {
@@ -42,9 +42,9 @@ def main(words: list[str]) -> None:
     config = _config(given)
     if given["device"] == "cpu":
         torch.set_num_threads(1)
-    ranks = join(config.run)
+    ranks = init_process_group(config.run)
     data = _data(config, ranks, int(given["rounds"]) + 1)
-    determinism.engage(config)
+    determinism.enable_determinism(config)
     variants = {"official": official(config, ranks, 21), "ours": ours(config, ranks, 21)}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number, (labelled, unlabelled) in enumerate(data):

@@ -12,11 +12,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from orchestrator.results.compaction import compact
 from orchestrator.results.store import Row, publish
 from sweeps.cell import Cell
-from sweeps.cell_configs import configs
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid, with_seeds
 from trainer.config.fingerprint import config_json, fingerprint
 
@@ -67,7 +67,7 @@ def _cpu_seconds() -> float:
 def rows(seeds: int) -> list[Row]:
     """Done rows of the paper's cells over as many seeds."""
     grid = load_grid("paper")
-    composed = configs(grid.cells, grid.overrides)
+    composed = cell_configs(grid.cells, grid.overrides)
     texts = {cell: (config_json(c), fingerprint(c)) for cell, c in composed.items()}
     wanted = with_seeds(grid, range(1, seeds + 1)).cells
     return [_row(cell, *texts[_own(cell)]) for cell in wanted]
@@ -94,7 +94,7 @@ def _own(cell: Cell) -> Cell:
 
 
 def _row(cell: Cell, text: str, digest: str) -> Row:
-    draws = Draws(cell.seed, Stream.RESAMPLING, len(cell.key), cell.crop)
+    draws = KeyedRandom(cell.seed, Stream.RESAMPLING, len(cell.key), cell.crop)
     score = draws.uniform(70, 80)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
     return Row(

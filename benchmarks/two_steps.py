@@ -26,7 +26,7 @@ from trainer.config.schema import (
     Upsample,
 )
 from trainer.distributed import Ranks
-from trainer.feed import sent
+from trainer.feed import to_device
 from trainer.methods.interface import Networks
 from trainer.objective import Objective
 from trainer.state import TrainState, new_state
@@ -93,7 +93,7 @@ def made_up(case: Case, ranks: Ranks, *, num_bits: int, seed: int) -> tuple[Any,
     unlabelled = UnlabelledBatch(
         noise(), strong, padded, boxes, keep[1], noise(), mixed, padded, ids, ids
     )
-    return sent(labelled, ranks.device), sent(unlabelled, ranks.device)
+    return to_device(labelled, ranks.device), to_device(unlabelled, ranks.device)
 
 
 def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:

@@ -6,14 +6,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from datasets.cli import Arguments
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.import_guard import check_is_ours
 from datasets.location import data_root, spec_of
 from datasets.prepare.archives import ARCHIVES, download
 from datasets.prepare.copy import HOW
 from datasets.prepare.pack import Packing, pack
 from datasets.prepare.pipeline import (
-    Wish,
+    PrepareOptions,
     guidance,
     missing_parts,
     prepare_folder,
@@ -27,7 +27,7 @@ from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20
-_DRAWN = tuple(entry.name for entry in fields(DrawnConfig))
+_DRAWN = tuple(entry.name for entry in fields(SyntheticConfig))
 _EASIER = "u2pl_"  # protocols with this name label high-quality images only
 
 HELP = """Bring data into place and prove that it is right.
@@ -85,10 +85,10 @@ def _draw(arguments: Arguments) -> int:
     config = arguments.data()
     if config.dataset != "synthetic":
         raise ValueError(f"{config.dataset} cannot be drawn; python -m datasets prepare says more.")
-    default = DrawnConfig()
+    default = SyntheticConfig()
     drawn = {name: arguments.number(name, getattr(default, name)) for name in _DRAWN}
     arguments.end()
-    config = replace(config, drawn=DrawnConfig(**drawn))
+    config = replace(config, drawn=SyntheticConfig(**drawn))
     is_new = ensure_drawn(data_root(config), config)
     count = drawn["num_train"] + drawn["num_val"]
     print(f"{'drew' if is_new else 'found'} {count} scenes at {data_root(config)}")
@@ -138,7 +138,7 @@ def _prepare_published(arguments: Arguments, config: DataConfig, sources: list[P
     how = arguments.choice("how", HOW)
     is_partial = arguments.choice("counts", ("all", "any")) == "any"
     arguments.end()
-    wish = Wish(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
+    wish = PrepareOptions(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
     found = prepare_published(config, sources, wish, _say)
     if not list_defects(config):
         return _told(found, f"ready: data.root={data_root(config)}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # mask value of a pixel that counts nowhere
-DRAWING_VERSION = 1  # of the drawn scenes; raise it when a change moves their pixels
+SYNTHETIC_VERSION = 1  # of the drawn scenes; raise it when a change moves their pixels
 
 SHAPES = ("disc", "box", "triangle", "ring", "cross", "diamond", "crescent", "bar")
 TEXTURES = ("striped", "checked", "dotted", "speckled", "blotched", "latticed")

@@ -19,7 +19,7 @@ def execution(default: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class DrawnConfig:
+class SyntheticConfig:
     """The drawn dataset: how many scenes, how large, of how many classes."""
 
     num_train: int = 240  # scenes with a mask that splits may label
@@ -43,4 +43,6 @@ class DataConfig:
     scale_min: float = 0.5  # smallest resize, as a factor of the image's own long side
     scale_max: float = 2.0  # largest resize
     mix: MixSource = MixSource.same  # partner of CutMix
-    drawn: DrawnConfig | None = field(default_factory=DrawnConfig)  # null but in recipe=synthetic
+    drawn: SyntheticConfig | None = field(
+        default_factory=SyntheticConfig
+    )  # null but in recipe=synthetic

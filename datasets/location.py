@@ -5,8 +5,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.catalog import CATALOG, DRAWING_VERSION, MAX_DRAWN_CLASSES, DatasetSpec, voc_colour
-from datasets.config import DataConfig, DrawnConfig
+from datasets.catalog import CATALOG, MAX_DRAWN_CLASSES, SYNTHETIC_VERSION, DatasetSpec, voc_colour
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.folder_description import read_description
 from datasets.paths import home
 from datasets.storage.open import is_url
@@ -28,7 +28,7 @@ def spec_of(config: DataConfig) -> DatasetSpec:
         return _described(spec, data_root(config))
     if config.dataset != "synthetic":
         return spec
-    count = drawn_of(config).num_classes
+    count = synthetic_of(config).num_classes
     if not 2 <= count <= MAX_DRAWN_CLASSES:
         raise ValueError(
             f"data.drawn.num_classes is {count}; between 2 and {MAX_DRAWN_CLASSES} can be drawn."
@@ -41,9 +41,9 @@ def num_classes(config: DataConfig) -> int:
     return len(spec_of(config).class_names)
 
 
-def drawn_of(config: DataConfig) -> DrawnConfig:
+def synthetic_of(config: DataConfig) -> SyntheticConfig:
     """How the scenes of a synthetic dataset are drawn; the defaults where nothing is said."""
-    return config.drawn or DrawnConfig()
+    return config.drawn or SyntheticConfig()
 
 
 def data_root(config: DataConfig) -> Path:
@@ -57,19 +57,19 @@ def data_root(config: DataConfig) -> Path:
         Unreachable: its server does not answer.
     """
     if is_url(config.root):
-        from datasets.shards.reader import brought_near
+        from datasets.shards.reader import download_index
 
         place = hashlib.sha256(config.root.encode()).hexdigest()[:16]
-        return brought_near(config.root, cache_root(config) / "roots" / place)
+        return download_index(config.root, cache_root(config) / "roots" / place)
     if config.root:
         return Path(config.root)
     default = home() / "data" / config.dataset
     if config.dataset != "synthetic":
         return default
-    drawn = drawn_of(config)
+    drawn = synthetic_of(config)
     counts = f"{drawn.num_train}+{drawn.num_val}"
     name = f"{counts}-{drawn.width}x{drawn.height}-c{drawn.num_classes}-s{drawn.seed}"
-    return default / f"{name}-v{DRAWING_VERSION}"
+    return default / f"{name}-v{SYNTHETIC_VERSION}"
 
 
 def cache_root(config: DataConfig) -> Path:

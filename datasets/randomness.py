@@ -41,7 +41,7 @@ class Stream(IntEnum):
     RESAMPLING = 81
 
 
-class Draws:
+class KeyedRandom:
     """A sequence of random numbers with a name; equal names give equal sequences for ever."""
 
     __slots__ = ("_bits", "_next", "_words")
@@ -81,7 +81,7 @@ class Draws:
         """A whole number in [low, high], both ends included; one word."""
         return low + ((self.word() * (high - low + 1)) >> 64)
 
-    def chance(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         """True with the given probability; one word."""
         return self.uniform(0.0, 1.0) < probability
 

@@ -16,21 +16,21 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from datasets.storage.open import is_url
-from orchestrator.backends.slurm.queued import with_queued
+from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import clock
 from orchestrator.display.status import as_json as plan_json
 from orchestrator.display.status import counts, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
-from orchestrator.planning.plan import EXIT_DONE, RESUMED, Order, Plan, exit_code
+from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
 from orchestrator.printers.explain import as_json, as_text, explain
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
 from orchestrator.results.store import counted_rows, read_rows
 from orchestrator.statistics.text import sentences
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import seen
-from orchestrator.storage.s3_root import enter, put_folder
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import local_copy
+from orchestrator.storage.s3_root import check_root_address, upload_folder
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import FilledTable
 from sweeps.grid import load_grid
@@ -43,14 +43,14 @@ _FOLLOW_STORE_SECONDS = 5.0
 
 def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Cancel every job of a grid; running cells checkpoint first, and stay as they are."""
-    from orchestrator.backends.slurm.registry import Desk, cancel
+    from orchestrator.backends.slurm.registry import JobRegistry, cancel
     from slurm.monitor import squeue
     from sweeps.grid import load_grid
 
     name = load_grid(grid).name
     options, _ = parse(words)
-    enter(options.root, options.scratch)
-    desk = Desk(Places.at(options.root).grid(name).folder / "slurm", name)
+    check_root_address(options.root, options.scratch)
+    desk = JobRegistry(RootPaths.at(options.root).grid(name).folder / "slurm", name)
     names = {job.batch.name for job in desk.known().values()}
     alive = [
         seen.job_id for seen in squeue().values() if seen.comment in names and not seen.has_ended
@@ -67,7 +67,7 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
         ValueError: the cell has no log yet.
     """
     options, _ = parse(words)
-    enter(options.root, options.scratch)
+    check_root_address(options.root, options.scratch)
     read: dict[Path, int] = {}
     pause = _FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS
     with suppress(KeyboardInterrupt):
@@ -102,10 +102,10 @@ def doctor(words: Sequence[str], *, is_drill: bool) -> int:
 
 def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
     """The messages and losses of a cell's newest attempt, and what its job printed."""
-    from orchestrator.backends.slurm.cell_job import read_note
+    from orchestrator.backends.slurm.cell_job import read_report
 
-    places = Places.at(options.root)
-    place = seen(places.run(cell))
+    places = RootPaths.at(options.root)
+    place = local_copy(places.run(cell))
     log = place.log(place.newest_attempt())
     ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
     found = [log, *ranks, place.folder / METRICS]
@@ -113,7 +113,7 @@ def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
         (places.root / "grids").glob(f"*/slurm/notes/{cell}.json"),
         key=lambda path: path.stat().st_mtime_ns,
     )
-    note = read_note(notes[-1]) if notes else None
+    note = read_report(notes[-1]) if notes else None
     if note is not None:
         batch = notes[-1].parents[1] / "batches" / note.batch.rpartition("-")[2]
         found += [batch / f"{note.job_id}_0_log.{kind}" for kind in ("out", "err")]
@@ -161,7 +161,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         console.print(terminal(table))
         for text in sentences(table):
             console.print(Text(text, style="dim"), soft_wrap=True)
-    _tell(plan.root, write_filled(filled, Places.at(plan.root).tables(plan.grid.name)))
+    _tell(plan.root, write_filled(filled, RootPaths.at(plan.root).tables(plan.grid.name)))
     return EXIT_DONE
 
 
@@ -228,15 +228,15 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def _tell(root: str, paths: Sequence[Path]) -> None:
     """Say where the files lie, and put them under an object store as well."""
-    put = put_folder(root, Places.at(root).printed, paths)
+    put = upload_folder(root, RootPaths.at(root).printed, paths)
     for path in paths:
         _console().print(str(path), highlight=False, soft_wrap=True)
     if put:
-        more = f"{len(put)} files, also under {Places.at(root).url}"
+        more = f"{len(put)} files, also under {RootPaths.at(root).url}"
         _console().print(more, highlight=False, soft_wrap=True)
 
 
-def _filled(order: Order, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
+def _filled(order: LaunchRequest, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
     tables = tables_of(plan.grid)
     cells = [cell for table in tables for cell in table.cells]
     rows = counted_rows(plan.root, cells, per_class=whole_rows)
@@ -261,10 +261,10 @@ def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]
     return chosen, [word for word in words if word.partition("=")[0] not in keys]
 
 
-def _order(grid: str, words: Sequence[str]) -> Order:
+def _order(grid: str, words: Sequence[str]) -> LaunchRequest:
     options, overrides = parse(words)
-    enter(options.root, options.scratch)
-    return Order(grid, options, overrides)
+    check_root_address(options.root, options.scratch)
+    return LaunchRequest(grid, options, overrides)
 
 
 _MOST = 120  # cells that status shows; the paper's grid has 100
@@ -339,7 +339,7 @@ def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
     return most, [word for word in words if word.partition("=")[0] != "show"]
 
 
-def _run(order: Order) -> int:
+def _run(order: LaunchRequest) -> int:
     """Launch with a screen of its own."""
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
@@ -347,9 +347,9 @@ def _run(order: Order) -> int:
     return launch(order, Screen(_console()))
 
 
-def _seen(order: Order, *, pause_seconds: float = 0.0) -> Plan:
+def _seen(order: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
     """The states now, of cells in Slurm too; what could not be asked is told beside the answer."""
-    plan, problem = with_queued(order.plan(), pause_seconds=pause_seconds)
+    plan, problem = with_queued_jobs(order.plan(), pause_seconds=pause_seconds)
     if problem:
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
     return plan

@@ -7,21 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.dataset import open_dataset
-from orchestrator.backends.slurm.queued import with_queued
+from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.screen import Screen
 from orchestrator.execution.attempt import failed_row, run_trial
-from orchestrator.execution.code_snapshot import take
+from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Queue, by_length
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
-from orchestrator.planning.archive import set_aside
+from orchestrator.planning.archive import archive_run
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
     EXIT_FAILED,
-    Order,
+    LaunchRequest,
     Plan,
     PlannedCell,
     State,
@@ -29,7 +29,7 @@ from orchestrator.planning.plan import (
 )
 from orchestrator.results.store import publish
 from orchestrator.storage.owner import held_grid
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from orchestrator.storage.run_state import newest_attempt
 from orchestrator.trial import Outcome, Trial
 from sweeps.grid_tables import tables_of
@@ -88,7 +88,7 @@ def _bytes_of(config: TrainConfig) -> int:
     return int(parameters * 4 * sets * _CHECKPOINT_FILES)
 
 
-def launch(order: Order, screen: Screen) -> int:
+def launch(order: LaunchRequest, screen: Screen) -> int:
     """Run the chosen cells of a grid.
 
     Returns:
@@ -101,7 +101,7 @@ def launch(order: Order, screen: Screen) -> int:
         ClusterUnreachable: no Ray.
     """
     plan = order.plan()  # first: it settles where scratch lies
-    places = Places.at(order.options.root)
+    places = RootPaths.at(order.options.root)
     place = places.grid(plan.grid.name)
     with held_grid(place, f"launch of {plan.grid.name}") as is_lost:
         plan = order.plan()  # again: the launch that held the grid may have done it all
@@ -114,7 +114,7 @@ def launch(order: Order, screen: Screen) -> int:
         check_disk(places.root, cells, running=max(1, order.options.concurrency))
         for cell in cells:
             if cell.state in (State.drifted, State.done):
-                moved = set_aside(places.run(cell.key), cell)
+                moved = archive_run(places.run(cell.key), cell)
                 screen.say(f"{cell.key}: the earlier run now lies in {moved}")
         queue = _run(order.options, plan, cells, screen, is_lost)
     _say_failures(queue, places, screen)
@@ -132,16 +132,18 @@ def _run(
     is_lost: Callable[[], bool],
 ) -> Queue:
     """Feed the cells to inline, Ray or Slurm, unless the grid is lost to another launch."""
-    place = Places.at(options.root).grid(plan.grid.name)
+    place = RootPaths.at(options.root).grid(plan.grid.name)
     launch_id = uuid.uuid4().hex[:8]
     stop = _stop(options)(place, launch_id, screen.say)
     screen.expect(len(cells))
-    code = "" if options.backend == "inline" else str(take(Places.at(options.root).code))
+    code = (
+        "" if options.backend == "inline" else str(snapshot_code(RootPaths.at(options.root).code))
+    )
     trials = [replace(_trial(cell, options, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     queue = Queue(
         waiting=by_length(trials, lengths, _ranks(plan)),
-        places=1,
+        slots=1,
         listener=screen,
         give_up=_publish_failure,
         is_stopping=lambda: stop.asked or is_lost(),
@@ -192,7 +194,7 @@ def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
         key=cell.key,
         config_json=cell.config_json,
         fingerprint=cell.fingerprint,
-        root=Places.at(options.root).address,
+        root=RootPaths.at(options.root).address,
         backend=options.backend,
         stop_file=str(stop_file),
         published_attempt=cell.published_attempt,
@@ -218,7 +220,7 @@ def _ranks(plan: Plan) -> dict[str, int]:
 
 def _publish_failure(trial: Trial, outcome: Outcome) -> None:
     """The row of a cell whose retries are used up."""
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     attempt = max(outcome.attempt, newest_attempt(place), trial.published_attempt + 1)
     try:
         publish(
@@ -228,7 +230,7 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
         return
 
 
-def _say_failures(queue: Queue, places: Places, screen: Screen) -> None:
+def _say_failures(queue: Queue, places: RootPaths, screen: Screen) -> None:
     """What failed, why, what to do, and where to read on."""
     for key in queue.keys("failed"):
         outcome = queue.outcomes[key]
@@ -241,17 +243,17 @@ def _say_failures(queue: Queue, places: Places, screen: Screen) -> None:
         screen.say("Stopped. The same command continues where every cell stands.", "yellow")
 
 
-def _log(places: Places, key: str, outcome: Outcome) -> str:
+def _log(places: RootPaths, key: str, outcome: Outcome) -> str:
     """Where the traceback of a failed attempt is to be read."""
     if places.url:
         return f"python -m orchestrator logs {key} root={places.url}"
     return str(places.run(key).log(outcome.attempt))
 
 
-def _verdict(plan: Plan, order: Order, screen: Screen) -> int:
+def _verdict(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
-    places = Places.at(order.options.root)
-    plan, problem = with_queued(plan)
+    places = RootPaths.at(order.options.root)
+    plan, problem = with_queued_jobs(plan)
     if problem:
         screen.say(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}

@@ -18,8 +18,8 @@ from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
 from slurm.commands import call
-from slurm.job_spec import Shape
-from slurm.monitor import Sighting
+from slurm.job_spec import JobSpec
+from slurm.monitor import JobInfo
 
 # A warning that comes while Python is still starting must not kill it: Slurm would call that a
 # failure and never start the job again. Ignored signals stay ignored through exec.
@@ -28,7 +28,7 @@ _NAME_LIMIT = 200  # characters; sites cut or refuse longer job names
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobArray:
     """Jobs that were submitted together.
 
     Attributes:
@@ -43,8 +43,8 @@ class Batch:
 
     @classmethod
     def write(
-        cls, folder: Path, calls: Mapping[str, Callable[[], Any]], shape: Shape, title: str = ""
-    ) -> "Batch":
+        cls, folder: Path, calls: Mapping[str, Callable[[], Any]], shape: JobSpec, title: str = ""
+    ) -> "JobArray":
         """Lay down everything a submission needs.
 
         Args:
@@ -74,7 +74,7 @@ class Batch:
         return cls(folder, name, tuple(calls))
 
     @classmethod
-    def read(cls, folder: Path) -> "Batch | None":
+    def read(cls, folder: Path) -> "JobArray | None":
         """The batch of a folder; None where its writer died before it was complete."""
         try:
             found = json.loads((folder / "batch.json").read_text())
@@ -119,7 +119,7 @@ class Batch:
         number = re.search(r"job (\d+)", said)
         if number is None:
             raise RuntimeError(f"sbatch answered {said!r}, which names no job.")
-        self.adopt(number.group(1))
+        self.set_job_id(number.group(1))
         return number.group(1)
 
     def test(self) -> str:
@@ -131,16 +131,16 @@ class Batch:
         """
         return call("sbatch", "--test-only", str(self.folder / "submission.sh"), keep_errors=True)
 
-    def recognise(self, sightings: Mapping[str, Sighting]) -> bool:
+    def find_by_name(self, sightings: Mapping[str, JobInfo]) -> bool:
         """Look for a batch whose submission had no answer; True when it was accepted after all."""
         own = [
             seen.array_id for seen in sightings.values() if self.name in (seen.comment, seen.name)
         ]
         if own:
-            self.adopt(own[0])
+            self.set_job_id(own[0])
         return bool(own)
 
-    def adopt(self, job_id: str) -> None:
+    def set_job_id(self, job_id: str) -> None:
         """Note the job id, and give the calls the names under which submitit looks for them."""
         for index, label in enumerate(self.labels):
             source = self.folder / _call_file(index)
@@ -153,7 +153,7 @@ class Batch:
         part.replace(self.folder / "job_id")
 
 
-def _executor(folder: Path, shape: Shape, num_jobs: int) -> SlurmExecutor:
+def _executor(folder: Path, shape: JobSpec, num_jobs: int) -> SlurmExecutor:
     """Submitit's view of a shape."""
     python = shape.python or shlex.quote(sys.executable)
     executor = SlurmExecutor(folder, python=f"{_DEAF_START} {python}")

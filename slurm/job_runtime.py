@@ -17,7 +17,7 @@ _TRIES = 10  # to reach a controller that is away
 
 
 @dataclass(frozen=True)
-class Here:
+class JobContext:
     """Which job, which start of it, and which of its tasks this process is."""
 
     job_id: str
@@ -27,7 +27,7 @@ class Here:
     local_rank: int
 
     @classmethod
-    def from_environment(cls) -> "Here":
+    def from_environment(cls) -> "JobContext":
         """As Slurm says."""
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         return cls(
@@ -70,7 +70,7 @@ class Signals:
         self.received = self.received or signal.Signals(number).name
 
 
-def start_again(job_id: str, received: str) -> str:
+def requeue(job_id: str, received: str) -> str:
     """See to it that a job that stopped at a signal goes on later.
 
     After a warning that is ours to ask for. SIGTERM alone may mean a preemption with a time of
@@ -97,7 +97,7 @@ def rename(job_id: str, name: str) -> None:
         return
 
 
-def meet(here: Here, folder: Path) -> dict[str, str]:
+def rendezvous(here: JobContext, folder: Path) -> dict[str, str]:
     """The environment by which torch.distributed joins the tasks of this start of the job.
 
     Task 0 takes a port that is free on its own host, and says so in a file.

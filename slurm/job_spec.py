@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Shape:
+class JobSpec:
     """Resources and surroundings of one job; empty or 0 leaves it to the site.
 
     Attributes:

@@ -27,7 +27,7 @@ _COLUMNS = "%i|%F|%T|%r|%N|%V|%j|%k"  # the comment last: it alone may hold the 
 
 
 @dataclass(frozen=True)
-class Sighting:
+class JobInfo:
     """One job in one answer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Sighting:
         return self.state in ENDED
 
 
-def squeue(*, seconds: float = 60.0) -> dict[str, Sighting]:
+def squeue(*, seconds: float = 60.0) -> dict[str, JobInfo]:
     """All jobs of this user that the controller remembers, by id, in one request.
 
     Args:
@@ -67,10 +67,10 @@ def squeue(*, seconds: float = 60.0) -> dict[str, Sighting]:
     words = ("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
     said = call(*words, seconds=seconds)
     found = (line.split("|", 7) for line in said.splitlines() if line.count("|") >= 7)
-    return {words[0]: Sighting(*words) for words in found}
+    return {words[0]: JobInfo(*words) for words in found}
 
 
-def sacct(job_ids: Iterable[str]) -> dict[str, Sighting]:
+def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
     """What the accounting database knows about jobs; nothing where there is none."""
     wanted = ",".join(job_ids)
     if not wanted:
@@ -84,12 +84,12 @@ def sacct(job_ids: Iterable[str]) -> dict[str, Sighting]:
         job_id, state, exit_code, nodes = line.split("|", 3)
         word = state.split()[0] if state else ""  # "CANCELLED by 1000"
         array_id = job_id.partition("_")[0]
-        found[job_id] = Sighting(job_id, array_id, word, nodes=nodes, exit_code=exit_code)
+        found[job_id] = JobInfo(job_id, array_id, word, nodes=nodes, exit_code=exit_code)
     return found
 
 
 @dataclass
-class Watch:
+class JobMonitor:
     """Asks for all jobs at once, seldom, and remembers since when a job looks ended or gone.
 
     Attributes:
@@ -109,12 +109,12 @@ class Watch:
     has_accounting: bool = True
     num_requests: int = 0
     is_silent: bool = False
-    seen: dict[str, Sighting] = field(default_factory=dict)
+    seen: dict[str, JobInfo] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _wait: float = 0.0
     _next: float = 0.0
 
-    def hurry(self) -> None:
+    def poll_soon(self) -> None:
         """Something happened: ask again soon, and slow down from there."""
         self._wait = 0.0
         self._next = min(self._next, time.monotonic() + self.shortest_seconds)
@@ -142,7 +142,7 @@ class Watch:
         self._remember(wanted, self.seen)
         return True
 
-    def _remember(self, job_ids: Iterable[str], seen: Mapping[str, Sighting]) -> None:
+    def _remember(self, job_ids: Iterable[str], seen: Mapping[str, JobInfo]) -> None:
         """Since when each job looks as it does, as far as that is bad news."""
         now = time.monotonic()
         for job_id in job_ids:
@@ -152,13 +152,13 @@ class Watch:
             else:
                 self._since.setdefault(job_id, now)
 
-    def end_of(self, job_id: str) -> Sighting | None:
+    def end_of(self, job_id: str) -> JobInfo | None:
         """How a job ended, once that is certain; None for all others."""
         if job_id not in self._since or self.is_silent:
             return None
         age = time.monotonic() - self._since[job_id]
         sighting = self.seen.get(job_id)
         if sighting is None:
-            gone = Sighting(job_id, job_id.partition("_")[0], "GONE")
+            gone = JobInfo(job_id, job_id.partition("_")[0], "GONE")
             return gone if age >= self.absent_seconds else None
         return sighting if age >= self.certain_seconds else None

@@ -24,7 +24,7 @@ _OWNED = {
 }
 
 
-def configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[Cell, TrainConfig]:
+def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[Cell, TrainConfig]:
     """The configuration of each cell; `config.key == cell.key` for every one.
 
     Hydra composes once per recipe, backbone, method and loss (a tenth of a second each); split,

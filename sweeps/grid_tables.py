@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sweeps.cell import Cell
 from sweeps.grid import Grid
-from sweeps.table import Block, Row, Table, load_table
+from sweeps.table import Block, Table, TableRow, load_table
 from sweeps.yaml_spec import Spec
 
 _PLUS = " + "
@@ -19,8 +19,8 @@ def tables_of(grid: Grid) -> tuple[Table, ...]:
         ValueError: a table of the grid is not there, or has a mistake.
     """
     named = [load_table(name) for name in grid.tables]
-    shown = {_place(cell) for table in named for cell in table.cells}
-    rest = [cell for cell in _once(grid.cells) if _place(cell) not in shown]
+    shown = {_group(cell) for table in named for cell in table.cells}
+    rest = [cell for cell in _once(grid.cells) if _group(cell) not in shown]
     return (*named, _plain(grid, rest)) if rest else tuple(named)
 
 
@@ -43,18 +43,18 @@ def _plain(grid: Grid, cells: Sequence[Cell]) -> Table:
     return Table(grid.name, grid.title, columns, (Block("", (*rows, *_gains(rows))),))
 
 
-def _gains(rows: Sequence[Row]) -> Iterator[Row]:
+def _gains(rows: Sequence[TableRow]) -> Iterator[TableRow]:
     """What an added loss changes, where the same method was run without it."""
     labels = [row.label for row in rows]
     for label in labels:
         base = label.rpartition(_PLUS)[0]
         if base in labels:
             empty = (None,) * len(rows[0].cells)
-            yield Row(f"{label}, gain", "difference", (), empty, minus=(label, base))
+            yield TableRow(f"{label}, gain", "difference", (), empty, minus=(label, base))
 
 
-def _row(label: str, cells: Sequence[Cell]) -> Row:
-    return Row(label, "ours", tuple(cells), published=(None,) * len(cells))
+def _row(label: str, cells: Sequence[Cell]) -> TableRow:
+    return TableRow(label, "ours", tuple(cells), published=(None,) * len(cells))
 
 
 def _method(cell: Cell) -> str:
@@ -65,7 +65,7 @@ def _along(cell: Cell, axes: Sequence[str]) -> tuple[str | int, ...]:
     return tuple(getattr(cell, axis) for axis in axes)
 
 
-def _place(cell: Cell) -> Cell:
+def _group(cell: Cell) -> Cell:
     """The cell whatever its seed."""
     return replace(cell, seed=0)
 
@@ -74,6 +74,6 @@ def _once(cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells of the first seed."""
     seen: set[Cell] = set()
     for cell in cells:
-        if _place(cell) not in seen:
-            seen.add(_place(cell))
+        if _group(cell) not in seen:
+            seen.add(_group(cell))
             yield cell

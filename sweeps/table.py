@@ -41,7 +41,7 @@ _ROW_KEYS = ("label", "cell", "published", "source", "minus", "gain_over", "note
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table.
 
     Attributes:
@@ -72,7 +72,7 @@ class Block:
     """Rows that are compared with each other, such as those of one backbone."""
 
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Table:
     originals: Block | None = None
 
     @property
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[TableRow]:
         """All rows of the paper, block after block."""
         return (row for block in self.blocks for row in block.rows)
 
@@ -178,7 +178,7 @@ def _block(value: Any, shared: Spec, *, columns: tuple[Spec, ...], where: str) -
     block = mapping(value, where)
     check_keys(block, where, _BLOCK_KEYS, needed=("rows",))
     own = check_axes(mapping(block.get("cell", {}), f"{where}: cell"), f"{where}: cell")
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for number, spec in enumerate(sequence(block["rows"], f"{where}: rows"), start=1):
         place = f"{where}, row {number}"
         row = _row(mapping(spec, place), shared | own, columns=columns, where=place)
@@ -202,7 +202,7 @@ def _originals(value: Any, columns: tuple[Spec, ...], where: str) -> Block | Non
     return replace(block, rows=tuple(replace(row, kind="original") for row in block.rows))
 
 
-def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> Row:
+def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> TableRow:
     """One row; its cells are the shared axes, then the row's own, then the column's."""
     check_keys(spec, where, _ROW_KEYS, needed=("label",))
     label = text(spec["label"], f"{where}: label")
@@ -222,17 +222,19 @@ def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> 
         pair = texts(spec["minus"], f"{where}: minus")
         if len(pair) != 2:
             raise ValueError(f"{where}: minus takes two labels, [new, baseline].")
-        return Row(label, "difference", (), published, source, minus=(pair[0], pair[1]), note=note)
+        return TableRow(
+            label, "difference", (), published, source, minus=(pair[0], pair[1]), note=note
+        )
     if "gain_over" in spec:
         column = _baseline(mapping(spec["gain_over"], f"{where}: gain_over"), columns, where)
-        return Row(label, "average", (), published, source, baseline=column, note=note)
+        return TableRow(label, "average", (), published, source, baseline=column, note=note)
     if "cell" not in spec:
-        return Row(label, "quoted", (), published, source, note=note)
+        return TableRow(label, "quoted", (), published, source, note=note)
     own = check_axes(mapping(spec["cell"], f"{where}: cell"), f"{where}: cell")
     for axis in set(own) & set(columns[0]):
         raise ValueError(f"{where}: {axis} is an axis of the columns; remove it from the row.")
     cells = tuple(Cell(**complete(shared | own | column, where)) for column in columns)
-    return Row(label, "ours", cells, published, source, note=note)
+    return TableRow(label, "ours", cells, published, source, note=note)
 
 
 def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:

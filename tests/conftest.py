@@ -1,14 +1,17 @@
 """Settings every test runs under."""
 
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+from datasets.dataset import open_dataset
 from tests.support.ceph import what_is_missing_for_s3
 from tests.support.s3_session import proxy, store
 from tests.support.slurm_cluster import what_is_missing
 from tests.support.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
+from tests.support.tiny_config import tiny_config
 
 __all__ = [  # fixtures
     "bare_cluster",
@@ -54,3 +57,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line per box that says what was left out, and how to have it."""
     for name, cause in _LEFT_OUT.items():
         terminalreporter.write_line(f"left out: the tests on a real {name}; {cause}")
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny drawn dataset, drawn once."""
+    root = tmp_path_factory.mktemp("data") / "drawn"
+    open_dataset(tiny_config(root).data)
+    return root

@@ -138,7 +138,7 @@ class Checkpoints:
         Raises:
             CheckpointError: it was written by another configuration, world size or machine kind.
         """
-        step = self.ranks.choose(self._newest_whole() if self.ranks.is_first else -1)
+        step = self.ranks.broadcast_int(self._newest_whole() if self.ranks.is_first else -1)
         if step < 0:
             return None
         path = self.folder / (stem(step) + ".pt")

@@ -19,7 +19,7 @@ LOCK = "train.lock"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` until the block ends or the process dies, however it dies.
 
     Raises:
@@ -69,10 +69,10 @@ def run_verb(verb: str, words: list[str], say: Say) -> None:
 
 def _predict(words: list[str], say: Say) -> None:
     given = _settings(words, {"checkpoint": "", "images": "", "out": "", "device": "auto"})
-    from trainer.distributed import join
+    from trainer.distributed import init_process_group
     from trainer.inference import load_trained, predict_folder
 
-    device = join(RunConfig(device=given["device"])).device
+    device = init_process_group(RunConfig(device=given["device"])).device
     trained = load_trained(Path(given["checkpoint"]))
     for line in predict_folder(trained, Path(given["images"]), Path(given["out"]), device.type):
         say(line)
@@ -170,7 +170,7 @@ def _train(arguments: list[str]) -> int:
 
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
     stopped, is_first = _stop_on_signal(), os.environ.get("RANK", "0") == "0"
-    with alone(folder) if is_first else nullcontext():
+    with run_lock(folder) if is_first else nullcontext():
         summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
     if is_first:
         print(_ending(summary, folder))

@@ -18,7 +18,7 @@ class NotDeterministicError(RuntimeError):
     """A switch is off that byte-identical runs need."""
 
 
-def engage(config: TrainConfig) -> None:
+def enable_determinism(config: TrainConfig) -> None:
     """Set every switch, then look whether it holds.
 
     Must come before the first CUDA call and before the process group is made.

@@ -48,7 +48,7 @@ class Ranks:
         """Sum over ranks, added in rank order."""
         return ordered_sum(self.gather(values))
 
-    def choose(self, number: int) -> int:
+    def broadcast_int(self, number: int) -> int:
         """Rank 0's number, on every rank; nobody goes on before all have asked."""
         if self.world_size == 1:
             return number
@@ -56,9 +56,9 @@ class Ranks:
         dist.all_gather(numbers, torch.tensor([number]), group=self.control)
         return int(numbers[0].item())
 
-    def agree(self, flag: bool) -> bool:
+    def all_agree(self, flag: bool) -> bool:
         """Rank 0's answer, on every rank."""
-        return bool(self.choose(int(flag)))
+        return bool(self.broadcast_int(int(flag)))
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its sum over ranks, added in rank order.
@@ -93,7 +93,7 @@ def ordered_sum(rows: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def join(run: RunConfig) -> Ranks:
+def init_process_group(run: RunConfig) -> Ranks:
     """This process's place: in a group that exists (Ray Train), in torchrun's, or alone.
 
     Raises:

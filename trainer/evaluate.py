@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from datasets.dataset import Dataset
 from trainer.config.schema import EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
-from trainer.feed import sent
+from trainer.feed import to_device
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 from trainer.run_log import Counts
 
@@ -92,8 +92,8 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     matrix = ConfusionMatrix(dataset.num_classes).to(ranks.device)
     names = dataset.split.validation[ranks.rank :: ranks.world_size]
     for image, truth in _read_ahead(dataset, names):
-        predicted = predict(network, sent(image[None], ranks.device), config)[0]
-        matrix.update(predicted, sent(truth, ranks.device))
+        predicted = predict(network, to_device(image[None], ranks.device), config)[0]
+        matrix.update(predicted, to_device(truth, ranks.device))
     network.train(was_training)
     matrix.counts = ranks.sum(matrix.counts)
     per_class = matrix.compute().cpu()

@@ -19,7 +19,7 @@ from trainer.distributed import Ranks
 Moved = TypeVar("Moved")
 
 
-def sent(value: Moved, device: torch.device) -> Moved:
+def to_device(value: Moved, device: torch.device) -> Moved:
     """A tensor, or a dataclass of tensors, on `device`.
 
     To CUDA through pinned memory: a copy from pageable memory makes the host wait until the device
@@ -77,8 +77,10 @@ def feed(
         cache=cache_folder(config) if config.run.cache is Cache.decoded else None,
     )
     for labelled, unlabelled in batches(dataset, config.data, seed=config.seed, plan=plan):
-        other = None if unlabelled is None else unlabelled_batch(sent(unlabelled, ranks.device))
-        yield labelled_batch(sent(labelled, ranks.device)), other
+        other = (
+            None if unlabelled is None else unlabelled_batch(to_device(unlabelled, ranks.device))
+        )
+        yield labelled_batch(to_device(labelled, ranks.device)), other
 
 
 def augments_on_device(augment: Augment, device_type: str) -> bool:

@@ -17,7 +17,7 @@ from trainer.evaluate import evaluate
 from trainer.feed import feed
 from trainer.methods.interface import Networks
 from trainer.objective import Objective
-from trainer.run_log import Journal
+from trainer.run_log import RunLog
 from trainer.schedule import inter_pixel_weight, learning_rate
 from trainer.state import TrainState, update_ema
 
@@ -41,7 +41,7 @@ class Loop:
     dataset: Dataset
     state: TrainState
     checkpoints: Checkpoints
-    journal: Journal
+    journal: RunLog
     epoch_steps: int
     total_steps: int
     beat: Callable[[str], None] = lambda phase: None
@@ -70,7 +70,7 @@ class Loop:
             self._descend(loss)
             self.beat("step")
             self._after_step(terms)
-            if self.ranks.agree(should_stop()) and self.state.step < self.total_steps:
+            if self.ranks.all_agree(should_stop()) and self.state.step < self.total_steps:
                 self._end()
                 return False
         self._end()
@@ -80,7 +80,7 @@ class Loop:
         """The last checkpoint of this call, on the disk before anybody leaves."""
         self._save()
         self.checkpoints.finish()
-        self.ranks.agree(True)
+        self.ranks.all_agree(True)
 
     def _batches(self) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
         """The batches of the steps still to do."""
@@ -126,7 +126,7 @@ class Loop:
         elapsed = time.monotonic() - self._saved_at > 60.0 * run.checkpoint_minutes
         due = bool(run.checkpoint_steps) and step % run.checkpoint_steps == 0
         # Only rank 0's clock counts, and all ranks must agree to look at the loss together.
-        if step < self.total_steps and self.ranks.agree(elapsed or due):
+        if step < self.total_steps and self.ranks.all_agree(elapsed or due):
             self._save()
 
     def _log(self, terms: dict[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ from trainer.config.schema import (
 from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.methods.fixmatch import FixMatch
-from trainer.methods.interface import Method, Networks, Pair, Setting
+from trainer.methods.interface import Method, MethodContext, Networks, TeacherStudentPair
 from trainer.methods.supervised import Supervised
 from trainer.methods.unimatch import UniMatch
 from trainer.state import autocast
@@ -145,7 +145,7 @@ class InterPixelTerm:
                 f"rank; this run has {self.ranks.world_size}. Use loss.scope=image."
             )
 
-    def __call__(self, pairs: Sequence[Pair]) -> Tensor:
+    def __call__(self, pairs: Sequence[TeacherStudentPair]) -> Tensor:
         """This rank's share of L_IPix; the shares add up to it."""
         views = [self._view(pair) for pair in pairs if pair.view != "labelled"]
         labelled = [self._view(pair) for pair in pairs if pair.view == "labelled"]
@@ -154,7 +154,7 @@ class InterPixelTerm:
             total = total / len(views)
         return total + sum(labelled)
 
-    def _view(self, pair: Pair) -> Tensor:
+    def _view(self, pair: TeacherStudentPair) -> Tensor:
         """One pair; two_regions takes the mean of inside and outside the box."""
         valid = pair.valid if self.loss.omega_ignore_padding else torch.ones_like(pair.valid)
         student, teacher, box = pair.student, pair.teacher, pair.box
@@ -200,7 +200,7 @@ class InterPixelTerm:
         return self.loss == replace(LossConfig(), **placed)
 
 
-METHODS: dict[Algorithm, Callable[[Setting], Method]] = {
+METHODS: dict[Algorithm, Callable[[MethodContext], Method]] = {
     Algorithm.supervised: Supervised,
     Algorithm.fixmatch: FixMatch,
     Algorithm.unimatch: UniMatch,
@@ -219,7 +219,7 @@ class Objective:
     @classmethod
     def of(cls, config: TrainConfig, ranks: Ranks) -> "Objective":
         """The objective that a configuration names."""
-        method = METHODS[config.method.algorithm](Setting(config, ranks))
+        method = METHODS[config.method.algorithm](MethodContext(config, ranks))
         return cls(config, ranks, method, InterPixelTerm(config.loss, config.batch, ranks))
 
     def __call__(

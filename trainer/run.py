@@ -14,9 +14,9 @@ from trainer.checkpoint import Checkpoints
 from trainer.config.fingerprint import config_json
 from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
-from trainer.distributed import Ranks, join
+from trainer.distributed import Ranks, init_process_group
 from trainer.loop import Loop
-from trainer.run_log import Journal, Summary
+from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
 from trainer.state import TrainState, new_state
 
@@ -59,8 +59,8 @@ def train(
         Diverged: the loss became NaN.
         OSError: the disk refused a checkpoint.
     """
-    determinism.engage(config)
-    ranks = join(config.run)
+    determinism.enable_determinism(config)
+    ranks = init_process_group(config.run)
     dataset = open_dataset(config.data)
     epoch_steps = _plan(config, dataset, ranks)
     own_data = dataset.fingerprint if config.data.dataset == "folder" else ""
@@ -70,7 +70,7 @@ def train(
     if newest is not None:
         state.unpack(newest)
     total_steps = epoch_steps * config.optim.epochs
-    journal = Journal(folder, total_steps, config.optim.epochs, say)
+    journal = RunLog(folder, total_steps, config.optim.epochs, say)
     if ranks.is_first:
         _open_folder(config, folder, checkpoints, journal, state.step)
     loop = Loop(config, ranks, dataset, state, checkpoints, journal, epoch_steps, total_steps, beat)
@@ -93,7 +93,7 @@ def _plan(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
 
 
 def _open_folder(
-    config: TrainConfig, folder: Path, checkpoints: Checkpoints, journal: Journal, step: int
+    config: TrainConfig, folder: Path, checkpoints: Checkpoints, journal: RunLog, step: int
 ) -> None:
     """What rank 0 prepares before the first step."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ _PROGRESS_SECONDS = 1.0  # at most one write
 
 
 @dataclass
-class Journal:
+class RunLog:
     """metrics.jsonl (one line a logged step or epoch) and progress.json (where the run is now).
 
     Attributes:

@@ -19,13 +19,13 @@ from trainer.config.schema import (
 from trainer.determinism import digest
 from trainer.distributed import Ranks
 from trainer.evaluate import Score
-from trainer.network.batch_norm import spread
+from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
-from trainer.network.init import initialise
+from trainer.network.init import init_weights
 
 
 @dataclass(frozen=True)
-class Descent:
+class SGD:
     """SGD over two groups: the backbone, and the head at `head_lr_factor` times its rate.
 
     The functional form of torch.optim.SGD: the class imports the compiler, two seconds a process.
@@ -40,7 +40,7 @@ class Descent:
     optim: OptimConfig
 
     @classmethod
-    def over(cls, network: nn.Module, optim: OptimConfig) -> "Descent":
+    def over(cls, network: nn.Module, optim: OptimConfig) -> "SGD":
         """A fresh optimiser of every parameter."""
         parameters = dict(network.named_parameters())
         buffers = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -84,7 +84,7 @@ class TrainState:
 
     student: DeepLabV3Plus
     ema: DeepLabV3Plus | None
-    descent: Descent
+    descent: SGD
     step: int = 0
     scores: dict[int, Score] = field(default_factory=dict)
     seconds: float = 0.0
@@ -161,16 +161,16 @@ def new_state(
         fresh: False when a checkpoint is about to be unpacked; no weights are drawn or read then.
     """
     student = DeepLabV3Plus(config.model, num_classes)
-    pretrained = initialise(student, config) if fresh else None
+    pretrained = init_weights(student, config) if fresh else None
     student = student.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spread(student, ranks)
+    set_ranks(student, ranks)
     ema = None
     if config.method.teacher is Teacher.ema:
         ema = DeepLabV3Plus(config.model, num_classes)
         ema.load_state_dict(student.state_dict())
         ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema.requires_grad_(False).eval()
-    state = TrainState(student.train(), ema, Descent.over(student, config.optim))
+    state = TrainState(student.train(), ema, SGD.over(student, config.optim))
     state.pretrained_sha256 = None if pretrained is None else pretrained.sha256
     return state
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from datasets.augment.host import Geometry, Photometry, weak_image
 from datasets.augment.hue import hue_shift
 from datasets.augment.resize import is_upright, span, tap_depth
-from datasets.images.pixels import Photo, part_of, size_of
+from datasets.images.pixels import ImageLike, part_of, size_of
 from datasets.movable import Movable
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "nothing")
@@ -29,7 +29,7 @@ _GREY, _BLUR, _NOTHING = 4, 5, 6
 
 
 @dataclass(frozen=True)
-class Stages(Movable):
+class AugmentSchedule(Movable):
     """What is done to N views.
 
     Attributes:
@@ -50,7 +50,7 @@ class Stages(Movable):
     blurs: Tensor
 
 
-def stages_of(drawn: Sequence[Photometry | None]) -> Stages:
+def stages_of(drawn: Sequence[Photometry | None]) -> AugmentSchedule:
     """The stages of some views; None leaves a view as it is."""
     table = np.array([_operations(entry) for entry in drawn]).T  # (T, N)
     order = np.argsort(table, axis=1, kind="stable")
@@ -59,7 +59,7 @@ def stages_of(drawn: Sequence[Photometry | None]) -> Stages:
         (entry.brightness, entry.contrast, entry.saturation) if entry else (1.0, 1.0, 1.0)
         for entry in drawn
     ]
-    return Stages(
+    return AugmentSchedule(
         order=torch.from_numpy(order),
         inverse=torch.from_numpy(np.argsort(order, axis=1)),
         sizes=sizes,
@@ -115,7 +115,7 @@ def _operations(drawn: Photometry | None) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Windows(Movable):
+class CropInputs(Movable):
     """V crops to be.
 
     Attributes:
@@ -153,7 +153,7 @@ class Axis(NamedTuple):
     is_mirrored: bool
 
 
-def windows_of(photos: Sequence[Photo], geometries: Sequence[Geometry]) -> Windows:
+def windows_of(photos: Sequence[ImageLike], geometries: Sequence[Geometry]) -> CropInputs:
     """The parts of some RGB photographs and how to resize them, padded to a common size."""
     ready = [_view(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
     parts = [part for part, _, _ in ready]
@@ -164,7 +164,7 @@ def windows_of(photos: Sequence[Photo], geometries: Sequence[Geometry]) -> Windo
     for place, part in enumerate(parts):
         frame[place, : part.shape[0], : part.shape[1], : part.shape[2]] = part
     across, down = [view[1] for view in ready], [view[2] for view in ready]
-    return Windows(
+    return CropInputs(
         pixels,
         columns=torch.tensor(across).T,
         rows=torch.tensor(down).T,
@@ -173,7 +173,7 @@ def windows_of(photos: Sequence[Photo], geometries: Sequence[Geometry]) -> Windo
     )
 
 
-def _view(photo: Photo, geometry: Geometry) -> tuple[NDArray[np.uint8], Axis, Axis]:
+def _view(photo: ImageLike, geometry: Geometry) -> tuple[NDArray[np.uint8], Axis, Axis]:
     """The part one crop needs, and how its columns and rows are resized."""
     (width, height), (left, top, right, bottom) = size_of(photo), geometry.box
     crop, is_flipped = geometry.crop, geometry.is_flipped

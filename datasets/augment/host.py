@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
-from datasets.augment.hue import hue_shift, turned
+from datasets.augment.hue import hue_shift, shift_hue
 from datasets.augment.resize import nearest, resized_window, span
 from datasets.catalog import IGNORED
-from datasets.images.pixels import Box4, Photo, band_of, part_of, size_of
-from datasets.randomness import Draws
+from datasets.images.pixels import Box4, ImageLike, band_of, part_of, size_of
+from datasets.randomness import KeyedRandom
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Box:
 
 
 def draw_geometry(
-    draws: Draws, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
+    draws: KeyedRandom, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
 ) -> Geometry:
     """Choose a crop of a resized image.
 
@@ -108,10 +108,10 @@ def draw_geometry(
     new_width, new_height = max(new_width, 1), max(new_height, 1)
     left = draws.integer(0, max(new_width, crop) - crop)
     top = draws.integer(0, max(new_height, crop) - crop)
-    return Geometry(new_width, new_height, left, top, crop, draws.chance(0.5))
+    return Geometry(new_width, new_height, left, top, crop, draws.bernoulli(0.5))
 
 
-def weak_image(photo: Photo, geometry: Geometry) -> Image.Image:
+def weak_image(photo: ImageLike, geometry: Geometry) -> Image.Image:
     """The weak view of an RGB image: resized, padded with black on the right and below, cropped."""
     _, height = size_of(photo)
     box = geometry.box
@@ -123,7 +123,7 @@ def weak_image(photo: Photo, geometry: Geometry) -> Image.Image:
     return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else window
 
 
-def weak_mask(mask: Photo, geometry: Geometry) -> NDArray[np.uint8]:
+def weak_mask(mask: ImageLike, geometry: Geometry) -> NDArray[np.uint8]:
     """The mask of a weak view, (crop, crop); padding is ignored (255)."""
     width, height = size_of(mask)
     crop = geometry.crop
@@ -146,9 +146,9 @@ def padded_map(geometry: Geometry) -> NDArray[np.bool_]:
     return padded[:, ::-1].copy() if geometry.is_flipped else padded
 
 
-def draw_photometry(draws: Draws) -> Photometry:
+def draw_photometry(draws: KeyedRandom) -> Photometry:
     """Choose what a strong view does to colours; always twelve words."""
-    is_jittered = draws.chance(0.8)
+    is_jittered = draws.bernoulli(0.8)
     brightness, contrast, saturation = (draws.uniform(0.5, 1.5) for _ in range(3))
     hue = draws.uniform(-0.25, 0.25)
     first, second, third, fourth = draws.permutation(4)
@@ -159,20 +159,20 @@ def draw_photometry(draws: Draws) -> Photometry:
         contrast=contrast,
         saturation=saturation,
         hue=hue,
-        is_grey=draws.chance(0.2),
-        is_blurred=draws.chance(0.5),
+        is_grey=draws.bernoulli(0.2),
+        is_blurred=draws.bernoulli(0.5),
         blur=draws.uniform(0.1, 2.0),
     )
 
 
-def draw_box(draws: Draws, crop: int) -> Box:
+def draw_box(draws: KeyedRandom, crop: int) -> Box:
     """Choose a CutMix box: none in half of the cases, else 2 to 40 % of the crop.
 
     Args:
         draws: consumed: as many words as the rejection loop needs.
         crop: side of the crop, pixels.
     """
-    if not draws.chance(0.5):
+    if not draws.bernoulli(0.5):
         return Box()
     area = draws.uniform(0.02, 0.4) * crop * crop
     while True:
@@ -219,7 +219,7 @@ def _jittered(image: Image.Image, photometry: Photometry, operation: int) -> Ima
         return _contrasted(image, photometry.contrast)
     if operation == 2:
         return ImageEnhance.Color(image).enhance(photometry.saturation)
-    return turned(image, hue_shift(photometry.hue))
+    return shift_hue(image, hue_shift(photometry.hue))
 
 
 def _contrasted(image: Image.Image, factor: float) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-WHEEL_BITS = 24  # one in the weights of `wheel`
+WHEEL_BITS = 24  # one in the weights of `hsv_to_rgb_table`
 EDGE = 255  # index of a difference of 0 in `hues`
 
 
@@ -38,7 +38,7 @@ def hues() -> NDArray[np.uint8]:
 
 
 @cache
-def wheel() -> NDArray[np.uint32]:
+def hsv_to_rgb_table() -> NDArray[np.uint32]:
     """What RGB is per unit of value: weights by 256 * hue + saturation, (65536, 3).
 
     A channel is (weight * value + 2^23) >> 24.
@@ -64,7 +64,7 @@ def hue_shift(turns: float) -> int:
     return int(turns * 255) % 256
 
 
-def turned(image: Image.Image, shift: int) -> Image.Image:
+def shift_hue(image: Image.Image, shift: int) -> Image.Image:
     """An RGB image with its hue shifted."""
     red, green, blue = (np.asarray(band) for band in image.split())
     value = np.maximum(np.maximum(red, green), blue)
@@ -100,7 +100,7 @@ def _hue_places(
 
 @cache
 def _wheel_channels() -> tuple[NDArray[np.uint32], ...]:
-    return tuple(np.ascontiguousarray(wheel()[:, channel]) for channel in range(3))
+    return tuple(np.ascontiguousarray(hsv_to_rgb_table()[:, channel]) for channel in range(3))
 
 
 def _hsv(*channels: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -27,7 +27,7 @@ _HEADER = struct.Struct("<8s5q32s")  # magic; height, width, channels, source by
 _MAGIC = b"decoded1"
 
 
-class DecodedTree:
+class DecodedCache:
     """The pictures of a tree as arrays; reads like `ImageTree`."""
 
     def __init__(

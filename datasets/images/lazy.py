@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.images.decode import MaskCode, read_image, read_mask, refuse_values
-from datasets.images.pixels import Coded, Photo, size_of
+from datasets.images.pixels import ImageLike, LazyImage, size_of
 from datasets.images.png import Png
 from datasets.images.tree import ImageTree, refuse_sizes
 
 
-class CodedTree:
+class LazyTree:
     """The pictures of a tree, decoded when and as far as they are needed."""
 
     def __init__(self, tree: ImageTree) -> None:
         """Read from `tree`."""
         self._tree = tree
 
-    def image(self, name: str) -> Photo:
+    def image(self, name: str) -> ImageLike:
         """The image as RGB.
 
         Raises:
@@ -33,9 +33,9 @@ class CodedTree:
         png = Png.of(item.data) if item.encoding == "file" else None
         if png is None:
             return self._tree.decoded_image(item)
-        return Coded(png.size, _image_rows(png, item.place))
+        return LazyImage(png.size, _image_rows(png, item.place))
 
-    def pair(self, name: str) -> tuple[Photo, Photo]:
+    def pair(self, name: str) -> tuple[ImageLike, ImageLike]:
         """Image and class indices of one id.
 
         Raises:
@@ -43,11 +43,11 @@ class CodedTree:
         """
         image, item = self.image(name), self._tree.item("mask", name)
         png = Png.of(item.data) if item.encoding == "file" else None
-        mask: Photo
+        mask: ImageLike
         if png is None:
             mask = self._tree.decoded_mask(item)
         else:
-            mask = Coded(png.size, _mask_rows(png, item.place, self._tree.mask_code))
+            mask = LazyImage(png.size, _mask_rows(png, item.place, self._tree.mask_code))
         if size_of(image) != size_of(mask):
             refuse_sizes(self._tree, name, size_of(image), size_of(mask))
         return image, mask

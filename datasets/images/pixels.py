@@ -12,7 +12,7 @@ Box4: TypeAlias = tuple[int, int, int, int]  # left, top, right, bottom
 Pixels: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; (H, W, 3) or (H, W)
 
 
-class Coded:
+class LazyImage:
     """A picture that is decoded when its pixels are read, from the top as far as is needed.
 
     Attributes:
@@ -43,42 +43,42 @@ class Coded:
         return self._found
 
 
-Photo: TypeAlias = Pixels | Coded
+ImageLike: TypeAlias = Pixels | LazyImage
 
 
-class Photos(Protocol):
-    """Where pictures come from: a `CodedTree`, or a decoded copy."""
+class ImageSource(Protocol):
+    """Where pictures come from: a `LazyTree`, or a decoded copy."""
 
-    def image(self, name: str) -> Photo:
+    def image(self, name: str) -> ImageLike:
         """The picture of an id, RGB."""
 
-    def pair(self, name: str) -> tuple[Photo, Photo]:
+    def pair(self, name: str) -> tuple[ImageLike, ImageLike]:
         """Picture and mask of an id."""
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
         """Say which ids are read soon."""
 
 
-def size_of(photo: Photo) -> tuple[int, int]:
+def size_of(photo: ImageLike) -> tuple[int, int]:
     """Width and height, pixels."""
     if isinstance(photo, np.ndarray):
         return photo.shape[1], photo.shape[0]
     return photo.size
 
 
-def band_of(photo: Photo, top: int, bottom: int) -> Image.Image:
+def band_of(photo: ImageLike, top: int, bottom: int) -> Image.Image:
     """Some rows of it."""
-    pixels = photo.upper(bottom) if isinstance(photo, Coded) else photo
+    pixels = photo.upper(bottom) if isinstance(photo, LazyImage) else photo
     if isinstance(pixels, Image.Image):
         whole = (top, bottom) == (0, pixels.height)
         return pixels if whole else pixels.crop((0, top, pixels.width, bottom))
     return Image.fromarray(np.ascontiguousarray(pixels[top:bottom]))
 
 
-def part_of(photo: Photo, box: Box4) -> NDArray[np.uint8]:
+def part_of(photo: ImageLike, box: Box4) -> NDArray[np.uint8]:
     """A rectangle inside it: (h, w), or (h, w, C) of which the first three are RGB."""
     left, top, right, bottom = box
-    pixels = photo.upper(bottom) if isinstance(photo, Coded) else photo
+    pixels = photo.upper(bottom) if isinstance(photo, LazyImage) else photo
     if isinstance(pixels, Image.Image):
         pixels = view_of(pixels)
     return pixels[top:bottom, left:right]

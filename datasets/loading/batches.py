@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.augment.device_inputs import Stages, Windows
+from datasets.augment.device_inputs import AugmentSchedule, CropInputs
 from datasets.augment.host import Geometry, weak_mask
-from datasets.images.pixels import Photo
+from datasets.images.pixels import ImageLike
 from datasets.movable import Movable
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LabelledWindows(Movable):
         ids: of the images.
     """
 
-    windows: Windows
+    windows: CropInputs
     masks: Tensor
     keep: Tensor
     ids: tuple[str, ...]
@@ -95,8 +95,8 @@ class UnlabelledWindows(Movable):
         mix_ids: of the partners.
     """
 
-    windows: Windows
-    stages: Stages
+    windows: CropInputs
+    stages: AugmentSchedule
     boxes: Tensor
     keep: Tensor
     ids: tuple[str, ...]
@@ -110,7 +110,7 @@ def stack_images(images: Sequence[Image.Image]) -> Tensor:
     )
 
 
-def stack_masks(pairs: list[tuple[Photo, Photo]], geometries: list[Geometry]) -> Tensor:
+def stack_masks(pairs: list[tuple[ImageLike, ImageLike]], geometries: list[Geometry]) -> Tensor:
     """(B, S, S) uint8."""
     masks = [
         weak_mask(mask, geometry) for (_, mask), geometry in zip(pairs, geometries, strict=True)
@@ -120,5 +120,7 @@ def stack_masks(pairs: list[tuple[Photo, Photo]], geometries: list[Geometry]) ->
 
 def channel_bits(seed: int, kind: int, positions: Sequence[int], num_bits: int) -> Tensor:
     """(B, K) bool."""
-    rows = [Draws(seed, Stream.DROPOUT, kind, position).bits(num_bits) for position in positions]
+    rows = [
+        KeyedRandom(seed, Stream.DROPOUT, kind, position).bits(num_bits) for position in positions
+    ]
     return torch.from_numpy(np.stack(rows))

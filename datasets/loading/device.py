@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from datasets.augment import hue
-from datasets.augment.device_inputs import BLUR_BITS, Stages, Windows
+from datasets.augment.device_inputs import BLUR_BITS, AugmentSchedule, CropInputs
 from datasets.loading.batches import (
     LabelledBatch,
     LabelledWindows,
@@ -27,7 +27,7 @@ WEIGHT_BITS = 22  # Pillow's precision for 8-bit images
 
 
 @dataclass(frozen=True)
-class Taps:
+class ResampleWeights:
     """One axis of V crops.
 
     Attributes:
@@ -40,7 +40,7 @@ class Taps:
     weights: Tensor
 
 
-def taps(axes: Tensor, *, crop: int, depth: int) -> Taps:
+def resample_weights(axes: Tensor, *, crop: int, depth: int) -> ResampleWeights:
     """The weights of a filter that widens when it shrinks, in double precision as Pillow's are.
 
     Args:
@@ -65,7 +65,7 @@ def taps(axes: Tensor, *, crop: int, depth: int) -> Taps:
         total += height[:, step]
     share = height / torch.where(shown, total, 1.0)[:, None]
     weights = (share * (1 << WEIGHT_BITS) + 0.5).int()
-    return Taps(torch.where(shown, (first - skipped).clamp_(min=0), 0), weights)
+    return ResampleWeights(torch.where(shown, (first - skipped).clamp_(min=0), 0), weights)
 
 
 def is_padding(axes: Tensor, crop: int) -> Tensor:
@@ -116,18 +116,18 @@ def unlabelled_batch(given: UnlabelledBatch | UnlabelledWindows) -> UnlabelledBa
     )
 
 
-def weak_views(windows: Windows) -> Tensor:
+def weak_views(windows: CropInputs) -> Tensor:
     """Resized, cropped and flipped, padded with black: uint8 (V, 3, S, S)."""
     pixels = windows.pixels[..., :3].permute(0, 3, 1, 2)  # (V, 3, h, w)
     columns, rows = (
-        taps(axes, crop=windows.crop, depth=windows.depth)
+        resample_weights(axes, crop=windows.crop, depth=windows.depth)
         for axes in (windows.columns, windows.rows)
     )
     down = _resampled(_resampled(pixels, columns).transpose(2, 3), rows)
     return down.transpose(2, 3).contiguous()
 
 
-def padding(windows: Windows) -> Tensor:
+def padding(windows: CropInputs) -> Tensor:
     """True where a crop shows no image, bool (V, S, S)."""
     columns = is_padding(windows.columns, windows.crop)
     rows = is_padding(windows.rows, windows.crop)
@@ -143,7 +143,7 @@ def box_maps(boxes: Tensor, crop: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def strong_views(images: Tensor, stages: Stages) -> Tensor:
+def strong_views(images: Tensor, stages: AugmentSchedule) -> Tensor:
     """Colour jitter, grayscale and blur on uint8 (N, 3, S, S), each view in its own order."""
     for order, inverse, sizes in zip(stages.order, stages.inverse, stages.sizes, strict=True):
         parts = []
@@ -154,7 +154,7 @@ def strong_views(images: Tensor, stages: Stages) -> Tensor:
     return images
 
 
-def _resampled(pixels: Tensor, table: Taps) -> Tensor:
+def _resampled(pixels: Tensor, table: ResampleWeights) -> Tensor:
     """Weighted sums along the last axis: uint8 (V, 3, h, w) to (V, 3, h, S)."""
     last = pixels.shape[-1] - 1
     shape = (*pixels.shape[:-1], table.first.shape[1])
@@ -165,11 +165,11 @@ def _resampled(pixels: Tensor, table: Taps) -> Tensor:
     return (total >> WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
 
 
-def _brightness(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _brightness(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     return _blended(torch.zeros_like(images), images, stages.factors[:, 0].index_select(0, views))
 
 
-def _contrast(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _contrast(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     grey = _luma(images)
     num_pixels = grey.shape[1] * grey.shape[2]
     total = grey.sum(dim=(1, 2), dtype=torch.int64)
@@ -177,11 +177,11 @@ def _contrast(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
     return _blended(mean[:, None, None, None], images, stages.factors[:, 1].index_select(0, views))
 
 
-def _saturation(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _saturation(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     return _blended(_luma(images)[:, None], images, stages.factors[:, 2].index_select(0, views))
 
 
-def _hue(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _hue(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     """Into HSV by tables, around the circle, and back."""
     tables = _hue_tables(images.device)
     red, green, blue = images.to(torch.int32).unbind(dim=1)
@@ -198,11 +198,11 @@ def _hue(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
     return ((turned >> hue.WHEEL_BITS) & 255).to(torch.uint8).permute(0, 3, 1, 2)
 
 
-def _grey(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _grey(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     return _luma(images)[:, None].expand_as(images).to(torch.uint8)
 
 
-def _blur(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _blur(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     """Three box blurs along the rows, three down the columns."""
     weights = stages.blurs.index_select(0, views)[..., None, None, None]  # (n, 3, 1, 1, 1)
     for _ in range(2):
@@ -212,7 +212,7 @@ def _blur(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
     return images
 
 
-def _nothing(images: Tensor, stages: Stages, views: Tensor) -> Tensor:
+def _nothing(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     return images
 
 
@@ -257,11 +257,11 @@ def _hue_tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.from_numpy(hue.hues()).to(torch.int32).to(device),
         torch.from_numpy(hue.saturations()).to(torch.int32).to(device),
-        torch.from_numpy(hue.wheel().astype("int32")).to(device),
+        torch.from_numpy(hue.hsv_to_rgb_table().astype("int32")).to(device),
     )
 
 
-_OPERATIONS: tuple[Callable[[Tensor, Stages, Tensor], Tensor], ...] = (
+_OPERATIONS: tuple[Callable[[Tensor, AugmentSchedule, Tensor], Tensor], ...] = (
     _brightness,
     _contrast,
     _saturation,

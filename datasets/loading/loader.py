@@ -12,9 +12,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from datasets.config import DataConfig
 from datasets.dataset import Dataset
-from datasets.images.decoded_cache import DecodedTree
-from datasets.images.lazy import CodedTree
-from datasets.images.pixels import Photos
+from datasets.images.decoded_cache import DecodedCache
+from datasets.images.lazy import LazyTree
+from datasets.images.pixels import ImageSource
 from datasets.loading.batches import (
     LabelledBatch,
     LabelledWindows,
@@ -124,10 +124,10 @@ class _Steps(TorchDataset[Step]):
                 self._unlabelled.announce(positions, batch=plan.batch)
 
 
-def _photos(dataset: Dataset, plan: BatchPlan) -> Photos:
+def _photos(dataset: Dataset, plan: BatchPlan) -> ImageSource:
     if plan.cache is None:
-        return CodedTree(dataset.tree)
-    return DecodedTree(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)
+        return LazyTree(dataset.tree)
+    return DecodedCache(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)
 
 
 def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:

@@ -29,7 +29,7 @@ from datasets.augment.host import (
 )
 from datasets.augment.resize import span
 from datasets.config import DataConfig, MixSource
-from datasets.images.pixels import Coded, Photo, Photos, size_of
+from datasets.images.pixels import ImageLike, ImageSource, LazyImage, size_of
 from datasets.loading.batches import LabelledBatch as LabelledBatch
 from datasets.loading.batches import (
     LabelledWindows,
@@ -39,10 +39,10 @@ from datasets.loading.batches import (
     stack_masks,
 )
 from datasets.loading.batches import UnlabelledBatch as UnlabelledBatch
-from datasets.randomness import Draws, Stream, epoch_permutation
+from datasets.randomness import KeyedRandom, Stream, epoch_permutation
 
 
-class Order:
+class EpochOrder:
     """Which image stands at a position: the list, shuffled anew in every pass, without end."""
 
     def __init__(self, ids: Sequence[str], *, seed: int, stream: Stream) -> None:
@@ -75,12 +75,14 @@ _LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # places in the stream DROPOUT
 class LabelledSource:
     """Makes labelled batches."""
 
-    def __init__(self, photos: Photos, ids: Sequence[str], config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, photos: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+    ) -> None:
         """Take from `photos` the images `ids`, cropped as `config` says."""
         self._photos = photos
         self._config = config
         self._seed = seed
-        self._order = Order(ids, seed=seed, stream=Stream.LABELLED_ORDER)
+        self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
         """The labelled images at some global positions, with so many channel bits."""
@@ -113,12 +115,12 @@ class LabelledSource:
 
     def _drawn(
         self, positions: Sequence[int]
-    ) -> tuple[tuple[str, ...], list[tuple[Photo, Photo]], list[Geometry]]:
+    ) -> tuple[tuple[str, ...], list[tuple[ImageLike, ImageLike]], list[Geometry]]:
         """Ids, decoded pairs and crops."""
         ids = tuple(self._order.at(position) for position in positions)
         pairs = [self._photos.pair(name) for name in ids]
         geometries = [
-            _geometry(Draws(self._seed, Stream.LABELLED_CROP, position), pair, self._config)
+            _geometry(KeyedRandom(self._seed, Stream.LABELLED_CROP, position), pair, self._config)
             for position, pair in zip(positions, pairs, strict=True)
         ]
         return ids, pairs, geometries
@@ -129,7 +131,7 @@ class _View:
     """What one weak view and its two strong ones will be; None is a strong view nobody needs."""
 
     name: str
-    photo: Photo
+    photo: ImageLike
     geometry: Geometry
     strong: tuple[Photometry | None, Photometry | None]
 
@@ -154,13 +156,15 @@ class _Drawn:
 class UnlabelledSource:
     """Makes unlabelled batches; never opens a mask."""
 
-    def __init__(self, photos: Photos, ids: Sequence[str], config: DataConfig, seed: int) -> None:
+    def __init__(
+        self, photos: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+    ) -> None:
         """Take from `photos` the images `ids`, cropped and mixed as `config` says."""
         self._photos = photos
         self._config = config
         self._seed = seed
-        self._order = Order(ids, seed=seed, stream=Stream.UNLABELLED_ORDER)
-        self._mix_order = Order(ids, seed=seed, stream=Stream.MIX_ORDER)
+        self._order = EpochOrder(ids, seed=seed, stream=Stream.UNLABELLED_ORDER)
+        self._mix_order = EpochOrder(ids, seed=seed, stream=Stream.MIX_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int, *, batch: int) -> UnlabelledBatch:
         """The unlabelled images at some global positions.
@@ -225,7 +229,7 @@ class UnlabelledSource:
 
     def _drawn(self, positions: Sequence[int], batch: int) -> _Drawn:
         """The views at some positions and their partners."""
-        photos: dict[str, Photo] = {}  # a partner is often the same photograph
+        photos: dict[str, ImageLike] = {}  # a partner is often the same photograph
         boxes = [
             (self._box(Stream.BOX_1, position), self._box(Stream.BOX_2, position))
             for position in positions
@@ -243,30 +247,34 @@ class UnlabelledSource:
         return _Drawn(views, partners, boxes)
 
     def _box(self, stream: Stream, position: int) -> Box:
-        return draw_box(Draws(self._seed, stream, position), self._config.crop)
+        return draw_box(KeyedRandom(self._seed, stream, position), self._config.crop)
 
-    def _view(self, position: int, photos: dict[str, Photo]) -> _View:
+    def _view(self, position: int, photos: dict[str, ImageLike]) -> _View:
         """The image at a position, weak and strong."""
-        draws = Draws(self._seed, Stream.UNLABELLED_CROP, position)
+        draws = KeyedRandom(self._seed, Stream.UNLABELLED_CROP, position)
         photo, geometry = self._weak(self._order.at(position), draws, photos)
         first, second = (
-            draw_photometry(Draws(self._seed, stream, position))
+            draw_photometry(KeyedRandom(self._seed, stream, position))
             for stream in (Stream.STRONG_1, Stream.STRONG_2)
         )
         return _View(self._order.at(position), photo, geometry, (first, second))
 
-    def _partner(self, position: int, photos: dict[str, Photo], boxes: tuple[Box, ...]) -> _View:
+    def _partner(
+        self, position: int, photos: dict[str, ImageLike], boxes: tuple[Box, ...]
+    ) -> _View:
         """The image pasted at a position: the same photograph drawn again, or another one."""
         order = self._order if self._config.mix is MixSource.same else self._mix_order
-        draws = Draws(self._seed, Stream.MIX_CROP, position)
+        draws = KeyedRandom(self._seed, Stream.MIX_CROP, position)
         photo, geometry = self._weak(order.at(position), draws, photos)
         first, second = (
-            draw_photometry(Draws(self._seed, stream, position)) if box.width else None
+            draw_photometry(KeyedRandom(self._seed, stream, position)) if box.width else None
             for stream, box in zip((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2), boxes, strict=True)
         )
         return _View(order.at(position), photo, geometry, (first, second))
 
-    def _weak(self, name: str, draws: Draws, photos: dict[str, Photo]) -> tuple[Photo, Geometry]:
+    def _weak(
+        self, name: str, draws: KeyedRandom, photos: dict[str, ImageLike]
+    ) -> tuple[ImageLike, Geometry]:
         if name not in photos:
             photos[name] = self._photos.image(name)
         return photos[name], _geometry(draws, [photos[name]], self._config)
@@ -287,7 +295,7 @@ def _made(view: _View) -> _Made:
     return _Made(weak, (first, second), padded_map(view.geometry))
 
 
-def _geometry(draws: Draws, photos: Sequence[Photo], config: DataConfig) -> Geometry:
+def _geometry(draws: KeyedRandom, photos: Sequence[ImageLike], config: DataConfig) -> Geometry:
     """A crop of an image and perhaps its mask, which hear at once how many rows it needs."""
     width, height = size_of(photos[0])
     drawn = draw_geometry(
@@ -299,7 +307,7 @@ def _geometry(draws: Draws, photos: Sequence[Photo], config: DataConfig) -> Geom
     )
     _, top, _, bottom = drawn.box
     for photo in photos:
-        if isinstance(photo, Coded):
+        if isinstance(photo, LazyImage):
             photo.ask(span(height, drawn.height, start=top, stop=bottom)[1])
     return drawn
 

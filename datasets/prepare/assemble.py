@@ -131,7 +131,7 @@ CITYSCAPES_COUNTS = {"train": 2975, "val": 500}
 
 
 @dataclass(frozen=True)
-class Pair:
+class ImageMaskPair:
     """One image and its mask, to be brought.
 
     Attributes:
@@ -158,7 +158,7 @@ class Assembly:
         lacks: what a complete dataset would have besides.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ImageMaskPair, ...]
     lists: dict[str, list[str]]
     summary: str
     lacks: list[str]
@@ -249,12 +249,12 @@ def _merged(found: Sequence[dict[str, Path]]) -> dict[str, Path]:
 
 def _pairs(
     wanted: Sequence[str], images: dict[str, Path], masks: dict[str, tuple[Path, Making]]
-) -> tuple[tuple[Pair, ...], list[str]]:
+) -> tuple[tuple[ImageMaskPair, ...], list[str]]:
     """The pairs that are complete, and what the others lack."""
     lacks = [f"no source has the image of {name}" for name in wanted if name not in images]
     lacks += [f"no source has a mask of {name}" for name in wanted if name not in masks]
     complete = sorted(name for name in wanted if name in images and name in masks)
-    return tuple(Pair(name, images[name], *masks[name]) for name in complete), lacks
+    return tuple(ImageMaskPair(name, images[name], *masks[name]) for name in complete), lacks
 
 
 def _miscounts(

@@ -12,7 +12,7 @@ from PIL import Image
 from datasets.catalog import IGNORED, DatasetSpec
 from datasets.errors import DataError
 from datasets.images.decode import MaskCode, indexed_png, read_mask
-from datasets.prepare.assemble import Pair
+from datasets.prepare.assemble import ImageMaskPair
 
 _MATRIX, _COMPRESSED = 14, 15
 _STRUCT = 2  # array class; all of 6 to 15 are numeric
@@ -140,7 +140,7 @@ TRAIN_LABELS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31
 _NUM_LABELS = 34
 
 
-def made_mask(data: bytes, pair: Pair, spec: DatasetSpec) -> bytes:
+def made_mask(data: bytes, pair: ImageMaskPair, spec: DatasetSpec) -> bytes:
     """The mask file of a pair.
 
     Args:

@@ -21,7 +21,7 @@ from datasets.errors import DataError
 from datasets.images.decode import plain_code, read_image, read_mask
 from datasets.images.tree import ImageTree, file_bytes, tree_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
-from datasets.prepare.assemble import Assembly, Pair
+from datasets.prepare.assemble import Assembly, ImageMaskPair
 from datasets.prepare.convert_masks import made_mask
 from datasets.progress import Progress
 
@@ -49,7 +49,7 @@ class Outcome:
     defects: list[str]
 
 
-def place(
+def copy_into_place(
     assembly: Assembly, spec: DatasetSpec, root: Path, *, how: How, say: Callable[[str], None]
 ) -> Outcome:
     """Bring an assembly to a root; again after a kill, it goes on where it was.
@@ -100,7 +100,7 @@ class _Work:
     how: How
     done: dict[str, Placed]
 
-    def bring(self, pair: Pair) -> Placed:
+    def bring(self, pair: ImageMaskPair) -> Placed:
         """One pair, checked before it is written."""
         if pair.name in self.done and _still_there(self.tree.root, self.done[pair.name]):
             return self.done[pair.name]
@@ -126,10 +126,10 @@ class _Work:
         return placed
 
 
-def _results(work: _Work, pairs: Sequence[Pair]) -> Iterator[Placed | str]:
+def _results(work: _Work, pairs: Sequence[ImageMaskPair]) -> Iterator[Placed | str]:
     """What was placed, or why not, in the order of the pairs."""
 
-    def attempt(pair: Pair) -> Placed | str:
+    def attempt(pair: ImageMaskPair) -> Placed | str:
         try:
             return work.bring(pair)
         except DataError as error:

@@ -13,7 +13,7 @@ from datasets.location import data_root, spec_of
 from datasets.manifest import read_manifest
 from datasets.prepare.archives import is_archive, remove_unpacked, unpacked
 from datasets.prepare.assemble import assemble
-from datasets.prepare.copy import How, place
+from datasets.prepare.copy import How, copy_into_place
 from datasets.prepare.verify import defects
 from datasets.splits.generate import SUFFIXES, hold_out, image_ids, make_lists, masked_ids
 from datasets.splits.lists import Split, load_split, present_splits
@@ -107,7 +107,7 @@ ALL = "all"  # the split of a folder of one's own in which every mask is used
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PrepareOptions:
     """How `prepare` shall work.
 
     Attributes:
@@ -120,7 +120,7 @@ class Wish:
 
 
 def prepare_published(
-    config: DataConfig, sources: Sequence[Path], wish: Wish, say: Say
+    config: DataConfig, sources: Sequence[Path], wish: PrepareOptions, say: Say
 ) -> list[str]:
     """Bring VOC or Cityscapes from where it was unpacked to the root.
 
@@ -148,7 +148,7 @@ def prepare_published(
             f"The sources are not complete, so nothing was brought:\n  {shown}{more}\n"
             "Add what is missing as another source, or take what is there with counts=any."
         )
-    outcome = place(assembly, spec, root, how=wish.how, say=say)
+    outcome = copy_into_place(assembly, spec, root, how=wish.how, say=say)
     if not outcome.defects and wish.how == "copy":
         remove_unpacked(root)
     say(f"{outcome.num_brought} pairs brought, {outcome.num_found} were there already")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.catalog import IGNORED, DatasetSpec
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import opened_tree
 from datasets.errors import DataError
 from datasets.images.tree import ImageTree
@@ -80,7 +80,7 @@ def as_drawn(config: DataConfig) -> DataConfig:
             "or give the right folder with root=DIR."
         )
     drawing = {name: value for name, value in manifest.drawing.items() if name != "version"}
-    return replace(config, root=str(root), drawn=DrawnConfig(**drawing))
+    return replace(config, root=str(root), drawn=SyntheticConfig(**drawing))
 
 
 def _needs(config: DataConfig, manifest: Manifest | None) -> Needs:

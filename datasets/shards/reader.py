@@ -117,7 +117,7 @@ def is_packed(root: Path) -> bool:
 
 
 @lru_cache(maxsize=16)
-def brought_near(url: str, folder: Path) -> Path:
+def download_index(url: str, folder: Path) -> Path:
     """The small files of a packed dataset in an object store, brought into a folder.
 
     Raises:

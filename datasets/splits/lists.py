@@ -25,7 +25,7 @@ from typing import Any
 from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.location import data_root, drawn_of, spec_of
+from datasets.location import data_root, spec_of, synthetic_of
 from datasets.randomness import Stream, epoch_permutation
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin
@@ -190,7 +190,7 @@ def line_of(spec: DatasetSpec, name: str) -> str:
 
 def drawn_ids(config: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Ids of the drawn training and validation scenes."""
-    drawn = drawn_of(config)
+    drawn = synthetic_of(config)
     names = [f"scene_{index:05d}" for index in range(drawn.num_train + drawn.num_val)]
     return tuple(names[: drawn.num_train]), tuple(names[drawn.num_train :])
 
@@ -214,7 +214,7 @@ def _drawn_split(config: DataConfig) -> Split:
             f"Split {config.split!r} asks for {count} labelled scenes, there are {len(train)}. "
             "Choose a smaller one, or raise data.drawn.num_train."
         )
-    order = seeded_order(train, drawn_of(config).seed)
+    order = seeded_order(train, synthetic_of(config).seed)
     chosen = set(order[:count])
     rest = [name for name in train if name not in chosen]
     labelled = [name for name in train if name in chosen]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.catalog import DRAWING_VERSION
+from datasets.catalog import SYNTHETIC_VERSION
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.images.decode import indexed_png
-from datasets.location import drawn_of, spec_of
+from datasets.location import spec_of, synthetic_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
 from datasets.splits.lists import drawn_ids
 from datasets.synthetic.scene import draw_scene
@@ -55,7 +55,7 @@ def ensure_drawn(root: Path, config: DataConfig) -> bool:
 
 def drawing_of(config: DataConfig) -> dict[str, int]:
     """All that decides the pixels of the scenes."""
-    return {**asdict(drawn_of(config)), "version": DRAWING_VERSION}
+    return {**asdict(synthetic_of(config)), "version": SYNTHETIC_VERSION}
 
 
 def _is_drawn(root: Path, config: DataConfig) -> bool:
@@ -82,7 +82,7 @@ def _draw_tree(folder: Path, config: DataConfig) -> None:
     spec, files = spec_of(config), {}
     train, validation = drawn_ids(config)
     for index, name in enumerate([*train, *validation]):
-        image, mask = draw_scene(drawn_of(config), index)
+        image, mask = draw_scene(synthetic_of(config), index)
         content = {
             spec.image_file(name): _jpeg(Image.fromarray(image)),
             spec.mask_file(name): indexed_png(Image.fromarray(mask), spec),
@@ -109,7 +109,7 @@ def _jpeg(image: Image.Image) -> bytes:
 
 
 def _check_drawable(config: DataConfig) -> None:
-    drawn = drawn_of(config)
+    drawn = synthetic_of(config)
     for name in ("num_train", "num_val"):
         if getattr(drawn, name) < 1:
             raise ValueError(f"data.drawn.{name} is {getattr(drawn, name)}; draw at least one.")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.randomness import Draws
+from datasets.randomness import KeyedRandom
 
 Field = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ def inside(shape: int, u: Field, v: Field) -> Field:
     return _SHAPES[shape](u, v)
 
 
-def tone(texture: int, x: Field, y: Field, draws: Draws) -> Field:
+def tone(texture: int, x: Field, y: Field, draws: KeyedRandom) -> Field:
     """Brightness pattern of a texture of period 1, in [0, 1].
 
     Args:
@@ -38,7 +38,7 @@ def tone(texture: int, x: Field, y: Field, draws: Draws) -> Field:
     return _TEXTURES[texture](x, y, draws)
 
 
-def value_noise(draws: Draws, x: Field, y: Field) -> Field:
+def value_noise(draws: KeyedRandom, x: Field, y: Field) -> Field:
     """Smooth noise in [0, 1) with one random value per unit square; x and y may be negative."""
     x, y = x - np.floor(x.min()), y - np.floor(y.min())
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -53,14 +53,14 @@ def value_noise(draws: Draws, x: Field, y: Field) -> Field:
     return result
 
 
-def uniforms(draws: Draws, shape: tuple[int, ...]) -> Field:
+def uniforms(draws: KeyedRandom, shape: tuple[int, ...]) -> Field:
     """Random numbers in [0, 1), four to a word."""
     count = int(np.prod(shape))
     parts = draws.words(-(-count // 4)).astype("<u8").view("<u2")[:count]
     return parts.reshape(shape) * 2.0**-16
 
 
-def bell(draws: Draws, shape: tuple[int, ...]) -> Field:
+def bell(draws: KeyedRandom, shape: tuple[int, ...]) -> Field:
     """Bell-shaped noise of mean 0 and variance 1: sums of three uniform numbers."""
     first, second, third = (uniforms(draws, shape) for _ in range(3))
     return (first + second + third - 1.5) * 2.0
@@ -135,32 +135,32 @@ def _bar(u: Field, v: Field) -> Field:
     return _rectangle(u, v, 1.0, 0.4)
 
 
-def _striped(x: Field, y: Field, draws: Draws) -> Field:
+def _striped(x: Field, y: Field, draws: KeyedRandom) -> Field:
     del y, draws
     return _edge(wave(x))
 
 
-def _checked(x: Field, y: Field, draws: Draws) -> Field:
+def _checked(x: Field, y: Field, draws: KeyedRandom) -> Field:
     del draws
     across, down = _edge(wave(x * 0.8)), _edge(wave(y * 0.8))
     return across + down - 2.0 * across * down
 
 
-def _dotted(x: Field, y: Field, draws: Draws) -> Field:
+def _dotted(x: Field, y: Field, draws: KeyedRandom) -> Field:
     del draws
     radius = _radius(x - np.floor(x) - 0.5, y - np.floor(y) - 0.5)
     return _edge(0.5 + (0.33 - radius) * 2.0)
 
 
-def _speckled(x: Field, y: Field, draws: Draws) -> Field:
+def _speckled(x: Field, y: Field, draws: KeyedRandom) -> Field:
     return value_noise(draws, x * 3.0, y * 3.0)
 
 
-def _blotched(x: Field, y: Field, draws: Draws) -> Field:
+def _blotched(x: Field, y: Field, draws: KeyedRandom) -> Field:
     return _edge(0.5 + (value_noise(draws, x * 0.7, y * 0.7) - 0.5) * 3.0)
 
 
-def _latticed(x: Field, y: Field, draws: Draws) -> Field:
+def _latticed(x: Field, y: Field, draws: KeyedRandom) -> Field:
     del draws
     return _edge(0.5 + (np.maximum(wave(x), wave(y)) - 0.72) * 2.5)
 
@@ -175,7 +175,7 @@ _SHAPES: tuple[Callable[[Field, Field], Field], ...] = (
     _crescent,
     _bar,
 )
-_TEXTURES: tuple[Callable[[Field, Field, Draws], Field], ...] = (
+_TEXTURES: tuple[Callable[[Field, Field, KeyedRandom], Field], ...] = (
     _striped,
     _checked,
     _dotted,

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.catalog import SHAPES, TEXTURES, drawn_parts
-from datasets.config import DrawnConfig
-from datasets.randomness import Draws, Stream
+from datasets.config import SyntheticConfig
+from datasets.randomness import KeyedRandom, Stream
 from datasets.synthetic.paint import Field, bell, colour, inside, tone, value_noise
 
 _HUE_SPREAD = 0.12  # of a class around its own hue, in turns; 0.5 would tell nothing
@@ -44,9 +44,9 @@ class _Pose:
     stretch: float
 
 
-def draw_scene(drawn: DrawnConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_scene(drawn: SyntheticConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image (H, W, 3) and classes (H, W) of one scene."""
-    draws = Draws(drawn.seed, Stream.DRAWING, index)
+    draws = KeyedRandom(drawn.seed, Stream.DRAWING, index)
     size = (drawn.height, drawn.width)
     canvas = _Canvas(_background(draws, size), np.zeros(size, dtype=np.uint8))
     for _ in range(draws.integer(1, 3)):
@@ -58,7 +58,7 @@ def draw_scene(drawn: DrawnConfig, index: int) -> tuple[NDArray[np.uint8], NDArr
     return _photograph(canvas.pixels, draws), canvas.labels
 
 
-def _background(draws: Draws, size: tuple[int, int]) -> Field:
+def _background(draws: KeyedRandom, size: tuple[int, int]) -> Field:
     """Two hues mixed by smooth noise, with a little grain."""
     rows, columns = (axis + 0.5 for axis in np.indices(size, dtype=np.float64))
     scale = draws.uniform(1.5, 5.0) / min(size)
@@ -71,7 +71,7 @@ def _background(draws: Draws, size: tuple[int, int]) -> Field:
     return result
 
 
-def _add_object(canvas: _Canvas, draws: Draws, label: int) -> None:
+def _add_object(canvas: _Canvas, draws: KeyedRandom, label: int) -> None:
     """One object of a class."""
     shape, texture = drawn_parts(label)
     pose = _pose(draws, canvas, smallest=0.16, largest=0.34)
@@ -80,11 +80,11 @@ def _add_object(canvas: _Canvas, draws: Draws, label: int) -> None:
     _add(canvas, pose, outside=lambda u, v: inside(shape, u, v), paint=paint, label=label)
 
 
-def _add_clutter(canvas: _Canvas, draws: Draws) -> None:
+def _add_clutter(canvas: _Canvas, draws: KeyedRandom) -> None:
     """A plain thing with the shape of a class, or a shapeless patch with a texture."""
     pose = _pose(draws, canvas, smallest=0.10, largest=0.30)
     hue = draws.uniform(0.0, 1.0)
-    if draws.chance(_PLAIN_CLUTTER):
+    if draws.bernoulli(_PLAIN_CLUTTER):
         shape, paint = draws.integer(0, len(SHAPES) - 1), _plain(draws, hue)
         _add(canvas, pose, outside=lambda u, v: inside(shape, u, v), paint=paint, label=0)
         return
@@ -99,7 +99,7 @@ def _add_clutter(canvas: _Canvas, draws: Draws) -> None:
     _add(canvas, pose, outside=blob, paint=paint, label=0)
 
 
-def _add_stick(canvas: _Canvas, draws: Draws) -> None:
+def _add_stick(canvas: _Canvas, draws: KeyedRandom) -> None:
     """A thin plain thing in front of everything."""
     pose = _pose(draws, canvas, smallest=0.25, largest=0.60)
     thin = draws.uniform(1.0, 2.5) / pose.radius
@@ -113,13 +113,13 @@ def _add_stick(canvas: _Canvas, draws: Draws) -> None:
     )
 
 
-def _pose(draws: Draws, canvas: _Canvas, *, smallest: float, largest: float) -> _Pose:
+def _pose(draws: KeyedRandom, canvas: _Canvas, *, smallest: float, largest: float) -> _Pose:
     """A place anywhere on the canvas; sizes as parts of its short side."""
     height, width = canvas.labels.shape
     radius = draws.uniform(smallest, largest) * min(height, width)
     half = draws.uniform(-1.0, 1.0)  # tangent of half the turn; four quarters by sign and swap
     cosine, sine = (1.0 - half * half) / (1.0 + half * half), 2.0 * half / (1.0 + half * half)
-    if draws.chance(0.5):
+    if draws.bernoulli(0.5):
         cosine, sine = -cosine, -sine
     return _Pose(
         x=draws.uniform(0.0, width),
@@ -131,7 +131,7 @@ def _pose(draws: Draws, canvas: _Canvas, *, smallest: float, largest: float) -> 
     )
 
 
-def _textured(draws: Draws, *, hue: float, texture: int, radius: float) -> Paint:
+def _textured(draws: KeyedRandom, *, hue: float, texture: int, radius: float) -> Paint:
     """Two tones of clearly different brightness, dealt by a texture turned on its own."""
     bright, dark = draws.uniform(0.65, 1.0), draws.uniform(0.1, 0.35)
     first = colour(hue, draws.uniform(0.2, 0.9), bright)
@@ -147,7 +147,7 @@ def _textured(draws: Draws, *, hue: float, texture: int, radius: float) -> Paint
     return paint
 
 
-def _plain(draws: Draws, hue: float) -> Paint:
+def _plain(draws: KeyedRandom, hue: float) -> Paint:
     """One colour, a little brighter at one end."""
     base = colour(hue, draws.uniform(0.1, 0.9), draws.uniform(0.2, 0.95))
     slope = draws.uniform(-0.01, 0.01)
@@ -185,7 +185,7 @@ def _add(
     canvas.labels[part][cover >= 0.5] = label
 
 
-def _photograph(pixels: Field, draws: Draws) -> NDArray[np.uint8]:
+def _photograph(pixels: Field, draws: KeyedRandom) -> NDArray[np.uint8]:
     """Uneven light, a tint, and shot noise that grows with the root of the brightness."""
     height, width = pixels.shape[:2]
     rows, columns = np.indices((height, width), dtype=np.float64)

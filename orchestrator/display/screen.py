@@ -13,9 +13,9 @@ from rich.text import Text
 
 from orchestrator.display.format import STYLES, clock, fraction, percent, speed
 from orchestrator.execution.queue import Queue
-from orchestrator.storage.lock import alongside
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import Progress, glance
+from orchestrator.storage.lock import background_thread
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import Progress, cached_progress
 from orchestrator.trial import Outcome, Trial
 
 _REFRESH_SECONDS = 1.0
@@ -71,7 +71,7 @@ class Screen:
     def live(self, queue: Queue) -> AbstractContextManager[None]:
         """Keep the table or the progress lines fresh until the block ends."""
         show = self._redraw if self._console.is_terminal else self._report
-        return alongside(partial(show, queue), "screen")
+        return background_thread(partial(show, queue), "screen")
 
     def _redraw(self, queue: Queue, stop: threading.Event) -> None:
         """The live table of a terminal."""
@@ -90,7 +90,7 @@ class Screen:
         """A line per running cell now and then."""
         while not stop.wait(_PLAIN_SECONDS):
             for trial, _ in self._now():
-                found = glance(Places.at(trial.root).run(trial.key))
+                found = cached_progress(RootPaths.at(trial.root).run(trial.key))
                 if found is not None:
                     self.say(f"{self._count()} running  {trial.key}  {_words(found)}")
 
@@ -100,7 +100,7 @@ class Screen:
         for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
         for trial, since in self._now():
-            found = glance(Places.at(trial.root).run(trial.key)) or Progress()
+            found = cached_progress(RootPaths.at(trial.root).run(trial.key)) or Progress()
             table.add_row(
                 trial.key,
                 f"{found.epoch}/{found.epochs}" if found.epochs else "-",

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from orchestrator.display.format import STYLES, clock, fraction, percent, speed
 from orchestrator.planning.plan import Plan, PlannedCell, State
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import Progress, progresses
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import Progress, progress_of_runs
 
 
 def plan_table(plan: Plan, chosen: Collection[str]) -> Table:
@@ -47,10 +47,10 @@ def as_json(plan: Plan, chosen: Collection[str]) -> str:
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
     """How far some cells are, by key; nothing for one that never ran under this configuration."""
-    places = Places.at(plan.root)
+    places = RootPaths.at(plan.root)
     unknown = [State.missing, State.drifted, *([State.done] if places.url else [])]
     shown = list(cells)
-    found = progresses(places, [cell.key for cell in shown if cell.state not in unknown])
+    found = progress_of_runs(places, [cell.key for cell in shown if cell.state not in unknown])
     return {cell.key: found.get(cell.key) or _of_row(cell) for cell in shown}
 
 

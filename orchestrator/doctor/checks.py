@@ -14,9 +14,9 @@ from typing import Literal
 
 from datasets.storage.open import is_url
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.lock import Busy, held
-from orchestrator.storage.paths import Places
-from orchestrator.storage.s3_root import SHORT_PATIENCE, enter, store_of
+from orchestrator.storage.lock import Busy, file_lock
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.s3_root import SHORT_PATIENCE, check_root_address, storage_of
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def check_root(options: LaunchOptions) -> Check:
     if is_url(options.root):
         return check_bucket(options)
     try:
-        root = Places.at(options.root).root
+        root = RootPaths.at(options.root).root
         probe = root / f".doctor-{uuid.uuid4().hex[:8]}"
-        with held(probe, "the doctor"):
+        with file_lock(probe, "the doctor"):
             free = shutil.disk_usage(root).free / _GIB
         probe.unlink()
     except (OSError, Busy, ValueError) as error:
@@ -102,8 +102,8 @@ def check_bucket(options: LaunchOptions) -> Check:
     """Whether a root in an object store can be read, written, and claimed by one of many."""
     name = f"doctor/{uuid.uuid4().hex[:8]}"
     try:
-        enter(options.root, options.scratch)
-        storage = store_of(Places.at(options.root).url, patience=SHORT_PATIENCE)
+        check_root_address(options.root, options.scratch)
+        storage = storage_of(RootPaths.at(options.root).url, patience=SHORT_PATIENCE)
         began = time.monotonic()
         is_exclusive = storage.create(name, b"1") and not storage.create(name, b"2")
         tag = storage.hold(name).tag
@@ -116,9 +116,11 @@ def check_bucket(options: LaunchOptions) -> Check:
     if not (is_exclusive and is_exact):
         advice = "Its server ignores If-None-Match or If-Match: two hosts could train one cell."
         return Check("bucket", "broken", f"root={options.root}: claims do not hold", advice)
-    free = shutil.disk_usage(_there(Places.at(options.root).root)).free / _GIB
+    free = shutil.disk_usage(_there(RootPaths.at(options.root).root)).free / _GIB
     found = f"{options.root}: claims hold, {1000 * seconds:.0f} ms a request; scratch"
-    return Check("bucket", "works", f"{found} {Places.at(options.root).root}: {free:.0f} GiB free")
+    return Check(
+        "bucket", "works", f"{found} {RootPaths.at(options.root).root}: {free:.0f} GiB free"
+    )
 
 
 def _there(path: Path) -> Path:
@@ -133,7 +135,7 @@ def check_ray(options: LaunchOptions) -> Check:
     try:
         from orchestrator.backends.ray.cluster import connected
 
-        shared = Places.at(options.root).grid("doctor").folder
+        shared = RootPaths.at(options.root).grid("doctor").folder
         with connected(options, shared) as cluster:
             where = "an own one starts" if cluster.is_own else options.ray_address
             found = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
@@ -172,17 +174,17 @@ def check_slurm(options: LaunchOptions) -> Iterable[Check]:
 def check_submission(options: LaunchOptions) -> Check:
     """Whether Slurm would take the job of a cell, without submitting it."""
     from orchestrator.backends.slurm.launch import gpus_for
-    from orchestrator.backends.slurm.registry import check_options, shape_of
+    from orchestrator.backends.slurm.registry import check_options, job_spec_of
     from orchestrator.trial import Trial
     from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
-    from slurm.job_array import Batch
+    from slurm.job_array import JobArray
 
-    folder = Places.at(options.root).root / "drill" / f"test-{uuid.uuid4().hex[:8]}"
+    folder = RootPaths.at(options.root).root / "drill" / f"test-{uuid.uuid4().hex[:8]}"
     try:
         check_options(options)
         trial = Trial("doctor", "", "", options.root, "slurm", "", ranks=options.ranks)
         trial = replace(trial, gpus_per_rank=gpus_for(options), cpus_per_rank=options.cpus_per_rank)
-        batch = Batch.write(folder, {"doctor": _nothing}, shape_of(trial, options.slurm))
+        batch = JobArray.write(folder, {"doctor": _nothing}, job_spec_of(trial, options.slurm))
         told = batch.test()
     except (SlurmFull, SlurmRefused, SlurmSilent, ValueError) as error:
         advice = "Set slurm.partition, slurm.account, slurm.minutes as your site names them."

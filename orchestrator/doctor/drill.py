@@ -13,18 +13,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.backends.slurm.launch import watch_for
-from orchestrator.backends.slurm.registry import cancel, check_options, shape_of
+from orchestrator.backends.slurm.launch import monitor_for
+from orchestrator.backends.slurm.registry import cancel, check_options, job_spec_of
 from orchestrator.doctor.checks import Check
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from orchestrator.trial import Trial
 from slurm.cluster import site
 from slurm.commands import SlurmRefused, SlurmSilent, call
-from slurm.job_array import Batch
-from slurm.job_runtime import Here, Signals, start_again
-from slurm.job_spec import Shape
-from slurm.monitor import Watch
+from slurm.job_array import JobArray
+from slurm.job_runtime import JobContext, Signals, requeue
+from slurm.job_spec import JobSpec
+from slurm.monitor import JobMonitor
 
 _STEP_SECONDS = 0.5
 _LONGEST_SECONDS = 15 * 60.0
@@ -51,14 +51,14 @@ class FakeTrial:
 
     def __call__(self) -> None:
         """Run inside a job."""
-        here, signals = Here.from_environment(), Signals().listen()
+        here, signals = JobContext.from_environment(), Signals().listen()
         while (done := len(steps_in(self.path))) < self.num_steps:
             line = json.dumps([done, here.job_id, here.restart, os.uname().nodename])
             with self.path.open("a") as file:
                 file.write(line + "\n")
             time.sleep(_STEP_SECONDS)
             if signals.asked:
-                start_again(here.job_id, signals.received)
+                requeue(here.job_id, signals.received)
                 return
 
 
@@ -92,7 +92,7 @@ class Case:
     starts: int
     advice: str
     num_steps: int = 50
-    batch: Batch | None = None
+    batch: JobArray | None = None
     is_harmed: bool = False
     problem: str = ""
 
@@ -139,10 +139,10 @@ def drill(
         SlurmMissing, SlurmSilent, SlurmRefused: there is nothing to drill on.
     """
     check_options(options)
-    folder = Places.at(options.root).root / "drill" / uuid.uuid4().hex[:8]
+    folder = RootPaths.at(options.root).root / "drill" / uuid.uuid4().hex[:8]
     folder.mkdir(parents=True)
     shape = replace(_shape(options), minutes=1, signal_seconds=20)
-    watch = watch_for(options, site())
+    watch = monitor_for(options, site())
     watch.longest_seconds = min(watch.longest_seconds, 10.0)
     tried = tried or cases()
     for case in tried:
@@ -168,22 +168,22 @@ def _check(case: Case, folder: Path) -> Check:
     return Check(f"drill: {case.name}", "works", f"{case.told} ({', '.join(nodes)})")
 
 
-def _shape(options: LaunchOptions) -> Shape:
+def _shape(options: LaunchOptions) -> JobSpec:
     """What a real cell's job asks for, but one task without GPU."""
     trial = Trial("drill", "", "", options.root, "slurm", "", cpus_per_rank=1)
-    return shape_of(trial, replace(options.slurm, nodes=1))
+    return job_spec_of(trial, replace(options.slurm, nodes=1))
 
 
-def _submit(case: Case, folder: Path, shape: Shape) -> None:
+def _submit(case: Case, folder: Path, shape: JobSpec) -> None:
     """A new job for a case; nearly endless time for all but the one that shall run out of it."""
     longer = shape if case.name == "time" else replace(shape, minutes=30)
     trial = FakeTrial(case.path(folder), case.num_steps)
     place = folder / f"{case.name}-{uuid.uuid4().hex[:6]}"
-    case.batch = Batch.write(place, {f"drill.{case.name}": trial}, longer, "drill")
+    case.batch = JobArray.write(place, {f"drill.{case.name}": trial}, longer, "drill")
     case.batch.submit()
 
 
-def _advance(case: Case, folder: Path, shape: Shape, watch: Watch) -> None:
+def _advance(case: Case, folder: Path, shape: JobSpec, watch: JobMonitor) -> None:
     """Do the harm when it is time; submit again what certainly ended unfinished."""
     job = _job(case)
     if job is None or _is_over(case, folder):

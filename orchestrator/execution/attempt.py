@@ -14,14 +14,14 @@ from datasets.errors import Unreachable
 from datasets.location import spec_of
 from orchestrator.execution.provenance import CHECKOUT, provenance
 from orchestrator.execution.stop import stop_asked
-from orchestrator.execution.watchdog import guarded, rank_log
+from orchestrator.execution.watchdog import hang_watchdog, rank_log
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import Row, cell_rows, publish
 from orchestrator.storage import events
 from orchestrator.storage.lock import Busy
-from orchestrator.storage.owner import Owner, owned, stops
-from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.owner import RunOwner, own_run, stop_condition
+from orchestrator.storage.paths import RootPaths, RunPaths
 from orchestrator.storage.run_sync import followed
 from orchestrator.trial import Outcome, Trial
 from sweeps.cell import Cell
@@ -116,9 +116,9 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     if int(os.environ.get("RANK", "0")) > 0:
         return _follow(trial, config, asked)
     try:
-        with owned(trial, "a start", wait_seconds=DYING_SECONDS) as owner:
+        with own_run(trial, "a start", wait_seconds=DYING_SECONDS) as owner:
             if not has_done_row(trial):
-                return _lead(trial, config, stops(owner, asked), owner)
+                return _lead(trial, config, stop_condition(owner, asked), owner)
             outcome = Outcome("done", owner.newest, is_published=True)
     except (Busy, StaleAttempt) as busy:
         outcome = Outcome("busy", error_text=str(busy))
@@ -129,7 +129,7 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
 
 
 def _lead(
-    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], owner: Owner
+    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], owner: RunOwner
 ) -> Outcome:
     """Rank 0's part, with the run folder in hand."""
     number = _begin(owner, trial)
@@ -151,7 +151,7 @@ def _train(
     trial: Trial,
     config: TrainConfig,
     should_stop: Callable[[], bool],
-    owner: Owner,
+    owner: RunOwner,
     number: int,
 ) -> Outcome:
     """Train, and publish if the run is complete."""
@@ -162,9 +162,9 @@ def _train(
 
     def ended(outcome: Outcome) -> None:
         _end(owner.place, outcome)
-        owner.let_go()
+        owner.release()
 
-    with owner.training(), guarded(trial, number, ended) as beat:
+    with owner.training(), hang_watchdog(trial, number, ended) as beat:
         summary = train(config, owner.place.folder, should_stop=should_stop, beat=beat)
     owner.save()
     if summary.status == "stopped":
@@ -182,7 +182,7 @@ def _train(
 
 def _fail(trial: Trial, number: int, error: Exception, started: datetime) -> Outcome:
     """A failed attempt: its class, its text, and a row if no retry can follow."""
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     failure = classify(error)
     text = f"{type(error).__name__}: {error}"
     with suppress(OSError), place.log(number).open("a") as log:
@@ -204,7 +204,7 @@ def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) 
         return Outcome("stopped")
     from trainer.run import train
 
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     rank = int(os.environ["RANK"])
 
     # Under an object store this may be the first rank on its machine.
@@ -215,7 +215,7 @@ def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) 
         (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
 
     try:
-        with guarded(trial, number, ended) as beat:
+        with hang_watchdog(trial, number, ended) as beat:
             folder = followed(place, number)
             summary = train(config, folder, should_stop=should_stop, beat=beat)
     except Exception as error:
@@ -238,14 +238,14 @@ def _share(number: int | None, config: TrainConfig) -> int | None:
     from trainer import determinism
     from trainer import distributed as ranks
 
-    determinism.engage(config)
-    ranks.join(config.run)
+    determinism.enable_determinism(config)
+    ranks.init_process_group(config.run)
     box = [number]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def _begin(owner: Owner, trial: Trial) -> int:
+def _begin(owner: RunOwner, trial: Trial) -> int:
     """Make the folder of the next attempt and note its start.
 
     Raises:
@@ -268,7 +268,7 @@ def _begin(owner: Owner, trial: Trial) -> int:
     return number
 
 
-def _end(place: RunPlace, outcome: Outcome) -> None:
+def _end(place: RunPaths, outcome: Outcome) -> None:
     """Note how an attempt ended."""
     temporary = place.outcome(outcome.attempt).with_suffix(".tmp")
     try:

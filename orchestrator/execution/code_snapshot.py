@@ -15,7 +15,7 @@ from orchestrator.execution.provenance import CHECKOUT
 PACKAGES = ("datasets", "orchestrator", "slurm", "sweeps", "trainer")
 
 
-def take(folder: Path) -> Path:
+def snapshot_code(folder: Path) -> Path:
     """Copy the packages below a folder, once per content; returns ``<folder>/<sha256>``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One list of waiting cells, taken from by several places at once."""
+"""One list of waiting cells, taken from by several slots at once."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from orchestrator.storage.run_state import step_of
 from orchestrator.trial import Outcome, Trial
 
@@ -30,7 +30,7 @@ class Queue:
 
     Attributes:
         waiting: still to start, in order.
-        places: how many may run at once.
+        slots: how many may run at once.
         listener: told about every start and end.
         give_up: called when a retryable failure has used up its budget; publishes the row.
         is_stopping: asked before anything new starts.
@@ -39,7 +39,7 @@ class Queue:
     """
 
     waiting: list[Trial]
-    places: int
+    slots: int
     listener: Listener
     give_up: Callable[[Trial, Outcome], None]
     is_stopping: Callable[[], bool]
@@ -57,7 +57,7 @@ class Queue:
 
     def take(self) -> Trial | None:
         """The next trial to start now; None when no place is free or nothing shall start."""
-        if not self.waiting or len(self.running) >= self.places or self._is_closed():
+        if not self.waiting or len(self.running) >= self.slots or self._is_closed():
             return None
         trial = self.waiting.pop(0)
         self.running[trial.key] = trial
@@ -87,7 +87,7 @@ class Queue:
         failure = Failure(outcome.failure)
         if POLICIES[failure].ends_launch:
             self.ended_early = outcome.error_text
-        step = step_of(Places.at(trial.root).run(trial.key))
+        step = step_of(RootPaths.at(trial.root).run(trial.key))
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
         if budget.allows(failure, step=step, limit=self.retries):
             return True
@@ -114,7 +114,7 @@ def by_length(
 
 def log_path(trial: Trial, outcome: Outcome) -> Path:
     """Where the traceback of a failed attempt lies."""
-    return Places.at(trial.root).run(trial.key).log(outcome.attempt)
+    return RootPaths.at(trial.root).run(trial.key).log(outcome.attempt)
 
 
 def everything(trial: Trial) -> bool:
@@ -131,7 +131,7 @@ def as_it_is(trial: Trial) -> Trial:
 class SharedQueue(Queue):
     """A queue whose waiting cells may also be taken by another queue of the same launch.
 
-    The queues share `waiting`, `outcomes` and `lock`; each has its own `running` and `places`.
+    The queues share `waiting`, `outcomes` and `lock`; each has its own `running` and `slots`.
 
     Attributes:
         fits: which cells this place takes.
@@ -153,7 +153,7 @@ class SharedQueue(Queue):
         """The next trial that fits and finds a place."""
         with self.lock:
             chosen = next((trial for trial in self.waiting if self.fits(trial)), None)
-            if chosen is None or len(self.running) >= self.places:
+            if chosen is None or len(self.running) >= self.slots:
                 return None
             self.waiting.remove(chosen)
             self.waiting.insert(0, self.dress(chosen))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.storage.paths import GridPlace
+from orchestrator.storage.paths import GridPaths
 from orchestrator.storage.s3_root import StopObject, stop_name
 
 EXIT_UNFINISHED = 10
@@ -43,7 +43,7 @@ class Stop:
     checkpoint.
     """
 
-    def __init__(self, place: GridPlace, launch_id: str, say: Callable[[str], None]) -> None:
+    def __init__(self, place: GridPaths, launch_id: str, say: Callable[[str], None]) -> None:
         self.path = place.stop_file(launch_id)
         self._object = StopObject(place.url, stop_name(str(self.path)))
         self._say = say

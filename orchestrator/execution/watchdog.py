@@ -18,7 +18,7 @@ from types import FrameType
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.failures import Failure
 from orchestrator.storage import run_state as sight
-from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.paths import RootPaths, RunPaths
 from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0
@@ -153,7 +153,7 @@ _LEAVE_SECONDS = 30.0  # for an interrupted wait to end
 
 
 @contextmanager
-def guarded(
+def hang_watchdog(
     trial: Trial, number: int, ended: Callable[[Outcome], None]
 ) -> Iterator[Callable[[str], None]]:
     """Watch this rank of an attempt; the block gets what it calls whenever it moves.
@@ -170,7 +170,7 @@ def guarded(
     Raises:
         Hang: something broke while or because the run hung.
     """
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     is_ours = threading.current_thread() is threading.main_thread()
 
     def tell(text: str) -> None:
@@ -214,20 +214,20 @@ def _interrupted_first(watch: HangWatch, tell: Callable[[str], None]) -> Iterato
             left.set()
 
 
-def rank_log(place: RunPlace, number: int) -> Path:
+def rank_log(place: RunPaths, number: int) -> Path:
     """Messages, traceback and stacks of this process's rank."""
     log, rank = place.log(number), int(os.environ.get("RANK", "0"))
     return log if rank == 0 else log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")
 
 
-def last_words(place: RunPlace, before: int) -> Outcome | None:
+def recorded_outcome(place: RunPaths, before: int) -> Outcome | None:
     """What the ranks of an attempt wrote about its end, the most telling first.
 
     Args:
         place: of the run.
         before: attempts up to this one are not meant.
     """
-    number, place = sight.newest_attempt(place), sight.seen(place)
+    number, place = sight.newest_attempt(place), sight.local_copy(place)
     if number <= before:
         return None
     notes = [place.outcome(number), *sorted(place.attempt(number).glob("rank-*.json"))]
@@ -238,11 +238,11 @@ def last_words(place: RunPlace, before: int) -> Outcome | None:
 
 def newest_attempt(trial: Trial) -> int:
     """Number of a cell's newest attempt; 0 without one."""
-    return sight.newest_attempt(Places.at(trial.root).run(trial.key))
+    return sight.newest_attempt(RootPaths.at(trial.root).run(trial.key))
 
 
-def found_dead(trial: Trial, before: int) -> Outcome:
+def outcome_of_dead_process(trial: Trial, before: int) -> Outcome:
     """How an attempt ended whose process is gone: in its own words if it left some."""
-    written = last_words(Places.at(trial.root).run(trial.key), before)
+    written = recorded_outcome(RootPaths.at(trial.root).run(trial.key), before)
     lost = Outcome.lost("the process of the trial died")
     return written if written is not None and written.status == "failed" else lost

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.planning.plan import PlannedCell
-from orchestrator.storage.lock import held
+from orchestrator.storage.lock import file_lock
 from orchestrator.storage.mirror import MANIFEST, Mirror
-from orchestrator.storage.paths import RunPlace
-from orchestrator.storage.run_state import seen
+from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.run_state import local_copy
 from orchestrator.storage.run_sync import empty, newest_pushed
-from orchestrator.storage.s3_lock import held_in_store
-from orchestrator.storage.s3_root import store_of
+from orchestrator.storage.s3_lock import s3_lock
+from orchestrator.storage.s3_root import storage_of
 from trainer.checkpoint_manifest import fingerprint_of
 
 Name = TypeVar("Name", str, Path)
 
 
-def set_aside(place: RunPlace, cell: PlannedCell) -> str:
+def archive_run(place: RunPaths, cell: PlannedCell) -> str:
     """Rename a run folder to ``<key>~<first 8 of its fingerprint>``.
 
     Attempt numbers go on in the new folder, so that a row of an old attempt never counts as newer.
@@ -35,7 +35,7 @@ def set_aside(place: RunPlace, cell: PlannedCell) -> str:
     """
     if place.url:
         return _set_aside_in_store(place, cell)
-    with held(place.lock, "setting the run aside"):
+    with file_lock(place.lock, "setting the run aside"):
         last = max(place.newest_attempt(), cell.published_attempt)
         old = cell.row.fingerprint if cell.row is not None else fingerprint_of(place.folder)
         aside = place.folder.with_name(f"{place.folder.name}~{(old or 'unknown')[:8]}")
@@ -46,12 +46,12 @@ def set_aside(place: RunPlace, cell: PlannedCell) -> str:
     return str(target)
 
 
-def _set_aside_in_store(place: RunPlace, cell: PlannedCell) -> str:
+def _set_aside_in_store(place: RunPaths, cell: PlannedCell) -> str:
     """Copy the run's objects, the manifest last; then leave an empty run with the next number."""
-    storage = store_of(place.url)
+    storage = storage_of(place.url)
     with (
-        held(place.lock, "setting the run aside"),
-        held_in_store(place.url, f"{place.name}/lock", "setting the run aside") as hold,
+        file_lock(place.lock, "setting the run aside"),
+        s3_lock(place.url, f"{place.name}/lock", "setting the run aside") as hold,
     ):
         last = max(hold.attempt, newest_pushed(place), cell.published_attempt)
         old = cell.row.fingerprint if cell.row is not None else _pushed_fingerprint(place)
@@ -61,7 +61,7 @@ def _set_aside_in_store(place: RunPlace, cell: PlannedCell) -> str:
             storage.copy(place.name + name, free + name)
         hold.describe("setting the run aside", attempt=last)
         with tempfile.TemporaryDirectory(prefix="ipixmatch-aside-") as folder:
-            note = RunPlace(Path(folder)).attempt(last) / "moved.txt"
+            note = RunPaths(Path(folder)).attempt(last) / "moved.txt"
             note.parent.mkdir(parents=True)
             note.write_text(f"This attempt lies in {place.url}/{free}\n")
             Mirror(storage, place.name, last).push(Path(folder))
@@ -69,8 +69,8 @@ def _set_aside_in_store(place: RunPlace, cell: PlannedCell) -> str:
     return f"{place.url}/{free}"
 
 
-def _pushed_fingerprint(place: RunPlace) -> str | None:
-    return fingerprint_of(seen(place).folder)
+def _pushed_fingerprint(place: RunPaths) -> str | None:
+    return fingerprint_of(local_copy(place).folder)
 
 
 def _free(name: Name, is_taken: Callable[[Name], bool]) -> Name:

@@ -8,11 +8,11 @@ from fnmatch import fnmatch
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key
 from orchestrator.results.store import Row, late_rows, state_rows
-from orchestrator.storage.lock import Holder
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import Sight, look
-from orchestrator.storage.s3_root import enter
-from sweeps.cell_configs import configs
+from orchestrator.storage.lock import LockOwner
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import RunState, run_states
+from orchestrator.storage.s3_root import check_root_address
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import Manifest
 from trainer.config.fingerprint import config_json, differences, fingerprints
@@ -94,7 +94,7 @@ class PlannedCell:
     fingerprint: str
     changed: tuple[str, ...] = ()
     row: Row | None = None
-    holder: Holder | None = None
+    holder: LockOwner | None = None
     published_attempt: int = 0
     seconds: float | None = None
     job: QueuedJob | None = None
@@ -150,21 +150,21 @@ def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str]
             f"only={only} fits none of the {len(grid.cells)} cells of grid {grid.name}; the first "
             f"is {grid.cells[0].key}."
         )
-    composed = configs(chosen, [*grid.overrides, *overrides])
+    composed = cell_configs(chosen, [*grid.overrides, *overrides])
     rows = state_rows(root)
     by_key = {cell.key: config for cell, config in composed.items()}
-    return Plan(grid, root, tuple(_states(by_key, Places.at(root), rows)))
+    return Plan(grid, root, tuple(_states(by_key, RootPaths.at(root), rows)))
 
 
 def _states(
-    configs_by_key: Mapping[str, TrainConfig], places: Places, rows: Sequence[Row]
+    configs_by_key: Mapping[str, TrainConfig], places: RootPaths, rows: Sequence[Row]
 ) -> Iterable[PlannedCell]:
     """Each cell with its state."""
     prints = fingerprints(configs_by_key)
     seconds = seconds_by_key(configs_by_key, prints, rows)
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
     data = data_of(configs_by_key)
-    sights = look(places, configs_by_key, done)
+    sights = run_states(places, configs_by_key, done)
     # A run that ended between the two looks is neither held nor among the rows: it is not cut off.
     free = {key for key, seen in sights.items() if not seen.holder and seen.attempt} - done
     late = late_rows(places.address, free, rows)
@@ -187,7 +187,7 @@ class _Evidence:
         data: fingerprint of its data, where the configuration does not say which it is.
     """
 
-    sight: Sight
+    sight: RunState
     rows: Sequence[Row]
     config: TrainConfig
     fingerprint: str
@@ -211,7 +211,7 @@ class _Evidence:
         )
 
     def _state(
-        self, holder: Holder | None, newest: Manifest | None
+        self, holder: LockOwner | None, newest: Manifest | None
     ) -> tuple[State, str, Row | None, list[str]]:
         """State, reason, row behind it, changed fields; the strongest evidence first."""
         if holder is not None:
@@ -270,7 +270,7 @@ EXIT_DONE, EXIT_UNFINISHED, EXIT_FAILED = 0, 10, 11
 
 
 @dataclass(frozen=True)
-class Order:
+class LaunchRequest:
     """What a command asks for.
 
     Attributes:
@@ -286,7 +286,7 @@ class Order:
 
     def plan(self) -> Plan:
         """The states now."""
-        enter(self.options.root, self.options.scratch)
+        check_root_address(self.options.root, self.options.scratch)
         only = self.options.only
         return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
 

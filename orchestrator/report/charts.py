@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.report.data import EpochFacts, Material
+from orchestrator.report.data import EpochFacts, ReportData
 from orchestrator.report.html import words
 from orchestrator.report.svg import STYLES, Bar, Chart, Point, Series, bar_chart, legend, line_chart
 from orchestrator.results.store import Row
@@ -31,7 +31,7 @@ class Panel:
     ratios: str
 
 
-def panels(material: Material) -> Iterator[Panel]:
+def panels(material: ReportData) -> Iterator[Panel]:
     """A panel for every setting of the grid that has a run with history, in the grid's order."""
     names = method_names(material.tables, material.plan.grid.cells)
     grouped: dict[Setting, dict[Method, list[tuple[EpochFacts, ...]]]] = {}
@@ -96,7 +96,7 @@ def series_of(
     return Series(label, style % STYLES, seeds, points)
 
 
-def _cells(material: Material) -> Iterator[Cell]:
+def _cells(material: ReportData) -> Iterator[Cell]:
     """The grid's cells, then those at other seeds that have a row."""
     own = dict.fromkeys(material.plan.grid.cells)
     yield from own

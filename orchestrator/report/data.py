@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from orchestrator.planning.plan import Plan, State
 from orchestrator.results.history import read_history, run_history
 from orchestrator.results.store import Row, counted_rows
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import seen
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import local_copy
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
 from sweeps.grid_tables import tables_of
@@ -27,7 +27,7 @@ class EpochFacts:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """What the sections of a report are made of.
 
     Attributes:
@@ -45,7 +45,7 @@ class Material:
     made: datetime
 
 
-def gather(plan: Plan, epoch: Epoch = "best") -> Material:
+def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
     """Read results, histories and run folders of a planned grid.
 
     Raises:
@@ -53,7 +53,7 @@ def gather(plan: Plan, epoch: Epoch = "best") -> Material:
     """
     rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
     tables = tables_of(plan.grid)
-    return Material(
+    return ReportData(
         plan=plan,
         tables=tuple(fill(t, rows, epoch=epoch, expected=plan.expected) for t in tables),
         rows=tuple(rows),
@@ -67,12 +67,12 @@ def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, .
     """Published epochs of the rows that count; else those in the run folder."""
     attempts = {row.key: row.attempt for row in rows}
     found = _published(plan.root, attempts)
-    places = Places.at(plan.root)
+    places = RootPaths.at(plan.root)
     others = [cell.key for cell in plan.grid.cells]
     if places.url:  # each look costs requests
         others = plan.keys(State.running, State.interrupted, State.failed)
     for key in {*attempts, *others} - set(found):
-        facts = [_facts(line) for line in run_history(seen(places.run(key)).folder)]
+        facts = [_facts(line) for line in run_history(local_copy(places.run(key)).folder)]
         if facts:
             found[key] = tuple(facts)
     return found

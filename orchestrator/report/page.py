@@ -7,9 +7,9 @@ from orchestrator.planning.plan import Plan
 from orchestrator.printers.write import replace_file
 from orchestrator.report import sections as evidence
 from orchestrator.report import sections as overview
-from orchestrator.report.data import Material, gather
+from orchestrator.report.data import ReportData, gather
 from orchestrator.report.html import code
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from orchestrator.tables.filled import Epoch
 from orchestrator.tables.text import slug
 
@@ -29,7 +29,7 @@ _SECTIONS = {
 }
 
 
-def page(material: Material) -> str:
+def page(material: ReportData) -> str:
     """The whole page."""
     grid = material.plan.grid
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def report(plan: Plan, epoch: Epoch = "best") -> Path:
         ResultsError: a file among the results is broken.
         OSError: the place cannot be written.
     """
-    path = Places.at(plan.root).printed / "reports" / f"{plan.grid.name}.html"
+    path = RootPaths.at(plan.root).printed / "reports" / f"{plan.grid.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page(gather(plan, epoch)))
     return path

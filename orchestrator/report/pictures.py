@@ -17,8 +17,8 @@ from PIL import Image
 from datasets.catalog import IGNORED, DatasetSpec
 from datasets.dataset import Dataset, open_dataset
 from orchestrator.results.store import Row
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import seen
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import local_copy
 from orchestrator.tables.filled import FilledTable
 from trainer.checkpoint_manifest import FOLDER, file_sha256, read_manifest
 from trainer.config.compose import from_json
@@ -200,7 +200,7 @@ def _has_best(root: str, row: Row) -> bool:
 
 def _folder(row: Row, root: str) -> Path:
     """Checkpoints of a run, the best weights among them."""
-    return seen(Places.at(root).run(row.key), also=(f"{FOLDER}/best.pt",)).folder / FOLDER
+    return local_copy(RootPaths.at(root).run(row.key), also=(f"{FOLDER}/best.pt",)).folder / FOLDER
 
 
 def _predictions(row: Row, root: str, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:

@@ -8,7 +8,7 @@ from orchestrator.planning.plan import PlannedCell, State
 from orchestrator.printers.explain import formula
 from orchestrator.printers.html import html
 from orchestrator.report.charts import class_pictures, confusions, method_names, panels
-from orchestrator.report.data import Material
+from orchestrator.report.data import ReportData
 from orchestrator.report.html import anchor, code, fold, section, table, words
 from orchestrator.report.pictures import Box, Figure, Shot, figures
 from orchestrator.results.store import Row
@@ -20,7 +20,7 @@ from orchestrator.tables.text import Named, named_entries, signed, slug
 _TROUBLED = (State.failed, State.drifted, State.interrupted)
 
 
-def summary(material: Material) -> str:
+def summary(material: ReportData) -> str:
     """Counts, states, and the comparisons in words."""
     plan = material.plan
     done = plan.count(State.done)
@@ -48,7 +48,7 @@ def summary(material: Material) -> str:
     return section("Summary", body)
 
 
-def costs(material: Material) -> str:
+def costs(material: ReportData) -> str:
     """Hours and memory by method, of the runs that count."""
     names = method_names(material.tables, material.plan.grid.cells)
     groups: dict[tuple[str, str], list[Row]] = {}
@@ -70,7 +70,7 @@ def costs(material: Material) -> str:
     return section("Cost", [table(caption, head, lines, text=2), f'<p class="soft">{note}</p>'])
 
 
-def failures(material: Material) -> str:
+def failures(material: ReportData) -> str:
     """Cells that failed, were cut off or have drifted, each with what is known."""
     troubled = [cell for cell in material.plan.cells if cell.state in _TROUBLED]
     if not troubled:
@@ -90,14 +90,14 @@ def failures(material: Material) -> str:
     return section("Failures", body)
 
 
-def cells(material: Material) -> str:
+def cells(material: ReportData) -> str:
     """Every cell with its state."""
     lines = [_cell(cell) for cell in material.plan.cells]
     head = ("Cell", "State", "mIoU (%)", "Epoch", "Time", "Where")
     return section("Cells", [fold(f"All {len(lines)} cells", table("Cells", head, lines, text=2))])
 
 
-def _states(material: Material) -> Iterator[str]:
+def _states(material: ReportData) -> Iterator[str]:
     """A bar of the states, and the same in words."""
     counts = [(state, material.plan.count(state)) for state in State]
     there = [(state.value, count) for state, count in counts if count]
@@ -150,7 +150,7 @@ def _cell(cell: PlannedCell) -> tuple[str, ...]:
     )
 
 
-def tables(material: Material) -> str:
+def tables(material: ReportData) -> str:
     """Every table, each number linked to its runs, with its comparisons below."""
     body = ['<p class="soft">Every number of ours is a link to its runs.</p>']
     for filled in material.tables:
@@ -161,7 +161,7 @@ def tables(material: Material) -> str:
     return section("Tables", body)
 
 
-def curves(material: Material) -> str:
+def curves(material: ReportData) -> str:
     """Learning curves and mask ratios of every setting."""
     body = [
         '<p class="soft">Lines are means over seeds; bands reach from the lowest to the highest '
@@ -181,7 +181,7 @@ def curves(material: Material) -> str:
     return section("Curves", body if len(body) > 1 else ["<p>No run has logged an epoch yet.</p>"])
 
 
-def classes(material: Material) -> str:
+def classes(material: ReportData) -> str:
     """Which classes gain and which lose."""
     body = [
         f'<div class="panel"><h3>{escape(filled.table.title)}: {escape(picture.title)}</h3>'
@@ -193,7 +193,7 @@ def classes(material: Material) -> str:
     return section("Classes", body or ["<p>No two runs can be compared class by class yet.</p>"])
 
 
-def confusion(material: Material) -> str:
+def confusion(material: ReportData) -> str:
     """Which classes are taken for which, method by method."""
     body: list[str] = []
     for filled in material.tables:
@@ -213,7 +213,7 @@ def confusion(material: Material) -> str:
     return section("Confusion", [note, *body])
 
 
-def pictures(material: Material) -> str:
+def pictures(material: ReportData) -> str:
     """The qualitative figures."""
     body: list[str] = []
     for name, found in figures(material.tables, material.plan.root):
@@ -224,7 +224,7 @@ def pictures(material: Material) -> str:
     return section("Pictures", body or ["<p>No table of this grid compares two methods.</p>"])
 
 
-def provenance(material: Material) -> str:
+def provenance(material: ReportData) -> str:
     """Numbers to runs, and the runs with their code and machines."""
     body = [
         fold(

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.results.row import migrated
-from orchestrator.storage.paths import Places
-from orchestrator.storage.s3_root import store_of
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.s3_root import storage_of
 
 Kind = Literal["rows", "history"]
 
@@ -129,7 +129,7 @@ class _Stored:
     """A folder of results in a bucket, with the patience of all that lies there."""
 
     def __init__(self, root: str, kind: Kind) -> None:
-        self._storage = store_of(Places.at(root).url)
+        self._storage = storage_of(RootPaths.at(root).url)
         self._prefix = f"results/{kind}/"
         self.place = f"{self._storage.url}/results/{kind}"
 

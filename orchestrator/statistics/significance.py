@@ -14,7 +14,7 @@ from statistics import NormalDist, fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -58,7 +58,7 @@ def bootstrap_interval(
     if min(map(len, groups)) >= _MANY:
         return _limit(groups, confidence)
     total = sum(map(len, groups))
-    draws = Draws(0, Stream.RESAMPLING, 2, total, len(groups))
+    draws = KeyedRandom(0, Stream.RESAMPLING, 2, total, len(groups))
     sums = np.zeros(_RESAMPLES)
     for group in groups:
         values = np.array(group, dtype=np.float64)
@@ -162,6 +162,6 @@ def _sampled(values: NDArray[np.float64], reached: float) -> float:
 @lru_cache(maxsize=8)  # the comparisons of a table mostly have equally many pairs
 def _patterns(pairs: int) -> list[NDArray[np.uint8]]:
     """Drawn signs of so many pairs, a byte for each eight."""
-    draws = Draws(0, Stream.RESAMPLING, 1, pairs)
+    draws = KeyedRandom(0, Stream.RESAMPLING, 1, pairs)
     words = [draws.words(-(-_FLIPS // 8)) for _ in range(0, pairs, 8)]
     return [word.astype("<u8").view(np.uint8)[:_FLIPS] for word in words]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 @contextmanager
-def alongside(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+def background_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
     """Run something until the block ends.
 
     Args:
@@ -44,7 +44,7 @@ _LONGEST = 65536  # bytes of a lock file's text
 
 
 @dataclass(frozen=True)
-class Holder:
+class LockOwner:
     """Who holds a lock file.
 
     Attributes:
@@ -58,7 +58,7 @@ class Holder:
     since: str
 
     @classmethod
-    def here(cls, what: str) -> "Holder":
+    def here(cls, what: str) -> "LockOwner":
         """This process, from now on."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(host=socket.gethostname(), pid=os.getpid(), what=what, since=now)
@@ -70,7 +70,7 @@ class Holder:
 class Busy(RuntimeError):
     """Somebody else holds the folder; `holder` says who."""
 
-    def __init__(self, folder: object, holder: Holder | None) -> None:
+    def __init__(self, folder: object, holder: LockOwner | None) -> None:
         self.holder = holder
         who = holder or "another process"
         super().__init__(
@@ -79,7 +79,7 @@ class Busy(RuntimeError):
 
 
 @dataclass
-class Hold:
+class FileLock:
     """A lock file that is held by this process."""
 
     path: Path
@@ -87,7 +87,7 @@ class Hold:
 
     def describe(self, what: str) -> None:
         """Say in the file for whom it is held."""
-        self.write(json.dumps(asdict(Holder.here(what))))
+        self.write(json.dumps(asdict(LockOwner.here(what))))
 
     def write(self, text: str) -> None:
         """Replace the file's text."""
@@ -96,7 +96,7 @@ class Hold:
 
 
 @contextmanager
-def held(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[Hold]:
+def file_lock(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[FileLock]:
     """Hold a lock file until the block ends or the process dies.
 
     Args:
@@ -111,7 +111,7 @@ def held(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[Hold]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(descriptor, path, wait_seconds)
-        hold = Hold(path, descriptor)
+        hold = FileLock(path, descriptor)
         hold.describe(what)
         try:
             with _heartbeat(path):
@@ -123,7 +123,7 @@ def held(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[Hold]:
         os.close(descriptor)
 
 
-def holder_of(path: Path) -> Holder | None:
+def lock_owner(path: Path) -> LockOwner | None:
     """Who holds a lock file now; None when nobody does. Changes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -137,7 +137,9 @@ def holder_of(path: Path) -> Holder | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _told(descriptor) or Holder("an unknown host", 0, "a starting process", "just now")
+        return _told(descriptor) or LockOwner(
+            "an unknown host", 0, "a starting process", "just now"
+        )
     finally:
         os.close(descriptor)
 
@@ -169,10 +171,10 @@ def _heartbeat(path: Path) -> AbstractContextManager[None]:
             with suppress(OSError):
                 os.utime(path)
 
-    return alongside(beat, f"heartbeat {path}")
+    return background_thread(beat, f"heartbeat {path}")
 
 
-def _is_elsewhere(holder: Holder | None) -> bool:
+def _is_elsewhere(holder: LockOwner | None) -> bool:
     return holder is not None and holder.host != socket.gethostname()
 
 
@@ -183,10 +185,10 @@ def _is_fresh(path: Path) -> bool:
         return False
 
 
-def _told(descriptor: int) -> Holder | None:
+def _told(descriptor: int) -> LockOwner | None:
     """What an open lock file says."""
     try:
         text = os.pread(descriptor, _LONGEST, 0)
-        return Holder(**json.loads(text)) if text else None
+        return LockOwner(**json.loads(text)) if text else None
     except (OSError, ValueError, TypeError):
         return None

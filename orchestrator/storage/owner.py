@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.failures import StaleAttempt
-from orchestrator.storage.lock import Hold, held
+from orchestrator.storage.lock import FileLock, file_lock
 from orchestrator.storage.mirror import Overtaken
-from orchestrator.storage.paths import GridPlace, Places, RunPlace
-from orchestrator.storage.run_sync import RunMirror, empty, fetch, mark, newest_pushed
-from orchestrator.storage.s3_lock import ClaimLost, StoreHold, held_in_store
-from orchestrator.storage.s3_root import SHORT_PATIENCE, exists, stop_name, store_of
+from orchestrator.storage.paths import GridPaths, RootPaths, RunPaths
+from orchestrator.storage.run_sync import RunUploader, empty, fetch, mark, newest_pushed
+from orchestrator.storage.s3_lock import ClaimLost, S3Lock, s3_lock
+from orchestrator.storage.s3_root import SHORT_PATIENCE, exists, stop_name, storage_of
 from orchestrator.trial import Outcome, Trial
 
 
-class Owner(Protocol):
+class RunOwner(Protocol):
     """The owner of a run; each attempt has its own."""
 
     @property
-    def place(self) -> RunPlace:
+    def place(self) -> RunPaths:
         """Where it works."""
 
     @property
@@ -49,45 +49,45 @@ class Owner(Protocol):
     def end(self, outcome: Outcome) -> None:
         """The last thing that an attempt does, after its outcome is written down."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Spare others the wait for a heartbeat to grow old: this process is about to end."""
 
 
 @contextmanager
-def owned(trial: Trial, what: str, *, wait_seconds: float) -> Iterator[Owner]:
+def own_run(trial: Trial, what: str, *, wait_seconds: float) -> Iterator[RunOwner]:
     """Own a trial's run until the block ends.
 
     Raises:
         Busy: somebody else still does after that time.
         Unreachable: the store of its root does not answer.
     """
-    places = Places.at(trial.root)
+    places = RootPaths.at(trial.root)
     place = places.run(trial.key)
-    with held(place.lock, what, wait_seconds=wait_seconds) as hold:
+    with file_lock(place.lock, what, wait_seconds=wait_seconds) as hold:
         if not places.url:
             yield FolderOwner(place, hold)
             return
         watch = _StopWatch(places.url, stop_name(trial.stop_file) if trial.stop_file else "")
         claim = f"{place.name}/lock"
-        with held_in_store(
+        with s3_lock(
             places.url, claim, what, wait_seconds=wait_seconds, on_beat=watch.look
         ) as store_hold:
             yield StoreOwner(place, store_hold, watch)
 
 
 @contextmanager
-def held_grid(place: GridPlace, what: str) -> Iterator[Callable[[], bool]]:
+def held_grid(place: GridPaths, what: str) -> Iterator[Callable[[], bool]]:
     """Hold a grid until the block ends; gives the question whether it was lost meanwhile.
 
     Raises:
         Busy: another launch of the grid runs.
         Unreachable: the store of its root does not answer.
     """
-    with held(place.lock, what):
+    with file_lock(place.lock, what):
         if not place.url:
             yield lambda: False
             return
-        with held_in_store(place.url, f"{place.name}/lock", what) as hold:
+        with s3_lock(place.url, f"{place.name}/lock", what) as hold:
             yield lambda: hold.is_lost
 
 
@@ -95,42 +95,42 @@ def held_grid(place: GridPlace, what: str) -> Iterator[Callable[[], bool]]:
 class FolderOwner:
     """The owner of a run folder, by a lock of the kernel."""
 
-    place: RunPlace
-    hold: Hold
+    place: RunPaths
+    hold: FileLock
     number: int = 0
 
     @property
     def newest(self) -> int:
-        """See `Owner`."""
+        """See `RunOwner`."""
         return self.place.newest_attempt()
 
     def begin(self, published: int) -> int:
-        """See `Owner`."""
+        """See `RunOwner`."""
         self.number = max(self.newest, published) + 1
         self.hold.describe(f"attempt {self.number}")
         return self.number
 
     def start(self) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
 
     def training(self) -> AbstractContextManager[None]:
-        """See `Owner`."""
+        """See `RunOwner`."""
         return nullcontext()
 
     def must_end(self) -> bool:
-        """See `Owner`."""
+        """See `RunOwner`."""
         return False
 
     def save(self) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
         if self.newest != self.number:
             raise _stale(self.place, self.number, self.newest)
 
     def end(self, outcome: Outcome) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
 
-    def let_go(self) -> None:
-        """See `Owner`."""
+    def release(self) -> None:
+        """See `RunOwner`."""
         self.hold.write("")
 
 
@@ -143,7 +143,7 @@ class _StopWatch:
     is_asked: bool = False
 
     def look(self) -> None:
-        if self.name and exists(store_of(self.url, patience=SHORT_PATIENCE), self.name):
+        if self.name and exists(storage_of(self.url, patience=SHORT_PATIENCE), self.name):
             self.is_asked = True
 
 
@@ -151,61 +151,61 @@ class _StopWatch:
 class StoreOwner:
     """The owner of a run in an object store, who works in a scratch folder."""
 
-    place: RunPlace
-    hold: StoreHold
+    place: RunPaths
+    hold: S3Lock
     watch: _StopWatch
     number: int = 0
-    _mirror: RunMirror | None = field(default=None)
+    _mirror: RunUploader | None = field(default=None)
 
     @property
     def newest(self) -> int:
-        """See `Owner`."""
+        """See `RunOwner`."""
         return self.hold.attempt
 
     def begin(self, published: int) -> int:
-        """See `Owner`."""
+        """See `RunOwner`."""
         fetch(self.place, self.newest)
         self.number = max(self.newest, newest_pushed(self.place), published) + 1
         with _as_stale():
             self.hold.describe(f"attempt {self.number}", attempt=self.number)
         mark(self.place, self.number)
-        self._mirror = RunMirror(self.place, self.number)
+        self._mirror = RunUploader(self.place, self.number)
         return self.number
 
     def start(self) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
         assert self._mirror is not None
         with _as_stale():
             self._mirror.push()
         self._mirror.sweep()
 
     def training(self) -> AbstractContextManager[None]:
-        """See `Owner`."""
+        """See `RunOwner`."""
         assert self._mirror is not None
         return self._mirror.pushing()
 
     def must_end(self) -> bool:
-        """See `Owner`."""
+        """See `RunOwner`."""
         is_overtaken = self._mirror is not None and self._mirror.is_overtaken
         return self.hold.is_lost or is_overtaken or self.watch.is_asked
 
     def save(self) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
         assert self._mirror is not None
         with _as_stale():
             self._mirror.push()
             self.hold.beat()
 
     def end(self, outcome: Outcome) -> None:
-        """See `Owner`."""
+        """See `RunOwner`."""
         assert self._mirror is not None
         with suppress(OSError, Overtaken):
             self._mirror.push()
             if outcome.status == "done":
                 empty(self.place)
 
-    def let_go(self) -> None:
-        """See `Owner`."""
+    def release(self) -> None:
+        """See `RunOwner`."""
         with suppress(OSError):
             self.hold.release()
 
@@ -219,7 +219,7 @@ def _as_stale() -> Iterator[None]:
         raise StaleAttempt(str(error)) from error
 
 
-def _stale(place: RunPlace, number: int, newest: int) -> StaleAttempt:
+def _stale(place: RunPaths, number: int, newest: int) -> StaleAttempt:
     """Refuse to publish when a newer attempt began: its row counts."""
     return StaleAttempt(
         f"Attempt {number} of {place.folder.name} is stale: attempt {newest} has begun. This one "
@@ -227,6 +227,6 @@ def _stale(place: RunPlace, number: int, newest: int) -> StaleAttempt:
     )
 
 
-def stops(owner: Owner, asked: Callable[[], bool]) -> Callable[[], bool]:
+def stop_condition(owner: RunOwner, asked: Callable[[], bool]) -> Callable[[], bool]:
     """The question of every step: shall the run end?"""
     return lambda: asked() or owner.must_end()

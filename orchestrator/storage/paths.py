@@ -25,7 +25,7 @@ def machine() -> str:
 
 
 @dataclass(frozen=True)
-class RunPlace:
+class RunPaths:
     """The folder of one run; trainer and orchestrator write beside each other.
 
     Attributes:
@@ -89,7 +89,7 @@ class RunPlace:
 
 
 @dataclass(frozen=True)
-class GridPlace:
+class GridPaths:
     """The folder of one grid: who launches it, and the files that ask a launch to stop.
 
     Attributes:
@@ -116,7 +116,7 @@ class GridPlace:
 
 
 @dataclass(frozen=True)
-class Places:
+class RootPaths:
     """Everything under one root.
 
     Attributes:
@@ -128,7 +128,7 @@ class Places:
     url: str = ""
 
     @classmethod
-    def at(cls, root: str) -> "Places":
+    def at(cls, root: str) -> "RootPaths":
         """The places under a root given on a command line.
 
         Raises:
@@ -169,13 +169,13 @@ class Places:
         # A scratch that several machines share must not mix their runs.
         return (self.root / os.uname().nodename if self.url else self.root) / "runs"
 
-    def run(self, key: str) -> RunPlace:
+    def run(self, key: str) -> RunPaths:
         """Place of a cell's run."""
-        return RunPlace(self.runs / key, self.url)
+        return RunPaths(self.runs / key, self.url)
 
-    def grid(self, name: str) -> GridPlace:
+    def grid(self, name: str) -> GridPaths:
         """Place of a grid."""
-        return GridPlace(self.root / "grids" / name, self.url)
+        return GridPaths(self.root / "grids" / name, self.url)
 
     def tables(self, name: str) -> Path:
         """Folder of a grid's printed tables."""

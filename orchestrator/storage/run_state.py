@@ -18,12 +18,12 @@ from functools import cache
 from pathlib import Path
 
 from datasets.storage.base import Storage
-from orchestrator.storage.lock import Holder, holder_of
+from orchestrator.storage.lock import LockOwner, lock_owner
 from orchestrator.storage.mirror import MANIFEST, Mirror
-from orchestrator.storage.paths import Places, RunPlace
+from orchestrator.storage.paths import RootPaths, RunPaths
 from orchestrator.storage.run_sync import MARKER
-from orchestrator.storage.s3_lock import IDLE_BYTES, read_claim
-from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
+from orchestrator.storage.s3_lock import IDLE_BYTES, read_lock
+from orchestrator.storage.s3_root import SHORT_PATIENCE, storage_of
 from trainer.checkpoint_manifest import FOLDER, Manifest, newest, newest_step
 from trainer.run_log import PROGRESS
 
@@ -52,7 +52,7 @@ class Progress:
         return self.step / self.total_steps if self.total_steps else 0.0
 
 
-def read_progress(place: RunPlace) -> Progress | None:
+def read_progress(place: RunPaths) -> Progress | None:
     """The progress of a run; None before its first step."""
     try:
         return as_progress(place.progress.read_bytes())
@@ -79,7 +79,7 @@ _glanced: dict[str, tuple[float, Progress | None]] = {}
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunState:
     """A run at a moment.
 
     Attributes:
@@ -88,12 +88,14 @@ class Sight:
         newest: commit record of its newest checkpoint.
     """
 
-    holder: Holder | None = None
+    holder: LockOwner | None = None
     attempt: int = 0
     newest: Manifest | None = None
 
 
-def look(places: Places, keys: Collection[str], done: Collection[str] = ()) -> dict[str, Sight]:
+def run_states(
+    places: RootPaths, keys: Collection[str], done: Collection[str] = ()
+) -> dict[str, RunState]:
     """The runs of some cells; one that never began is seen as nothing.
 
     Args:
@@ -106,35 +108,35 @@ def look(places: Places, keys: Collection[str], done: Collection[str] = ()) -> d
     storage = _store(places)
     sizes = {entry.name: entry.size for entry in storage.entries("runs/")}
 
-    def sight(key: str) -> Sight:
+    def sight(key: str) -> RunState:
         name, holder, attempt, newest = places.run(key).name, None, 0, None
         size = sizes.get(f"{name}/lock", 0)
         if size > IDLE_BYTES or (size and key not in done):
-            claim, holder = read_claim(storage, f"{name}/lock")
+            claim, holder = read_lock(storage, f"{name}/lock")
             attempt = claim.attempt
         if f"{name}/{MANIFEST}" in sizes and key not in done:
             newest = _newest_pushed(storage, name)
-        return Sight(holder, attempt, newest)
+        return RunState(holder, attempt, newest)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return dict(zip(keys, pool.map(sight, keys), strict=True))
 
 
-def holder(place: RunPlace) -> Holder | None:
+def lock_owner_of_run(place: RunPaths) -> LockOwner | None:
     """Who holds a run now."""
     if not place.url:
-        return holder_of(place.lock)
-    return read_claim(_store(place), f"{place.name}/lock")[1]
+        return lock_owner(place.lock)
+    return read_lock(_store(place), f"{place.name}/lock")[1]
 
 
-def newest_attempt(place: RunPlace) -> int:
+def newest_attempt(place: RunPaths) -> int:
     """Number of a run's newest attempt; 0 without one."""
     if not place.url:
         return place.newest_attempt()
-    return read_claim(_store(place), f"{place.name}/lock")[0].attempt
+    return read_lock(_store(place), f"{place.name}/lock")[0].attempt
 
 
-def seen(place: RunPlace, *, also: Collection[str] = ()) -> RunPlace:
+def local_copy(place: RunPaths, *, also: Collection[str] = ()) -> RunPaths:
     """A folder to read a run from: its own, or a copy of its newest push without the weights.
 
     Args:
@@ -147,7 +149,7 @@ def seen(place: RunPlace, *, also: Collection[str] = ()) -> RunPlace:
     with suppress(OSError, ValueError):
         if newest and int((place.folder / MARKER).read_text()) == newest:
             return place  # it runs, or ran last, on this machine
-    view = RunPlace(_views() / place.folder.name)
+    view = RunPaths(_views() / place.folder.name)
     view.folder.mkdir(exist_ok=True)
     if newest:
         view.attempt(newest).mkdir(parents=True, exist_ok=True)
@@ -157,14 +159,14 @@ def seen(place: RunPlace, *, also: Collection[str] = ()) -> RunPlace:
     return view
 
 
-def step_of(place: RunPlace) -> int | None:
+def step_of(place: RunPaths) -> int | None:
     """Step of a run's newest checkpoint; None without one, or where nobody can tell."""
     with suppress(OSError):
-        return newest_step(seen(place).folder)
+        return newest_step(local_copy(place).folder)
     return None
 
 
-def glance(place: RunPlace) -> Progress | None:
+def cached_progress(place: RunPaths) -> Progress | None:
     """How far a run is, for a screen that asks every second."""
     if not place.url or (place.folder / MARKER).exists():
         return read_progress(place)
@@ -176,7 +178,7 @@ def glance(place: RunPlace) -> Progress | None:
     return found
 
 
-def progresses(places: Places, keys: Iterable[str]) -> dict[str, Progress | None]:
+def progress_of_runs(places: RootPaths, keys: Iterable[str]) -> dict[str, Progress | None]:
     """How far some runs are."""
     wanted = list(keys)
     if not places.url:
@@ -188,8 +190,8 @@ def progresses(places: Places, keys: Iterable[str]) -> dict[str, Progress | None
 
 
 def _look_at_folders(
-    places: Places, keys: Iterable[str], done: Collection[str]
-) -> dict[str, Sight]:
+    places: RootPaths, keys: Iterable[str], done: Collection[str]
+) -> dict[str, RunState]:
     runs = places.runs
     try:
         with os.scandir(runs) as entries:
@@ -197,16 +199,16 @@ def _look_at_folders(
     except FileNotFoundError:
         there = set()
     return {
-        key: _look_at_folder(RunPlace(runs / key), key in done) if key in there else Sight()
+        key: _look_at_folder(RunPaths(runs / key), key in done) if key in there else RunState()
         for key in keys
     }
 
 
-def _look_at_folder(place: RunPlace, is_done: bool) -> Sight:
-    holder = holder_of(place.lock)
+def _look_at_folder(place: RunPaths, is_done: bool) -> RunState:
+    holder = lock_owner(place.lock)
     if is_done:  # whatever its checkpoints are: ten thousand folders are not opened
-        return Sight(holder)
-    return Sight(holder, place.newest_attempt(), newest(place.folder))
+        return RunState(holder)
+    return RunState(holder, place.newest_attempt(), newest(place.folder))
 
 
 def _newest_pushed(storage: Storage, name: str) -> Manifest | None:
@@ -225,8 +227,8 @@ def _pushed_progress(storage: Storage, name: str) -> Progress | None:
     return None
 
 
-def _store(place: Places | RunPlace) -> Storage:
-    return store_of(place.url, patience=SHORT_PATIENCE)
+def _store(place: RootPaths | RunPaths) -> Storage:
+    return storage_of(place.url, patience=SHORT_PATIENCE)
 
 
 @cache

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from orchestrator.storage import events
-from orchestrator.storage.lock import alongside
+from orchestrator.storage.lock import background_thread
 from orchestrator.storage.mirror import Mirror, Overtaken
-from orchestrator.storage.paths import RunPlace
-from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
+from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.s3_root import SHORT_PATIENCE, storage_of
 from trainer.checkpoint_manifest import FOLDER
 
 MARKER = ".attempt"  # in the scratch folder: the attempt that it is the work of
@@ -25,7 +25,7 @@ _PUSH_SECONDS = 15.0  # between two pushes that bring no checkpoint
 _TRIES = 100
 
 
-class RunMirror:
+class RunUploader:
     """The objects of one attempt's run, and the thread that pushes them.
 
     Args:
@@ -33,9 +33,9 @@ class RunMirror:
         attempt: number of this attempt.
     """
 
-    def __init__(self, place: RunPlace, attempt: int) -> None:
+    def __init__(self, place: RunPaths, attempt: int) -> None:
         self._place = place
-        self._mirror = Mirror(store_of(place.url), place.name, attempt, travels)
+        self._mirror = Mirror(storage_of(place.url), place.name, attempt, is_synced)
         self._pushed: tuple[str, ...] | None = None
         self.is_overtaken = False
 
@@ -55,11 +55,11 @@ class RunMirror:
 
     def pushing(self) -> AbstractContextManager[None]:
         """Push from a thread until the block ends: at once with every checkpoint."""
-        return alongside(self._loop, "pushes")
+        return background_thread(self._loop, "pushes")
 
     def _loop(self, stop: threading.Event) -> None:
-        storage = store_of(self._place.url, patience=SHORT_PATIENCE)
-        hasty = Mirror(storage, self._place.name, self._mirror.attempt, travels)
+        storage = storage_of(self._place.url, patience=SHORT_PATIENCE)
+        hasty = Mirror(storage, self._place.name, self._mirror.attempt, is_synced)
         last, was_silent = time.monotonic(), False
         while not stop.wait(_LOOK_SECONDS):
             is_due = time.monotonic() - last > _PUSH_SECONDS
@@ -95,13 +95,13 @@ class RunMirror:
                 events.append(self._place.events, event, **facts)
 
 
-def travels(path: str) -> bool:
+def is_synced(path: str) -> bool:
     """Whether a path below a run's folder belongs to the run's objects."""
     name = path.rpartition("/")[2]
     return path != "lock" and not name.startswith(".") and not name.endswith(".tmp")
 
 
-def fetch(place: RunPlace, newest: int) -> None:
+def fetch(place: RunPaths, newest: int) -> None:
     """Make the scratch folder hold the run as it stands.
 
     What another attempt left here is kept if that was the newest one: it may be ahead of its last
@@ -119,12 +119,12 @@ def fetch(place: RunPlace, newest: int) -> None:
         if newest and int(marker.read_text()) == newest:
             return
     marker.unlink(missing_ok=True)  # until all is here, it is the work of no attempt
-    mirror = Mirror(store_of(place.url), place.name, wanted=travels)
+    mirror = Mirror(storage_of(place.url), place.name, wanted=is_synced)
     if not mirror.pull(place.folder):
         empty(place)
 
 
-def empty(place: RunPlace) -> None:
+def empty(place: RunPaths) -> None:
     """Remove a run from the scratch folder, where nothing is that the store has not."""
     (place.folder / MARKER).unlink(missing_ok=True)
     for path in place.folder.iterdir():
@@ -134,22 +134,22 @@ def empty(place: RunPlace) -> None:
             path.unlink()
 
 
-def followed(place: RunPlace, attempt: int) -> Path:
+def followed(place: RunPaths, attempt: int) -> Path:
     """Where a rank above 0 reads what rank 0, perhaps on another machine, goes on from."""
     with suppress(OSError, ValueError):
         if not place.url or int((place.folder / MARKER).read_text()) == attempt:
             return place.folder
     own = place.folder.with_name(f"{place.folder.name}.rank{int(os.environ['RANK']):04d}")
-    Mirror(store_of(place.url), place.name, wanted=travels).pull(own)
+    Mirror(storage_of(place.url), place.name, wanted=is_synced).pull(own)
     return own
 
 
-def newest_pushed(place: RunPlace) -> int:
+def newest_pushed(place: RunPaths) -> int:
     """Number of the newest attempt that pushed something."""
-    return Mirror(store_of(place.url), place.name).newest_attempt()
+    return Mirror(storage_of(place.url), place.name).newest_attempt()
 
 
-def mark(place: RunPlace, attempt: int) -> None:
+def mark(place: RunPaths, attempt: int) -> None:
     """Say that the scratch folder is the work of an attempt from now on."""
     (place.folder / MARKER).write_text(str(attempt))
 
@@ -178,7 +178,7 @@ def _take_picture(folder: Path, picture: Path) -> tuple[str, ...]:
         raise OSError(f"{folder / FOLDER} changed {_TRIES} times while it was looked at.")
     for path in folder.rglob("*"):
         below = path.relative_to(folder)
-        if path.is_file() and travels(below.as_posix()) and below.parts[0] != FOLDER:
+        if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != FOLDER:
             with suppress(FileNotFoundError):
                 _place(path, picture / below, shutil.copy2)
     return committed
@@ -190,7 +190,7 @@ def _state(folder: Path) -> dict[str, tuple[int, int]]:
     if folder.is_dir():
         for path in folder.iterdir():
             with suppress(FileNotFoundError):
-                if travels(path.name):
+                if is_synced(path.name):
                     found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return found
 

@@ -20,9 +20,15 @@ from typing import Any
 from datasets.errors import Unreachable
 from datasets.storage.base import Held, Storage
 from datasets.storage.open import open_storage
-from orchestrator.storage.lock import HEARTBEAT_SECONDS, Busy, Holder, alongside, fresh_seconds
+from orchestrator.storage.lock import (
+    HEARTBEAT_SECONDS,
+    Busy,
+    LockOwner,
+    background_thread,
+    fresh_seconds,
+)
 from orchestrator.storage.paths import machine
-from orchestrator.storage.s3_root import SHORT_PATIENCE, store_of
+from orchestrator.storage.s3_root import SHORT_PATIENCE, storage_of
 
 IDLE_BYTES = 40  # a claim of nobody is shorter, one that somebody holds is longer
 _POLL_SECONDS = 0.5
@@ -34,7 +40,7 @@ class ClaimLost(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Claim:
+class LockRecord:
     """What a claim's object says.
 
     Attributes:
@@ -46,7 +52,7 @@ class Claim:
     """
 
     attempt: int = 0
-    holder: Holder | None = None
+    holder: LockOwner | None = None
     machine: str = ""
     started: str = ""
     token: str = ""
@@ -59,12 +65,12 @@ class Claim:
         return json.dumps({**vars(self), "holder": vars(self.holder)}).encode()
 
     @classmethod
-    def of(cls, held: Held | None) -> "Claim":
+    def of(cls, held: Held | None) -> "LockRecord":
         """What an object says; nothing about one that is missing or of another kind."""
         with suppress(ValueError, TypeError, KeyError):
             plain: dict[str, Any] = json.loads(held.content) if held else {}
             holder = plain.pop("holder", None)
-            return cls(**plain, holder=Holder(**holder) if holder else None)
+            return cls(**plain, holder=LockOwner(**holder) if holder else None)
         return cls()
 
     def is_alive(self, age_seconds: float) -> bool:
@@ -79,7 +85,7 @@ class Claim:
 
 
 @dataclass
-class StoreHold:
+class S3Lock:
     """A claim that is held by this process.
 
     Attributes:
@@ -88,7 +94,7 @@ class StoreHold:
 
     storage: Storage
     name: str
-    claim: Claim
+    claim: LockRecord
     tag: str
     is_lost: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,7 +112,7 @@ class StoreHold:
             Unreachable: nobody knows.
         """
         number = self.attempt if attempt is None else attempt
-        self._change(holder=Holder.here(what), attempt=number)
+        self._change(holder=LockOwner.here(what), attempt=number)
 
     def beat(self) -> None:
         """Show that we live.
@@ -123,13 +129,13 @@ class StoreHold:
 
     def _change(self, **changes: Any) -> None:
         with self._lock:
-            claim = Claim(**{**vars(self.claim), **changes, "beat": self.claim.beat + 1})
+            claim = LockRecord(**{**vars(self.claim), **changes, "beat": self.claim.beat + 1})
             if not self._put(claim):
                 self.is_lost = True
                 raise ClaimLost(_lost(self.storage, self.name))
             self.claim = claim
 
-    def _put(self, claim: Claim) -> bool:
+    def _put(self, claim: LockRecord) -> bool:
         """Replace what we put last; False when somebody else has put something since."""
         while not self.is_lost:
             if self.storage.replace(self.name, claim.text(), self.tag):
@@ -138,21 +144,21 @@ class StoreHold:
                 return True
             # An answer that never came makes a heartbeat of our own look foreign.
             held = _held(self.storage, self.name)
-            if held is None or Claim.of(held).token != self.claim.token:
+            if held is None or LockRecord.of(held).token != self.claim.token:
                 return False
             self.tag = held.tag
         return False
 
 
 @contextmanager
-def held_in_store(
+def s3_lock(
     url: str,
     name: str,
     what: str,
     *,
     wait_seconds: float = 0.0,
     on_beat: Callable[[], None] = lambda: None,
-) -> Iterator[StoreHold]:
+) -> Iterator[S3Lock]:
     """Hold a claim until the block ends; if the process dies, others see its heartbeat stop.
 
     Args:
@@ -166,7 +172,7 @@ def held_in_store(
         Busy: somebody else still holds it after that time.
         Unreachable: the store does not answer.
     """
-    hold = _take(store_of(url), name, what, wait_seconds)
+    hold = _take(storage_of(url), name, what, wait_seconds)
     hold.storage = _impatient(url)
     _OURS.add(hold.claim.token)
     try:
@@ -184,33 +190,35 @@ def _impatient(url: str) -> Storage:
     return open_storage(url, patience=short, stall=short)
 
 
-def read_claim(storage: Storage, name: str) -> tuple[Claim, Holder | None]:
+def read_lock(storage: Storage, name: str) -> tuple[LockRecord, LockOwner | None]:
     """What a claim says, and who holds it now; changes nothing."""
     held = _held(storage, name)
-    claim = Claim.of(held)
+    claim = LockRecord.of(held)
     return claim, claim.holder if held and claim.is_alive(held.age_seconds) else None
 
 
-def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> StoreHold:
+def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> S3Lock:
     give_up = time.monotonic() + wait_seconds
     token = uuid.uuid4().hex
     _OURS.add(token)  # before it is put: other threads of this process may look at once
     while True:
         held = _held(storage, name)
-        found = Claim.of(held)
+        found = LockRecord.of(held)
         if held is None or not found.is_alive(held.age_seconds):
-            claim = Claim(found.attempt, Holder.here(what), machine(), _start_of("self"), token)
+            claim = LockRecord(
+                found.attempt, LockOwner.here(what), machine(), _start_of("self"), token
+            )
             put = storage.replace(name, claim.text(), held.tag) if held else None
             won = storage.create(name, claim.text()) if put is None else put
             tag = _tag_of(storage, name, claim) if won else ""
             if tag:
-                return StoreHold(storage, name, claim, tag)
+                return S3Lock(storage, name, claim, tag)
         elif time.monotonic() >= give_up:
             raise Busy(f"{storage.url}/{name.rpartition('/')[0]}", found.holder)
         time.sleep(min(_POLL_SECONDS, max(0.05, give_up - time.monotonic())))
 
 
-def _heartbeat(hold: StoreHold, on_beat: Callable[[], None]) -> AbstractContextManager[None]:
+def _heartbeat(hold: S3Lock, on_beat: Callable[[], None]) -> AbstractContextManager[None]:
     """Replace the claim again and again, from a thread."""
 
     def beat(stop: threading.Event) -> None:
@@ -224,7 +232,7 @@ def _heartbeat(hold: StoreHold, on_beat: Callable[[], None]) -> AbstractContextM
                 logging.getLogger("datasets").warning("%s", lost)
                 return
 
-    return alongside(beat, f"heartbeat {hold.name}")
+    return background_thread(beat, f"heartbeat {hold.name}")
 
 
 def _held(storage: Storage, name: str) -> Held | None:
@@ -236,7 +244,7 @@ def _held(storage: Storage, name: str) -> Held | None:
         return None
 
 
-def _tag_of(storage: Storage, name: str, claim: Claim) -> str:
+def _tag_of(storage: Storage, name: str, claim: LockRecord) -> str:
     """Tag of what we have just put; empty when another one stands there already."""
     held = _held(storage, name)
     return held.tag if held and held.content == claim.text() else ""
@@ -246,7 +254,7 @@ def _lost(storage: Storage, name: str) -> str:
     """In words, who has our claim now."""
     holder: object = "somebody else"
     with suppress(OSError):
-        holder = read_claim(storage, name)[1] or holder
+        holder = read_lock(storage, name)[1] or holder
     place = f"{storage.url}/{name.rpartition('/')[0]}"
     return f"{place} was taken over by {holder} while this process was silent; it ends here."
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.errors import Unreachable
 from datasets.storage.base import Storage
 from datasets.storage.open import PATIENCE_SECONDS, open_storage
-from orchestrator.storage.paths import SCRATCH_VARIABLE, Places
+from orchestrator.storage.paths import SCRATCH_VARIABLE, RootPaths
 
 PATIENCE_VARIABLE = "STORE_PATIENCE_SECONDS"  # of the environment: before a run gives up
 SHORT_PATIENCE = 10.0  # of those who may simply ask again later
@@ -22,7 +22,7 @@ def patience_seconds() -> float:
 
 
 @lru_cache(maxsize=16)
-def store_of(url: str, *, patience: float | None = None) -> Storage:
+def storage_of(url: str, *, patience: float | None = None) -> Storage:
     """The storage of a root's URL."""
     return open_storage(url, patience=patience_seconds() if patience is None else patience)
 
@@ -32,7 +32,7 @@ def exists(storage: Storage, name: str) -> bool:
     return any(entry.name == name for entry in storage.entries(name))
 
 
-def enter(root: str, scratch: str = "") -> None:
+def check_root_address(root: str, scratch: str = "") -> None:
     """Use a root: ask an object store once whether it answers; a folder needs no question.
 
     Args:
@@ -46,12 +46,12 @@ def enter(root: str, scratch: str = "") -> None:
     """
     if scratch:  # workers take it from their environment
         os.environ[SCRATCH_VARIABLE] = str(Path(scratch).expanduser().absolute())
-    places = Places.at(root)
+    places = RootPaths.at(root)
     if places.url:
-        store_of(places.url, patience=SHORT_PATIENCE).entries("grids/knock")
+        storage_of(places.url, patience=SHORT_PATIENCE).entries("grids/knock")
 
 
-def put_folder(root: str, folder: Path, paths: Sequence[Path]) -> list[str]:
+def upload_folder(root: str, folder: Path, paths: Sequence[Path]) -> list[str]:
     """Put printed files under an object store, too; returns their URLs.
 
     Args:
@@ -59,10 +59,10 @@ def put_folder(root: str, folder: Path, paths: Sequence[Path]) -> list[str]:
         folder: below which the files have the names that they get.
         paths: files, or folders of files.
     """
-    places = Places.at(root)
+    places = RootPaths.at(root)
     if not places.url:
         return []
-    storage, found = store_of(places.url), []
+    storage, found = storage_of(places.url), []
     files = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
     for file in files:
         if file.is_file():
@@ -95,11 +95,11 @@ class StopObject:
         if self._thread is not None:
             self._thread.join()
             with suppress(Unreachable):
-                store_of(self._url, patience=SHORT_PATIENCE).remove([self._name])
+                storage_of(self._url, patience=SHORT_PATIENCE).remove([self._name])
 
     def _put(self) -> None:
         with suppress(OSError):  # workers of this host see the file
-            store_of(self._url, patience=SHORT_PATIENCE).write(self._name, b"")
+            storage_of(self._url, patience=SHORT_PATIENCE).write(self._name, b"")
 
 
 def stop_name(stop_file: str) -> str:

@@ -11,7 +11,7 @@ from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, Fil
 from orchestrator.tables.notes import making, notes_of
 from sweeps.cell import Cell
 from sweeps.grid import DEFAULT_SEEDS
-from sweeps.table import Row, Table
+from sweeps.table import Table, TableRow
 
 
 def with_places(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ...]:
@@ -124,7 +124,7 @@ class _Filler:
         self._epoch: Epoch = epoch
         self._expected = expected
 
-    def block(self, rows: Sequence[Row]) -> tuple[FilledRow, ...]:
+    def block(self, rows: Sequence[TableRow]) -> tuple[FilledRow, ...]:
         """Rows of a block; averages stay empty until all blocks are there."""
         filled: dict[str, FilledRow] = {}
         for row in rows:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from orchestrator.results.store import Row as Result
 from sweeps.cell import Cell
-from sweeps.table import Row, Table
+from sweeps.table import Table, TableRow
 
 Epoch = Literal["best", "last"]
 
@@ -85,7 +85,7 @@ class FilledRow:
         number: of its note below the table; 0 without one.
     """
 
-    row: Row
+    row: TableRow
     entries: tuple[Entry, ...]
     number: int = 0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.results.store import Row as Result
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
-from sweeps.table import Row, Table
+from sweeps.table import Table, TableRow
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def rounding_note(table: Table) -> str:
     return f"Improvements of the paper that differ from its printed scores ({reason}): {places}."
 
 
-def _recomputed(table: Table, row: Row, rows: dict[str, Row]) -> list[float | None]:
+def _recomputed(table: Table, row: TableRow, rows: dict[str, TableRow]) -> list[float | None]:
     """The row's values from the printed scores; None where they do not give one."""
     if row.minus is not None:
         new, base = (rows[label].published for label in row.minus)

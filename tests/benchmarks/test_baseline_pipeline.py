@@ -6,7 +6,7 @@ import torch
 from benchmarks.input import SEED, Baseline, Ours
 from benchmarks.input_files import Kind, written
 from datasets.images.tree import ImageTree
-from datasets.loading.samples import Order
+from datasets.loading.samples import EpochOrder
 from datasets.randomness import Stream
 from trainer.network.deeplab import normalise
 
@@ -20,7 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageTree, list[str
 
 def baseline_of(tree: ImageTree, names: list[str]) -> Baseline:
     orders = (
-        Order(names, seed=SEED, stream=stream)
+        EpochOrder(names, seed=SEED, stream=stream)
         for stream in (Stream.LABELLED_ORDER, Stream.UNLABELLED_ORDER)
     )
     sizes = {name: tree.image(name).size for name in names}

@@ -8,7 +8,7 @@ import torch
 from benchmarks import gpu
 from benchmarks.two_steps import Case, made_up
 from trainer.config.schema import RunConfig
-from trainer.distributed import join
+from trainer.distributed import init_process_group
 
 TINY = Case(model="resnet8", crop=17, batch=2, classes=3)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -37,7 +37,7 @@ def test_weights_that_stand_still_prove_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gpu, "digests", lambda *_, **__: ["same"] * 6)
     run = RunConfig(device="cpu")
 
-    assert "nothing is shown" in gpu.verdict(TINY, join(run), run)
+    assert "nothing is shown" in gpu.verdict(TINY, init_process_group(run), run)
 
 
 def test_other_bits_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_other_bits_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "digests", lambda *_, **__: next(answers))
     run = RunConfig(device="cpu")
 
-    said = gpu.verdict(TINY, join(run), run)
+    said = gpu.verdict(TINY, init_process_group(run), run)
 
     assert "repeated: the same bits, resumed: OTHER BITS" in said
 
@@ -60,7 +60,7 @@ def test_without_a_card_the_command_says_so(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_made_up_batches_have_padding_boxes_and_ignored_pixels() -> None:
-    ranks = join(RunConfig(device="cpu"))
+    ranks = init_process_group(RunConfig(device="cpu"))
 
     labelled, unlabelled = made_up(TINY, ranks, num_bits=8, seed=0)
 

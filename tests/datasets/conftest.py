@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import Dataset, open_dataset
 
-SMALL = DrawnConfig(num_train=10, num_val=3, width=56, height=40, num_classes=5, seed=4)
+SMALL = SyntheticConfig(num_train=10, num_val=3, width=56, height=40, num_classes=5, seed=4)
 
 
 def drawn_config(root: Path) -> DataConfig:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from datasets.catalog import CATALOG, MAX_DRAWN_CLASSES, drawn_parts
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.location import data_root, num_classes, spec_of
 
 
@@ -31,16 +31,16 @@ def test_no_two_drawn_classes_share_shape_and_texture() -> None:
 
 
 def test_drawn_classes_are_counted_by_the_configuration() -> None:
-    config = DataConfig(drawn=DrawnConfig(num_classes=9))
+    config = DataConfig(drawn=SyntheticConfig(num_classes=9))
 
     assert num_classes(config) == 9 == len(spec_of(config).class_names)
-    assert num_classes(DataConfig()) == DrawnConfig().num_classes
+    assert num_classes(DataConfig()) == SyntheticConfig().num_classes
 
 
 @pytest.mark.parametrize("count", [0, 1, MAX_DRAWN_CLASSES + 1])
 def test_a_number_of_classes_that_cannot_be_drawn_is_refused(count) -> None:
     with pytest.raises(ValueError, match=f"num_classes is {count}; between 2 and"):
-        num_classes(DataConfig(drawn=DrawnConfig(num_classes=count)))
+        num_classes(DataConfig(drawn=SyntheticConfig(num_classes=count)))
 
 
 def test_an_unknown_dataset_lists_the_known() -> None:
@@ -49,12 +49,19 @@ def test_an_unknown_dataset_lists_the_known() -> None:
 
 
 def test_other_scenes_lie_in_other_folders() -> None:
-    drawn = [DrawnConfig(), DrawnConfig(seed=1), DrawnConfig(width=128), DrawnConfig(num_val=9)]
+    drawn = [
+        SyntheticConfig(),
+        SyntheticConfig(seed=1),
+        SyntheticConfig(width=128),
+        SyntheticConfig(num_val=9),
+    ]
 
     assert len({data_root(DataConfig(drawn=entry)) for entry in drawn}) == 4
 
 
-@pytest.mark.parametrize("module", ["catalog", "splits", "lists", "randomness", "config"])
+@pytest.mark.parametrize(
+    "module", ["catalog", "splits.lists", "splits.published", "randomness", "config"]
+)
 def test_planning_needs_neither_torch_nor_pillow(module) -> None:
     probe = f"import sys, datasets.{module}; print(*({{'torch', 'PIL'}} & set(sys.modules)))"
 

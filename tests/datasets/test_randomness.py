@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.randomness import Draws, Stream, epoch_permutation
+from datasets.randomness import KeyedRandom, Stream, epoch_permutation
 from tests.support.strategies import seeds
 
 
@@ -13,7 +13,7 @@ def test_a_sequence_is_philox_keyed_by_blake2b_of_its_name() -> None:
     digest = hashlib.blake2b(b"12345,12,7", digest_size=16, person=b"ipixmatch-rng-v1").digest()
     philox = np.random.Philox(key=np.frombuffer(digest, "<u8"))
 
-    draws = Draws(12345, Stream.UNLABELLED_CROP, 7)
+    draws = KeyedRandom(12345, Stream.UNLABELLED_CROP, 7)
 
     assert [draws.word() for _ in range(200)] == philox.random_raw(200).tolist()
 
@@ -26,7 +26,7 @@ PINNED_ORDER = [0, 2, 6, 3, 5, 4, 7, 1]
 
 
 def test_the_numbers_never_change() -> None:
-    draws = Draws(12345, Stream.LABELLED_CROP, 0)
+    draws = KeyedRandom(12345, Stream.LABELLED_CROP, 0)
 
     assert [draws.integer(0, 999) for _ in range(8)] == PINNED_INTEGERS
     assert draws.uniform(-1.0, 1.0).hex() == PINNED_UNIFORM
@@ -58,7 +58,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
 
 @given(seeds, st.lists(st.integers(0, 150), max_size=6))
 def test_words_in_arrays_and_one_by_one_are_one_sequence(seed: int, pieces: list[int]) -> None:
-    mixed, single = Draws(seed, Stream.INIT), Draws(seed, Stream.INIT)
+    mixed, single = KeyedRandom(seed, Stream.INIT), KeyedRandom(seed, Stream.INIT)
     got: list[int] = []
     for piece in pieces:
         got += [mixed.word(), *mixed.words(piece).tolist()]
@@ -68,13 +68,13 @@ def test_words_in_arrays_and_one_by_one_are_one_sequence(seed: int, pieces: list
 
 @given(seeds, st.integers(-1000, 1000), st.integers(0, 1000))
 def test_integer_keeps_both_ends(seed: int, low: int, span: int) -> None:
-    draws = Draws(seed, Stream.INIT)
+    draws = KeyedRandom(seed, Stream.INIT)
 
     assert all(low <= draws.integer(low, low + span) <= low + span for _ in range(20))
 
 
 def test_integer_reaches_every_value_about_equally_often() -> None:
-    draws = Draws(1, Stream.INIT)
+    draws = KeyedRandom(1, Stream.INIT)
 
     counts = np.bincount([draws.integer(0, 9) for _ in range(20_000)])
 
@@ -83,9 +83,9 @@ def test_integer_reaches_every_value_about_equally_often() -> None:
 
 
 def test_chance_and_uniform_have_their_mean() -> None:
-    draws = Draws(2, Stream.INIT)
+    draws = KeyedRandom(2, Stream.INIT)
 
-    assert np.mean([draws.chance(0.2) for _ in range(20_000)]) == pytest.approx(0.2, abs=0.012)
+    assert np.mean([draws.bernoulli(0.2) for _ in range(20_000)]) == pytest.approx(0.2, abs=0.012)
     assert np.mean([draws.uniform(2, 6) for _ in range(20_000)]) == pytest.approx(4.0, abs=0.035)
     assert draws.bits(64_000).mean() == pytest.approx(0.5, abs=0.01)
 
@@ -95,12 +95,12 @@ def test_permutations_hold_every_index_once(seed: int, count: int, epoch: int) -
     order = epoch_permutation(seed, Stream.MIX_ORDER, epoch, count)
 
     assert sorted(order.tolist()) == list(range(count))
-    assert sorted(Draws(seed, Stream.INIT).permutation(count)) == list(range(count))
+    assert sorted(KeyedRandom(seed, Stream.INIT).permutation(count)) == list(range(count))
 
 
 @given(seeds, seeds, st.sampled_from(Stream), st.sampled_from(Stream))
 def test_other_names_give_other_numbers(one: int, two: int, first: Stream, second: Stream) -> None:
     same = (one, first) == (two, second)
 
-    assert (Draws(one, first).word() == Draws(two, second).word()) is same
-    assert Draws(one, first).word() != Draws(one, first, 0).word()
+    assert (KeyedRandom(one, first).word() == KeyedRandom(two, second).word()) is same
+    assert KeyedRandom(one, first).word() != KeyedRandom(one, first, 0).word()

@@ -12,7 +12,7 @@ from orchestrator.commands import VERBS
 from orchestrator.options import joined
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from sweeps.grid import load_grid
 from tests.support.lab import CHECKOUT, KL
 from tests.support.result_rows import row_of
@@ -109,7 +109,7 @@ def test_compact_says_what_it_did(words, capsys):
 
 
 def test_logs_of_every_rank_are_followed_until_ctrl_c(tmp_path: Path) -> None:
-    place = Places.at(str(tmp_path)).run(KL)
+    place = RootPaths.at(str(tmp_path)).run(KL)
     place.attempt(2).mkdir(parents=True)
     log = place.log(2)
     log.parent.mkdir()

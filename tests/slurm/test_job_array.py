@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from slurm.commands import SlurmRefused, SlurmSilent
-from slurm.job_array import Batch
-from slurm.job_spec import Shape
+from slurm.job_array import JobArray
+from slurm.job_spec import JobSpec
 from slurm.monitor import squeue
 from tests.support.slurm_calls import SETUP, Count, Say, SumRanks
 from tests.support.slurm_cluster import SlurmBox
 from tests.support.wait_for import wait_until
 
-SMALL = Shape(partition="low", memory_gb=0.3, setup=SETUP)
+SMALL = JobSpec(partition="low", memory_gb=0.3, setup=SETUP)
 
 
 def test_one_call_carries_its_label_and_everything_it_asked_for(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
-    shape = Shape(
+    shape = JobSpec(
         partition="high",
         gpus_per_task=2,
         memory_gb=0.5,
@@ -27,7 +27,7 @@ def test_one_call_carries_its_label_and_everything_it_asked_for(
         extra=(("nice", "5"),),
         setup=(*SETUP, "export GREETING=hello"),
     )
-    batch = Batch.write(tmp_path / "b", {"cell.a": Say(tmp_path / "said", "one")}, shape, "grid")
+    batch = JobArray.write(tmp_path / "b", {"cell.a": Say(tmp_path / "said", "one")}, shape, "grid")
 
     job_id = batch.submit()
     wait_until((tmp_path / "said").exists)
@@ -47,7 +47,7 @@ def test_an_array_runs_every_call_and_each_job_takes_its_label(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
     calls = {f"cell.{i}": Count(tmp_path / str(i), 5, label=f"cell.{i}") for i in range(3)}
-    batch = Batch.write(tmp_path / "b", calls, SMALL, "grid")
+    batch = JobArray.write(tmp_path / "b", calls, SMALL, "grid")
 
     batch.submit()
     jobs = {batch.job_of(label): label for label in batch.labels}
@@ -55,11 +55,13 @@ def test_an_array_runs_every_call_and_each_job_takes_its_label(
 
     named = {words[0]: words[1] for words in cluster.jobs()}
     assert {job: named[job] for job in jobs} == jobs
-    assert Batch.read(tmp_path / "b") == batch
+    assert JobArray.read(tmp_path / "b") == batch
 
 
 def test_a_wrong_wish_is_refused_in_slurms_words(cluster: SlurmBox, tmp_path: Path) -> None:
-    batch = Batch.write(tmp_path / "b", {"a": Say(tmp_path / "x", "")}, Shape(partition="lowe"))
+    batch = JobArray.write(
+        tmp_path / "b", {"a": Say(tmp_path / "x", "")}, JobSpec(partition="lowe")
+    )
 
     with pytest.raises(SlurmRefused, match="invalid partition specified: lowe"):
         batch.submit()
@@ -69,14 +71,14 @@ def test_a_submission_without_an_answer_is_found_by_its_name(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
     calls = {f"cell.{i}": Say(tmp_path / str(i), "ran") for i in range(2)}
-    batch = Batch.write(tmp_path / "lost", calls, SMALL, "grid")
+    batch = JobArray.write(tmp_path / "lost", calls, SMALL, "grid")
     cluster.freeze("slurmctld")
 
     with pytest.raises(SlurmSilent):
         batch.submit()
     assert batch.job_id is None
     cluster.thaw("slurmctld")
-    wait_until(lambda: batch.recognise(squeue()))
+    wait_until(lambda: batch.find_by_name(squeue()))
 
     wait_until(lambda: all((tmp_path / str(i)).exists() for i in range(2)))
     ours = [words for words in cluster.jobs() if words[0].startswith(f"{batch.job_id}_")]
@@ -84,8 +86,8 @@ def test_a_submission_without_an_answer_is_found_by_its_name(
 
 
 def test_tasks_on_two_nodes_meet_and_compute_together(cluster: SlurmBox, tmp_path: Path) -> None:
-    shape = Shape(partition="low", memory_gb=1, nodes=2, tasks_per_node=2, setup=SETUP)
-    Batch.write(tmp_path / "b", {"a": SumRanks(tmp_path)}, shape).submit()
+    shape = JobSpec(partition="low", memory_gb=1, nodes=2, tasks_per_node=2, setup=SETUP)
+    JobArray.write(tmp_path / "b", {"a": SumRanks(tmp_path)}, shape).submit()
 
     wait_until(lambda: len(list(tmp_path.glob("rank-*"))) == 4)
     time.sleep(0.2)
@@ -98,12 +100,12 @@ def test_tasks_on_two_nodes_meet_and_compute_together(cluster: SlurmBox, tmp_pat
 def preempt_a_count(box: SlurmBox, folder: Path, partition: str) -> str:
     """Count on one node, take all nodes away for a moment; the signals that the count got."""
     count = Count(folder / "count", 25)
-    shape = Shape(partition=partition, cpus_per_task=4, setup=SETUP)
-    Batch.write(folder / "low", {"a": count}, shape).submit()
+    shape = JobSpec(partition=partition, cpus_per_task=4, setup=SETUP)
+    JobArray.write(folder / "low", {"a": count}, shape).submit()
     wait_until(lambda: count.reached() >= 5)
-    urgent = Shape(partition="high", nodes=box.nodes, cpus_per_task=4, setup=SETUP)
+    urgent = JobSpec(partition="high", nodes=box.nodes, cpus_per_task=4, setup=SETUP)
 
-    Batch.write(folder / "high", {"u": Say(folder / "urgent", "")}, urgent).submit()
+    JobArray.write(folder / "high", {"u": Say(folder / "urgent", "")}, urgent).submit()
     wait_until((folder / "count.ends").exists)
 
     assert (folder / "count.ends").read_text() == "1\n"
@@ -122,7 +124,7 @@ def test_a_job_preempted_without_warning_goes_on_too(
 
 def test_a_cancelled_job_stays_away(cluster: SlurmBox, tmp_path: Path) -> None:
     count = Count(tmp_path / "count", 1000)
-    batch = Batch.write(tmp_path / "b", {"a": count}, SMALL)
+    batch = JobArray.write(tmp_path / "b", {"a": count}, SMALL)
     job_id = batch.submit()
     wait_until(lambda: count.reached() >= 5)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.monitor import Watch
+from slurm.monitor import JobMonitor
 from tests.support.fake_slurm import FakeSlurm
 
 
@@ -15,8 +15,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return FakeSlurm(tmp_path).install()
 
 
-def watch() -> Watch:
-    return Watch(certain_seconds=0.3, absent_seconds=0.9, has_accounting=False)
+def watch() -> JobMonitor:
+    return JobMonitor(certain_seconds=0.3, absent_seconds=0.9, has_accounting=False)
 
 
 def test_a_job_that_looks_failed_and_then_waits_again_never_ended(fake: FakeSlurm) -> None:
@@ -70,7 +70,7 @@ def test_no_answer_says_nothing_about_any_job(fake: FakeSlurm) -> None:
 
 
 def test_requests_become_rarer_while_nothing_happens(fake: FakeSlurm) -> None:
-    seen = Watch(shortest_seconds=0.1, longest_seconds=1.0, has_accounting=False)
+    seen = JobMonitor(shortest_seconds=0.1, longest_seconds=1.0, has_accounting=False)
     fake.set(jobs=[fake.job("7", "RUNNING")])
     stop = time.monotonic() + 2.5
     while time.monotonic() < stop:
@@ -80,6 +80,6 @@ def test_requests_become_rarer_while_nothing_happens(fake: FakeSlurm) -> None:
     calm = seen.num_requests
     assert 5 <= calm <= 9
 
-    seen.hurry()
+    seen.poll_soon()
     time.sleep(0.15)
     assert seen.is_due()

@@ -15,8 +15,8 @@ import yaml
 
 from orchestrator.execution.code_snapshot import PACKAGES
 from orchestrator.results.store import Row, counted, read_rows
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import holder, newest_attempt, step_of
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import lock_owner_of_run, newest_attempt, step_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -126,13 +126,13 @@ class Lab:
         return {key: (row.weights_sha256, row.best_miou_percent) for key, row in done.items()}
 
     def attempts(self, key: str) -> int:
-        return newest_attempt(Places.at(self.address).run(key))
+        return newest_attempt(RootPaths.at(self.address).run(key))
 
     def worker_at(self, key: str, step: int) -> int:
         """Wait for a checkpoint at or after a step; the process that trains."""
-        place = Places.at(self.address).run(key)
-        wait_until(lambda: (step_of(place) or 0) >= step and holder(place))
-        found = holder(place)
+        place = RootPaths.at(self.address).run(key)
+        wait_until(lambda: (step_of(place) or 0) >= step and lock_owner_of_run(place))
+        found = lock_owner_of_run(place)
         assert found is not None
         return found.pid
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.job_runtime import Here, Signals, meet, rename, start_again
+from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETUP = (f"export PYTHONPATH={CHECKOUT}", "export OMP_NUM_THREADS=1")
@@ -33,7 +33,7 @@ class Count:
     label: str = ""
 
     def __call__(self) -> None:
-        here, signals = Here.from_environment(), Signals().listen()
+        here, signals = JobContext.from_environment(), Signals().listen()
         if self.label:
             rename(here.job_id, self.label)
         while (number := self.reached()) < self.until:
@@ -42,7 +42,7 @@ class Count:
             if signals.asked:
                 with self.path.with_suffix(".signals").open("a") as file:
                     file.write(f"{signals.received} at {number + 1}\n")
-                assert start_again(here.job_id, signals.received) == ""
+                assert requeue(here.job_id, signals.received) == ""
                 raise SystemExit(1)
         with self.path.with_suffix(".ends").open("a") as file:
             file.write(f"{here.restart}\n")
@@ -50,7 +50,7 @@ class Count:
     def reached(self) -> int:
         return int(self.path.read_text().split()[0]) if self.path.exists() else 0
 
-    def _write(self, text: str, here: Here) -> None:
+    def _write(self, text: str, here: JobContext) -> None:
         part = self.path.with_suffix(".tmp")
         part.write_text(f"{text} {here.restart}")
         part.replace(self.path)
@@ -83,8 +83,8 @@ class SumRanks:
     folder: Path
 
     def __call__(self) -> None:
-        here = Here.from_environment()
-        os.environ.update(meet(here, self.folder))
+        here = JobContext.from_environment()
+        os.environ.update(rendezvous(here, self.folder))
         import torch
         import torch.distributed as dist
 

@@ -4,21 +4,21 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from sweeps.cell import Cell
 
 seeds = st.integers(-(2**70), 2**70)
 sizes = st.tuples(st.integers(5, 90), st.integers(5, 90))  # width, height
 
 
-def draws_of(seed: int) -> Draws:
-    return Draws(seed, Stream.UNLABELLED_CROP, 0)
+def draws_of(seed: int) -> KeyedRandom:
+    return KeyedRandom(seed, Stream.UNLABELLED_CROP, 0)
 
 
 def photo(seed: int, size: tuple[int, int]) -> Image.Image:
     """Random pixels, RGB."""
     width, height = size
-    words = Draws(seed, Stream.DRAWING, 1).words(-(-width * height * 3 // 8))
+    words = KeyedRandom(seed, Stream.DRAWING, 1).words(-(-width * height * 3 // 8))
     return Image.fromarray(words.view(np.uint8)[: width * height * 3].reshape(height, width, 3))
 
 

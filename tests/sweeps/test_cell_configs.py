@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from sweeps.cell import Cell
-from sweeps.cell_configs import configs
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
 from trainer.config.compose import compose
 
@@ -19,7 +19,7 @@ def test_every_cell_of_the_paper_has_a_configuration_of_its_key_within_seconds()
     cells = load_grid("paper").cells
 
     started = time.monotonic()
-    found = configs(cells)
+    found = cell_configs(cells)
 
     assert time.monotonic() - started < 10  # about one second on a free core
     assert list(found) == list(cells)
@@ -31,11 +31,11 @@ def test_a_cell_gets_what_composing_it_alone_gives():
     alone = compose([*axes, "data.crop=513", "data.split=p1_1of4", "seed=7", "optim.epochs=3"])
     cell = replace(CELL, crop=513, split="p1_1of4", seed=7)
 
-    assert configs([CELL, cell], ["optim.epochs=3"])[cell] == alone
+    assert cell_configs([CELL, cell], ["optim.epochs=3"])[cell] == alone
 
 
 def test_an_override_reaches_every_cell():
-    found = configs(load_grid("demo").cells, ["optim.epochs=2"])
+    found = cell_configs(load_grid("demo").cells, ["optim.epochs=2"])
 
     assert {config.optim.epochs for config in found.values()} == {2}
 
@@ -46,7 +46,7 @@ def test_an_override_reaches_every_cell():
 )
 def test_an_override_of_what_the_cell_says_is_refused(override, cure):
     with pytest.raises(ValueError, match=f"would change what every cell .* Write {cure}"):
-        configs([CELL], [override])
+        cell_configs([CELL], [override])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_an_override_of_what_the_cell_says_is_refused(override, cure):
 )
 def test_a_cell_that_cannot_be_is_named(change, message):
     with pytest.raises(ValueError, match=message):
-        configs([replace(CELL, **change)])
+        cell_configs([replace(CELL, **change)])
 
 
 def test_planning_imports_neither_torch_nor_ray():

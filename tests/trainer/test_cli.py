@@ -15,7 +15,7 @@ from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
 from tests.support.tiny_config import TINY, tiny_config
 from tests.trainer.test_resume import final_digest
-from trainer.cli import alone
+from trainer.cli import run_lock
 from trainer.run import train
 
 
@@ -119,7 +119,7 @@ def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path:
 
 
 def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path) -> None:
-    with alone(tmp_path):
+    with run_lock(tmp_path):
         second = run(command(drawn_root, tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["train.lock"]
 

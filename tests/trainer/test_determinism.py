@@ -235,4 +235,4 @@ def test_bits_are_the_same_whatever_uninitialised_memory_holds() -> None:
 
 def test_the_environment_for_workers_leaves_out_nvls() -> None:
     assert "NVLS" not in determinism.ENVIRONMENT["NCCL_ALGO"]
-    determinism.engage(compose([]))
+    determinism.enable_determinism(compose([]))

@@ -27,8 +27,8 @@ from trainer.loop import Loop
 from trainer.methods.interface import Networks
 from trainer.network.deeplab import normalise
 from trainer.objective import Objective
-from trainer.run_log import Journal
-from trainer.state import Descent, new_state
+from trainer.run_log import RunLog
+from trainer.state import SGD, new_state
 
 REFUSED = (
     "upsample_bilinear2d",
@@ -117,16 +117,16 @@ class Enough(Exception):
 
 def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     """The second step of a run whose tensors have no data: nothing can be read back from them."""
-    determinism.engage(config)
+    determinism.enable_determinism(config)
     dataset, host = open_dataset(config.data), Ranks(0, 1, torch.device("cpu"))
     state, device = new_state(config, dataset.num_classes, host), torch.device("meta")
     for network in (state.student, state.ema):
         if network is not None:
             network.to(device)
-    state.descent = Descent.over(state.student, config.optim)
+    state.descent = SGD.over(state.student, config.optim)
     ranks = Ranks(0, 1, device)
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps=99)
-    journal = Journal(folder, total_steps=99, epochs=1)
+    journal = RunLog(folder, total_steps=99, epochs=1)
     loop = Loop(config, ranks, dataset, state, checkpoints, journal, 99, 99)
     recorder = Recorder("meta")
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ from tests.support.tiny_config import tiny_config
 from trainer.checkpoint import Snapshot
 from trainer.config.fingerprint import fingerprint
 from trainer.config.schema import Augment
-from trainer.feed import augments_on_device, cache_folder, sent
+from trainer.feed import augments_on_device, cache_folder, to_device
 from trainer.run import train
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -21,12 +21,12 @@ def test_a_batch_arrives_as_it_was(device: str) -> None:
     image, mask = torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2), torch.ones(1, 2, 2).long()
     batch = LabelledBatch(image, mask, torch.ones(1, 4, dtype=torch.bool), ("a",))
 
-    arrived = sent(batch, torch.device(device))
+    arrived = to_device(batch, torch.device(device))
 
     assert {x.device.type for x in (arrived.images, arrived.masks, arrived.keep)} == {device}
     assert torch.equal(arrived.images.cpu(), image)
     assert arrived.ids == ("a",)
-    assert torch.equal(sent(mask, torch.device(device)).cpu(), mask)
+    assert torch.equal(to_device(mask, torch.device(device)).cpu(), mask)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -31,10 +31,10 @@ from trainer.config.schema import (
 from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.interface import Networks, Pair
+from trainer.methods.interface import Networks, TeacherStudentPair
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.objective import InterPixelTerm, Objective, image_losses
-from trainer.state import Descent, new_state
+from trainer.state import SGD, new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 KL = LossConfig(distance=Distance.kl)
@@ -45,9 +45,9 @@ def oracle(loss: LossConfig) -> float:
     return float(image_losses(STUDENT.flatten(2), TEACHER.flatten(2), ones, loss)[0].item())
 
 
-def pair(seed: int = 1, view: str = "s1", box: Tensor | None = None) -> Pair:
+def pair(seed: int = 1, view: str = "s1", box: Tensor | None = None) -> TeacherStudentPair:
     student, teacher = random_logits(seed, (2, 3, 8, 8))
-    return Pair(view, teacher, student, torch.ones(2, 8, 8, dtype=torch.bool), box)
+    return TeacherStudentPair(view, teacher, student, torch.ones(2, 8, 8, dtype=torch.bool), box)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,9 @@ def test_outside_only_takes_the_box_out_of_omega() -> None:
     box[:, :4] = True
     outside = InterPixelTerm(replace(KL, cutmix=CutMixPairs.outside_only), 2, ALONE)
     half = pair()
-    lower = Pair("s1", half.teacher[..., 4:, :], half.student[..., 4:, :], half.valid[:, 4:])
+    lower = TeacherStudentPair(
+        "s1", half.teacher[..., 4:, :], half.student[..., 4:, :], half.valid[:, 4:]
+    )
 
     assert outside([pair(box=box)]).item() == pytest.approx(
         InterPixelTerm(KL, 2, ALONE)([lower]).item()
@@ -160,7 +162,7 @@ def test_two_regions_is_the_mean_of_inside_and_outside() -> None:
 def test_feature_resolution_reads_every_fourth_pixel() -> None:
     coarse = InterPixelTerm(replace(KL, resolution=Resolution.feature), 2, ALONE)
     whole = pair()
-    small = Pair(
+    small = TeacherStudentPair(
         "s1", whole.teacher[..., ::4, ::4], whole.student[..., ::4, ::4], whole.valid[:, ::4, ::4]
     )
 
@@ -170,7 +172,7 @@ def test_feature_resolution_reads_every_fourth_pixel() -> None:
 def test_valid_images_divides_by_images_with_an_omega() -> None:
     given = pair()
     unsure = torch.cat([given.teacher[:1], torch.zeros_like(given.teacher[:1])])
-    mixed = Pair("s1", unsure, given.student, given.valid)
+    mixed = TeacherStudentPair("s1", unsure, given.student, given.valid)
     fair = replace(KL, divide_by=DivideBy.valid_images)
 
     assert InterPixelTerm(fair, 2, ALONE)([mixed]).item() == pytest.approx(
@@ -181,7 +183,7 @@ def test_valid_images_divides_by_images_with_an_omega() -> None:
 def test_batch_scope_spans_all_images_with_one_distribution() -> None:
     given = pair()
     wide = [x.transpose(0, 1).flatten(1).view(1, 3, 2, 64) for x in (given.teacher, given.student)]
-    joined = Pair("s1", wide[0], wide[1], torch.ones(1, 2, 64, dtype=torch.bool))
+    joined = TeacherStudentPair("s1", wide[0], wide[1], torch.ones(1, 2, 64, dtype=torch.bool))
 
     spanning = InterPixelTerm(replace(KL, scope=Scope.batch), 2, ALONE)([given])
 
@@ -195,7 +197,9 @@ def test_batch_scope_refuses_several_ranks() -> None:
 
 def test_padding_enters_omega_only_when_asked() -> None:
     given = pair()
-    padded = Pair("s1", given.teacher, given.student, torch.zeros(2, 8, 8, dtype=torch.bool))
+    padded = TeacherStudentPair(
+        "s1", given.teacher, given.student, torch.zeros(2, 8, 8, dtype=torch.bool)
+    )
 
     assert InterPixelTerm(KL, 2, ALONE)([padded]).item() == 0.0
     anyway = InterPixelTerm(replace(KL, omega_ignore_padding=False), 2, ALONE)([padded])
@@ -249,7 +253,7 @@ def test_every_parameter_decays_biases_and_batch_norm_too() -> None:  # 1.4
     for value in layer.parameters():
         value.grad = torch.zeros_like(value)
 
-    Descent.over(layer, OptimConfig(weight_decay=0.5, head_lr_factor=1.0)).step(0.1)
+    SGD.over(layer, OptimConfig(weight_decay=0.5, head_lr_factor=1.0)).step(0.1)
 
     for name, value in layer.named_parameters():
         assert torch.allclose(value, before[name] * (1 - 0.1 * 0.5)), name
@@ -261,7 +265,7 @@ def test_only_the_head_runs_at_its_own_rate() -> None:  # 1.4, 11.5: the rule is
     for value in network.parameters():
         value.grad = torch.ones_like(value)
 
-    Descent.over(network, OptimConfig(weight_decay=0.0, head_lr_factor=10.0)).step(0.01)
+    SGD.over(network, OptimConfig(weight_decay=0.0, head_lr_factor=10.0)).step(0.01)
 
     for name, value in network.named_parameters():
         rate = 0.01 if "backbone" in name else 0.1

@@ -18,7 +18,7 @@ _INDENT = 34  # where the notes begin
 
 
 @dataclass(frozen=True)
-class Setting:
+class FieldHelp:
     """One field that a person may set.
 
     Attributes:
@@ -45,7 +45,7 @@ class Setting:
         yield from (" " * _INDENT + line for line in rest)
 
 
-def settings(schema: Any, prefix: str = "") -> Iterator[Setting]:
+def settings(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:
     """Every field of a dataclass and of the dataclasses in it, in order.
 
     Args:
@@ -58,7 +58,7 @@ def settings(schema: Any, prefix: str = "") -> Iterator[Setting]:
         if inner is not None:
             yield from settings(inner, f"{prefix}{item.name}.")
         else:
-            yield Setting(
+            yield FieldHelp(
                 prefix + item.name, _plain(_default(item)), _choices(item), notes[item.name]
             )
 

@@ -15,12 +15,12 @@ from trainer.config.schema import (
     TeacherMode,
 )
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.interface import Networks, Pair, Setting
+from trainer.methods.interface import MethodContext, Networks, TeacherStudentPair
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 
 
 @torch.no_grad()
-def calm_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
+def eval_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
     """Logits in evaluation mode, leaving the mode as it was."""
     was_training = network.training
     network.eval()
@@ -40,21 +40,21 @@ def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained:
     """
     if method.teacher_mode is TeacherMode.train:
         return trained.detach()
-    return calm_logits(networks.student, weak)
+    return eval_logits(networks.student, weak)
 
 
-def ema_speaks(method: MethodConfig, networks: Networks) -> DeepLabV3Plus | None:
+def ema_network(method: MethodConfig, networks: Networks) -> DeepLabV3Plus | None:
     """The moving average, when the run has one (A1)."""
     return networks.ema if method.teacher is Teacher.ema else None
 
 
-def ema_labels(method: MethodConfig) -> bool:
+def uses_ema_pseudo_labels(method: MethodConfig) -> bool:
     """Whether the moving average also gives the pixel-wise pseudo-labels (A1)."""
     return method.teacher is Teacher.ema and method.pseudo_labels is PseudoLabels.teacher
 
 
 @dataclass(frozen=True)
-class Opinions:
+class TeacherTargets:
     """What labels the pixels, and what the inter-pixel term calls the teacher.
 
     Attributes:
@@ -88,38 +88,40 @@ def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[Vi
     return views
 
 
-def partner_logits(setting: Setting, networks: Networks, unlabelled: UnlabelledBatch) -> Tensor:
+def partner_logits(
+    setting: MethodContext, networks: Networks, unlabelled: UnlabelledBatch
+) -> Tensor:
     """P': the student's opinion on the CutMix partner, in evaluation mode, before its step."""
-    return calm_logits(networks.student, normalise(unlabelled.mix_weak))
+    return eval_logits(networks.student, normalise(unlabelled.mix_weak))
 
 
-def opinions(
-    setting: Setting,
+def teacher_targets(
+    setting: MethodContext,
     networks: Networks,
     unlabelled: UnlabelledBatch,
     *,
     trained: Tensor,
     partner: Tensor,
-) -> tuple[Opinions, Opinions]:
+) -> tuple[TeacherTargets, TeacherTargets]:
     """Pixel-wise labels and inter-pixel teacher; the same unless an EMA teacher speaks (A1)."""
     method = setting.config.method
     weak = normalise(unlabelled.weak)
     valid, mix_valid = ~unlabelled.padded, ~unlabelled.mix_padded
-    own = Opinions(
+    own = TeacherTargets(
         Target.of(weak_logits(method, networks, weak, trained), valid),
         Target.of(partner, mix_valid),
     )
-    ema = ema_speaks(method, networks)
+    ema = ema_network(method, networks)
     if ema is None:
         return own, own
-    averaged = Opinions(
-        Target.of(calm_logits(ema, weak), valid),
-        Target.of(calm_logits(ema, normalise(unlabelled.mix_weak)), mix_valid),
+    averaged = TeacherTargets(
+        Target.of(eval_logits(ema, weak), valid),
+        Target.of(eval_logits(ema, normalise(unlabelled.mix_weak)), mix_valid),
     )
-    return (averaged if ema_labels(method) else own), averaged
+    return (averaged if uses_ema_pseudo_labels(method) else own), averaged
 
 
-def pixel_term(setting: Setting, student: Tensor, target: Target) -> Tensor:
+def pixel_term(setting: MethodContext, student: Tensor, target: Target) -> Tensor:
     """This rank's share of a pseudo-label loss over the global batch."""
     num_pixels = setting.ranks.sum(target.valid.sum().to(torch.float64))
     confidence = setting.config.method.confidence
@@ -127,11 +129,11 @@ def pixel_term(setting: Setting, student: Tensor, target: Target) -> Tensor:
 
 
 def strong_pairs(
-    setting: Setting,
+    setting: MethodContext,
     student: DeepLabV3Plus,
-    teacher: Opinions,
+    teacher: TeacherTargets,
     views: dict[str, tuple[View, Tensor]],
-) -> list[Pair]:
+) -> list[TeacherStudentPair]:
     """Teacher and student of each strong view, in the way `loss.cutmix` asks (A3)."""
     loss = setting.config.loss
     chosen = {name: views[name] for name in loss.views if name in views}
@@ -141,17 +143,17 @@ def strong_pairs(
         uncut = student(normalise(torch.cat([view.uncut for view, _ in chosen.values()]))).float()
         weak = teacher.weak
         return [
-            Pair(name, weak.logits, logits, weak.valid)
+            TeacherStudentPair(name, weak.logits, logits, weak.valid)
             for name, logits in zip(chosen, uncut.chunk(len(chosen)), strict=True)
         ]
     pairs = []
     for name, (view, logits) in chosen.items():
         target = teacher.weak.pasted(teacher.mix, view.box)
-        pairs.append(Pair(name, target.logits, logits, target.valid, view.box))
+        pairs.append(TeacherStudentPair(name, target.logits, logits, target.valid, view.box))
     return pairs
 
 
-def mask_ratio(setting: Setting, target: Target) -> Tensor:
+def mask_ratio(setting: MethodContext, target: Target) -> Tensor:
     """This rank's share of the fraction of real pixels whose pseudo-label counts."""
     sure = (target.confidence >= setting.config.method.confidence) & target.valid
     total = setting.ranks.sum(target.valid.sum().to(torch.float64))

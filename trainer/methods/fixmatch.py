@@ -7,7 +7,7 @@ import torch
 from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
-from trainer.methods.interface import Networks, Setting, StepResult
+from trainer.methods.interface import MethodContext, Networks, StepResult
 from trainer.network.deeplab import normalise
 
 
@@ -15,7 +15,7 @@ from trainer.network.deeplab import normalise
 class FixMatch:
     """L = (L_x + L_s) / 2 with one strong view."""
 
-    setting: Setting
+    setting: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
@@ -29,7 +29,7 @@ class FixMatch:
         both = normalise(torch.cat([labelled.images, unlabelled.weak]))
         logits, weak = student(both).float().tensor_split([num_labelled])
         strong = student(normalise(view.pasted)).float()
-        labels, teacher = consistency.opinions(
+        labels, teacher = consistency.teacher_targets(
             setting, networks, unlabelled, trained=weak, partner=partner
         )
         loss_x = labelled_loss(

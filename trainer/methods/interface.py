@@ -20,7 +20,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Pair:
+class TeacherStudentPair:
     """Teacher and student on the same pixels: what the inter-pixel term compares.
 
     Attributes:
@@ -49,7 +49,7 @@ class StepResult:
     """
 
     loss: Tensor
-    pairs: tuple[Pair, ...]
+    pairs: tuple[TeacherStudentPair, ...]
     terms: dict[str, Tensor]
 
 
@@ -63,7 +63,7 @@ class Method(Protocol):
 
 
 @dataclass(frozen=True)
-class Setting:
+class MethodContext:
     """What every method is built from."""
 
     config: TrainConfig

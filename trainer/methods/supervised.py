@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.losses import labelled_loss
-from trainer.methods.interface import Networks, Setting, StepResult
+from trainer.methods.interface import MethodContext, Networks, StepResult
 from trainer.network.deeplab import normalise
 
 
@@ -12,7 +12,7 @@ from trainer.network.deeplab import normalise
 class Supervised:
     """The baseline row of every table."""
 
-    setting: Setting
+    setting: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None

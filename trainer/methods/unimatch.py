@@ -9,7 +9,7 @@ from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import Distance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
-from trainer.methods.interface import Networks, Pair, Setting, StepResult
+from trainer.methods.interface import MethodContext, Networks, StepResult, TeacherStudentPair
 from trainer.network.deeplab import normalise
 
 
@@ -17,7 +17,7 @@ from trainer.network.deeplab import normalise
 class UniMatch:
     """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
 
-    setting: Setting
+    setting: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
@@ -29,7 +29,7 @@ class UniMatch:
         views = consistency.strong_views(unlabelled, ("s1", "s2"))
         forward = _weak_forward(networks, labelled, unlabelled)
         strong = student(normalise(torch.cat([view.pasted for view in views]))).float().chunk(2)
-        labels, teacher = consistency.opinions(
+        labels, teacher = consistency.teacher_targets(
             setting, networks, unlabelled, trained=forward.weak, partner=partner
         )
         loss_x = labelled_loss(
@@ -88,20 +88,26 @@ def _weak_forward(
 
 
 def _feature_pairs(
-    setting: Setting,
-    teacher: consistency.Opinions,
+    setting: MethodContext,
+    teacher: consistency.TeacherTargets,
     forward: _Forward,
     labelled: LabelledBatch,
-) -> list[Pair]:
+) -> list[TeacherStudentPair]:
     """The pairs that A4 and A30 may ask for beside the strong views."""
     loss = setting.config.loss
-    pairs: list[Pair] = []
+    pairs: list[TeacherStudentPair] = []
     if loss.distance is Distance.none:
         return pairs
     if "fp" in loss.views:
-        pairs.append(Pair("fp", teacher.weak.logits, forward.weak_dropped, teacher.weak.valid))
+        pairs.append(
+            TeacherStudentPair("fp", teacher.weak.logits, forward.weak_dropped, teacher.weak.valid)
+        )
     if loss.on_labeled:
         # Padding carries 255 as void does; neither is a pixel whose place means something.
         real = labelled.masks != 255
-        pairs.append(Pair("labelled", forward.labelled.detach(), forward.labelled_dropped, real))
+        pairs.append(
+            TeacherStudentPair(
+                "labelled", forward.labelled.detach(), forward.labelled_dropped, real
+            )
+        )
     return pairs

@@ -12,7 +12,7 @@ class RankOrderedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d whose statistics span all ranks, summed in rank order.
 
     torch's SyncBatchNorm needs CUDA, and its backward all-reduces floats in an order nobody pins.
-    Parameters, buffers and their names are those of BatchNorm2d. `ranks` is set by `spread`.
+    Parameters, buffers and their names are those of BatchNorm2d. `ranks` is set by `set_ranks`.
     """
 
     ranks: Ranks | None = None
@@ -33,7 +33,7 @@ class RankOrderedBatchNorm(nn.BatchNorm2d):
         return y  # type: ignore[no-any-return]
 
 
-def spread(model: nn.Module, ranks: Ranks) -> None:
+def set_ranks(model: nn.Module, ranks: Ranks) -> None:
     """Tell every batch-norm layer of `model` which ranks it spans."""
     for module in model.modules():
         if isinstance(module, RankOrderedBatchNorm):

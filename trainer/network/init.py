@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from trainer.config.schema import Init, TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 
 
-def initialise(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:
+def init_weights(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:
     """Fill every parameter of `model`.
 
     Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform;
@@ -36,7 +36,7 @@ def initialise(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:
 
 def _draw(module: nn.Conv2d, name: str, seed: int) -> None:
     """Weights and bias of one convolution, keyed by its name: no order, no history."""
-    draws = Draws(seed, Stream.INIT, zlib.crc32(name.encode()))
+    draws = KeyedRandom(seed, Stream.INIT, zlib.crc32(name.encode()))
     fan_in = module.weight[0].numel()
     if name.startswith("backbone."):
         fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
@@ -47,13 +47,13 @@ def _draw(module: nn.Conv2d, name: str, seed: int) -> None:
         module.bias.copy_(_uniform(draws, module.bias) / math.sqrt(fan_in))
 
 
-def _uniform(draws: Draws, like: Tensor) -> Tensor:
+def _uniform(draws: KeyedRandom, like: Tensor) -> Tensor:
     """Numbers in [-1, 1), of the shape of `like`."""
     unit = (draws.words(like.numel()) >> np.uint64(11)) * 2.0**-53
     return torch.from_numpy(2.0 * unit - 1.0).view(like.shape).to(like.dtype)
 
 
-def _normal(draws: Draws, like: Tensor) -> Tensor:
+def _normal(draws: KeyedRandom, like: Tensor) -> Tensor:
     """Standard normal numbers by Box and Muller, of the shape of `like`."""
     words = draws.words(2 * like.numel())
     unit = ((words >> np.uint64(11)) + 0.5) * 2.0**-53

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.lock import FRESH_VARIABLE, held, holder_of
+from orchestrator.storage.lock import FRESH_VARIABLE, file_lock, lock_owner
 from orchestrator.storage.paths import SCRATCH_VARIABLE
 from orchestrator.storage.s3_root import PATIENCE_VARIABLE
 
@@ -139,7 +139,7 @@ def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[
     if own:
         _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _made(shared))
-    with held(scratch / "owner", "this launch"):
+    with file_lock(scratch / "owner", "this launch"):
         try:
             # Ray puts the working folder of this moment ahead of all else where workers import.
             with chdir(code or "."):
@@ -271,5 +271,5 @@ def _made(folder: Path) -> Path:
 def _remove_leftovers() -> None:
     """Delete the scratch folders of launches that were killed."""
     for lock in _short_temp().glob(f"{_PREFIX}*/owner"):
-        if holder_of(lock) is None:
+        if lock_owner(lock) is None:
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.backends.ray.cluster import Cluster, connected, watched
-from orchestrator.backends.slurm.launch import desk_of, dispatcher_for, dress_for, say_requests
+from orchestrator.backends.slurm.launch import (
+    dispatcher_for,
+    log_request_count,
+    registry_of,
+    trial_for_slurm,
+)
 from orchestrator.backends.slurm.registry import check_options
 from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue, SharedQueue
 from orchestrator.execution.stop import EXIT_UNFINISHED, Stop
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.paths import GridPlace
+from orchestrator.storage.paths import GridPaths
 from orchestrator.trial import Trial
 
 
 def drain_on_ray(
-    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPlace
+    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPaths
 ) -> None:
     """Run the queue on an own or a joined Ray until it is over.
 
@@ -31,14 +36,14 @@ def drain_on_ray(
     with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
         stop.listen()  # ray.init takes SIGTERM for itself
         gpus = gpus_per_rank(options, cluster)
-        queue.places = count_places(options, cluster, gpus)
+        queue.slots = count_slots(options, cluster, gpus)
         queue.waiting = [
             replace(trial, gpus_per_rank=gpus, scratch=str(cluster.scratch))
             for trial in queue.waiting
         ]
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
         screen.say(
-            f"{len(queue.waiting)} cells, {queue.places} at once, {options.ranks} ranks each, "
+            f"{len(queue.waiting)} cells, {queue.slots} at once, {options.ranks} ranks each, "
             f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
         )
         from orchestrator.backends.ray.tune import drain
@@ -48,7 +53,7 @@ def drain_on_ray(
             os._exit(EXIT_UNFINISHED)
 
         log = place.folder / "ray.log"
-        with watched(leave), screen.live(queue), elsewhere(log):
+        with watched(leave), screen.live(queue), redirect_output(log):
             drain(queue, options, cluster)
 
 
@@ -58,7 +63,7 @@ def code_of(queue: Queue) -> str:
 
 
 @contextmanager
-def elsewhere(log: Path) -> Iterator[None]:
+def redirect_output(log: Path) -> Iterator[None]:
     """Send what Ray prints to a file; what matters arrives as an outcome."""
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         yield
@@ -71,7 +76,7 @@ def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:
     return 1.0 if cluster.gpus >= 1 else 0.0
 
 
-def count_places(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
+def count_slots(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
     """How many trials the cluster holds at once.
 
     Raises:
@@ -90,7 +95,7 @@ def count_places(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
 
 
 def drain_mixed(
-    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPlace
+    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPaths
 ) -> None:
     """Run the queue until it is over, or until somebody wants to leave.
 
@@ -116,7 +121,7 @@ def drain_mixed(
 
         jobs = Watched(dispatcher, _made(cluster.scratch / "watched"))
         log = place.folder / "ray.log"
-        with watched(leave), screen.live(queue), elsewhere(log):
+        with watched(leave), screen.live(queue), redirect_output(log):
             drain_with_tune(
                 jobs,
                 on_ray,
@@ -124,7 +129,7 @@ def drain_mixed(
                 cpus=options.cpus_per_rank,
             )
     queue.ended_early = queue.ended_early or in_slurm.ended_early
-    say_requests(dispatcher, screen)
+    log_request_count(dispatcher, screen)
 
 
 def _ray_part(queue: Queue, options: LaunchOptions, stop: Stop, cluster: Cluster) -> SharedQueue:
@@ -141,12 +146,12 @@ def _ray_part(queue: Queue, options: LaunchOptions, stop: Stop, cluster: Cluster
         )
 
     part = _part(queue, fits=lambda trial: fnmatch(trial.key, options.to_ray), dress=dress)
-    part.places = count_places(options, cluster, gpus)
+    part.slots = count_slots(options, cluster, gpus)
     return part
 
 
 def _slurm_part(
-    queue: Queue, on_ray: SharedQueue | None, options: LaunchOptions, place: GridPlace
+    queue: Queue, on_ray: SharedQueue | None, options: LaunchOptions, place: GridPaths
 ) -> SharedQueue:
     """The part of the queue that Slurm takes: what fits, less what Ray takes at once."""
 
@@ -155,11 +160,11 @@ def _slurm_part(
             return True
         if not fnmatch(trial.key, options.to_slurm):
             return False
-        free = max(0, on_ray.places - len(on_ray.running))
+        free = max(0, on_ray.slots - len(on_ray.running))
         firsts = [other for other in queue.waiting if on_ray.fits(other)][:free]
         return trial not in firsts
 
-    part = _part(queue, fits=fits, dress=dress_for(options, desk_of(place)))
+    part = _part(queue, fits=fits, dress=trial_for_slurm(options, registry_of(place)))
     if on_ray is not None:
         part.lock = on_ray.lock
     return part
@@ -172,9 +177,9 @@ def _part(
     same: dict[str, Any] = {
         item.name: getattr(queue, item.name)
         for item in fields(Queue)
-        if item.name not in ("running", "places", "ended_early")
+        if item.name not in ("running", "slots", "ended_early")
     }
-    return SharedQueue(**same, places=queue.places, fits=fits, dress=dress)
+    return SharedQueue(**same, slots=queue.slots, fits=fits, dress=dress)
 
 
 def _made(folder: Path) -> Path:

@@ -8,10 +8,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestrator.execution.attempt import run_trial
-from orchestrator.execution.watchdog import last_words
+from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure, classify
-from orchestrator.storage.paths import Places, RunPlace
-from orchestrator.storage.run_state import newest_attempt, seen
+from orchestrator.storage.paths import RootPaths, RunPaths
+from orchestrator.storage.run_state import local_copy, newest_attempt
 from orchestrator.trial import Outcome, Trial
 
 
@@ -30,7 +30,7 @@ def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
         in_this_process: Train's local mode. It saves four process starts and as many imports of
             torch, which take longer than a small cell on two cores; for one rank on a CPU only.
     """
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     before = newest_attempt(place)
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
         trainer = TorchTrainer(
@@ -75,12 +75,12 @@ def _worker(config: dict[str, str]) -> str:
     return outcome.to_json()
 
 
-def _post_mortem(place: RunPlace, before: int, error: TrainingFailedError) -> Outcome:
+def _post_mortem(place: RunPaths, before: int, error: TrainingFailedError) -> Outcome:
     """What happened to a worker group that is gone, from the files it left."""
-    number, place = newest_attempt(place), seen(place)
+    number, place = newest_attempt(place), local_copy(place)
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
-    written = last_words(place, before)
+    written = recorded_outcome(place, before)
     if written is not None:
         return written
     return Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")

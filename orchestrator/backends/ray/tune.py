@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from orchestrator.backends.ray.cluster import Cluster
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.execution.queue import Queue
-from orchestrator.execution.watchdog import found_dead, newest_attempt
+from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
 from orchestrator.options import LaunchOptions
 from orchestrator.trial import Outcome, Trial
 
@@ -41,7 +41,7 @@ def run(trial: Trial) -> Outcome:
     return outcome
 
 
-def lay_down(folder: Path, trial: Trial, outcome: Outcome) -> None:
+def write_outcome(folder: Path, trial: Trial, outcome: Outcome) -> None:
     """Let the trial that waits for it return."""
     path = _outcome_path(folder, trial)
     part = path.with_suffix(".tmp")
@@ -49,7 +49,7 @@ def lay_down(folder: Path, trial: Trial, outcome: Outcome) -> None:
     part.replace(path)
 
 
-def leave(folder: Path) -> None:
+def write_stop(folder: Path) -> None:
     """Let every waiting trial return; the jobs go on."""
     (folder / _LEAVE).touch()
 
@@ -135,7 +135,9 @@ class _Feeder(Searcher):
             return
         text = (result or {}).get("outcome")
         is_lost = error or text is None
-        outcome = found_dead(trial, before) if is_lost else Outcome.from_json(str(text))
+        outcome = (
+            outcome_of_dead_process(trial, before) if is_lost else Outcome.from_json(str(text))
+        )
         self._queue.settle(trial.key, outcome)
 
     def save(self, checkpoint_path: str) -> None:
@@ -198,7 +200,7 @@ class Watched:
         if outcome is None:
             self._running.append(trial)
         else:
-            lay_down(self.scratch, trial, outcome)
+            write_outcome(self.scratch, trial, outcome)
             self._ended.append(trial)
 
     def loop(self, stop: threading.Event) -> None:
@@ -208,7 +210,7 @@ class Watched:
                 self.dispatcher.step()
         except BaseException as error:  # noqa: BLE001 - carried to the main thread
             self.error = error
-        leave(self.scratch)
+        write_stop(self.scratch)
 
     def _on_start(self, trial: Trial) -> None:
         self._show(trial)
@@ -218,7 +220,7 @@ class Watched:
     def _on_end(self, key: str, outcome: Outcome) -> None:
         trial = self.dispatcher.queue.running[key]
         self._outcomes[key] = outcome
-        lay_down(self.scratch, trial, outcome)
+        write_outcome(self.scratch, trial, outcome)
         if trial in self._running:
             self._running.remove(trial)
         if key not in self._shown:
@@ -319,7 +321,9 @@ class _Feeder_slurm_tune(Searcher):
         elif place == "slurm":
             self._watched.settle(trial.key, Outcome.from_json(str(text)))
         elif self._on_ray is not None:
-            outcome = found_dead(trial, before) if is_lost else Outcome.from_json(str(text))
+            outcome = (
+                outcome_of_dead_process(trial, before) if is_lost else Outcome.from_json(str(text))
+            )
             self._on_ray.settle(trial.key, outcome)
 
     def _is_busy_on_ray(self) -> bool:

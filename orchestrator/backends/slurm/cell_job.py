@@ -11,14 +11,14 @@ from typing import Literal
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.stop import stop_asked
 from orchestrator.storage.lock import fresh_seconds
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import holder
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import lock_owner_of_run
 from orchestrator.trial import Outcome, Trial
-from slurm.job_runtime import Here, Signals, meet, rename, start_again
+from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 
 
 @dataclass(frozen=True)
-class Note:
+class JobReport:
     """The newest word of a cell's job.
 
     Attributes:
@@ -47,17 +47,17 @@ class Note:
         part.replace(folder / f"{self.key}.json")
 
 
-def read_note(path: Path) -> Note | None:
+def read_report(path: Path) -> JobReport | None:
     """The note of a file; None when there is none."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
     outcome = found.pop("outcome")
-    return Note(**found, outcome=Outcome(**outcome) if outcome else None)
+    return JobReport(**found, outcome=Outcome(**outcome) if outcome else None)
 
 
-class Mailbox:
+class JobReports:
     """Reads each note once after every change.
 
     Args:
@@ -68,7 +68,7 @@ class Mailbox:
         self._folder = folder
         self._seen: dict[str, tuple[int, int]] = {}
 
-    def news(self) -> Iterator[Note]:
+    def news(self) -> Iterator[JobReport]:
         """Notes that are new or changed since the last call."""
         if not self._folder.is_dir():
             return
@@ -81,7 +81,7 @@ class Mailbox:
             if self._seen.get(path.name) == mark:
                 continue
             self._seen[path.name] = mark
-            note = read_note(path)
+            note = read_report(path)
             if note is not None:
                 yield note
 
@@ -112,14 +112,14 @@ class CellJob:
 
     def __call__(self) -> None:
         """Run the cell in this job."""
-        trial, here = Trial.from_json(self.trial_json), Here.from_environment()
+        trial, here = Trial.from_json(self.trial_json), JobContext.from_environment()
         signals = Signals().listen()
         if here.num_tasks > 1:
-            os.environ.update(meet(here, Path(self.notes).parent))
+            os.environ.update(rendezvous(here, Path(self.notes).parent))
         if here.rank > 0:
             run_trial(trial)
             return
-        note = Note(trial.key, self.batch, here.job_id, here.restart, _host(), "started")
+        note = JobReport(trial.key, self.batch, here.job_id, here.restart, _host(), "started")
         note.write(Path(self.notes))
         rename(here.job_id, trial.key)
         outcome = run_when_free(trial, _should_stop(trial, signals))
@@ -127,7 +127,7 @@ class CellJob:
         note = replace(note, phase="ended", outcome=outcome)
         note.write(Path(self.notes))
         if outcome.status == "stopped" and signals.asked:
-            problem = start_again(here.job_id, signals.received)
+            problem = requeue(here.job_id, signals.received)
             if problem:
                 replace(note, problem=problem).write(Path(self.notes))
         if outcome.status == "failed":
@@ -139,9 +139,9 @@ def run_when_free(trial: Trial, should_stop: Callable[[], bool]) -> Outcome:
 
     A node that died a moment ago held it, and its heartbeat counts for a while.
     """
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     give_up = time.monotonic() + fresh_seconds() + _DYING_SECONDS
-    while holder(place) is not None and time.monotonic() < give_up:
+    while lock_owner_of_run(place) is not None and time.monotonic() < give_up:
         if should_stop() and trial.ranks == 1:
             return Outcome("stopped")
         time.sleep(0.5)

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.errors import Unreachable
-from orchestrator.backends.slurm.cell_job import Mailbox, Note
-from orchestrator.backends.slurm.registry import Desk, Job, cancel, refusal, sighting_of
+from orchestrator.backends.slurm.cell_job import JobReport, JobReports
+from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, refusal, sighting_of
 from orchestrator.execution.attempt import has_done_row
 from orchestrator.execution.queue import Queue, everything
-from orchestrator.execution.watchdog import last_words
+from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
 from orchestrator.storage import run_state as sight
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import holder
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import lock_owner_of_run
 from orchestrator.trial import Outcome, Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
-from slurm.job_array import Batch
-from slurm.job_spec import Shape
-from slurm.monitor import Sighting, Watch
+from slurm.job_array import JobArray
+from slurm.job_spec import JobSpec
+from slurm.monitor import JobInfo, JobMonitor
 
 _UNSEEN = (
     "it could not even write {}; choose a root=DIR that every node sees under the same path "
@@ -51,7 +51,9 @@ _BY_TEXT = (
 )
 
 
-def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log: Path) -> Outcome:
+def classify_exit(
+    trial: Trial, seen: JobInfo, note: JobReport | None, *, before: int, log: Path
+) -> Outcome:
     """The outcome of a job that is over.
 
     Args:
@@ -61,10 +63,10 @@ def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log
         before: newest attempt when the job was submitted.
         log: what it wrote to its errors.
     """
-    place = Places.at(trial.root).run(trial.key)
-    number, place = sight.newest_attempt(place), sight.seen(place)
+    place = RootPaths.at(trial.root).run(trial.key)
+    number, place = sight.newest_attempt(place), sight.local_copy(place)
     written = [note.outcome] if note is not None and note.outcome is not None else []
-    told = last_words(place, before)
+    told = recorded_outcome(place, before)
     if told is not None:
         written.insert(0, told)
     final = [outcome for outcome in written if outcome.status in ("done", "failed", "busy")]
@@ -83,7 +85,7 @@ def verdict(trial: Trial, seen: Sighting, note: Note | None, *, before: int, log
     return Outcome("failed", number if number > before else 0, failure.value, text)
 
 
-def _class_of(seen: Sighting, log: Path, *, was_stopped: bool, began: bool) -> tuple[Failure, str]:
+def _class_of(seen: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tuple[Failure, str]:
     """The class, and the line of the log that shows it."""
     try:
         text = log.read_text(errors="replace")[-_TAIL:]
@@ -111,7 +113,7 @@ class Dispatcher:
 
     Attributes:
         queue: of the launch.
-        shape_of: what a trial's job asks for, given how often it ran out of memory.
+        job_spec_of: what a trial's job asks for, given how often it ran out of memory.
         max_array_size: jobs in one array.
         say: tells a person.
         started: told when a cell's job begins to run.
@@ -120,9 +122,9 @@ class Dispatcher:
     """
 
     queue: Queue
-    desk: Desk
-    watch: Watch
-    shape_of: Callable[[Trial, int], Shape]
+    desk: JobRegistry
+    watch: JobMonitor
+    job_spec_of: Callable[[Trial, int], JobSpec]
     max_array_size: int
     say: Callable[[str], None]
     started: Callable[[Trial], None]
@@ -131,10 +133,10 @@ class Dispatcher:
     jobs: dict[str, Job] = field(default_factory=dict)
     num_submissions: int = 0
     _chunk: int = 0
-    _notes: dict[str, Note] = field(default_factory=dict)
-    _mailbox: Mailbox | None = None
+    _notes: dict[str, JobReport] = field(default_factory=dict)
+    _mailbox: JobReports | None = None
     _doubts: dict[str, float] = field(default_factory=dict)  # since when, by batch name
-    _hungry: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
+    _oom_count: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
     _full_until: float = 0.0
     _was_silent: bool = False
 
@@ -166,7 +168,7 @@ class Dispatcher:
             self.say(f"{others} jobs go on with the code of their own launch, which is not today's")
         for key in self.jobs:
             self._take(by_key[key])
-        self.watch.hurry()
+        self.watch.poll_soon()
         return len(self.jobs)
 
     def step(self) -> None:
@@ -180,30 +182,30 @@ class Dispatcher:
         """Out of the queue's order, for a job that exists already."""
         self.queue.waiting.remove(trial)
         self.queue.waiting.insert(0, trial)
-        self.queue.places = max(self.queue.places, len(self.queue.running) + 1)
+        self.queue.slots = max(self.queue.slots, len(self.queue.running) + 1)
         self.queue.take()
 
-    def _sighting(self, job: Job) -> Sighting | None:
+    def _sighting(self, job: Job) -> JobInfo | None:
         """Slurm's word on a job, also where its submission had no answer."""
         if job.job_id is None:
-            job.batch.recognise(self.watch.seen)
+            job.batch.find_by_name(self.watch.seen)
         return sighting_of(job, self.watch.seen)
 
     def _read_notes(self) -> None:
-        self._mailbox = self._mailbox or Mailbox(self.desk.notes)
+        self._mailbox = self._mailbox or JobReports(self.desk.notes)
         for note in self._mailbox.news():
             job = self.jobs.get(note.key)
             if job is None or job.batch.name != note.batch:
                 continue
             if job.job_id is None:  # an sbatch that failed and did submit
-                job.batch.adopt(note.job_id.partition("_")[0])
+                job.batch.set_job_id(note.job_id.partition("_")[0])
             self._notes[note.key] = note
             if note.phase == "started":
                 self.started(self.queue.running[note.key])
             elif note.outcome is not None and note.outcome.status != "stopped":
                 self._settle(job, note.outcome)
             else:
-                self.watch.hurry()  # stopped: only Slurm knows whether it starts again
+                self.watch.poll_soon()  # stopped: only Slurm knows whether it starts again
 
     def _look(self) -> None:
         """One request about all jobs; no answer says nothing about any of them."""
@@ -223,7 +225,7 @@ class Dispatcher:
 
     def _doubt(self, job: Job) -> None:
         """A submission without an answer: found by its name, or known to have failed."""
-        if job.batch.recognise(self.watch.seen):
+        if job.batch.find_by_name(self.watch.seen):
             self._doubts.pop(job.batch.name, None)
             return
         since = self._doubts.setdefault(job.batch.name, time.monotonic())
@@ -236,11 +238,11 @@ class Dispatcher:
         """Settle a job that certainly ended; a fresh claim on its folder says that it did not."""
         seen = self.watch.end_of(job_id)
         trial = self.queue.running[job.key]
-        if seen is None or holder(Places.at(trial.root).run(job.key)) is not None:
+        if seen is None or lock_owner_of_run(RootPaths.at(trial.root).run(job.key)) is not None:
             return
         note = self._notes.get(job.key)
         log = job.batch.logs(job.key)[1]
-        outcome = verdict(trial, seen, note, before=job.before, log=log)
+        outcome = classify_exit(trial, seen, note, before=job.before, log=log)
         if outcome.status == "failed" and not seen.has_ended:
             cancel([job_id])  # it may come back; the claim would then keep it from running
         self._settle(job, outcome)
@@ -250,26 +252,28 @@ class Dispatcher:
         del self.jobs[job.key]
         self._notes.pop(job.key, None)
         if outcome.failure == Failure.out_of_memory.value:
-            self._hungry[job.key] = self._hungry.get(job.key, 0) + 1
+            self._oom_count[job.key] = self._oom_count.get(job.key, 0) + 1
         (self.finish or self.queue.settle)(job.key, outcome)
 
     def _submit(self) -> None:
         """Hand over everything that waits, in arrays of one shape."""
         if time.monotonic() < self._full_until or self._was_silent:
             return
-        taken: dict[Shape, list[Trial]] = {}
+        taken: dict[JobSpec, list[Trial]] = {}
         while (trial := self.queue.take()) is not None:
-            taken.setdefault(self.shape_of(trial, self._hungry.get(trial.key, 0)), []).append(trial)
+            taken.setdefault(self.job_spec_of(trial, self._oom_count.get(trial.key, 0)), []).append(
+                trial
+            )
         for shape, trials in taken.items():
             while trials and time.monotonic() >= self._full_until:
                 chunk, trials = trials[: self._chunk], trials[self._chunk :]
                 self._submit_one(chunk, shape)
             self._put_back(trials)
 
-    def _submit_one(self, trials: Sequence[Trial], shape: Shape) -> None:
+    def _submit_one(self, trials: Sequence[Trial], shape: JobSpec) -> None:
         written = self.desk.write(trials, shape)
         self.jobs |= {job.key: job for job in written}
-        batch: Batch = written[0].batch
+        batch: JobArray = written[0].batch
         self.num_submissions += 1
         try:
             batch.submit()
@@ -287,7 +291,7 @@ class Dispatcher:
                 self.say(f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}")
         else:
             self._chunk = min(self.max_array_size, self._chunk * 2)
-        self.watch.hurry()
+        self.watch.poll_soon()
 
     def _put_back(self, trials: Sequence[Trial]) -> None:
         """Let cells wait again; their jobs were never accepted."""

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.backends.slurm.dispatcher import Dispatcher
-from orchestrator.backends.slurm.registry import Desk, check_options, refusal, shape_of
+from orchestrator.backends.slurm.registry import JobRegistry, check_options, job_spec_of, refusal
 from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue, SharedQueue
 from orchestrator.execution.stop import Stop
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.paths import GridPlace
+from orchestrator.storage.paths import GridPaths
 from orchestrator.trial import Outcome, Trial
 from slurm.cluster import Site, site
 from slurm.commands import SlurmFull, SlurmRefused, call
-from slurm.monitor import Watch
+from slurm.monitor import JobMonitor
 
 _STEP_SECONDS = 1.0
 _MOST_JOBS = 5000  # in the queue at once where the site names no limit
@@ -50,7 +50,7 @@ class _OnlyEnds:
 
 
 def drain_on_slurm(
-    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPlace
+    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPaths
 ) -> None:
     """Run the queue as Slurm jobs until it is over, or until somebody wants to leave.
 
@@ -65,10 +65,10 @@ def drain_on_slurm(
         while not queue.is_over and not stop.asked:
             dispatcher.step()
             time.sleep(_STEP_SECONDS)
-    say_requests(dispatcher, screen)
+    log_request_count(dispatcher, screen)
 
 
-def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
+def check_site(queue: Queue, options: LaunchOptions, place: GridPaths) -> None:
     """Ask Slurm whether it knows what these jobs name, before anything starts.
 
     Nodes that are all down or reserved for now are no reason to refuse: the jobs can wait.
@@ -80,9 +80,9 @@ def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
     check_options(options)
     if not queue.waiting:
         return
-    desk = desk_of(place)
-    trial = dress_for(options, desk)(queue.waiting[0])
-    batch = desk.write([trial], shape_of(trial, options.slurm))[0].batch
+    desk = registry_of(place)
+    trial = trial_for_slurm(options, desk)(queue.waiting[0])
+    batch = desk.write([trial], job_spec_of(trial, options.slurm))[0].batch
     try:
         batch.test()
     except SlurmFull:
@@ -94,27 +94,27 @@ def check_site(queue: Queue, options: LaunchOptions, place: GridPlace) -> None:
         shutil.rmtree(batch.folder, ignore_errors=True)
 
 
-def say_requests(dispatcher: Dispatcher, screen: Screen) -> None:
+def log_request_count(dispatcher: Dispatcher, screen: Screen) -> None:
     """How much the launch asked of the controller."""
     requests = dispatcher.watch.num_requests + dispatcher.num_submissions
     screen.say(f"{requests} requests to Slurm, {dispatcher.num_submissions} of them submissions")
 
 
 def dispatcher_for(
-    queue: Queue, options: LaunchOptions, screen: Screen, place: GridPlace
+    queue: Queue, options: LaunchOptions, screen: Screen, place: GridPaths
 ) -> Dispatcher:
     """A dispatcher that has taken over the jobs of earlier launches."""
     check_options(options)
     found = site()
     limits = [number for number in (options.slurm.max_jobs, found.max_submitted) if number]
-    queue.places = min([*limits, options.concurrency or _MOST_JOBS])
+    queue.slots = min([*limits, options.concurrency or _MOST_JOBS])
     queue.listener = _OnlyEnds(screen)
-    desk = desk_of(place)
+    desk = registry_of(place)
     dispatcher = Dispatcher(
         queue=queue,
         desk=desk,
-        watch=watch_for(options, found),
-        shape_of=lambda trial, hungry: shape_of(
+        watch=monitor_for(options, found),
+        job_spec_of=lambda trial, hungry: job_spec_of(
             trial, options.slurm, memory_factor=_MEMORY_STEP**hungry
         ),
         max_array_size=max(1, found.max_array_size - 1),
@@ -124,24 +124,24 @@ def dispatcher_for(
     if isinstance(queue, SharedQueue):
         dispatcher.fits = queue.fits
     else:
-        queue.waiting = [*map(dress_for(options, desk), queue.waiting)]
+        queue.waiting = [*map(trial_for_slurm(options, desk), queue.waiting)]
     total = len(queue.waiting)
     attached = dispatcher.attach()
     accounting = "with" if found.has_accounting else "without"
     screen.say(
         f"{total} cells on Slurm {found.version} ({found.cluster}, {accounting} accounting), at "
-        f"most {queue.places} jobs in the queue; {attached} jobs of an earlier launch go on"
+        f"most {queue.slots} jobs in the queue; {attached} jobs of an earlier launch go on"
     )
     return dispatcher
 
 
-def watch_for(options: LaunchOptions, found: Site) -> Watch:
+def monitor_for(options: LaunchOptions, found: Site) -> JobMonitor:
     """How often to ask, and when to believe."""
     longest = options.slurm.poll_seconds
     if not found.has_accounting:
         # Without a database the controller's short memory is all there is.
         longest = min(longest, max(2.0, found.forgets_seconds / 3))
-    return Watch(
+    return JobMonitor(
         shortest_seconds=longest / 12,
         longest_seconds=longest,
         certain_seconds=max(6.0, longest / 4),
@@ -150,12 +150,12 @@ def watch_for(options: LaunchOptions, found: Site) -> Watch:
     )
 
 
-def desk_of(place: GridPlace) -> Desk:
+def registry_of(place: GridPaths) -> JobRegistry:
     """Where the grid's jobs are kept."""
-    return Desk(place.folder / "slurm", place.folder.name)
+    return JobRegistry(place.folder / "slurm", place.folder.name)
 
 
-def dress_for(options: LaunchOptions, desk: Desk) -> Callable[[Trial], Trial]:
+def trial_for_slurm(options: LaunchOptions, desk: JobRegistry) -> Callable[[Trial], Trial]:
     """The trial as it travels to a job: without the launch's stop file, which goes with it."""
     gpus = gpus_for(options)
     return lambda trial: replace(

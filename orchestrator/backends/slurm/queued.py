@@ -6,17 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.plan import Plan, PlannedCell, QueuedJob, State
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 
 if TYPE_CHECKING:
-    from slurm.monitor import Sighting
+    from slurm.monitor import JobInfo
 
 _WAITING = (State.missing, State.interrupted, State.failed)
 _ANSWER_SECONDS = 20.0
-_asked: list[tuple[float, "Mapping[str, Sighting]"]] = []  # when Slurm answered last, and what
+_asked: list[tuple[float, "Mapping[str, JobInfo]"]] = []  # when Slurm answered last, and what
 
 
-def with_queued(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
+def with_queued_jobs(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
     """The plan with its queued cells, after one request to Slurm at most.
 
     Nothing is asked while the grid never had a job there.
@@ -28,15 +28,15 @@ def with_queued(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
     Returns:
         The plan, and in words why Slurm could not be asked; empty when it was or need not be.
     """
-    folder = Places.at(plan.root).grid(plan.grid.name).folder / "slurm"
+    folder = RootPaths.at(plan.root).grid(plan.grid.name).folder / "slurm"
     if not folder.exists():
         return plan, ""
     # Here and not above: most grids never see Slurm.
-    from orchestrator.backends.slurm.registry import Desk, Job, sighting_of
+    from orchestrator.backends.slurm.registry import Job, JobRegistry, sighting_of
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
     from slurm.monitor import squeue
 
-    desk = Desk(folder, plan.grid.name)
+    desk = JobRegistry(folder, plan.grid.name)
     waiting = {cell.key: cell for cell in plan.cells if cell.state in _WAITING}
     jobs = {key: job for key, job in desk.known().items() if key in waiting}
     if not jobs:
@@ -50,7 +50,7 @@ def with_queued(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, str]:
 
     def job_of(job: Job) -> QueuedJob | None:
         if job.job_id is None:
-            job.batch.recognise(seen)  # an sbatch without an answer that did submit
+            job.batch.find_by_name(seen)  # an sbatch without an answer that did submit
         found = sighting_of(job, seen)
         if found is None or found.has_ended:
             return None

@@ -12,13 +12,13 @@ from typing import Any
 from orchestrator.backends.ray.cluster import worker_environment
 from orchestrator.backends.slurm.cell_job import CellJob
 from orchestrator.options import LaunchOptions, SlurmOptions
-from orchestrator.storage.paths import Places
+from orchestrator.storage.paths import RootPaths
 from orchestrator.storage.run_state import newest_attempt
 from orchestrator.trial import Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
-from slurm.job_array import Batch
-from slurm.job_spec import Shape
-from slurm.monitor import Sighting
+from slurm.job_array import JobArray
+from slurm.job_spec import JobSpec
+from slurm.monitor import JobInfo
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Job:
     """
 
     key: str
-    batch: Batch
+    batch: JobArray
     before: int
     fingerprint: str
     code: str = ""
@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Desk:
+class JobRegistry:
     """Where a grid's jobs are kept.
 
     Attributes:
@@ -67,13 +67,13 @@ class Desk:
         """Asks every job of the grid to checkpoint and end for good."""
         return self.folder / "stop"
 
-    def write(self, trials: Sequence[Trial], shape: Shape) -> list[Job]:
+    def write(self, trials: Sequence[Trial], shape: JobSpec) -> list[Job]:
         """Lay down a batch; nothing is submitted yet."""
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
         calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
-        befores = {t.key: newest_attempt(Places.at(t.root).run(t.key)) for t in trials}
-        batch = Batch.write(folder, calls, shape, self.grid)
+        befores = {t.key: newest_attempt(RootPaths.at(t.root).run(t.key)) for t in trials}
+        batch = JobArray.write(folder, calls, shape, self.grid)
         facts: dict[str, tuple[int, str, str]] = {
             t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials
         }
@@ -85,7 +85,7 @@ class Desk:
         found: dict[str, Job] = {}
         files = (self.folder / "batches").glob("*/cells.json")
         for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
-            batch = Batch.read(path.parent)
+            batch = JobArray.read(path.parent)
             if batch is None:
                 continue
             for key, facts in json.loads(path.read_text()).items():
@@ -93,7 +93,7 @@ class Desk:
         return found
 
 
-def sighting_of(job: Job, seen: Mapping[str, Sighting]) -> Sighting | None:
+def sighting_of(job: Job, seen: Mapping[str, JobInfo]) -> JobInfo | None:
     """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
     found = seen.get(job.job_id or "")
     is_other = found is not None and found.comment and found.comment != job.batch.name
@@ -115,13 +115,13 @@ def refusal(refused: SlurmRefused) -> ValueError:
     )
 
 
-def shape_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> Shape:
+def job_spec_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> JobSpec:
     """What the job of a trial asks for."""
     found = worker_environment(trial.code)
     if trial.code:
         found["PYTHONSAFEPATH"] = "1"  # else the folder the job was submitted from comes first
     lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
-    return Shape(
+    return JobSpec(
         partition=options.partition,
         account=options.account,
         qos=options.qos,

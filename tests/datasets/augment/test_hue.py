@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.augment.hue import WHEEL_BITS, hue_shift, hues, saturations, turned, wheel
+from datasets.augment.hue import (
+    WHEEL_BITS,
+    hsv_to_rgb_table,
+    hue_shift,
+    hues,
+    saturations,
+    shift_hue,
+)
 
 # All 16.7 million colours take ten seconds; a stride that is odd and prime visits all channels'
 # values and all their pairs. Set it to 1 to see them all.
@@ -40,7 +47,7 @@ def test_the_wheel_back_is_pillow_s() -> None:
     image = colours("HSV")
     hue, saturation, value = np.asarray(image)[0].astype(np.uint32).T
 
-    weighted = wheel()[256 * hue + saturation] * value[:, None]
+    weighted = hsv_to_rgb_table()[256 * hue + saturation] * value[:, None]
     rgb = (weighted + np.uint32(1 << (WHEEL_BITS - 1))) >> np.uint32(WHEEL_BITS)
 
     assert np.array_equal(rgb, np.asarray(image.convert("RGB"))[0])
@@ -54,7 +61,7 @@ def test_turning_is_pillow_s_round_trip(shift: int) -> None:
 
     expected = Image.merge("HSV", (hue, saturation, value)).convert("RGB")
 
-    assert np.array_equal(np.asarray(turned(image, shift)), np.asarray(expected))
+    assert np.array_equal(np.asarray(shift_hue(image, shift)), np.asarray(expected))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
-from datasets.images.decoded_cache import DecodedTree
+from datasets.images.decoded_cache import DecodedCache
 from datasets.images.tree import ImageTree
 
 
@@ -16,11 +16,11 @@ def kept(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def cache_of(tree: ImageTree, folder: Path) -> DecodedTree:
-    return DecodedTree(tree, folder, fingerprint="f", reserve_bytes=0)
+def cache_of(tree: ImageTree, folder: Path) -> DecodedCache:
+    return DecodedCache(tree, folder, fingerprint="f", reserve_bytes=0)
 
 
-def same(cache: DecodedTree, dataset: Dataset) -> bool:
+def same(cache: DecodedCache, dataset: Dataset) -> bool:
     """Whether all images and masks are those of the files."""
     tree, split = dataset.tree, dataset.split
     for name in split.labelled:
@@ -107,7 +107,7 @@ def test_processes_may_fill_it_at_once(dataset, tmp_path) -> None:
 
 
 def test_a_full_disk_is_left_alone_and_said_once(dataset, tmp_path) -> None:
-    cache = DecodedTree(dataset.tree, tmp_path, fingerprint="f", reserve_bytes=1 << 60)
+    cache = DecodedCache(dataset.tree, tmp_path, fingerprint="f", reserve_bytes=1 << 60)
 
     with pytest.warns(UserWarning, match=r"nearly full.*same bits.*run\.cache_folder"):
         cache.image(dataset.split.unlabelled[0])
@@ -121,7 +121,7 @@ def test_a_full_disk_is_left_alone_and_said_once(dataset, tmp_path) -> None:
 def test_other_data_never_share_a_file(dataset, tmp_path) -> None:
     name = dataset.split.unlabelled[0]
     for fingerprint in ("one", "two"):
-        DecodedTree(dataset.tree, tmp_path, fingerprint=fingerprint, reserve_bytes=0).image(name)
+        DecodedCache(dataset.tree, tmp_path, fingerprint=fingerprint, reserve_bytes=0).image(name)
 
     assert len(kept(tmp_path)) == 2
 

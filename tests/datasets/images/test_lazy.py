@@ -9,8 +9,8 @@ from PIL import Image
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.images.decode import MaskCode
-from datasets.images.lazy import CodedTree
-from datasets.images.pixels import Coded, Photo, band_of, part_of, size_of
+from datasets.images.lazy import LazyTree
+from datasets.images.pixels import ImageLike, LazyImage, band_of, part_of, size_of
 from datasets.images.tree import ImageTree
 from datasets.loading.samples import LabelledSource, UnlabelledSource
 from tests.support.strategies import photo
@@ -40,7 +40,7 @@ def tree_at(root: Path, *, suffix: str = "png", code: MaskCode | None = None) ->
     return ImageTree(root, f"images/{{id}}.{suffix}", "masks/{id}.png", 5, code)
 
 
-def rgb(photo: Photo) -> np.ndarray:
+def rgb(photo: ImageLike) -> np.ndarray:
     width, height = size_of(photo)
     return part_of(photo, (0, 0, width, height))[..., :3]
 
@@ -51,7 +51,7 @@ def test_batches_are_those_of_whole_pictures(tmp_path: Path, suffix: str) -> Non
     positions = range(8)
 
     for kind in (LabelledSource, UnlabelledSource):
-        whole, coded = (kind(photos, NAMES, CONFIG, 3) for photos in (tree, CodedTree(tree)))
+        whole, coded = (kind(photos, NAMES, CONFIG, 3) for photos in (tree, LazyTree(tree)))
         options = {"batch": 8} if kind is UnlabelledSource else {}
         one, other = (source.batch(positions, 9, **options) for source in (whole, coded))
         for field, value in vars(one).items():
@@ -63,7 +63,7 @@ def test_a_picture_has_the_pixels_of_the_tree(tmp_path: Path) -> None:
     tree = tree_at(tmp_path)
 
     for name in NAMES:
-        image, mask = CodedTree(tree).pair(name)
+        image, mask = LazyTree(tree).pair(name)
         assert np.array_equal(rgb(image), np.asarray(tree.image(name)))
         assert np.array_equal(part_of(mask, (0, 0, *SIZE)), np.asarray(tree.mask(name)))
         assert np.array_equal(band_of(image, 3, 9), np.asarray(tree.image(name))[3:9])
@@ -76,7 +76,7 @@ def test_mask_values_are_those_of_the_tree_s_code(tmp_path: Path) -> None:
         mask.point([value % 5 for value in range(256)]).save(tree.mask_path(name))
 
     for name in NAMES[2:4]:
-        _, mask = CodedTree(tree).pair(name)
+        _, mask = LazyTree(tree).pair(name)
         assert np.array_equal(part_of(mask, (0, 0, *SIZE)), np.asarray(tree.mask(name)))
 
 
@@ -88,7 +88,7 @@ def test_rows_below_what_was_asked_for_are_not_decoded() -> None:
         calls.append(rows)
         return pixels[:rows]
 
-    picture = Coded((4, 10), decode)
+    picture = LazyImage((4, 10), decode)
     picture.ask(4)
     picture.ask(6)
 
@@ -104,7 +104,7 @@ def test_a_size_that_differs_is_found_before_anything_is_decoded(tmp_path: Path)
     mask_of(0).transpose(Image.Transpose.ROTATE_90).save(tree.mask_path("p0"))
 
     with pytest.raises(DataError, match=r"44x60 pixels.*60x44\. It is turned by a quarter"):
-        CodedTree(tree).pair("p0")
+        LazyTree(tree).pair("p0")
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
@@ -116,7 +116,7 @@ def test_a_class_that_does_not_exist_is_named(tmp_path: Path, mode: str) -> None
         mask.putpalette([0] * 768)
     mask.save(tree.mask_path("p0"))
 
-    _, found = CodedTree(tree).pair("p0")
+    _, found = LazyTree(tree).pair("p0")
 
     with pytest.raises(DataError, match=r"p0\.png holds class 17, but there are 5 classes"):
         part_of(found, (0, 0, *SIZE))
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_named_with_the_cure(tmp_path: Path, place: float) -> 
     path.write_bytes(data)
 
     with pytest.raises(DataError, match=r"p1\.png cannot be decoded .*Bring a fresh copy"):
-        rgb(CodedTree(tree).image("p1"))
+        rgb(LazyTree(tree).image("p1"))
 
 
 def test_a_picture_too_large_for_one_block_of_pillow_is_copied(tmp_path: Path) -> None:

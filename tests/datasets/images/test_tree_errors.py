@@ -200,7 +200,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "list labels a validation image": (
         "splits/mine/labeled.txt",
-        lambda p: p.write_text((p.parents[2] / "val.txt").read_text()),
+        lambda p: p.write_text((p.parents[1] / "val.txt").read_text()),
         "both labelled and validation.*remove it from the other",
     ),
     "list of bare ids": (

@@ -31,13 +31,13 @@ from datasets.loading.device import (
     is_padding,
     labelled_batch,
     padding,
+    resample_weights,
     strong_views,
-    taps,
     unlabelled_batch,
     weak_views,
 )
 from datasets.loading.loader import BatchPlan, batches
-from datasets.randomness import Draws, Stream
+from datasets.randomness import KeyedRandom, Stream
 from tests.support.strategies import photo, seeds
 from tests.support.tiny_config import tiny_config
 
@@ -47,7 +47,7 @@ lengths = st.integers(3, 90)
 def tables(axes: list[Axis], crop: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """First pixels (V, S) and weights (V, K, S)."""
     depth = max(tap_depth(axis.source, axis.resized) for axis in axes)
-    made = taps(torch.tensor(axes).T, crop=crop, depth=depth)
+    made = resample_weights(torch.tensor(axes).T, crop=crop, depth=depth)
     return made.first.numpy(), made.weights.numpy()
 
 
@@ -107,7 +107,7 @@ def tensor(image: Image.Image) -> Tensor:
 
 @given(seeds)
 def test_weak_views_are_those_of_the_host(seed: int) -> None:
-    draws = Draws(seed, Stream.DRAWING)
+    draws = KeyedRandom(seed, Stream.DRAWING)
     sizes = [(draws.integer(4, 110), draws.integer(4, 110)) for _ in range(4)]
     photos = [photo(seed + place, size) for place, size in enumerate(sizes)]
     geometries = [
@@ -128,7 +128,7 @@ def test_three_thousand_drawn_strong_views_are_pillow_s(start: int) -> None:
         # Noise, then few colours in large patches, whose ties and greys noise does not have.
         images = [photo(place + view, (CROP, CROP)) for view in range(20)]
         images[::3] = [image.resize((CROP, CROP), 0, (0, 0, 6, 6)) for image in images[::3]]
-        drawn = [draw_photometry(Draws(place, Stream.STRONG_1, view)) for view in range(20)]
+        drawn = [draw_photometry(KeyedRandom(place, Stream.STRONG_1, view)) for view in range(20)]
 
         made = strong_views(torch.stack([tensor(image) for image in images]), stages_of(drawn))
 
@@ -138,7 +138,7 @@ def test_three_thousand_drawn_strong_views_are_pillow_s(start: int) -> None:
 
 def test_views_that_drew_nothing_pass_through_their_stages() -> None:
     images = torch.stack([tensor(photo(seed, (CROP, CROP))) for seed in range(3)])
-    drawn = [None, draw_photometry(Draws(1, Stream.STRONG_1, 0)), None]
+    drawn = [None, draw_photometry(KeyedRandom(1, Stream.STRONG_1, 0)), None]
 
     made = strong_views(images, stages_of(drawn))
 
@@ -150,7 +150,7 @@ def test_pixels_at_the_edge_of_bytes_are_cut_as_pillow_cuts_them() -> None:
     extremes = np.array([0, 1, 2, 127, 128, 253, 254, 255], np.uint8)
     grid = np.stack(np.meshgrid(extremes, extremes, extremes), axis=-1).reshape(8, 64, 3)
     image = Image.fromarray(np.repeat(grid, 8, axis=0))
-    drawn = [draw_photometry(Draws(2, Stream.STRONG_2, view)) for view in range(60)]
+    drawn = [draw_photometry(KeyedRandom(2, Stream.STRONG_2, view)) for view in range(60)]
     drawn += [
         replace(entry, is_jittered=True, is_blurred=False, brightness=factor, contrast=factor)
         for factor in (0.5, 1.0, 1.4999999)
@@ -165,7 +165,7 @@ def test_pixels_at_the_edge_of_bytes_are_cut_as_pillow_cuts_them() -> None:
 
 def test_a_thousand_blurs_are_pillow_s() -> None:
     image = photo(9, (33, 31))
-    template = draw_photometry(Draws(0, Stream.STRONG_1, 0))
+    template = draw_photometry(KeyedRandom(0, Stream.STRONG_1, 0))
     template = replace(template, is_jittered=False, is_grey=False, is_blurred=True)
     sigmas = [*np.linspace(0.1, 2.0, 999).tolist(), 1.4142135623730951]
     drawn = [replace(template, blur=sigma) for sigma in sigmas]
@@ -181,7 +181,7 @@ def test_the_colours_of_a_strided_cube_turn_as_pillow_turns_them() -> None:
     colours = np.arange(0, 1 << 24, 7, dtype=np.uint32)[: 1548 * 1548]
     pixels = colours.view(np.uint8).reshape(-1, 4)[:, :3].reshape(1548, 1548, 3)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    template = draw_photometry(Draws(0, Stream.STRONG_1, 0))
+    template = draw_photometry(KeyedRandom(0, Stream.STRONG_1, 0))
     one = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
     off = {"is_jittered": True, "is_grey": False, "is_blurred": False}
     for turns in (0.0, 0.2499, -0.25, 0.101):

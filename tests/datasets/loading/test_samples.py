@@ -15,8 +15,8 @@ from datasets.augment.host import (
     weak_mask,
 )
 from datasets.config import MixSource
-from datasets.loading.samples import LabelledSource, Order, UnlabelledSource
-from datasets.randomness import Draws, Stream
+from datasets.loading.samples import EpochOrder, LabelledSource, UnlabelledSource
+from datasets.randomness import KeyedRandom, Stream
 from tests.support.strategies import seeds
 
 SEED = 12345
@@ -34,7 +34,7 @@ def tensor(image) -> torch.Tensor:
 @given(seeds, st.integers(1, 13), st.integers(0, 40))
 def test_every_pass_over_a_list_shows_each_image_once(seed: int, count: int, epoch: int) -> None:
     ids = [f"i{index}" for index in range(count)]
-    order = Order(ids, seed=seed, stream=Stream.LABELLED_ORDER)
+    order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     shown = [order.at(epoch * count + place) for place in range(count)]
 
@@ -45,10 +45,10 @@ def test_every_pass_over_a_list_shows_each_image_once(seed: int, count: int, epo
 @given(st.permutations(range(60)))
 def test_positions_may_be_asked_in_any_order(positions: list[int]) -> None:
     ids = [f"i{index}" for index in range(4)]
-    straight = Order(ids, seed=1, stream=Stream.LABELLED_ORDER)
+    straight = EpochOrder(ids, seed=1, stream=Stream.LABELLED_ORDER)
     expected = [straight.at(position) for position in range(60)]
 
-    order = Order(ids, seed=1, stream=Stream.LABELLED_ORDER)
+    order = EpochOrder(ids, seed=1, stream=Stream.LABELLED_ORDER)
 
     assert {position: order.at(position) for position in positions} == dict(enumerate(expected))
 
@@ -58,7 +58,11 @@ def test_a_labelled_sample_is_its_image_cropped_by_its_own_draws(dataset, config
 
     image, mask = dataset.tree.pair(batch.ids[1])
     geometry = draw_geometry(
-        Draws(SEED, Stream.LABELLED_CROP, 7), image.size, crop=32, scale_min=0.5, scale_max=2.0
+        KeyedRandom(SEED, Stream.LABELLED_CROP, 7),
+        image.size,
+        crop=32,
+        scale_min=0.5,
+        scale_max=2.0,
     )
 
     assert torch.equal(batch.images[1], tensor(weak_image(image, geometry)))
@@ -78,13 +82,17 @@ def test_an_unlabelled_sample_is_two_strong_views_of_one_weak_view(dataset, conf
 
     image = dataset.tree.image(batch.ids[0])
     geometry = draw_geometry(
-        Draws(SEED, Stream.UNLABELLED_CROP, 5), image.size, crop=32, scale_min=0.5, scale_max=2.0
+        KeyedRandom(SEED, Stream.UNLABELLED_CROP, 5),
+        image.size,
+        crop=32,
+        scale_min=0.5,
+        scale_max=2.0,
     )
     weak = weak_image(image, geometry)
 
     assert torch.equal(batch.weak[0], tensor(weak))
     for view, stream in enumerate((Stream.STRONG_1, Stream.STRONG_2)):
-        expected = strong_image(weak, draw_photometry(Draws(SEED, stream, 5)))
+        expected = strong_image(weak, draw_photometry(KeyedRandom(SEED, stream, 5)))
         assert torch.equal(batch.strong[view][0], tensor(expected))
 
 
@@ -126,7 +134,7 @@ def test_where_a_box_is_empty_the_partner_stays_weak_and_else_it_is_strong(datas
 
     for view, stream in enumerate((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2)):
         for position in range(30):
-            drawn = draw_photometry(Draws(SEED, stream, position))
+            drawn = draw_photometry(KeyedRandom(SEED, stream, position))
             plain = not (drawn.is_jittered or drawn.is_grey or drawn.is_blurred)
             same = torch.equal(batch.mix_strong[view][position], batch.mix_weak[position])
             assert same is (plain or not batch.boxes[view][position].any().item())

@@ -19,7 +19,7 @@ from datasets.errors import DataError
 from datasets.loading.loader import BatchPlan, batches
 from datasets.prepare.verify import defects
 from datasets.shards.download_cache import ItemCache
-from datasets.shards.reader import PACKED_FILE, brought_near
+from datasets.shards.reader import PACKED_FILE, download_index
 from datasets.storage.open import open_storage
 from tests.support import dataset_trees as trees
 
@@ -40,7 +40,7 @@ def near(tmp_path, config, dataset) -> DataConfig:
 def far(tmp_path, config, dataset, store) -> DataConfig:
     """The drawn scenes in shards of a bucket."""
     pack(config, store.url)
-    brought_near.cache_clear()
+    download_index.cache_clear()
     return replace(config, root=store.url, cache=str(tmp_path / "cache"))
 
 
@@ -251,7 +251,7 @@ def test_lists_and_description_travel_with_the_shards(tmp_path, store) -> None:
 
 
 def test_an_empty_place_says_how_to_pack(store, tmp_path) -> None:
-    brought_near.cache_clear()
+    download_index.cache_clear()
 
     with pytest.raises(DataError, match=r"holds no packed dataset .*python -m datasets pack"):
         open_dataset(DataConfig(root=store.url, cache=str(tmp_path)))
@@ -262,7 +262,7 @@ def test_newly_packed_data_replaces_what_was_brought_near(far, store) -> None:
     storage = open_storage(store.url)
     about = storage.read(PACKED_FILE).replace(b"shards 1", b"shards 2")
     storage.write(PACKED_FILE, about)
-    brought_near.cache_clear()
+    download_index.cache_clear()
 
     with pytest.raises(DataError, match=r"was not written by this version \(format 'ipixmatch sh"):
         open_dataset(far)

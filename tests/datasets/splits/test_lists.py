@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.catalog import CATALOG
-from datasets.config import DataConfig, DrawnConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.errors import DataError
 from datasets.splits import lists as splits
 from datasets.splits.lists import checked_split, line_of, lines_sha256, load_split, split_sizes
@@ -17,7 +17,7 @@ VOC = CATALOG["voc"]
 
 
 def drawn(split: str, num_train: int = 100, seed: int = 0) -> DataConfig:
-    return DataConfig(split=split, drawn=DrawnConfig(num_train=num_train, num_val=7, seed=seed))
+    return DataConfig(split=split, drawn=SyntheticConfig(num_train=num_train, num_val=7, seed=seed))
 
 
 def write_list(path: Path, ids: list[str]) -> None:

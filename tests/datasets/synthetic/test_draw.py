@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import DRAWING_VERSION
-from datasets.config import DataConfig, DrawnConfig
+from datasets.catalog import SYNTHETIC_VERSION
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from datasets.location import spec_of
@@ -58,7 +58,7 @@ def test_the_tree_is_voc_with_indexed_masks_and_a_proving_manifest(config, datas
 
 
 def test_a_scene_depends_on_seed_and_index_alone() -> None:
-    few, many = DrawnConfig(num_train=3), DrawnConfig(num_train=300, num_val=2)
+    few, many = SyntheticConfig(num_train=3), SyntheticConfig(num_train=300, num_val=2)
 
     assert np.array_equal(draw_scene(few, 2)[0], draw_scene(many, 2)[0])
     assert not np.array_equal(draw_scene(few, 2)[0], draw_scene(few, 1)[0])
@@ -67,7 +67,7 @@ def test_a_scene_depends_on_seed_and_index_alone() -> None:
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (33, 120), (200, 90)])
 @pytest.mark.parametrize("num_classes", [2, 21])
 def test_scenes_have_any_size_and_class_count(width, height, num_classes) -> None:
-    drawn = DrawnConfig(width=width, height=height, num_classes=num_classes)
+    drawn = SyntheticConfig(width=width, height=height, num_classes=num_classes)
     labels = set()
     for index in range(12):
         image, mask = draw_scene(drawn, index)
@@ -80,7 +80,7 @@ def test_scenes_have_any_size_and_class_count(width, height, num_classes) -> Non
 
 
 def test_every_class_and_much_background_is_seen() -> None:
-    drawn = DrawnConfig()
+    drawn = SyntheticConfig()
     counts = np.zeros(drawn.num_classes)
     for index in range(60):
         counts += np.bincount(draw_scene(drawn, index)[1].ravel(), minlength=drawn.num_classes)
@@ -92,7 +92,7 @@ def test_every_class_and_much_background_is_seen() -> None:
 
 
 def test_colour_alone_does_not_tell_the_class() -> None:
-    drawn = DrawnConfig()
+    drawn = SyntheticConfig()
     scenes = [draw_scene(drawn, index) for index in range(120)]
     pixels = np.concatenate([image[::3, ::3].reshape(-1, 3) for image, _ in scenes])
     colours = pixels // 16 @ [256, 16, 1]
@@ -112,9 +112,9 @@ def test_colour_alone_does_not_tell_the_class() -> None:
 
 def test_the_pixels_of_a_version_never_change() -> None:
     """Whoever changes them raises DRAWING_VERSION and pins the new ones."""
-    image, mask = draw_scene(DrawnConfig(num_classes=21), 1)
+    image, mask = draw_scene(SyntheticConfig(num_classes=21), 1)
 
-    assert DRAWING_VERSION == 1
+    assert SYNTHETIC_VERSION == 1
     assert hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest() == PINNED_SCENE
 
 
@@ -203,4 +203,4 @@ def test_a_half_drawn_tree_is_never_used(own_config, tmp_path) -> None:
 def test_the_default_configuration_is_drawn_when_none_is_given(tmp_path) -> None:
     dataset = open_dataset(DataConfig(root=str(tmp_path / "x"), split="full", drawn=None))
 
-    assert len(dataset.split.labelled) == DrawnConfig().num_train
+    assert len(dataset.split.labelled) == SyntheticConfig().num_train

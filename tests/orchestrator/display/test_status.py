@@ -16,7 +16,7 @@ from orchestrator.__main__ import main
 from orchestrator.display.status import status_picture
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
-from sweeps.cell_configs import configs
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
 from tests.support.result_rows import row_of
 from trainer.config.fingerprint import fingerprint, fingerprints
@@ -78,7 +78,7 @@ def test_keys_and_states_are_whole_in_every_width(tmp_path, width):
 def test_fingerprints_of_many_are_those_of_each(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text("title: Seeds\ntables: [demo, table5]\nseeds: [0, 7, 12345]\n")
-    found = {cell.key: config for cell, config in configs(load_grid(str(path)).cells).items()}
+    found = {cell.key: config for cell, config in cell_configs(load_grid(str(path)).cells).items()}
 
     assert fingerprints(found) == {key: fingerprint(config) for key, config in found.items()}
     assert all(config.key == key for key, config in found.items())

@@ -2,7 +2,7 @@
 
 from orchestrator.doctor.checks import check_root
 from orchestrator.options import parse
-from orchestrator.storage.s3_root import store_of
+from orchestrator.storage.s3_root import storage_of
 from tests.support.s3_session import Store
 
 
@@ -11,7 +11,7 @@ def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -
 
     assert (check.state, check.name) == ("works", "bucket"), check
     assert "claims hold" in check.found
-    assert not store_of(store.url).entries()
+    assert not storage_of(store.url).entries()
 
 
 def test_a_missing_bucket_is_broken_with_its_name(store: Store) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.ray.cluster import worker_environment
-from orchestrator.execution.code_snapshot import PACKAGES, take
+from orchestrator.execution.code_snapshot import PACKAGES, snapshot_code
 from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab
 
 
 def test_the_same_code_is_copied_once_and_whole(tmp_path: Path) -> None:
-    first, second = take(tmp_path / "code"), take(tmp_path / "code")
+    first, second = snapshot_code(tmp_path / "code"), snapshot_code(tmp_path / "code")
 
     assert first == second
     assert [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
@@ -25,12 +25,12 @@ def test_the_same_code_is_copied_once_and_whole(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_somebody_changed_is_made_anew(tmp_path: Path) -> None:
-    copy = take(tmp_path / "code")
+    copy = snapshot_code(tmp_path / "code")
     (copy / "trainer" / "loop.py").write_text("broken")
     (copy / "trainer" / "more.py").write_text("broken")
     shutil.rmtree(copy / "slurm")
 
-    assert take(tmp_path / "code") == copy
+    assert snapshot_code(tmp_path / "code") == copy
     assert (copy / "trainer" / "loop.py").read_bytes() == (
         CHECKOUT / "trainer" / "loop.py"
     ).read_bytes()
@@ -66,7 +66,7 @@ def test_an_edit_of_the_checkout_during_a_launch_reaches_none_of_its_cells(
 
 
 def test_a_copy_looks_for_data_and_weights_where_the_checkout_does(tmp_path: Path) -> None:
-    code = take(tmp_path / "code")
+    code = snapshot_code(tmp_path / "code")
     probe = (
         "from datasets.location import data_root; from trainer.config.compose import compose;"
         "from trainer.network.pretrained import FOLDER; import trainer;"

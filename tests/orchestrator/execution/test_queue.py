@@ -33,10 +33,10 @@ def trial(key: str, root: str = "/nowhere") -> Trial:
     return Trial(key, "{}", "f", root, "inline", "/nowhere/stop")
 
 
-def queue_of(*keys: str, seen: Seen, places: int = 1, stopping: list[int] | None = None) -> Queue:
+def queue_of(*keys: str, seen: Seen, slots: int = 1, stopping: list[int] | None = None) -> Queue:
     return Queue(
         waiting=[trial(key) for key in keys],
-        places=places,
+        slots=slots,
         listener=seen,
         give_up=lambda trial, _: seen.given_up.append(trial.key),
         is_stopping=lambda: bool(stopping),
@@ -48,7 +48,7 @@ def failed(failure: Failure, *, published: bool = False) -> Outcome:
 
 
 def test_no_more_trials_run_than_there_are_places() -> None:
-    queue = queue_of("a", "b", "c", seen=Seen(), places=2)
+    queue = queue_of("a", "b", "c", seen=Seen(), slots=2)
 
     assert [queue.take(), queue.take(), queue.take()] == [trial("a"), trial("b"), None]
     queue.settle("a", DONE)
@@ -92,7 +92,7 @@ def test_a_bug_is_final_and_its_row_is_not_published_twice() -> None:
 
 
 def test_a_full_disk_starts_nothing_more() -> None:
-    queue = queue_of("a", "b", "c", seen=Seen(), places=2)
+    queue = queue_of("a", "b", "c", seen=Seen(), slots=2)
     queue.take()
     queue.take()
 
@@ -144,14 +144,14 @@ def test_tables_come_first_and_within_a_table_the_longest_cell() -> None:
     st.lists(st.sampled_from(["done", "lost", "bug", "stopped", "busy"]), max_size=60),
     st.integers(1, 4),
 )
-def test_whatever_happens_every_cell_ends_exactly_once(answers: list[str], places: int) -> None:
+def test_whatever_happens_every_cell_ends_exactly_once(answers: list[str], slots: int) -> None:
     seen = Seen()
-    queue = queue_of("a", "b", "c", "d", seen=seen, places=places)
+    queue = queue_of("a", "b", "c", "d", seen=seen, slots=slots)
     script = iter(answers)
 
     while not queue.is_over:
         while queue.take() is not None:
-            assert len(queue.running) <= places
+            assert len(queue.running) <= slots
         key = next(iter(queue.running))
         answer = next(script, "done")
         made = {"lost": Outcome.lost("x"), "bug": failed(Failure.bug, published=True)}

@@ -11,8 +11,8 @@ import yaml
 from datasets.__main__ import main
 from orchestrator.display.status import as_json
 from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
-from orchestrator.storage.lock import held
-from orchestrator.storage.paths import Places
+from orchestrator.storage.lock import file_lock
+from orchestrator.storage.paths import RootPaths
 from tests.support import dataset_trees as trees
 from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
 from tests.support.strategies import labels
@@ -43,7 +43,7 @@ def test_a_cell_without_a_trace_is_missing(lab: Lab) -> None:
 def test_a_held_run_folder_is_running_and_names_its_holder(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"))
 
-    with held(Places.at(str(lab.root)).run(SUPERVISED).lock, "attempt 3"):
+    with file_lock(RootPaths.at(str(lab.root)).run(SUPERVISED).lock, "attempt 3"):
         (cell,) = plan_of(lab).cells
 
     assert cell.state is State.running
@@ -94,7 +94,7 @@ def test_a_folder_with_a_checkpoint_and_no_owner_is_interrupted(lab: Lab) -> Non
     (cell,) = plan_of(lab).cells
 
     assert cell.state is State.interrupted
-    step = newest_step(Places.at(str(lab.root)).run(KL).folder)
+    step = newest_step(RootPaths.at(str(lab.root)).run(KL).folder)
     assert cell.why == f"goes on from step {step}"
     assert state_of(lab, KL, "optim.lr=0.5") is State.drifted
 

@@ -322,7 +322,7 @@ def test_the_same_results_give_the_same_page(tmp_path):
 
 
 def test_every_setting_with_history_has_a_panel(demo):
-    root = str(demo.parents[2])
+    root = str(demo.parents[1])
 
     found = list(panels(gather(make_plan("demo", root))))
 
@@ -459,11 +459,11 @@ def test_dark_readers_get_a_dark_page_and_printers_everything(demo, tmp_path):
 
 def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(trained, tmp_path):
     root = tmp_path / "out"
-    shutil.copytree(trained.parents[2], root)
+    shutil.copytree(trained.parents[1], root)
     for path in root.glob("runs/*/checkpoints/best.pt"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    text = report(make_plan(str(trained.parents[3] / "grid.yaml"), str(root))).read_text()
+    text = report(make_plan(str(trained.parents[2] / "grid.yaml"), str(root))).read_text()
 
     assert "is not what its manifest promises; the picture is left out" in text
 
@@ -480,7 +480,7 @@ def test_a_matrix_shows_what_part_of_each_class_was_taken_for_which(demo):
 
 
 def test_a_run_that_really_ran_scores_what_its_matrix_says(trained):
-    root = trained.parents[2]
+    root = trained.parents[1]
     for row in read_rows(str(root)):
         for counts, miou in (
             (row.best_confusion, row.best_miou_percent),

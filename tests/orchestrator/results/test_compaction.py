@@ -41,7 +41,7 @@ CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 
 COMPACT = """
 import sys
-from orchestrator import compaction
+from orchestrator.results import compaction
 from orchestrator.results.files import _Local
 {before}
 compaction.compact(sys.argv[1])

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.lock import FRESH_SECONDS, Busy, held, holder_of
+from orchestrator.storage.lock import FRESH_SECONDS, Busy, file_lock, lock_owner
 from tests.support.lab import CHECKOUT, wait_until
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.storage.lock import held
-with held(Path(sys.argv[1]), "attempt 7"):
+from orchestrator.storage.lock import file_lock
+with file_lock(Path(sys.argv[1]), "attempt 7"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -43,7 +43,7 @@ def test_a_folder_held_by_another_process_is_refused_with_its_name(tmp_path: Pat
 
     with (
         pytest.raises(Busy, match=f"attempt 7, process {process.pid} on "),
-        held(tmp_path / "lock", "mine"),
+        file_lock(tmp_path / "lock", "mine"),
     ):
         pass
 
@@ -56,27 +56,27 @@ def test_a_killed_owner_leaves_the_folder_free_at_once(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
-    with held(tmp_path / "lock", "mine"):
-        found = holder_of(tmp_path / "lock")
+    with file_lock(tmp_path / "lock", "mine"):
+        found = lock_owner(tmp_path / "lock")
         assert found is not None
         assert found.pid == os.getpid()
 
 
 def test_looking_neither_takes_the_lock_nor_believes_a_dead_owner(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    assert holder_of(path) is None
+    assert lock_owner(path) is None
     process = other_process(path)
-    assert str(holder_of(path)).startswith("attempt 7")
+    assert str(lock_owner(path)).startswith("attempt 7")
     end(process)
     assert path.read_text() != ""
 
-    assert holder_of(path) is None
+    assert lock_owner(path) is None
 
 
 def test_a_dying_owner_is_waited_for(tmp_path: Path) -> None:
     process = other_process(tmp_path / "lock", seconds=0.5)
 
-    with held(tmp_path / "lock", "mine", wait_seconds=10.0):
+    with file_lock(tmp_path / "lock", "mine", wait_seconds=10.0):
         process.communicate()
         assert process.returncode == 0
 
@@ -88,8 +88,8 @@ def test_who_only_looks_for_an_instant_keeps_nobody_from_a_folder(tmp_path: Path
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.1, os.close, [looking]).start()
 
-    with held(path, "mine"):
-        assert holder_of(path) is not None
+    with file_lock(path, "mine"):
+        assert lock_owner(path) is not None
 
 
 def test_another_host_holds_the_folder_while_its_heartbeat_is_fresh(tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ def test_another_host_holds_the_folder_while_its_heartbeat_is_fresh(tmp_path: Pa
     elsewhere = {"host": "elsewhere", "pid": 1, "what": "attempt 2", "since": "noon"}
     path.write_text(json.dumps(elsewhere))
 
-    assert str(holder_of(path)) == "attempt 2, process 1 on elsewhere, since noon"
-    with pytest.raises(Busy, match="elsewhere"), held(path, "mine"):
+    assert str(lock_owner(path)) == "attempt 2, process 1 on elsewhere, since noon"
+    with pytest.raises(Busy, match="elsewhere"), file_lock(path, "mine"):
         pass
 
     old = time.time() - FRESH_SECONDS - 1.0
     os.utime(path, (old, old))
-    assert holder_of(path) is None
-    with held(path, "mine"):
+    assert lock_owner(path) is None
+    with file_lock(path, "mine"):
         pass
 
 
 def test_an_ended_claim_leaves_no_name(tmp_path: Path) -> None:
-    with held(tmp_path / "lock", "mine") as hold:
+    with file_lock(tmp_path / "lock", "mine") as hold:
         hold.describe("attempt 12")
         assert json.loads((tmp_path / "lock").read_text())["what"] == "attempt 12"
 
@@ -118,9 +118,9 @@ def test_an_ended_claim_leaves_no_name(tmp_path: Path) -> None:
 
 def test_of_eight_processes_one_holds_the_folder_at_a_time(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.storage.lock import held\n"
+        "import sys, time; from pathlib import Path; from orchestrator.storage.lock import file_lock\n"
         "folder = Path(sys.argv[1])\n"
-        "with held(folder / 'lock', 'x', wait_seconds=60):\n"
+        "with file_lock(folder / 'lock', 'x', wait_seconds=60):\n"
         "    (folder / 'inside').touch(exist_ok=False); time.sleep(0.05)\n"
         "    (folder / 'inside').unlink()\n"
     )

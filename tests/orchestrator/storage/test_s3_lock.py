@@ -11,21 +11,23 @@ from collections.abc import Iterator
 import pytest
 
 from datasets.errors import Unreachable
-from orchestrator.storage.lock import FRESH_VARIABLE, Busy, Holder
-from orchestrator.storage.s3_lock import IDLE_BYTES, Claim, ClaimLost, held_in_store, read_claim
-from orchestrator.storage.s3_root import store_of
+from orchestrator.storage.lock import FRESH_VARIABLE, Busy, LockOwner
+from orchestrator.storage.s3_lock import IDLE_BYTES, ClaimLost, LockRecord, read_lock, s3_lock
+from orchestrator.storage.s3_root import storage_of
 from tests.support.lab import CHECKOUT, wait_until
 from tests.support.s3_session import Store
 
 NAME = "runs/k/lock"
 HOLD = """
 import sys, time
-from orchestrator.storage.s3_lock import held_in_store
-with held_in_store(sys.argv[1], "runs/k/lock", "attempt 7"):
+from orchestrator.storage.s3_lock import s3_lock
+with s3_lock(sys.argv[1], "runs/k/lock", "attempt 7"):
     print("held", flush=True)
     time.sleep(60)
 """
-ELSEWHERE = Claim(4, Holder("elsewhere", 1, "attempt 4", "noon"), "another machine", "1", "token")
+ELSEWHERE = LockRecord(
+    4, LockOwner("elsewhere", 1, "attempt 4", "noon"), "another machine", "1", "token"
+)
 
 
 @pytest.fixture
@@ -44,37 +46,37 @@ def test_another_process_is_named_and_a_killed_one_leaves_the_claim_free_at_once
 
     with (
         pytest.raises(Busy, match=f"attempt 7, process {process.pid} on "),
-        held_in_store(store.url, NAME, "mine"),
+        s3_lock(store.url, NAME, "mine"),
     ):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
-    assert read_claim(store_of(store.url), NAME)[1] is None
-    with held_in_store(store.url, NAME, "mine"):
-        holder = read_claim(store_of(store.url), NAME)[1]
+    assert read_lock(storage_of(store.url), NAME)[1] is None
+    with s3_lock(store.url, NAME, "mine"):
+        holder = read_lock(storage_of(store.url), NAME)[1]
         assert holder is not None
         assert holder.pid == os.getpid()
 
 
 def test_another_host_owns_it_while_its_heartbeat_is_fresh(store, quick) -> None:
-    storage = store_of(store.url)
+    storage = storage_of(store.url)
     storage.write(NAME, ELSEWHERE.text())
-    with pytest.raises(Busy, match="elsewhere"), held_in_store(store.url, NAME, "mine"):
+    with pytest.raises(Busy, match="elsewhere"), s3_lock(store.url, NAME, "mine"):
         pass
 
-    with held_in_store(store.url, NAME, "mine", wait_seconds=15.0) as hold:
+    with s3_lock(store.url, NAME, "mine", wait_seconds=15.0) as hold:
         assert hold.attempt == 4
         time.sleep(4.0)  # our own heartbeat keeps it
-        holder = read_claim(storage, NAME)[1]
+        holder = read_lock(storage, NAME)[1]
         assert holder is not None
         assert holder.what == "mine"
 
 
 def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(store, quick) -> None:
-    storage = store_of(store.url)
+    storage = storage_of(store.url)
 
-    with held_in_store(store.url, NAME, "mine") as hold:
+    with s3_lock(store.url, NAME, "mine") as hold:
         storage.write(NAME, ELSEWHERE.text())
         with pytest.raises(ClaimLost, match="taken over by attempt 4, process 1 on elsewhere"):
             hold.describe("attempt 5", attempt=5)
@@ -85,14 +87,14 @@ def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(stor
 
 def test_a_heartbeat_finds_out_that_the_claim_was_taken(store, quick) -> None:
 
-    with held_in_store(store.url, NAME, "mine") as hold:
-        store_of(store.url).write(NAME, ELSEWHERE.text())
+    with s3_lock(store.url, NAME, "mine") as hold:
+        storage_of(store.url).write(NAME, ELSEWHERE.text())
 
         wait_until(lambda: hold.is_lost, seconds=10.0)
 
 
 def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
-    with held_in_store(store.url, NAME, "mine") as hold:
+    with s3_lock(store.url, NAME, "mine") as hold:
         store.proxy.harm(f"PUT .*{NAME}", "lose_answer", times=2)
         store.proxy.harm(f"(GET|HEAD) .*{NAME}", "stall", times=1)
         wait_until(lambda: store.proxy.count(f"PUT .*{NAME}") > 4, seconds=30.0)
@@ -103,12 +105,12 @@ def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
 
 
 def test_a_claim_that_could_not_be_released_is_taken_again_by_its_process(store, quick) -> None:
-    with held_in_store(store.url, NAME, "mine") as hold:
+    with s3_lock(store.url, NAME, "mine") as hold:
         hold.describe("attempt 3", attempt=3)
         store.proxy.harm(f"PUT .*{NAME}", "status")
     store.proxy.heal()
 
-    with held_in_store(store.url, NAME, "again") as hold:
+    with s3_lock(store.url, NAME, "again") as hold:
         assert hold.attempt == 3
 
 
@@ -116,7 +118,7 @@ def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
     inside: list[int] = []
 
     def own() -> None:
-        with held_in_store(store.url, NAME, "one of many", wait_seconds=60.0):
+        with s3_lock(store.url, NAME, "one of many", wait_seconds=60.0):
             inside.append(1)
             assert len(inside) == 1
             time.sleep(0.05)
@@ -134,15 +136,15 @@ def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
 
 
 def test_a_claim_of_nobody_is_short_and_one_of_somebody_is_not() -> None:
-    nobody, somebody = Claim(attempt=99999), Claim(holder=Holder("h", 1, "", ""))
+    nobody, somebody = LockRecord(attempt=99999), LockRecord(holder=LockOwner("h", 1, "", ""))
 
     assert len(nobody.text()) <= IDLE_BYTES < len(somebody.text())
-    assert Claim.of(None) == Claim()
+    assert LockRecord.of(None) == LockRecord()
 
 
 def test_a_store_that_does_not_answer_gives_no_claim(store: Store) -> None:
     store.proxy.harm("GET .*", "status")
-    patient = store_of(store.url, patience=0.5)
+    patient = storage_of(store.url, patience=0.5)
 
     with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL"):
-        read_claim(patient, NAME)
+        read_lock(patient, NAME)

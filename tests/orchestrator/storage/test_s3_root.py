@@ -13,12 +13,12 @@ from orchestrator.__main__ import main
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage import events
 from orchestrator.storage.lock import FRESH_VARIABLE
-from orchestrator.storage.owner import owned
-from orchestrator.storage.paths import Places
-from orchestrator.storage.run_state import newest_attempt, seen, step_of
-from orchestrator.storage.run_sync import MARKER, RunMirror
-from orchestrator.storage.s3_lock import Claim
-from orchestrator.storage.s3_root import PATIENCE_VARIABLE, store_of
+from orchestrator.storage.owner import own_run
+from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.run_state import local_copy, newest_attempt, step_of
+from orchestrator.storage.run_sync import MARKER, RunUploader
+from orchestrator.storage.s3_lock import LockRecord
+from orchestrator.storage.s3_root import PATIENCE_VARIABLE, storage_of
 from orchestrator.trial import Trial
 from tests.orchestrator.storage.test_s3_lock import ELSEWHERE
 from tests.support.ceph import SECRET
@@ -58,13 +58,13 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab)
 
     assert "start" not in text
     assert far.weights() == lab.weights()
-    storage = store_of(far.url)
+    storage = storage_of(far.url)
     names = [entry.name for entry in storage.entries()]
     assert any("best.pt" in name for name in names)
     assert not any(SECRET.encode() in storage.read(name) for name in names)
     left = [path for path in (far.folder / far.host).rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"lock"}
-    kept = seen(Places.at(far.url).run(SUPERVISED))
+    kept = local_copy(RootPaths.at(far.url).run(SUPERVISED))
     assert [line["event"] for line in events.read(kept.events)] == ["started", "done"]
 
 
@@ -88,15 +88,15 @@ def test_readers_work_on_the_store_with_few_requests(
     try:
         assert f"also under {far.url}" in ask("report")
         assert "supervised" in (out / "reports/tiny.html").read_text()
-        assert store_of(far.url).read("reports/tiny.html")
+        assert storage_of(far.url).read("reports/tiny.html")
         ask("export", "to=csv")
-        assert store_of(far.url).read("exports/tiny/csv/rows.csv")
+        assert storage_of(far.url).read("exports/tiny/csv/rows.csv")
         ask("compact")
         assert '"done"' in ask("query", "SELECT status FROM rows", "--json")
         assert main(["logs", SUPERVISED, f"root={far.url}"]) == 0
         assert "miou_percent" in capsys.readouterr().out
     finally:
-        shutil.rmtree(out.parents[2], ignore_errors=True)
+        shutil.rmtree(out.parents[1], ignore_errors=True)
 
 
 def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
@@ -105,7 +105,7 @@ def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
     far.run("launch", INLINE, "optim.momentum=0.8", "rerun=drifted")
 
     assert far.rows()[SUPERVISED].attempt == 2
-    names = [entry.name for entry in store_of(far.url).entries(f"runs/{SUPERVISED}~")]
+    names = [entry.name for entry in storage_of(far.url).entries(f"runs/{SUPERVISED}~")]
     assert any("best.pt" in name for name in names)
     assert far.states("optim.momentum=0.8") == {SUPERVISED: "done"}
 
@@ -116,7 +116,7 @@ def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
     first = far.start("launch", INLINE)
     far.worker_at(KL, step=4)
     kill_all(first)
-    step = step_of(Places.at(far.url).run(KL))
+    step = step_of(RootPaths.at(far.url).run(KL))
 
     far = on_another_host(far)
     assert far.states()[KL] == "interrupted"
@@ -185,16 +185,16 @@ def test_mistakes_about_the_store_are_words_before_anything_runs(
     store.proxy.harm(".*", "status")
     assert "Check that it is up" in far.run("plan", code=20)
     store.proxy.heal()
-    assert not store_of(far.url).entries()
+    assert not storage_of(far.url).entries()
 
 
 def test_an_overtaken_attempt_cannot_publish(trial: Trial) -> None:
-    place = Places.at(trial.root).run(trial.key)
-    with owned(trial, "a start", wait_seconds=0.0) as owner:
+    place = RootPaths.at(trial.root).run(trial.key)
+    with own_run(trial, "a start", wait_seconds=0.0) as owner:
         assert owner.begin(0) == 1
         (place.folder / "metrics.jsonl").write_text("first")
         owner.start()
-        storage = store_of(trial.root)
+        storage = storage_of(trial.root)
         storage.write(f"{place.name}/lock", ELSEWHERE.text())  # another host has attempt 4
 
         wait_until(owner.must_end, seconds=10.0)
@@ -204,22 +204,22 @@ def test_an_overtaken_attempt_cannot_publish(trial: Trial) -> None:
 
 
 def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial) -> None:
-    place = Places.at(trial.root).run(trial.key)
-    with owned(trial, "a start", wait_seconds=0.0) as owner:
+    place = RootPaths.at(trial.root).run(trial.key)
+    with own_run(trial, "a start", wait_seconds=0.0) as owner:
         owner.begin(0)
         (place.folder / "metrics.jsonl").write_text("first")
         owner.start()
-        RunMirror(place, 2).push()
+        RunUploader(place, 2).push()
 
         with pytest.raises(StaleAttempt, match="belongs to attempt 2"):
             owner.save()
 
 
 def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial) -> None:
-    with owned(trial, "a start", wait_seconds=0.0) as owner:
+    with own_run(trial, "a start", wait_seconds=0.0) as owner:
         owner.begin(0)
         assert not owner.must_end()
-        store_of(trial.root).write("grids/tiny/stop-1", b"")
+        storage_of(trial.root).write("grids/tiny/stop-1", b"")
 
         wait_until(owner.must_end, seconds=10.0)
 
@@ -227,19 +227,19 @@ def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial) -> No
 def test_scratch_of_an_older_attempt_is_replaced_and_of_the_newest_is_kept(
     trial: Trial,
 ) -> None:
-    place = Places.at(trial.root).run(trial.key)
+    place = RootPaths.at(trial.root).run(trial.key)
     for number in (1, 2):
-        with owned(trial, "a start", wait_seconds=0.0) as owner:
+        with own_run(trial, "a start", wait_seconds=0.0) as owner:
             assert owner.begin(0) == number
             (place.folder / "metrics.jsonl").write_text("pushed")
             owner.start()
     (place.folder / "metrics.jsonl").write_text("pushed, and more that was not")
     assert (place.folder / MARKER).read_text() == "2"
-    with owned(trial, "a start", wait_seconds=0.0) as owner:
+    with own_run(trial, "a start", wait_seconds=0.0) as owner:
         owner.begin(0)
         assert (place.folder / "metrics.jsonl").read_text().endswith("was not")
 
-    store_of(trial.root).write(f"{place.name}/lock", Claim(attempt=9).text())
-    with owned(trial, "a start", wait_seconds=0.0) as owner:
+    storage_of(trial.root).write(f"{place.name}/lock", LockRecord(attempt=9).text())
+    with own_run(trial, "a start", wait_seconds=0.0) as owner:
         assert owner.begin(0) == 10
         assert (place.folder / "metrics.jsonl").read_text() == "pushed"

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from sweeps.cell_configs import configs
+from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
 from trainer.config.fingerprint import config_json, settings_sha256
 
-CONFIG = next(iter(configs(load_grid("demo").cells[:1]).values()))
+CONFIG = next(iter(cell_configs(load_grid("demo").cells[:1]).values()))
 
 
 def hash_of(config):

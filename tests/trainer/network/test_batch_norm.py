@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.support.process_groups import run_ranks
 from trainer.distributed import Ranks
-from trainer.network.batch_norm import RankOrderedBatchNorm, spread
+from trainer.network.batch_norm import RankOrderedBatchNorm, set_ranks
 
 
 def whole_batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,7 +31,7 @@ def one_rank() -> dict[str, torch.Tensor]:
     x, weight = whole_batch()
     mine = x[part].clone().requires_grad_(True)
     norm = layer(RankOrderedBatchNorm)
-    spread(norm, ranks)
+    set_ranks(norm, ranks)
     y = norm(mine)
     (y * weight[part]).sum().backward()
     ranks.sum_gradients(norm.parameters())
@@ -63,7 +63,7 @@ def test_uneven_ranks_together_equal_the_whole_batch(world_size: int) -> None:
 def test_one_rank_is_plain_batch_norm() -> None:
     x, _ = whole_batch()
     norm = layer(RankOrderedBatchNorm)
-    spread(norm, Ranks(0, 1, torch.device("cpu")))
+    set_ranks(norm, Ranks(0, 1, torch.device("cpu")))
 
     assert torch.equal(norm(x), layer(nn.BatchNorm2d)(x))
 
@@ -71,7 +71,7 @@ def test_one_rank_is_plain_batch_norm() -> None:
 def gradient_check() -> bool:
     ranks = Ranks(torch.distributed.get_rank(), 2, torch.device("cpu"))
     norm = layer(RankOrderedBatchNorm)
-    spread(norm, ranks)
+    set_ranks(norm, ranks)
     x = whole_batch()[0][:2, :, :2, :2].clone().requires_grad_(True)
     fixed = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)
     (norm(x) * fixed).sum().backward()

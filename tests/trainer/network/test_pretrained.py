@@ -15,7 +15,7 @@ from trainer.config.compose import compose
 from trainer.network import download as weights
 from trainer.network import pretrained
 from trainer.network.deeplab import DeepLabV3Plus
-from trainer.network.init import initialise
+from trainer.network.init import init_weights
 from trainer.network.pretrained import WeightsError, find_weights, load_backbone
 
 
@@ -62,7 +62,7 @@ def test_every_key_of_a_published_file_finds_its_place(
     )
     network = DeepLabV3Plus(config.model, 21)
 
-    found = initialise(network, config)
+    found = init_weights(network, config)
 
     assert found is not None
     assert found.matched == matched

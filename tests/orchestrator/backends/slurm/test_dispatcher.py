@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.slurm.cell_job import Note
+from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
-from orchestrator.backends.slurm.registry import Desk
+from orchestrator.backends.slurm.registry import JobRegistry
 from orchestrator.execution.queue import Queue
 from orchestrator.trial import Outcome, Trial
-from slurm.job_spec import Shape
-from slurm.monitor import Watch
+from slurm.job_spec import JobSpec
+from slurm.monitor import JobMonitor
 from tests.support.fake_slurm import FakeSlurm
 
 
@@ -39,16 +39,16 @@ def dispatcher(root: Path, num_cells: int = 3, fingerprint: str = "f") -> Dispat
     trials = [Trial(f"cell{i}", "", fingerprint, str(root), "slurm", "") for i in range(num_cells)]
     queue = Queue(
         waiting=trials,
-        places=100,
+        slots=100,
         listener=Ends(),
         give_up=lambda trial, outcome: None,
         is_stopping=lambda: False,
     )
     return Dispatcher(
         queue=queue,
-        desk=Desk(root / "grids" / "g" / "slurm", "g"),
-        watch=Watch(0.05, 0.1, certain_seconds=0.3, absent_seconds=0.6, has_accounting=False),
-        shape_of=lambda trial, hungry: Shape(),
+        desk=JobRegistry(root / "grids" / "g" / "slurm", "g"),
+        watch=JobMonitor(0.05, 0.1, certain_seconds=0.3, absent_seconds=0.6, has_accounting=False),
+        job_spec_of=lambda trial, hungry: JobSpec(),
         max_array_size=100,
         say=lambda text: None,
         started=lambda trial: None,
@@ -65,7 +65,7 @@ def steps(found: Dispatcher, seconds: float) -> None:
 def end(found: Dispatcher, key: str, status: str) -> None:
     job = found.jobs[key]
     outcome = Outcome("done") if status == "done" else Outcome("failed", failure=status)
-    note = Note(key, job.batch.name, job.job_id or "", 0, "n1", "ended", outcome)
+    note = JobReport(key, job.batch.name, job.job_id or "", 0, "n1", "ended", outcome)
     note.write(found.desk.notes)
 
 
@@ -166,4 +166,4 @@ def test_a_note_settles_a_job_before_slurm_is_asked(fake: FakeSlurm, tmp_path: P
 
     ended = found.queue.listener.words  # type: ignore[attr-defined]
     assert sorted(ended) == ["cell1 done False", "cell2 out_of_memory True"]
-    assert found._hungry == {"cell2": 1}
+    assert found._oom_count == {"cell2": 1}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.backends.slurm.registry import Desk
+from orchestrator.backends.slurm.registry import JobRegistry
 from orchestrator.planning.plan import make_plan
 from orchestrator.trial import Trial
-from slurm.job_spec import Shape
+from slurm.job_spec import JobSpec
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.lab import KL, UNIMATCH, Lab
 
@@ -28,8 +28,8 @@ def submitted(fake: FakeSlurm, lab: Lab) -> Lab:
     cells = make_plan(str(lab.grid), str(lab.root)).cells
     trials = [Trial(c.key, c.config_json, c.fingerprint, str(lab.root), "slurm", "") for c in cells]
     trials[1] = replace(trials[1], fingerprint="another")
-    desk = Desk(lab.root / "grids" / "tiny" / "slurm", "tiny")
-    desk.write(trials, Shape())[0].batch.submit()
+    desk = JobRegistry(lab.root / "grids" / "tiny" / "slurm", "tiny")
+    desk.write(trials, JobSpec())[0].batch.submit()
     return lab
 
 
