@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.errors import DataError
+from datasets.files import atomic_write
 
 FILE_NAME = "manifest.json"
 _FORMAT = "ipixmatch data manifest 1"
@@ -53,15 +53,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     """Put the manifest in place in one step."""
     path = root / FILE_NAME
     content = {"format": _FORMAT, **asdict(manifest)}
-    temporary = path.with_name(f".{FILE_NAME}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def data_fingerprint(files: dict[str, str]) -> str:

@@ -9,10 +9,8 @@ there were no cache: the bits are the same.
 
 import hashlib
 import mmap
-import os
 import shutil
 import struct
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.files import atomic_path
 from datasets.images.tree import ImageTree
 
 VERSION = 1  # raise it when decoding gives other pixels
@@ -119,14 +118,11 @@ class DecodedCache:
         data = np.ascontiguousarray(pixels).data
         sizes = (height, width, channels, *_state(source))
         header = _HEADER.pack(_MAGIC, *sizes, hashlib.sha256(data).digest())
-        number, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
-            with os.fdopen(number, "wb") as file:
+            with atomic_path(path) as part, part.open("wb") as file:
                 file.write(header)
                 file.write(data)
-            Path(temporary).replace(path)
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
             self._stop_adding(str(error))
 
     def _stop_adding(self, reason: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from datasets.errors import DataError, Unreachable
+from datasets.files import atomic_path
 from datasets.progress import Progress
 
 Say = Callable[[str], None]
@@ -264,9 +265,7 @@ def _extract(target: Path, size: int, opened: Callable[[], IO[bytes] | None]) ->
     if target.is_file() and target.stat().st_size == size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
     source = opened()
     assert source is not None  # only regular files come here
-    with source, part.open("wb") as file:
+    with source, atomic_path(target) as part, part.open("wb") as file:
         shutil.copyfileobj(source, file)
-    part.replace(target)

@@ -18,6 +18,7 @@ from typing import IO, Literal
 
 from datasets.catalog import DatasetSpec
 from datasets.errors import DataError
+from datasets.files import atomic_path
 from datasets.images.decode import plain_code, read_image, read_mask
 from datasets.images.tree import ImageTree, file_bytes, tree_of
 from datasets.manifest import Manifest, read_manifest, write_manifest
@@ -198,12 +199,11 @@ def _put(target: Path, data: bytes, source: Path | None = None, how: How = "copy
     if source is None or how == "copy":
         _write(target, data)
         return
-    part = _part(target)
-    if how == "link":
-        _link(source, part)
-    else:
-        part.symlink_to(source.resolve())
-    part.replace(target)
+    with atomic_path(target, part=_part(target)) as part:
+        if how == "link":
+            _link(source, part)
+        else:
+            part.symlink_to(source.resolve())
 
 
 def _put_list(target: Path, data: bytes) -> None:
@@ -213,9 +213,8 @@ def _put_list(target: Path, data: bytes) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    part = _part(target)
-    part.write_bytes(data)
-    part.replace(target)
+    with atomic_path(target, part=_part(target)) as part:
+        part.write_bytes(data)
 
 
 def _part(target: Path) -> Path:

@@ -12,9 +12,10 @@ from datasets.catalog import IGNORED, DatasetSpec
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import opened_tree
 from datasets.errors import DataError
+from datasets.files import file_sha256
 from datasets.images.tree import ImageTree
 from datasets.location import data_root, spec_of
-from datasets.manifest import FILE_NAME, Manifest, file_sha256, read_manifest, write_manifest
+from datasets.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from datasets.progress import Progress
 from datasets.splits.lists import drawn_ids, load_split, present_splits
 

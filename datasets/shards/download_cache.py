@@ -6,11 +6,12 @@ can prove it. When it grows over its limit, what was used longest ago goes first
 
 import fcntl
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from datasets.files import atomic_write
 
 
 @dataclass
@@ -46,14 +47,9 @@ class ItemCache:
             self.unseen = 0
         self.unseen += len(data)
         path = self._path(sha256)
-        part = path.with_name(f".{uuid.uuid4().hex}")
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                part.write_bytes(data)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            atomic_write(path, data)
 
     def size(self) -> int:
         """Bytes kept now."""

@@ -4,7 +4,6 @@ The published lists are those of the UniMatch repository (MIT licence). They are
 project; `checksums.json` is, and proves them.
 """
 
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.errors import Unreachable as Unreachable
+from datasets.files import atomic_write
 from datasets.location import data_root, spec_of
 from datasets.splits.lists import lines_sha256, list_files, origin, published, read_lines
 
@@ -119,6 +119,4 @@ def _bring(config: DataConfig, read: Callable[[str], str]) -> list[str]:
 def write_list(path: Path, lines: list[str]) -> None:
     """Put a list file in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
+    atomic_write(path, "".join(f"{line}\n" for line in lines))

@@ -1,16 +1,15 @@
-"""Objects as files of a folder: written beside their place, synced, renamed."""
+"""Objects as files of a folder: each appears whole and survives a power cut."""
 
 import fcntl
 import hashlib
-import os
 import shutil
 import time
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.files import atomic_create, atomic_path, atomic_write
 from datasets.storage.base import Entry, Held
 
 _LOCK = ".replace.lock"
@@ -45,21 +44,11 @@ class FolderStorage:
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage.write`."""
-        with self._part(name) as part:
-            _put(part, content)
-            part.replace(self.root / name)
-        _sync_folder((self.root / name).parent)
+        atomic_write(self._path(name), content, durable=True)
 
     def create(self, name: str, content: bytes) -> bool:
         """See `Storage.create`."""
-        with self._part(name) as part:
-            _put(part, content)
-            try:
-                (self.root / name).hardlink_to(part)  # unlike a rename it refuses to replace
-            except FileExistsError:
-                return False
-        _sync_folder((self.root / name).parent)
-        return True
+        return atomic_create(self._path(name), content)
 
     def replace(self, name: str, content: bytes, tag: str) -> bool:
         """See `Storage.replace`."""
@@ -99,54 +88,21 @@ class FolderStorage:
 
     def upload(self, path: Path, name: str) -> None:
         """See `Storage.upload`."""
-        with self._part(name) as part:
-            _copy(path, part)
-            part.replace(self.root / name)
-        _sync_folder((self.root / name).parent)
+        with atomic_path(self._path(name), durable=True) as part:
+            shutil.copyfile(path, part)
 
     def download(self, name: str, path: Path) -> None:
         """See `Storage.download`."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        try:
-            _copy(self.root / name, part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_path(path, durable=True) as part:
+            shutil.copyfile(self.root / name, part)
 
-    @contextmanager
-    def _part(self, name: str) -> Iterator[Path]:
-        """A file beside the place of an object; a leading dot keeps it out of listings."""
-        target = self.root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
+    def _path(self, name: str) -> Path:
+        """The file of an object, whose folder is made."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def _tag(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _put(part: Path, content: bytes) -> None:
-    with part.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _copy(source: Path, part: Path) -> None:
-    shutil.copyfile(source, part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

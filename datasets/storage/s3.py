@@ -33,6 +33,7 @@ from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
 
 from datasets.errors import Unreachable
+from datasets.files import atomic_path, file_sha256
 from datasets.storage.base import Entry, Held
 
 Result = TypeVar("Result")
@@ -321,8 +322,7 @@ class Bucket:
         if size <= 2 * _PART:
             self._put(name, path.read_bytes())
             return
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         key = self.prefix + name
         started = self.calls.ask("create_multipart_upload", Key=key, Metadata={"sha256": digest})
         place = {"Key": key, "UploadId": started.head["UploadId"]}
@@ -341,10 +341,9 @@ class Bucket:
         head = self._head(name)
         size, tag = head["ContentLength"], head["ETag"].strip('"')
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         digest = hashlib.sha256()
-        try:
-            with part.open("xb") as file:
+        with atomic_path(path) as part:
+            with part.open("wb") as file:
                 for start in range(0, size, _PART):
                     stop = min(start + _PART, size) - 1
                     body = self._get(name, Range=f"bytes={start}-{stop}", IfMatch=tag).body
@@ -352,9 +351,6 @@ class Bucket:
                     file.write(body)
             if head["Metadata"].get("sha256", digest.hexdigest()) != digest.hexdigest():
                 raise OSError(f"{self.url}/{name} arrived damaged; bring it again.")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _get(self, name: str, **condition: str) -> Answer:
         def check(answer: Answer) -> None:

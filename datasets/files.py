@@ -1,0 +1,90 @@
+"""Files that appear whole or not at all, and their sha256. Needs the standard library only."""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def atomic_write(path: Path, data: bytes | str, *, durable: bool = False) -> None:
+    """Replace a file so that a reader sees the old content or the new one, never a part.
+
+    Args:
+        path: of the file; its folder is there.
+        data: the whole content; text is written as UTF-8.
+        durable: see `atomic_path`.
+    """
+    with atomic_path(path, durable=durable) as part:
+        part.write_bytes(_bytes(data))
+
+
+@contextmanager
+def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path` for others to write; at the end of the block it is `path`.
+
+    After an error the temporary file is removed and `path` is as it was. A kill leaves at most the
+    temporary file: its name begins with a dot and ends in `.tmp`, which every reader passes over.
+
+    Args:
+        path: of the file; its folder is there.
+        part: the temporary file where its name matters: torch.save writes the name into the file,
+            and a fixed name is found by the next start. Otherwise the name is new in every call,
+            so that processes may write the same file at once.
+        durable: whether content and name must survive a power cut (fsync of file and folder).
+
+    Yields:
+        The temporary file, which need not exist yet.
+    """
+    part = part or _temporary(path)
+    try:
+        yield part
+        if durable:
+            _sync(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    if durable:
+        _sync(path.parent)
+
+
+def atomic_create(path: Path, data: bytes | str) -> bool:
+    """Write a file that survives a power cut, unless one is there; whether it was written.
+
+    Of several processes that create the same file at once exactly one gets True.
+    """
+    part = _temporary(path)
+    try:
+        part.write_bytes(_bytes(data))
+        _sync(part)
+        path.hardlink_to(part)  # unlike a rename it refuses to replace
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    _sync(path.parent)
+    return True
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _bytes(data: bytes | str) -> bytes:
+    return data.encode() if isinstance(data, str) else data
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's content, or the names in a folder, onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
