@@ -25,7 +25,7 @@ MANY_SEEDS = 1000  # of the same 100 cells: 100,000 rows, all of which the table
 ONCE = """
 import sys
 from pathlib import Path
-from orchestrator.results import counted_rows
+from orchestrator.results.store import counted_rows
 from orchestrator.printers.write import write_tables
 from sweeps.grid import load_grid
 from sweeps.table import load_table

@@ -5,10 +5,9 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from datasets.errors import Unreachable
 from datasets.location import spec_of
@@ -17,14 +16,14 @@ from orchestrator.execution.stop import stop_asked
 from orchestrator.execution.watchdog import hang_watchdog, rank_log
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
 from orchestrator.results.history import publish_history
-from orchestrator.results.store import Row, cell_rows, publish
+from orchestrator.results.row import Attempt, Row
+from orchestrator.results.store import cell_rows, publish
 from orchestrator.storage import events
 from orchestrator.storage.lock import Busy
 from orchestrator.storage.owner import RunOwner, own_run, stop_condition
 from orchestrator.storage.paths import RootPaths, RunPaths
 from orchestrator.storage.run_sync import followed
 from orchestrator.trial import Outcome, Trial
-from sweeps.cell import Cell
 from trainer.config.compose import from_json
 from trainer.config.schema import TrainConfig
 from trainer.run_log import Summary
@@ -40,57 +39,37 @@ def has_done_row(trial: Trial) -> bool:
     )
 
 
-def done_row(trial: Trial, attempt: int, summary: Summary, started: datetime) -> Row:
+def done_row(trial: Trial, number: int, summary: Summary, started: datetime) -> Row:
     """The row of a complete run."""
-    numbers = asdict(summary)
-    del numbers["status"]
-    is_gpu = not summary.device.startswith("cpu")
-    numbers["gpu_seconds"] = summary.seconds * summary.world_size if is_gpu else 0.0
-    numbers["class_names"] = spec_of(from_json(trial.config_json).data).class_names
-    return Row(**_facts(trial, attempt, started), **numbers, status="done")
+    class_names = spec_of(from_json(trial.config_json).data).class_names
+    return Row.from_summary(_attempt(trial, number, started), summary, class_names)
 
 
 def failed_row(
-    trial: Trial, attempt: int, error: tuple[Failure, str], started: datetime | None = None
+    trial: Trial, number: int, error: tuple[Failure, str], started: datetime | None = None
 ) -> Row:
     """The row of an attempt that nothing follows.
 
     Args:
         trial: the cell.
-        attempt: number of the attempt.
+        number: of the attempt.
         error: its class and its text.
         started: when it began, if known.
     """
-    failure, text = error
-    return Row(
-        **_facts(trial, attempt, started or datetime.now(UTC)),
-        status="failed",
-        error_class=failure.value,
-        error_text=text,
-        world_size=trial.ranks,
-    )
+    return Row.from_failure(_attempt(trial, number, started or datetime.now(UTC)), *error)
 
 
-def _facts(trial: Trial, attempt: int, started: datetime) -> dict[str, Any]:
-    """Columns that every row has."""
-    facts = asdict(provenance())
+def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
+    """An attempt of this process, with the code and the machine it ran on."""
+    code = provenance()
     runs_copy = bool(trial.code) and Path(trial.code).resolve() == CHECKOUT
     # The launch knows of which commit its copy is. A node that does not see the copy runs its own
     # checkout, and says which that is.
     if runs_copy or (trial.git_commit and not trial.code):
-        facts |= {"git_commit": trial.git_commit, "git_dirty": trial.git_dirty}
+        code = replace(code, git_commit=trial.git_commit, git_dirty=trial.git_dirty)
     if trial.backend != "ray":
-        facts["ray"] = None
-    return {
-        **asdict(Cell.parse(trial.key)),
-        **facts,
-        "attempt": attempt,
-        "fingerprint": trial.fingerprint,
-        "config_json": trial.config_json,
-        "started": started,
-        "finished": datetime.now(UTC),
-        "backend": trial.backend,
-    }
+        code = replace(code, ray=None)
+    return Attempt(trial, number, started, code)
 
 
 DYING_SECONDS = 20.0  # a killed controller's worker may hold its run for so long

@@ -3,25 +3,13 @@
 import platform
 import socket
 import subprocess
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from orchestrator.results.row import Provenance
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What the checkout and the environment say about themselves; None where they do not."""
-
-    git_commit: str | None
-    git_dirty: bool | None
-    python: str
-    torch: str | None
-    cuda: str | None
-    ray: str | None
-    host: str
 
 
 @cache

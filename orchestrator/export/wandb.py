@@ -13,20 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from orchestrator.export.runs import ExportedRun
-from orchestrator.results.store import Row
+from orchestrator.results.row import AXES, SCHEMA, Row
 
 EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
 
-_FACTS = (
-    *("key", "attempt", "status", "fingerprint", "settings_sha256", "error_class", "git_commit"),
-    *("git_dirty", "python", "torch", "cuda", "ray", "device", "world_size", "host", "backend"),
-    *("data_fingerprint", "split_checksum", "weights_sha256", "best_weights_sha256"),
+# Columns of single values that are not in the configuration: numbers of training are the summary
+# of the run in W&B, everything else is told beside its configuration.
+_SCALARS = tuple(
+    column
+    for column in SCHEMA
+    if column.type in (pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64())
+    and column.name not in (*AXES, "config_json", "error_text", "schema_version")
 )
-_SCORES = (
-    *("best_miou_percent", "best_epoch", "last_miou_percent", "last_epoch", "seconds"),
-    *("gpu_seconds", "peak_memory_bytes", "steps"),
+_FACTS = tuple(
+    column.name
+    for column in _SCALARS
+    if column.type in (pa.string(), pa.bool_()) or column.name in ("attempt", "world_size")
 )
+_SCORES = tuple(column.name for column in _SCALARS if column.name not in _FACTS)
 
 
 def export_wandb(runs: Iterable[ExportedRun], folder: Path, *, project: str) -> list[Path]:
@@ -62,7 +69,7 @@ def _write(wandb: Any, run: ExportedRun, folder: Path, project: str) -> Path:
         project=project,
         id=hashlib.sha256(f"{row.key}.a{row.attempt}".encode()).hexdigest()[:16],
         name=row.key,
-        group=row.place,  # repetitions of one experiment
+        group=row.group,  # repetitions of one experiment
         job_type=row.method,
         config=json.loads(row.config_json) | {"run": {name: getattr(row, name) for name in _FACTS}},
         settings=_settings(wandb, folder),

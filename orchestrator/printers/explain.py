@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.results.store import Row
+from orchestrator.results.row import SCHEMA, Row
 from orchestrator.tables.filled import Entry, Epoch, FilledTable, Mark
 from orchestrator.tables.notes import making
 from orchestrator.tables.text import MISSING, Named, named_entries, signed
@@ -59,7 +59,7 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     found = found or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
     if found:
         return [_of_entry(table, entry) for table, entry in found]
-    own = [row for row in rows if what in (row.key, row.place)]
+    own = [row for row in rows if what in (row.key, row.group)]
     if own:
         return [_of_cell(what, own)]
     names = [entry.name for _, entry in named]
@@ -86,10 +86,13 @@ def as_json(found: Iterable[Explanation]) -> str:
 
 
 def _plain(found: Explanation) -> dict[str, Any]:
-    rows = [{**vars(row), "key": row.key} for row in found.rows]
+    rows = [
+        {name: getattr(row, name) for name in SCHEMA.names}
+        | {"place": row.group, "config": json.loads(row.config_json)}
+        for row in found.rows
+    ]
     for row in rows:
-        row.pop("cell", None)
-        row["config"] = json.loads(str(row.pop("config_json")))
+        del row["config_json"]
     return {
         "name": found.name,
         "prints": found.prints,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.results.files import (
@@ -21,7 +20,6 @@ from orchestrator.results.files import (
     RowFolder,
     open_folder,
     parse_all,
-    parse_name,
     result_names,
     stable_contents,
 )
@@ -79,7 +77,6 @@ def _compact(folder: RowFolder, schema: pa.Schema, unique: Reducer, *, at_least:
         _sweep(folder)
         contents = stable_contents(folder, result_names)
         tables = dict(zip(contents, parse_all(folder, contents, schema), strict=True))
-        tables = {name: table for name, table in tables.items() if not _may_change(name, table)}
         if not _is_due(set(tables), at_least):
             return Compaction(folder.place)
         merged = unique(pa.concat_tables(tables.values()))
@@ -92,14 +89,6 @@ def _compact(folder: RowFolder, schema: pa.Schema, unique: Reducer, *, at_least:
 def _is_due(names: set[str], at_least: int) -> bool:
     compacted = sum(COMPACTED.fullmatch(name) is not None for name in names)
     return len(names) - compacted >= max(at_least, 1) or compacted > 1
-
-
-def _may_change(name: str, table: pa.Table) -> bool:
-    """Whether a done row may yet overwrite this file: failed rows of the first layout."""
-    single = parse_name(name)
-    if single is None or single.is_failed or "status" not in table.column_names:
-        return False
-    return bool(pc.any(pc.equal(table["status"], "failed")).as_py())
 
 
 def _sweep(folder: RowFolder) -> None:

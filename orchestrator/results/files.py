@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from orchestrator.results.row import migrated
+from orchestrator.results.row import with_schema
 from orchestrator.storage.paths import RootPaths
 from orchestrator.storage.s3_root import storage_of
 
@@ -349,13 +349,14 @@ def _parse(folder: RowFolder, name: str, content: bytes, *, schema: pa.Schema) -
             "grid again; its cell will then count as missing."
         ) from error
     try:
-        return migrated(table, schema)
+        return with_schema(table, schema)
     except (pa.ArrowException, ValueError) as error:
         raise ResultsError(f"{folder.place}/{name} {error}") from error
 
 
 def _columns(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
-    """What is wanted of a file; all of it where an older layout has it under other names."""
+    """The wanted columns, of those that the file has."""
     there = set(file.schema_arrow.names)
-    is_part = there > set(schema.names)
-    return file.read(columns=schema.names if is_part else None, use_threads=False)
+    wanted = [name for name in schema.names if name in there]
+    # Naming every column costs more than reading them: a small file is read whole.
+    return file.read(columns=wanted if len(wanted) < len(there) else None, use_threads=False)

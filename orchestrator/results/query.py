@@ -13,19 +13,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.results.history import read_history
+from orchestrator.results.row import AXES
 from orchestrator.results.store import CONFUSIONS, SCHEMA, counted_table, read_table
 from sweeps.cell import Cell
 
 VIEWS = ("rows", "counted", "history", "confusion")
 
-_AXES = ("recipe", "split", "backbone", "crop", "method", "loss", "seed")
 _HISTORY = f"""
 CREATE VIEW history AS
-SELECT {", ".join(f"rows.{axis}" for axis in _AXES)}, epochs.*
+SELECT {", ".join(f"rows.{axis}" for axis in AXES)}, epochs.*
 FROM epochs JOIN rows ON epochs.key = rows.key AND epochs.attempt = rows.attempt
 """
 
-_PLACE = f"{', '.join(_AXES)}, key, attempt"
+_PLACE = f"{', '.join(AXES)}, key, attempt"
 # Lists of DuckDB begin at 1.
 _CONFUSION = f"""
 CREATE VIEW confusion AS

@@ -1,205 +1,111 @@
-"""One finished attempt as a Python object, and its way into and out of Arrow tables."""
+"""One finished attempt: a dataclass whose annotations are also the columns on disk."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.failures import Failure
+from orchestrator.trial import Trial
 from sweeps.cell import Cell
-from trainer.config.fingerprint import SEED, settings_sha256
-from trainer.run_log import Counts
+from trainer.config.fingerprint import settings_sha256
+from trainer.run_log import Counts, Summary
 
 SCHEMA_VERSION = 2
 
-COUNTS = pa.list_(pa.list_(pa.int64()))  # pixels by truth, then by prediction
+# Python types with the Arrow type of their column; str, int, float and bool are in `_ARROW`.
+Int32 = Annotated[int, pa.int32()]
+Percentages = Annotated[tuple[float | None, ...], pa.list_(pa.float64())]
+Names = Annotated[tuple[str, ...], pa.list_(pa.string())]
+Confusion = Annotated[Counts, pa.list_(pa.list_(pa.int64()))]  # pixels by truth, then prediction
+Time = Annotated[datetime, pa.timestamp("us", tz="UTC")]
 
-_UTC = pa.timestamp("us", tz="UTC")
-_REQUIRED = {
-    "recipe": pa.string(),
-    "split": pa.string(),
-    "backbone": pa.string(),
-    "crop": pa.int32(),
-    "method": pa.string(),
-    "loss": pa.string(),
-    "seed": pa.int64(),
-    "key": pa.string(),
-    "attempt": pa.int32(),
-    "status": pa.string(),
-    "fingerprint": pa.string(),
-    "config_json": pa.string(),
-    "started": _UTC,
-    "finished": _UTC,
+_ARROW: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
 }
-_OPTIONAL = {
-    "error_class": pa.string(),
-    "error_text": pa.string(),
-    "best_miou_percent": pa.float64(),
-    "best_epoch": pa.int32(),
-    "last_miou_percent": pa.float64(),
-    "last_epoch": pa.int32(),
-    "best_iou_percent": pa.list_(pa.float64()),
-    "last_iou_percent": pa.list_(pa.float64()),
-    "class_names": pa.list_(pa.string()),
-    "best_confusion": COUNTS,
-    "last_confusion": COUNTS,
-    "epochs": pa.int32(),
-    "steps": pa.int64(),
-    "seconds": pa.float64(),
-    "gpu_seconds": pa.float64(),
-    "peak_memory_bytes": pa.int64(),
-    "weights_sha256": pa.string(),
-    "best_weights_sha256": pa.string(),
-    "data_fingerprint": pa.string(),
-    "split_checksum": pa.string(),
-    "pretrained_sha256": pa.string(),
-    "git_commit": pa.string(),
-    "git_dirty": pa.bool_(),
-    "python": pa.string(),
-    "torch": pa.string(),
-    "cuda": pa.string(),
-    "ray": pa.string(),
-    "device": pa.string(),
-    "world_size": pa.int32(),
-    "host": pa.string(),
-    "backend": pa.string(),
-    "settings_sha256": pa.string(),
-}
-
-
-def _schema(required: dict[str, pa.DataType], optional: dict[str, pa.DataType]) -> pa.Schema:
-    return pa.schema(
-        [pa.field(name, kind, nullable=False) for name, kind in required.items()]
-        + [pa.field(name, kind) for name, kind in optional.items()]
-        + [pa.field("schema_version", pa.int32(), nullable=False)]
-    )
-
-
-SCHEMA: pa.Schema = _schema(_REQUIRED, _OPTIONAL)
-
-# One row per epoch of a published attempt. Terms of the loss are means over the epoch's logged
-# steps; those that have no column of their own are in other_terms_json.
-HISTORY_SCHEMA: pa.Schema = _schema(
-    {"key": pa.string(), "attempt": pa.int32(), "epoch": pa.int32(), "step": pa.int64()},
-    {
-        "miou_percent": pa.float64(),
-        "iou_percent": pa.list_(pa.float64()),
-        "lr": pa.float64(),
-        "loss_total": pa.float64(),
-        "loss_labelled": pa.float64(),
-        "loss_strong": pa.float64(),
-        "loss_features": pa.float64(),
-        "loss_inter_pixel": pa.float64(),
-        "mask_ratio": pa.float64(),
-        "other_terms_json": pa.string(),
-    },
-)
-
-
-def migrated(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table in today's layout: older versions step by step, new columns empty.
-
-    Args:
-        table: as it was read from one file.
-        schema: today's.
-
-    Raises:
-        ValueError: a newer version, or a needed column is missing.
-    """
-    version = version_of(table)
-    if version > SCHEMA_VERSION:
-        raise ValueError(
-            f"has schema version {version}, this checkout reads up to {SCHEMA_VERSION}. Update "
-            "the checkout, or choose another root."
-        )
-    for step in range(version, SCHEMA_VERSION):
-        table = _MIGRATIONS[step](table)
-    if table.schema.equals(schema):
-        return table
-    columns = [_column(table, field) for field in schema]
-    return pa.table(columns, schema=schema)
-
-
-def version_of(table: pa.Table) -> int:
-    """Newest schema version among the rows; 0 for files that carry none."""
-    if "schema_version" not in table.column_names:
-        return 0
-    return pc.max(table["schema_version"]).as_py() or 0
-
-
-def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """A column of the table, cast; empty where the table has none."""
-    if field.name == "schema_version":
-        return pa.chunked_array([pa.array([SCHEMA_VERSION] * len(table), field.type)])
-    if field.name in table.column_names:
-        return table[field.name].cast(field.type)
-    if not field.nullable:
-        raise ValueError(f"has no column {field.name}. Move it away and launch the grid again.")
-    return pa.chunked_array([pa.nulls(len(table), field.type)])
-
-
-def _from_0(table: pa.Table) -> pa.Table:
-    """Version 0 knew one mIoU, that of the best epoch, and no version."""
-    names = {
-        "miou_percent": "best_miou_percent",
-        "iou_percent": "best_iou_percent",
-        "epoch": "best_epoch",
-        "wall_seconds": "seconds",
-    }
-    return table.rename_columns([names.get(name, name) for name in table.column_names])
-
-
-def _from_1(table: pa.Table) -> pa.Table:
-    """Version 1 knew neither confusion matrices nor the hash of a configuration but its seed."""
-    if "config_json" not in table.column_names or "settings_sha256" in table.column_names:
-        return table  # epochs, or a file without a version that has it
-    texts = pc.replace_substring_regex(table["config_json"], SEED, "}").combine_chunks()
-    codes = texts.dictionary_encode()
-    hashes = pa.array([settings_sha256(text) for text in codes.dictionary.to_pylist()], pa.string())
-    return table.append_column("settings_sha256", hashes.take(codes.indices))
-
-
-_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {0: _from_0, 1: _from_1}
-
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STORED = ("key", "settings_sha256")  # columns that a row could also work out
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the checkout and the environment say about themselves; None where they do not."""
+
+    git_commit: str | None
+    git_dirty: bool | None
+    python: str
+    torch: str | None
+    cuda: str | None
+    ray: str | None
+    host: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a trial, as far as its row tells of it."""
+
+    trial: Trial
+    number: int  # counted from 1 over all starts of the cell
+    started: datetime
+    provenance: Provenance
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that every row has, whether the attempt ended well or not."""
+        return {
+            **asdict(Cell.parse(self.trial.key)),
+            **asdict(self.provenance),
+            "attempt": self.number,
+            "fingerprint": self.trial.fingerprint,
+            "config_json": self.trial.config_json,
+            "started": self.started,
+            "finished": datetime.now(UTC),
+            "backend": self.trial.backend,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One finished attempt; only one row per cell counts, see `counted`."""
+    """One finished attempt; only one row per cell counts, see `counted`.
+
+    A column that is added here needs a default: files written before it read as if they held None.
+    """
+
+    schema_version: ClassVar[int] = SCHEMA_VERSION
 
     recipe: str
     split: str
     backbone: str
-    crop: int
+    crop: Int32  # pixels
     method: str
     loss: str
     seed: int
-    attempt: int  # counted from 1 over all starts of the cell
+    key: str = field(init=False)  # of the cell: the seven above
+    attempt: Int32  # counted from 1 over all starts of the cell
     status: Literal["done", "failed"]
     fingerprint: str  # sha256 of everything that can move the numbers
     config_json: str  # the whole resolved configuration
-    started: datetime  # UTC
-    finished: datetime  # UTC
+    started: Time  # UTC
+    finished: Time  # UTC
     error_class: str | None = None  # of a failed attempt
     error_text: str | None = None
     best_miou_percent: float | None = None  # over the whole validation set
-    best_epoch: int | None = None
+    best_epoch: Int32 | None = None
     last_miou_percent: float | None = None
-    last_epoch: int | None = None
-    best_iou_percent: tuple[float | None, ...] = ()  # per class; None where a class never occurs
-    last_iou_percent: tuple[float | None, ...] = ()
-    class_names: tuple[str, ...] = ()
-    best_confusion: Counts = ()  # pixels of the validation set by truth and prediction
-    last_confusion: Counts = ()
-    epochs: int | None = None
+    last_epoch: Int32 | None = None
+    best_iou_percent: Percentages = ()  # per class; None where a class never occurs
+    last_iou_percent: Percentages = ()
+    class_names: Names = ()
+    best_confusion: Confusion = ()  # over the whole validation set
+    last_confusion: Confusion = ()
+    epochs: Int32 | None = None
     steps: int | None = None
     seconds: float | None = None  # of training, summed over attempts
     gpu_seconds: float | None = None
@@ -216,10 +122,54 @@ class Row:
     cuda: str | None = None
     ray: str | None = None
     device: str | None = None
-    world_size: int | None = None
+    world_size: Int32 | None = None
     host: str | None = None
     backend: str | None = None
-    schema_version: int = SCHEMA_VERSION
+    settings_sha256: str = field(init=False, default="")  # of the configuration but its seed
+
+    def __post_init__(self) -> None:
+        # Columns that follow from others are worked out here, so that replace() keeps them right.
+        object.__setattr__(self, "key", self.cell.key)
+        object.__setattr__(self, "settings_sha256", settings_sha256(self.config_json))
+
+    @classmethod
+    def from_summary(
+        cls, attempt: Attempt, summary: Summary, class_names: tuple[str, ...]
+    ) -> "Row":
+        """The row of a complete run.
+
+        Args:
+            attempt: which start of which cell.
+            summary: the numbers of the run; its fields are columns of the same names.
+            class_names: of the data set, in the order of the numbers per class.
+        """
+        numbers = asdict(summary)
+        del numbers["status"]
+        is_gpu = not summary.device.startswith("cpu")
+        return cls(
+            **attempt.columns(),
+            **numbers,
+            status="done",
+            class_names=class_names,
+            gpu_seconds=summary.seconds * summary.world_size if is_gpu else 0.0,
+        )
+
+    @classmethod
+    def from_failure(cls, attempt: Attempt, failure: Failure, text: str) -> "Row":
+        """The row of an attempt that failed for good.
+
+        Args:
+            attempt: which start of which cell.
+            failure: class of the error.
+            text: what is known of the error, such as its traceback.
+        """
+        return cls(
+            **attempt.columns(),
+            status="failed",
+            error_class=failure.value,
+            error_text=text,
+            world_size=attempt.trial.ranks,
+        )
 
     @cached_property
     def cell(self) -> Cell:
@@ -235,33 +185,105 @@ class Row:
         )
 
     @cached_property
-    def key(self) -> str:
-        """Key of the cell; stored as a column as well."""
-        return self.cell.key
-
-    @cached_property
-    def settings_sha256(self) -> str:
-        """Hash of the configuration but its seed; stored as a column as well."""
-        return settings_sha256(self.config_json)
-
-    @cached_property
-    def place(self) -> str:
-        """The key without the seed: rows of one place are repetitions."""
+    def group(self) -> str:
+        """The key without the seed: rows of one group are repetitions."""
         return self.key.rpartition(".s")[0]
+
+
+def _schema_of(kind: type) -> pa.Schema:
+    """Columns of a dataclass, in its order; those without a default must be there."""
+    hints = get_type_hints(kind, include_extras=True)
+    columns = [
+        pa.field(f.name, _arrow(hints[f.name]), nullable=f.default is not MISSING)
+        for f in fields(kind)
+    ]
+    return pa.schema([*columns, pa.field("schema_version", pa.int32(), nullable=False)])
+
+
+def _arrow(hint: Any) -> pa.DataType:
+    """The Arrow type of an annotation; `X | None` has that of X."""
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[1]
+    if get_origin(hint) is Literal:
+        return pa.string()
+    return _ARROW.get(hint) or _arrow(get_args(hint)[0])
+
+
+AXES = tuple(f.name for f in fields(Cell))
+SCHEMA: pa.Schema = _schema_of(Row)
+
+# One row per epoch of a published attempt. Terms of the loss are means over the epoch's logged
+# steps; those that have no column of their own are in other_terms_json.
+HISTORY_SCHEMA: pa.Schema = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("attempt", pa.int32(), nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("miou_percent", pa.float64()),
+        pa.field("iou_percent", pa.list_(pa.float64())),
+        pa.field("lr", pa.float64()),
+        pa.field("loss_total", pa.float64()),
+        pa.field("loss_labelled", pa.float64()),
+        pa.field("loss_strong", pa.float64()),
+        pa.field("loss_features", pa.float64()),
+        pa.field("loss_inter_pixel", pa.float64()),
+        pa.field("mask_ratio", pa.float64()),
+        pa.field("other_terms_json", pa.string()),
+        pa.field("schema_version", pa.int32(), nullable=False),
+    ]
+)
+
+
+def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with exactly the columns of a schema; a column that it lacks is empty.
+
+    Args:
+        table: as it was read from one file.
+        schema: `SCHEMA`, `HISTORY_SCHEMA`, or some of their columns with schema_version.
+
+    Raises:
+        ValueError: another schema version, or a needed column is missing.
+    """
+    _check_version(table)
+    if table.schema.equals(schema):
+        return table
+    return pa.table([_column(table, wanted) for wanted in schema], schema=schema)
+
+
+def _check_version(table: pa.Table) -> None:
+    """Refuse a table with a row of another version than this checkout's."""
+    if "schema_version" not in table.column_names:
+        raise ValueError("has no column schema_version. Move it away and launch the grid again.")
+    ends = pc.min_max(table["schema_version"]).as_py().values()
+    other = next((version for version in ends if version not in (SCHEMA_VERSION, None)), None)
+    if other is not None:
+        raise ValueError(
+            f"has schema version {other}, this checkout reads version {SCHEMA_VERSION}. Read it "
+            "with the checkout that wrote it, or choose another root."
+        )
+
+
+def _column(table: pa.Table, wanted: pa.Field) -> pa.ChunkedArray:
+    """A column of the table in the wanted type; empty where the table has none."""
+    if wanted.name in table.column_names:
+        return table[wanted.name].cast(wanted.type)
+    if not wanted.nullable:
+        raise ValueError(f"has no column {wanted.name}. Move it away and launch the grid again.")
+    return pa.chunked_array([pa.nulls(len(table), wanted.type)])
 
 
 def rows_of(table: pa.Table) -> list[Row]:
     """The rows of a table; columns that it lacks keep their defaults, and have none if needed."""
     names = [f.name for f in fields(Row) if f.name in table.column_names]
-    names += [name for name in _STORED if name in table.column_names]
     columns = [_plain(table[name]) for name in names]
     if "key" in names:  # one pass over the column is a third of one over the rows
         columns.append(pc.replace_substring_regex(table["key"], r"\.s\d+$", "").to_pylist())
-        names.append("place")
+        names.append("group")
     rows = []
     with _uncollected():
         for values in zip(*columns, strict=True):
-            # As pickle does it: calling a frozen class of 49 fields takes 20 times as long.
+            # As pickle does it: calling a frozen class of 47 fields takes 20 times as long.
             # Defaults are found in the class.
             row = object.__new__(Row)
             row.__dict__.update(zip(names, values, strict=True))
@@ -271,7 +293,7 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Spares the garbage collector to look again and again at what is being made."""
+    """Switch the garbage collector off: it would walk over all new rows again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -282,7 +304,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def arrow_of(row: Row) -> pa.Table:
-    """A table of one row."""
+    """The row as a table with one line, ready to be written."""
     return pa.Table.from_pylist([{name: getattr(row, name) for name in SCHEMA.names}], SCHEMA)
 
 

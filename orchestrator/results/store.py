@@ -25,15 +25,15 @@ from orchestrator.results.files import (
     read_set,
     stable_contents,
 )
-from orchestrator.results.row import SCHEMA, SCHEMA_VERSION, Row, arrow_of, rows_of
+from orchestrator.results.row import AXES, SCHEMA, SCHEMA_VERSION, Row, arrow_of, rows_of
 from sweeps.cell import Cell
 
-CONFUSIONS = ("best_confusion", "last_confusion")
-PER_CLASS = ("best_iou_percent", "last_iou_percent", "class_names", *CONFUSIONS)
+CONFUSIONS = tuple(f.name for f in SCHEMA if f.name.endswith("_confusion"))
+PER_CLASS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type))
 # What a printed table is made of; the rest is nine tenths of the bytes.
 PRINTED = (
-    *("recipe", "split", "backbone", "crop", "method", "loss", "seed", "key", "attempt", "status"),
-    *("fingerprint", "settings_sha256", "best_miou_percent", "best_epoch", "last_miou_percent"),
+    *(*AXES, "key", "attempt", "status", "fingerprint", "settings_sha256"),
+    *("best_miou_percent", "best_epoch", "last_miou_percent"),
     *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
     *("cuda", "device", "world_size", "error_class"),
 )

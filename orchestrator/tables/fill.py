@@ -72,7 +72,7 @@ def fill(
         expected: today's fingerprint by cell key; a result of another one is marked as drifted.
     """
     wanted = {_place_fill(cell) for cell in table.cells}
-    found = list(counted(row for row in rows if row.place in wanted).values())
+    found = list(counted(row for row in rows if row.group in wanted).values())
     if seeds is None:
         seeds = {row.seed for row in found if _value(row, epoch) is not None} or DEFAULT_SEEDS
     filler = _Filler(found, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
@@ -119,7 +119,7 @@ class _Filler:
         epoch: Epoch,
         expected: Mapping[str, str],
     ) -> None:
-        self._results = {(row.place, row.seed): row for row in results}
+        self._results = {(row.group, row.seed): row for row in results}
         self._seeds = seeds
         self._epoch: Epoch = epoch
         self._expected = expected

@@ -95,7 +95,7 @@ def test_a_cell_leads_to_all_its_attempts(table, rows):
     again = row_of(rows[0].cell, attempt=2, error_class="diverged")
 
     (found,) = explain(rows[0].key, [fill(table, rows)], [*rows, again])
-    (seeds,) = explain(rows[0].place, [fill(table, rows)], rows)
+    (seeds,) = explain(rows[0].group, [fill(table, rows)], rows)
 
     assert "attempt 2: failed: diverged" in as_text(found)
     assert len(seeds.rows) == 2
@@ -104,7 +104,7 @@ def test_a_cell_leads_to_all_its_attempts(table, rows):
 def test_differing_configurations_and_machines_are_said(table, rows):
     odd = replace(rows[0], device="H200", config_json='{"recipe":"voc","lr":2,"seed":1}')
 
-    (found,) = explain(rows[0].place, [], [odd, rows[36]])
+    (found,) = explain(rows[0].group, [], [odd, rows[36]])
 
     text = as_text(found)
     assert "configurations differ in lr: 2, (absent)" in text
@@ -147,7 +147,7 @@ def test_a_manuscript_of_todays_numbers_is_fine(tmp_path, table, rows):
 def test_a_number_that_changed_is_found(tmp_path, table, rows, change, problem, text):
     path = manuscript(tmp_path, fill(table, rows), f"\\gridnumber{{{NAME}}}")
     expected = {row.key: row.fingerprint for row in rows}
-    (at,) = (i for i, r in enumerate(rows) if f"{r.place}.s1" == r.key and _is_named(r))
+    (at,) = (i for i, r in enumerate(rows) if f"{r.group}.s1" == r.key and _is_named(r))
 
     changed = [*rows[:at], replace(rows[at], **change), *rows[at + 1 :]]
     found = check_manuscript(path, [fill(table, changed, expected=expected)])

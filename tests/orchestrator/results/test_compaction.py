@@ -152,16 +152,6 @@ def test_a_done_row_replaces_a_failed_one_that_is_compacted(tmp_path):
     assert [row.status for row in read_rows(str(tmp_path))] == ["done"]
 
 
-def test_a_failed_row_of_the_first_layout_is_not_compacted_for_a_done_one_may_overwrite_it(
-    tmp_path,
-):
-    place = Path(publish(str(tmp_path), row_of(CELL)))
-    place.rename(place.with_name(f"{CELL.key}.a0001.parquet"))
-
-    assert compact(str(tmp_path))[0].merged == 0
-    assert [row.status for row in read_rows(str(tmp_path))] == ["failed"]
-
-
 def test_of_two_copies_of_an_attempt_the_first_to_finish_counts(tmp_path):
     publish(str(tmp_path), row_of(CELL, 50.0, finished=START + timedelta(hours=1)))
     compact(str(tmp_path))
@@ -277,28 +267,6 @@ def test_a_broken_file_stops_the_compaction_and_nothing_is_removed(tmp_path):
     assert len(files(tmp_path)) == 3
 
 
-def test_a_file_of_version_0_is_read_and_compacted_in_todays_layout(tmp_path):
-    row = row_of(CELL, 50.0, best_epoch=7, best_iou_percent=(1.0, None), seconds=9.0)
-    path = Path(publish(str(tmp_path), row))
-    old = pq.read_table(path)
-    names = {
-        "best_miou_percent": "miou_percent",
-        "best_iou_percent": "iou_percent",
-        "best_epoch": "epoch",
-        "seconds": "wall_seconds",
-    }
-    gone = [name for name in old.column_names if name.startswith("last_")]
-    old = old.drop_columns([*gone, "schema_version", "class_names"])
-    pq.write_table(old.rename_columns([names.get(n, n) for n in old.column_names]), path)
-    publish(str(tmp_path), row_of(replace(CELL, seed=1), 51.0))
-    expected = replace(row, last_miou_percent=None, last_epoch=None, last_iou_percent=())
-
-    assert read_rows(str(tmp_path))[1] == expected
-    compact(str(tmp_path))
-    assert read_rows(str(tmp_path))[1] == expected
-    assert pq.read_table(tmp_path / "results/rows").schema.equals(SCHEMA)
-
-
 def test_a_file_without_a_needed_column_is_named(tmp_path):
     path = Path(publish(str(tmp_path), row_of(CELL, 50.0)))
     pq.write_table(pq.read_table(path).drop_columns(["fingerprint"]), path)
@@ -331,21 +299,3 @@ def test_the_time_of_a_kill_does_not_matter(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             assert sorted(row.seed for row in read_rows(str(tmp_path))) == list(range(number + 1))
-
-
-def test_a_file_of_version_1_gets_the_hash_of_its_settings_and_no_matrix(tmp_path):
-    rows = [replace(row, best_confusion=()) for row in seeds(2)]
-    paths = [Path(publish(str(tmp_path), row)) for row in rows]
-    for path in paths:
-        old = pq.read_table(path)
-        version = pa.array([1], pa.int32())
-        old = old.set_column(
-            old.schema.get_field_index("schema_version"), "schema_version", version
-        )
-        gone = ["best_confusion", "last_confusion", "settings_sha256"]
-        pq.write_table(old.drop_columns(gone), path)
-
-    assert read_rows(str(tmp_path)) == rows
-    light = counted_rows(str(tmp_path), [CELL])
-    assert len({row.settings_sha256 for row in light}) == 1
-    assert light[0].settings_sha256 == rows[0].settings_sha256

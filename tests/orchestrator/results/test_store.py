@@ -5,7 +5,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -206,18 +205,20 @@ def test_a_foreign_parquet_file_among_the_rows_is_named(tmp_path):
         read_rows(str(tmp_path))
 
 
-def test_a_row_of_a_newer_schema_is_refused(tmp_path):
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_row_of_another_schema_version_is_refused(tmp_path, version):
     path = publish(str(tmp_path), row_of(CELL, 50.0))
     table = pq.read_table(path)
-    newer = pa.array([SCHEMA_VERSION + 1], pa.int32())
-    place = table.schema.get_field_index("schema_version")
-    pq.write_table(table.set_column(place, "schema_version", newer), path)
+    other = pa.array([version], pa.int32())
+    index = table.schema.get_field_index("schema_version")
+    pq.write_table(table.set_column(index, "schema_version", other), path)
 
-    with pytest.raises(ResultsError, match="has schema version 3, this checkout reads up to 2"):
+    text = rf"has schema version {version}, this checkout reads version 2\. Read it with the"
+    with pytest.raises(ResultsError, match=text):
         read_rows(str(tmp_path))
 
 
-def test_a_row_of_an_older_version_without_a_column_reads_with_its_default(tmp_path):
+def test_a_row_written_before_a_column_was_added_reads_with_its_default(tmp_path):
     path = publish(str(tmp_path), row_of(CELL, 50.0, ray="2.60"))
     pq.write_table(pq.read_table(path).drop_columns(["ray"]), path)
 
@@ -236,17 +237,12 @@ def test_the_row_that_counts_is_the_newest_done_else_the_newest_failed():
     assert chosen == {CELL.key: done[1], other.key: failed[3]}
 
 
-def test_a_thousand_rows_read_in_well_under_two_seconds(tmp_path):
-    cells = [replace(CELL, seed=seed) for seed in range(1000)]
-    settings_json = '{"field":"value"}' * 200
-    for cell in cells:
-        publish(str(tmp_path), row_of(cell, 50.0, config_json=settings_json))
+def test_more_files_than_threads_are_all_read(tmp_path):
+    made = [row_of(replace(CELL, seed=seed), 50.0) for seed in range(100, 150)]
+    for row in made:
+        publish(str(tmp_path), row)
 
-    started = time.process_time()  # of all threads; other processes do not count
-    found = read_rows(str(tmp_path))
-
-    assert len(found) == 1000
-    assert time.process_time() - started < 3  # about 1.2 s
+    assert read_rows(str(tmp_path)) == made
 
 
 def test_a_row_that_came_after_a_look_is_found_by_the_next(tmp_path: Path) -> None:
