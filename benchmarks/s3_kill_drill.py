@@ -20,9 +20,7 @@ import yaml
 from datasets.errors import Unreachable
 from datasets.randomness import KeyedRandom, Stream
 from datasets.storage.s3 import Calls
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import run_states
-from orchestrator.storage.s3_root import storage_of
+from orchestrator.storage.s3_storage import storage_of
 from tests.support.ceph import CephBox, shared_box, surroundings
 from tests.support.lab import BASE, TINY, Lab, kill_all
 from tests.support.s3_faults import Proxy
@@ -71,8 +69,8 @@ class Accidents:
     def worker(self) -> bool:
         """A process that trains."""
         with suppress(ProcessLookupError, Unreachable):  # the faults meet us, too
-            sights = run_states(RootPaths.at(self.lab.url), self.keys)
-            pids = [sight.holder.pid for sight in sights.values() if sight.holder is not None]
+            states = self.lab.opened.states(self.keys)
+            pids = [state.owner.pid for state in states.values() if state.owner is not None]
             if not pids:
                 return False
             os.kill(pids[self.draws.integer(0, len(pids) - 1)], signal.SIGKILL)

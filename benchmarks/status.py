@@ -18,7 +18,7 @@ import yaml
 
 from orchestrator.results.row import SCHEMA
 from orchestrator.results.store import Row
-from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import FOLDER, Manifest, stem
@@ -63,7 +63,7 @@ def prepare(grid: Grid, root: str) -> None:
             status = "done" if place < 16 else "failed"
             rows.append(_row(cell.key, config, status))
         if place < 19:
-            _leave_behind(RootPaths.at(root).run(cell.key).folder, config)
+            _leave_behind(LocalRoot(Path(root)).run(cell.key).folder, config)
     folder = Path(root) / "results" / "rows"
     folder.mkdir(parents=True)
     table = pa.Table.from_pylist(rows, SCHEMA).sort_by([("key", "ascending")])

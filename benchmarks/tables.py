@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets.randomness import KeyedRandom, Stream
 from orchestrator.results.compaction import compact
 from orchestrator.results.store import Row, publish
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell import Cell
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid, with_seeds
@@ -27,11 +28,12 @@ import sys
 from pathlib import Path
 from orchestrator.results.store import counted_rows
 from orchestrator.printers.write import write_tables
+from orchestrator.storage.root import open_root
 from sweeps.grid import load_grid
 from sweeps.table import load_table
 tables = [load_table(name) for name in load_grid("paper").tables]
 cells = [cell for table in tables for cell in table.cells]
-rows = counted_rows(sys.argv[1], cells)
+rows = counted_rows(open_root(sys.argv[1]), cells)
 write_tables(tables, rows, Path(sys.argv[1]) / "tables")
 print(len(rows))
 """
@@ -40,7 +42,7 @@ print(len(rows))
 def main() -> None:
     """Print the times."""
     with tempfile.TemporaryDirectory() as folder:
-        few, many = f"{folder}/few", f"{folder}/many"
+        few, many = LocalRoot(Path(folder) / "few"), LocalRoot(Path(folder) / "many")
         for row in rows(SEEDS):
             publish(few, row)
         report("500 rows, one file each", few)
@@ -50,10 +52,10 @@ def main() -> None:
         report("100,000 rows, compacted", many)
 
 
-def report(name: str, root: str) -> None:
+def report(name: str, root: LocalRoot) -> None:
     """Time one whole run of the tables."""
     started, before = time.monotonic(), _cpu_seconds()
-    command = [sys.executable, "-c", ONCE, root]
+    command = [sys.executable, "-c", ONCE, root.address]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     seconds, cpu = time.monotonic() - started, _cpu_seconds() - before
     print(f"{name:28} {seconds:6.2f} s, {cpu:6.2f} s of one core  ({found} rows read)")
@@ -73,14 +75,14 @@ def rows(seeds: int) -> list[Row]:
     return [_row(cell, *texts[_own(cell)]) for cell in wanted]
 
 
-def write_compacted(root: str, made: list[Row]) -> None:
+def write_compacted(root: LocalRoot, made: list[Row]) -> None:
     """The rows as one compacted file, without publishing each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from orchestrator.results.row import SCHEMA
 
-    folder = Path(root) / "results" / "rows"
+    folder = root.folder / "results" / "rows"
     folder.mkdir(parents=True)
     plain = [{name: getattr(row, name) for name in SCHEMA.names} for row in made]
     table = pa.Table.from_pylist(plain, SCHEMA).sort_by([("key", "ascending")])

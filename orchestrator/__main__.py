@@ -119,7 +119,7 @@ def _answered(run: Callable[[], int]) -> int:
     """The exit code of a verb; foreseen errors become words and exit codes."""
     from datasets.errors import Unreachable
     from orchestrator.backends.ray.cluster import ClusterUnreachable
-    from orchestrator.storage.lock import Busy
+    from orchestrator.storage.file_lock import Busy
     from slurm.commands import SlurmMissing, SlurmSilent
 
     unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent, Unreachable)

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from datasets.storage.open import is_url
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import clock
 from orchestrator.display.status import as_json as plan_json
@@ -28,17 +27,12 @@ from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
 from orchestrator.results.store import counted_rows, read_rows
 from orchestrator.statistics.text import sentences
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import local_copy
-from orchestrator.storage.s3_root import check_root_address, upload_folder
+from orchestrator.storage.root import Root, open_root
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import FilledTable
 from sweeps.grid import load_grid
 from sweeps.grid_tables import tables_of
 from trainer.run_log import METRICS
-
-_FOLLOW_SECONDS = 0.5
-_FOLLOW_STORE_SECONDS = 5.0
 
 
 def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -49,8 +43,8 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
     name = load_grid(grid).name
     options, _ = parse(words)
-    check_root_address(options.root, options.scratch)
-    desk = JobRegistry(RootPaths.at(options.root).grid(name).folder / "slurm", name)
+    root = _opened(options)
+    desk = JobRegistry(root.grid(name).folder / "slurm", name)
     names = {job.batch.name for job in desk.known().values()}
     alive = [
         seen.job_id for seen in squeue().values() if seen.comment in names and not seen.has_ended
@@ -67,19 +61,18 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
         ValueError: the cell has no log yet.
     """
     options, _ = parse(words)
-    check_root_address(options.root, options.scratch)
+    root = _opened(options)
     read: dict[Path, int] = {}
-    pause = _FOLLOW_STORE_SECONDS if is_url(options.root) else _FOLLOW_SECONDS
     with suppress(KeyboardInterrupt):
         while True:
-            found = _logs_of(cell, options)
-            if not found and not read:
+            files = _logs_of(cell, root)
+            if not files and not read:
                 raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
-            for path in found:
+            for path in files:
                 read[path] = _print_from(path, read.get(path, 0))
             if not follow:
                 break
-            time.sleep(pause)
+            time.sleep(root.look_seconds)
     return 0
 
 
@@ -89,35 +82,34 @@ def doctor(words: Sequence[str], *, is_drill: bool) -> int:
     from orchestrator.doctor.drill import drill
 
     options, _ = parse(words)
-    checks = []
-    for check in examine(options):
+    root, checks = open_root(options.root, options.scratch), []
+    for check in examine(options, root):
         checks.append(check)
         lines(check, _say)
     if is_drill:
-        for check in drill(options, _say):
+        for check in drill(options, root, _say):
             checks.append(check)
             lines(check, _say)
     return exit_code(checks)
 
 
-def _logs_of(cell: str, options: LaunchOptions) -> list[Path]:
+def _logs_of(cell: str, root: Root) -> list[Path]:
     """The messages and losses of a cell's newest attempt, and what its job printed."""
     from orchestrator.backends.slurm.cell_job import read_report
 
-    places = RootPaths.at(options.root)
-    place = local_copy(places.run(cell))
-    log = place.log(place.newest_attempt())
+    run = root.local_copy(cell)
+    log = run.log(run.newest_attempt())
     ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
-    found = [log, *ranks, place.folder / METRICS]
-    notes = sorted(
-        (places.root / "grids").glob(f"*/slurm/notes/{cell}.json"),
+    files = [log, *ranks, run.folder / METRICS]
+    reports = sorted(
+        (root.folder / "grids").glob(f"*/slurm/notes/{cell}.json"),
         key=lambda path: path.stat().st_mtime_ns,
     )
-    note = read_report(notes[-1]) if notes else None
-    if note is not None:
-        batch = notes[-1].parents[1] / "batches" / note.batch.rpartition("-")[2]
-        found += [batch / f"{note.job_id}_0_log.{kind}" for kind in ("out", "err")]
-    return [path for path in found if path.exists()]
+    report = read_report(reports[-1]) if reports else None
+    if report is not None:
+        array = reports[-1].parents[1] / "batches" / report.batch.rpartition("-")[2]
+        files += [array / f"{report.job_id}_0_log.{kind}" for kind in ("out", "err")]
+    return [path for path in files if path.exists()]
 
 
 def _print_from(path: Path, offset: int) -> int:
@@ -161,7 +153,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         console.print(terminal(table))
         for text in sentences(table):
             console.print(Text(text, style="dim"), soft_wrap=True)
-    _tell(plan.root, write_filled(filled, RootPaths.at(plan.root).tables(plan.grid.name)))
+    _show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)))
     return EXIT_DONE
 
 
@@ -170,7 +162,7 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.page import report
 
     order = _order(grid, words)
-    _tell(order.options.root, [report(order.plan(), order.options.epoch)])
+    _show_files(order.root, [report(order.plan(), order.options.epoch)])
     return EXIT_DONE
 
 
@@ -185,7 +177,7 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
             f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
         )
     order = _order(grid, [word for word in words if word not in asked])
-    answer = query(order.options.root, asked[0], cells=load_grid(grid).cells)
+    answer = query(order.root, asked[0], cells=load_grid(grid).cells)
     console = _console()
     if json:
         from json import dumps
@@ -210,8 +202,8 @@ def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     kind = chosen.get("to", "csv")
     if kind not in KINDS:
         raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
-    root = _order(grid, rest).options.root
-    _tell(root, [export(load_grid(grid), root, kind)])
+    root = _order(grid, rest).root
+    _show_files(root, [export(load_grid(grid), root, kind)])
     return EXIT_DONE
 
 
@@ -219,20 +211,20 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Put the small result files under the root into one; the grid only names the root's user."""
     from orchestrator.results.compaction import compact
 
-    for done in compact(_order(grid, words).options.root):
+    for done in compact(_order(grid, words).root):
         busy = "another process is compacting it" if done.is_busy else "nothing to do"
         text = f"{done.merged} files became one of {done.rows} rows" if done.merged else busy
-        _console().print(f"{done.place}: {text}", highlight=False, soft_wrap=True)
+        _console().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
     return EXIT_DONE
 
 
-def _tell(root: str, paths: Sequence[Path]) -> None:
-    """Say where the files lie, and put them under an object store as well."""
-    put = upload_folder(root, RootPaths.at(root).printed, paths)
+def _show_files(root: Root, paths: Sequence[Path]) -> None:
+    """Say where the printed files lie, here and under a bucket."""
+    urls = root.upload(paths)
     for path in paths:
         _console().print(str(path), highlight=False, soft_wrap=True)
-    if put:
-        more = f"{len(put)} files, also under {RootPaths.at(root).url}"
+    if urls:
+        more = f"{len(urls)} files, also under {root.address}"
         _console().print(more, highlight=False, soft_wrap=True)
 
 
@@ -263,8 +255,14 @@ def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]
 
 def _order(grid: str, words: Sequence[str]) -> LaunchRequest:
     options, overrides = parse(words)
-    check_root_address(options.root, options.scratch)
-    return LaunchRequest(grid, options, overrides)
+    return LaunchRequest(grid, _opened(options), options, overrides)
+
+
+def _opened(options: LaunchOptions) -> Root:
+    """The root that the options name, once it has answered."""
+    root = open_root(options.root, options.scratch)
+    root.check()
+    return root
 
 
 _MOST = 120  # cells that status shows; the paper's grid has 100
@@ -344,7 +342,7 @@ def _run(order: LaunchRequest) -> int:
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
 
-    return launch(order, Screen(_console()))
+    return launch(order, Screen(_console(), order.root))
 
 
 def _seen(order: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:

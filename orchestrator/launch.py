@@ -16,7 +16,6 @@ from orchestrator.execution.queue import Queue, by_length
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
-from orchestrator.planning.archive import archive_run
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
@@ -28,9 +27,7 @@ from orchestrator.planning.plan import (
     exit_code,
 )
 from orchestrator.results.store import publish
-from orchestrator.storage.owner import held_grid
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import newest_attempt
+from orchestrator.storage.root import Root, root_of
 from orchestrator.trial import Outcome, Trial
 from sweeps.grid_tables import tables_of
 from trainer.config.schema import TrainConfig
@@ -100,24 +97,23 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         Busy: another launch of this grid runs.
         ClusterUnreachable: no Ray.
     """
-    plan = order.plan()  # first: it settles where scratch lies
-    places = RootPaths.at(order.options.root)
-    place = places.grid(plan.grid.name)
-    with held_grid(place, f"launch of {plan.grid.name}") as is_lost:
-        plan = order.plan()  # again: the launch that held the grid may have done it all
+    plan, root = order.plan(), order.root  # before the lock: mistakes need none
+    with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
+        plan = order.plan()  # again: the launch that owned the grid may have done it all
         # A killed launch of this grid may have left workers that are still dying: their cells are
         # tried last, and wait for the run folder.
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
             return _verdict(plan, order, screen)
         check_data(cells)
-        check_disk(places.root, cells, running=max(1, order.options.concurrency))
+        check_disk(root.folder, cells, running=max(1, order.options.concurrency))
         for cell in cells:
             if cell.state in (State.drifted, State.done):
-                moved = archive_run(places.run(cell.key), cell)
+                old = cell.row.fingerprint if cell.row is not None else None
+                moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
                 screen.say(f"{cell.key}: the earlier run now lies in {moved}")
-        queue = _run(order.options, plan, cells, screen, is_lost)
-    _say_failures(queue, places, screen)
+        queue = _run(order, plan, cells, screen, is_lost)
+    _say_failures(queue, root, screen)
     code = _verdict(order.plan(), order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not queue.is_stopping():
         return EXIT_FAILED  # a full disk leaves no row that would say so
@@ -125,21 +121,19 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
 
 
 def _run(
-    options: LaunchOptions,
+    order: LaunchRequest,
     plan: Plan,
     cells: Sequence[PlannedCell],
     screen: Screen,
     is_lost: Callable[[], bool],
 ) -> Queue:
     """Feed the cells to inline, Ray or Slurm, unless the grid is lost to another launch."""
-    place = RootPaths.at(options.root).grid(plan.grid.name)
-    launch_id = uuid.uuid4().hex[:8]
-    stop = _stop(options)(place, launch_id, screen.say)
+    options, root = order.options, order.root
+    place = root.grid(plan.grid.name)
+    stop = _stop(options)(root, plan.grid.name, uuid.uuid4().hex[:8], screen.say)
     screen.expect(len(cells))
-    code = (
-        "" if options.backend == "inline" else str(snapshot_code(RootPaths.at(options.root).code))
-    )
-    trials = [replace(_trial(cell, options, stop.path), code=code) for cell in cells]
+    code = "" if options.backend == "inline" else str(snapshot_code(root.code))
+    trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     queue = Queue(
         waiting=by_length(trials, lengths, _ranks(plan)),
@@ -187,14 +181,16 @@ def _drain_inline(queue: Queue, screen: Screen) -> None:
             queue.settle(trial.key, inline.run(trial))
 
 
-def _trial(cell: PlannedCell, options: LaunchOptions, stop_file: Path) -> Trial:
+def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
     """The cell as it travels."""
+    options, root = order.options, order.root
     commit, is_dirty = checkout_state()
     return Trial(
         key=cell.key,
         config_json=cell.config_json,
         fingerprint=cell.fingerprint,
-        root=RootPaths.at(options.root).address,
+        root=root.address,
+        root_scratch=root.scratch,
         backend=options.backend,
         stop_file=str(stop_file),
         published_attempt=cell.published_attempt,
@@ -220,46 +216,40 @@ def _ranks(plan: Plan) -> dict[str, int]:
 
 def _publish_failure(trial: Trial, outcome: Outcome) -> None:
     """The row of a cell whose retries are used up."""
-    place = RootPaths.at(trial.root).run(trial.key)
-    attempt = max(outcome.attempt, newest_attempt(place), trial.published_attempt + 1)
+    root = root_of(trial)
+    newest = root.newest_attempt(trial.key)
+    attempt = max(outcome.attempt, newest, trial.published_attempt + 1)
+    error = (Failure(outcome.failure), outcome.error_text)
     try:
-        publish(
-            trial.root, failed_row(trial, attempt, (Failure(outcome.failure), outcome.error_text))
-        )
+        publish(root, failed_row(trial, attempt, error))
     except StaleAttempt:
         return
 
 
-def _say_failures(queue: Queue, places: RootPaths, screen: Screen) -> None:
+def _say_failures(queue: Queue, root: Root, screen: Screen) -> None:
     """What failed, why, what to do, and where to read on."""
     for key in queue.keys("failed"):
         outcome = queue.outcomes[key]
         advice = POLICIES[Failure(outcome.failure)].advice
         screen.say(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
-        screen.say(f"        {advice} Log: {_log(places, key, outcome)}")
+        screen.say(f"        {advice} Log: {root.log_hint(key, outcome.attempt)}")
     if queue.ended_early:
         screen.say(f"No further cell was started: {queue.ended_early}", "red")
     if queue.is_stopping():
         screen.say("Stopped. The same command continues where every cell stands.", "yellow")
 
 
-def _log(places: RootPaths, key: str, outcome: Outcome) -> str:
-    """Where the traceback of a failed attempt is to be read."""
-    if places.url:
-        return f"python -m orchestrator logs {key} root={places.url}"
-    return str(places.run(key).log(outcome.attempt))
-
-
 def _verdict(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
-    places = RootPaths.at(order.options.root)
     plan, problem = with_queued_jobs(plan)
     if problem:
         screen.say(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
     screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
-    screen.say(f"rows {places.rows}, runs and logs {places.address}/runs")
+    screen.say(
+        f"rows {order.root.results('rows').address}, runs and logs {order.root.address}/runs"
+    )
     if numbers[State.drifted]:
         screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)

@@ -17,7 +17,8 @@ class Trial:
         key: the cell.
         config_json: its whole configuration.
         fingerprint: of that configuration.
-        root: where runs and results live.
+        root: address of where runs and results lie; `storage.root.root_of` opens it.
+        root_scratch: folder for runs at work under a bucket; empty for each machine's default.
         backend: inline or ray.
         stop_file: its existence asks the run to checkpoint and end.
         scratch: an existing folder for what a backend must write and nobody needs afterwards.
@@ -37,6 +38,7 @@ class Trial:
     backend: str
     stop_file: str
     scratch: str = ""
+    root_scratch: str = ""
     published_attempt: int = 0
     ranks: int = 1
     cpus_per_rank: int = 1

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from orchestrator.display.format import STYLES, clock, fraction, percent, speed
 from orchestrator.execution.queue import Queue
-from orchestrator.storage.lock import background_thread
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import Progress, cached_progress
+from orchestrator.storage.file_lock import background_thread
+from orchestrator.storage.root import Root
+from orchestrator.storage.run_state import Progress
 from orchestrator.trial import Outcome, Trial
 
 _REFRESH_SECONDS = 1.0
@@ -27,10 +27,12 @@ class Screen:
 
     Args:
         console: where to; whether it is a terminal decides about the live table.
+        root: of the runs.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, root: Root) -> None:
         self._console = console
+        self._root = root
         self._total = 0
         self._done = self._failed = 0
         self._running: dict[str, tuple[Trial, float]] = {}
@@ -90,9 +92,9 @@ class Screen:
         """A line per running cell now and then."""
         while not stop.wait(_PLAIN_SECONDS):
             for trial, _ in self._now():
-                found = cached_progress(RootPaths.at(trial.root).run(trial.key))
-                if found is not None:
-                    self.say(f"{self._count()} running  {trial.key}  {_words(found)}")
+                progress = self._root.cached_progress(trial.key)
+                if progress is not None:
+                    self.say(f"{self._count()} running  {trial.key}  {_words(progress)}")
 
     def _picture(self, queue: Queue) -> Group:
         """The running cells above the counts."""
@@ -100,14 +102,14 @@ class Screen:
         for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
         for trial, since in self._now():
-            found = cached_progress(RootPaths.at(trial.root).run(trial.key)) or Progress()
+            progress = self._root.cached_progress(trial.key) or Progress()
             table.add_row(
                 trial.key,
-                f"{found.epoch}/{found.epochs}" if found.epochs else "-",
-                fraction(found),
-                percent(found.miou_percent),
-                speed(found),
-                clock(found.seconds_left),
+                f"{progress.epoch}/{progress.epochs}" if progress.epochs else "-",
+                fraction(progress),
+                percent(progress.miou_percent),
+                speed(progress),
+                clock(progress.seconds_left),
                 clock(time.monotonic() - since),
             )
         waiting = len(queue.waiting)

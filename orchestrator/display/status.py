@@ -12,8 +12,7 @@ from rich.text import Text
 
 from orchestrator.display.format import STYLES, clock, fraction, percent, speed
 from orchestrator.planning.plan import Plan, PlannedCell, State
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import Progress, progress_of_runs
+from orchestrator.storage.run_state import Progress
 
 
 def plan_table(plan: Plan, chosen: Collection[str]) -> Table:
@@ -47,11 +46,10 @@ def as_json(plan: Plan, chosen: Collection[str]) -> str:
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
     """How far some cells are, by key; nothing for one that never ran under this configuration."""
-    places = RootPaths.at(plan.root)
-    unknown = [State.missing, State.drifted, *([State.done] if places.url else [])]
     shown = list(cells)
-    found = progress_of_runs(places, [cell.key for cell in shown if cell.state not in unknown])
-    return {cell.key: found.get(cell.key) or _of_row(cell) for cell in shown}
+    known = [cell.key for cell in shown if cell.state not in (State.missing, State.drifted)]
+    progress = plan.root.progress(known, done=plan.keys(State.done))
+    return {cell.key: progress.get(cell.key) or _of_row(cell) for cell in shown}
 
 
 def miou(cell: PlannedCell, found: Progress) -> float | None:
@@ -63,8 +61,8 @@ def miou(cell: PlannedCell, found: Progress) -> float | None:
 
 def where(cell: PlannedCell) -> str:
     """Who runs the cell, or where it ran."""
-    if cell.holder is not None:
-        return f"{cell.holder.host}:{cell.holder.pid}"
+    if cell.owner is not None:
+        return f"{cell.owner.host}:{cell.owner.pid}"
     if cell.job is not None:
         return f"Slurm {cell.job.job_id}"
     return (cell.row.host or "") if cell.row is not None else ""

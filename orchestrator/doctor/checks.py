@@ -4,7 +4,6 @@ import importlib
 import os
 import shutil
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,11 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from datasets.storage.open import is_url
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.lock import Busy, file_lock
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.s3_root import SHORT_PATIENCE, check_root_address, storage_of
+from orchestrator.storage.root import Root
 
 
 @dataclass(frozen=True)
@@ -33,21 +29,19 @@ class Check:
     advice: str = ""
 
 
-_GIB = 2**30
-
-
-def examine(options: LaunchOptions) -> Iterable[Check]:
+def examine(options: LaunchOptions, root: Root) -> Iterable[Check]:
     """Every check, one after the other.
 
     Args:
-        options: of the launch that is meant; `root`, `ray_address` and slurm.KEY count.
+        options: of the launch that is meant; `ray_address` and slurm.KEY count.
+        root: that the options name.
     """
     yield check_gpu()
     yield check_fast()
-    yield check_root(options)
-    yield check_ray(options)
-    yield from check_slurm(options)
-    if not is_url(options.root):  # keys for one bucket need not list them all
+    yield check_root(root)
+    yield check_ray(options, root)
+    yield from check_slurm(options, root)
+    if not root.costs_requests:  # keys for one bucket need not list them all
         yield check_s3(options)
     for recipe in ("synthetic", "voc", "cityscapes"):
         yield check_data(recipe)
@@ -82,60 +76,22 @@ def check_fast() -> Check:
     return Check("extra fast", "works", f"kornia-rs {version('kornia-rs')} decodes PNG")
 
 
-def check_root(options: LaunchOptions) -> Check:
+def check_root(root: Root) -> Check:
     """Where runs and results lie: writable, with locks, with room."""
-    if is_url(options.root):
-        return check_bucket(options)
-    try:
-        root = RootPaths.at(options.root).root
-        probe = root / f".doctor-{uuid.uuid4().hex[:8]}"
-        with file_lock(probe, "the doctor"):
-            free = shutil.disk_usage(root).free / _GIB
-        probe.unlink()
-    except (OSError, Busy, ValueError) as error:
-        return Check("folder", "broken", f"root={options.root}: {error}", "Choose another root=DIR")
-    advice = "" if free > 10 else "A paper grid keeps some 100 GiB of checkpoints."
-    return Check("folder", "works", f"{root}: locks hold, {free:.0f} GiB free", advice)
+    probe = root.probe()
+    if not probe.works:
+        return Check(probe.kind, "broken", f"root={root.address}: {probe.text}", probe.advice)
+    return Check(probe.kind, "works", probe.text, probe.advice)
 
 
-def check_bucket(options: LaunchOptions) -> Check:
-    """Whether a root in an object store can be read, written, and claimed by one of many."""
-    name = f"doctor/{uuid.uuid4().hex[:8]}"
-    try:
-        check_root_address(options.root, options.scratch)
-        storage = storage_of(RootPaths.at(options.root).url, patience=SHORT_PATIENCE)
-        began = time.monotonic()
-        is_exclusive = storage.create(name, b"1") and not storage.create(name, b"2")
-        tag = storage.hold(name).tag
-        is_exact = storage.replace(name, b"3", tag) and not storage.replace(name, b"4", tag)
-        storage.remove([name])
-        seconds = (time.monotonic() - began) / 6
-    except (OSError, ValueError) as error:
-        advice = "Choose another root, or correct AWS_ENDPOINT_URL and the credentials."
-        return Check("bucket", "broken", f"root={options.root}: {error}", advice)
-    if not (is_exclusive and is_exact):
-        advice = "Its server ignores If-None-Match or If-Match: two hosts could train one cell."
-        return Check("bucket", "broken", f"root={options.root}: claims do not hold", advice)
-    free = shutil.disk_usage(_there(RootPaths.at(options.root).root)).free / _GIB
-    found = f"{options.root}: claims hold, {1000 * seconds:.0f} ms a request; scratch"
-    return Check(
-        "bucket", "works", f"{found} {RootPaths.at(options.root).root}: {free:.0f} GiB free"
-    )
-
-
-def _there(path: Path) -> Path:
-    """The path, or the nearest folder above it that exists."""
-    return path if path.exists() else _there(path.parent)
-
-
-def check_ray(options: LaunchOptions) -> Check:
+def check_ray(options: LaunchOptions, root: Root) -> Check:
     """Start or join Ray, as a launch would."""
     from orchestrator.backends.ray.cluster import ClusterUnreachable
 
     try:
         from orchestrator.backends.ray.cluster import connected
 
-        shared = RootPaths.at(options.root).grid("doctor").folder
+        shared = root.grid("doctor").folder
         with connected(options, shared) as cluster:
             where = "an own one starts" if cluster.is_own else options.ray_address
             found = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
@@ -146,7 +102,7 @@ def check_ray(options: LaunchOptions) -> Check:
     return Check("Ray", "works", found)
 
 
-def check_slurm(options: LaunchOptions) -> Iterable[Check]:
+def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:
     """The controller, its limits, and whether the jobs of a launch would be accepted."""
     from slurm.cluster import site
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
@@ -168,10 +124,10 @@ def check_slurm(options: LaunchOptions) -> Iterable[Check]:
     if not found.can_requeue:
         advice = "Jobs ask for --requeue themselves; `doctor --drill` shows whether that counts."
         yield Check("requeue", "absent", "JobRequeue=0", advice)
-    yield check_submission(options)
+    yield check_submission(options, root)
 
 
-def check_submission(options: LaunchOptions) -> Check:
+def check_submission(options: LaunchOptions, root: Root) -> Check:
     """Whether Slurm would take the job of a cell, without submitting it."""
     from orchestrator.backends.slurm.launch import gpus_for
     from orchestrator.backends.slurm.registry import check_options, job_spec_of
@@ -179,10 +135,10 @@ def check_submission(options: LaunchOptions) -> Check:
     from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
     from slurm.job_array import JobArray
 
-    folder = RootPaths.at(options.root).root / "drill" / f"test-{uuid.uuid4().hex[:8]}"
+    folder = root.folder / "drill" / f"test-{uuid.uuid4().hex[:8]}"
     try:
         check_options(options)
-        trial = Trial("doctor", "", "", options.root, "slurm", "", ranks=options.ranks)
+        trial = Trial("doctor", "", "", root.address, "slurm", "", ranks=options.ranks)
         trial = replace(trial, gpus_per_rank=gpus_for(options), cpus_per_rank=options.cpus_per_rank)
         batch = JobArray.write(folder, {"doctor": _nothing}, job_spec_of(trial, options.slurm))
         told = batch.test()

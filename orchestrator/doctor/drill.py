@@ -17,7 +17,7 @@ from orchestrator.backends.slurm.launch import monitor_for
 from orchestrator.backends.slurm.registry import cancel, check_options, job_spec_of
 from orchestrator.doctor.checks import Check
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.root import Root
 from orchestrator.trial import Trial
 from slurm.cluster import site
 from slurm.commands import SlurmRefused, SlurmSilent, call
@@ -126,20 +126,24 @@ def cases() -> list[Case]:
 
 
 def drill(
-    options: LaunchOptions, say: Callable[[str], None], tried: Sequence[Case] = ()
+    options: LaunchOptions,
+    root: Root,
+    on_message: Callable[[str], None],
+    tried: Sequence[Case] = (),
 ) -> list[Check]:
     """Run every case at once, wait for their ends, and judge them.
 
     Args:
         options: of the launch that is meant.
-        say: tells a person.
+        root: that the options name; every node must see its folder.
+        on_message: tells a person.
         tried: what to try; all cases when empty.
 
     Raises:
         SlurmMissing, SlurmSilent, SlurmRefused: there is nothing to drill on.
     """
     check_options(options)
-    folder = RootPaths.at(options.root).root / "drill" / uuid.uuid4().hex[:8]
+    folder = root.folder / "drill" / uuid.uuid4().hex[:8]
     folder.mkdir(parents=True)
     shape = replace(_shape(options), minutes=1, signal_seconds=20)
     watch = monitor_for(options, site())
@@ -147,7 +151,7 @@ def drill(
     tried = tried or cases()
     for case in tried:
         _submit(case, folder, shape)
-    say(f"{len(tried)} fake trials of up to 2 minutes run in {folder}")
+    on_message(f"{len(tried)} fake trials of up to 2 minutes run in {folder}")
     give_up = time.monotonic() + _LONGEST_SECONDS
     while any(not _is_over(case, folder) for case in tried) and time.monotonic() < give_up:
         if watch.is_due():

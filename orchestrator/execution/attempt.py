@@ -1,11 +1,11 @@
-"""Run a trial: claim its folder, train, publish the row."""
+"""Run a trial: own its run, train, publish the row."""
 
 import logging
 import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,23 +19,22 @@ from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
 from orchestrator.results.store import cell_rows, publish
 from orchestrator.storage import events
-from orchestrator.storage.lock import Busy
-from orchestrator.storage.owner import RunOwner, own_run, stop_condition
-from orchestrator.storage.paths import RootPaths, RunPaths
-from orchestrator.storage.run_sync import followed
+from orchestrator.storage.file_lock import Busy
+from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.root import Root, RunOwner, root_of
 from orchestrator.trial import Outcome, Trial
 from trainer.config.compose import from_json
 from trainer.config.schema import TrainConfig
 from trainer.run_log import Summary
 
 
-def has_done_row(trial: Trial) -> bool:
+def has_done_row(root: Root, trial: Trial) -> bool:
     """Whether the cell is done under this trial's configuration, since the launch looked."""
     return any(
         row.status == "done"
         and row.fingerprint == trial.fingerprint
         and row.attempt > trial.published_attempt
-        for row in cell_rows(trial.root, trial.key)
+        for row in cell_rows(root, trial.key)
     )
 
 
@@ -90,66 +89,71 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     Raises:
         Exception: on ranks above 0, what broke there, after writing it beside the attempt.
     """
-    config = from_json(trial.config_json)
+    run = _Run(trial, root_of(trial), from_json(trial.config_json))
     asked = should_stop or stop_asked(Path(trial.stop_file))
     if int(os.environ.get("RANK", "0")) > 0:
-        return _follow(trial, config, asked)
+        return _follow(run, asked)
+    owned = run.root.own_run(
+        trial.key, "a start", wait_seconds=DYING_SECONDS, stop_file=trial.stop_file
+    )
     try:
-        with own_run(trial, "a start", wait_seconds=DYING_SECONDS) as owner:
-            if not has_done_row(trial):
-                return _lead(trial, config, stop_condition(owner, asked), owner)
+        with owned as owner:
+            if not has_done_row(run.root, trial):
+                return _lead(run, owner, lambda: asked() or owner.must_end())
             outcome = Outcome("done", owner.newest, is_published=True)
     except (Busy, StaleAttempt) as busy:
         outcome = Outcome("busy", error_text=str(busy))
     except Unreachable as error:
         outcome = Outcome("failed", 0, classify(error).value, str(error))
-    _share(None, config)
+    _share(None, run.config)
     return outcome
 
 
-def _lead(
-    trial: Trial, config: TrainConfig, should_stop: Callable[[], bool], owner: RunOwner
-) -> Outcome:
-    """Rank 0's part, with the run folder in hand."""
-    number = _begin(owner, trial)
+@dataclass(frozen=True)
+class _Run:
+    """A trial with what its JSON stands for, opened once."""
+
+    trial: Trial
+    root: Root
+    config: TrainConfig
+
+
+def _lead(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:
+    """Rank 0's part, which owns the run folder."""
+    number = _begin(owner, run.trial)
     started = datetime.now(UTC)
     try:
-        with _logged(owner.place.log(number)):
-            outcome = _train(trial, config, should_stop, owner, number)
+        with _logged(owner.paths.log(number)):
+            outcome = _train(run, owner, number, should_stop)
     except StaleAttempt as error:
         outcome = Outcome("busy", number, error_text=str(error))
     except Exception as error:  # noqa: BLE001 - becomes a failed row with its traceback
-        outcome = _fail(trial, number, error, started)
+        outcome = _fail(run, number, error, started)
     with suppress(OSError):  # on a full disk the answer still travels to the controller
-        _end(owner.place, outcome)
+        _end(owner.paths, outcome)
     owner.end(outcome)
     return outcome
 
 
-def _train(
-    trial: Trial,
-    config: TrainConfig,
-    should_stop: Callable[[], bool],
-    owner: RunOwner,
-    number: int,
-) -> Outcome:
+def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bool]) -> Outcome:
     """Train, and publish if the run is complete."""
-    started = datetime.now(UTC)
-    _share(number, config)
+    trial, started = run.trial, datetime.now(UTC)
+    _share(number, run.config)
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
     def ended(outcome: Outcome) -> None:
-        _end(owner.place, outcome)
+        _end(owner.paths, outcome)
         owner.release()
 
-    with owner.training(), hang_watchdog(trial, number, ended) as beat:
-        summary = train(config, owner.place.folder, should_stop=should_stop, beat=beat)
+    log = rank_log(owner.paths, number)
+    with owner.training(), hang_watchdog(trial, number, log, ended) as heartbeat:
+        summary = train(run.config, owner.paths.folder, should_stop=should_stop, beat=heartbeat)
     owner.save()
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
-    publish_history(trial.root, trial.key, number, owner.place.folder)
-    publish(trial.root, done_row(trial, number, summary, started))
+    publish_history(run.root, trial.key, number, owner.paths.folder)
+    publish(run.root, done_row(trial, number, summary, started))
     return Outcome(
         "done",
         number,
@@ -159,51 +163,50 @@ def _train(
     )
 
 
-def _fail(trial: Trial, number: int, error: Exception, started: datetime) -> Outcome:
+def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcome:
     """A failed attempt: its class, its text, and a row if no retry can follow."""
-    place = RootPaths.at(trial.root).run(trial.key)
     failure = classify(error)
     text = f"{type(error).__name__}: {error}"
-    with suppress(OSError), place.log(number).open("a") as log:
+    with suppress(OSError), run.root.run(run.trial.key).log(number).open("a") as log:
         log.write(traceback.format_exc())
     is_final = POLICIES[failure].retries == 0 and not isinstance(error, StaleAttempt)
     is_published = False
     if is_final:
         with suppress(OSError, StaleAttempt):
-            row = failed_row(trial, number, (failure, traceback.format_exc()), started)
-            publish(trial.root, row)
+            row = failed_row(run.trial, number, (failure, traceback.format_exc()), started)
+            publish(run.root, row)
             is_published = True
     return Outcome("failed", number, failure.value, text, is_published=is_published)
 
 
-def _follow(trial: Trial, config: TrainConfig, should_stop: Callable[[], bool]) -> Outcome:
+def _follow(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
     """The part of a rank above 0."""
-    number = _share(None, config)
+    number = _share(None, run.config)
     if number is None:
         return Outcome("stopped")
     from trainer.run import train
 
-    place = RootPaths.at(trial.root).run(trial.key)
-    rank = int(os.environ["RANK"])
+    key, paths, rank = run.trial.key, run.root.run(run.trial.key), int(os.environ["RANK"])
 
-    # Under an object store this may be the first rank on its machine.
-    place.attempt(number).mkdir(parents=True, exist_ok=True)
-    place.log(number).parent.mkdir(parents=True, exist_ok=True)
+    # Under a bucket this may be the first rank on its machine.
+    paths.attempt(number).mkdir(parents=True, exist_ok=True)
+    paths.log(number).parent.mkdir(parents=True, exist_ok=True)
 
     def ended(outcome: Outcome) -> None:
-        (place.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
+        (paths.attempt(number) / f"rank-{rank:04d}.json").write_text(outcome.to_json())
 
+    log = rank_log(paths, number)
     try:
-        with hang_watchdog(trial, number, ended) as beat:
-            folder = followed(place, number)
-            summary = train(config, folder, should_stop=should_stop, beat=beat)
+        with hang_watchdog(run.trial, number, log, ended) as heartbeat:
+            folder = run.root.folder_of_rank(key, number, rank)
+            summary = train(run.config, folder, should_stop=should_stop, beat=heartbeat)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
         text = f"rank {rank}: {error!r}"
         with suppress(OSError):
             ended(Outcome("failed", number, classify(error).value, text))
-            with rank_log(place, number).open("a") as log:
-                log.write(traceback.format_exc())
+            with log.open("a") as file:
+                file.write(traceback.format_exc())
         raise
     return Outcome(summary.status, number)
 
@@ -230,11 +233,11 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
     Raises:
         StaleAttempt, Unreachable: nothing began.
     """
-    number, place = owner.begin(trial.published_attempt), owner.place
-    place.attempt(number).mkdir(parents=True, exist_ok=False)
-    place.log(number).parent.mkdir(exist_ok=True)
+    number, paths = owner.begin(trial.published_attempt), owner.paths
+    paths.attempt(number).mkdir(parents=True, exist_ok=False)
+    paths.log(number).parent.mkdir(exist_ok=True)
     events.append(
-        place.events,
+        paths.events,
         "started",
         attempt=number,
         host=os.uname().nodename,
@@ -247,16 +250,16 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
     return number
 
 
-def _end(place: RunPaths, outcome: Outcome) -> None:
+def _end(paths: RunPaths, outcome: Outcome) -> None:
     """Note how an attempt ended."""
-    temporary = place.outcome(outcome.attempt).with_suffix(".tmp")
+    temporary = paths.outcome(outcome.attempt).with_suffix(".tmp")
     try:
         temporary.write_text(outcome.to_json())
-        temporary.replace(place.outcome(outcome.attempt))
+        temporary.replace(paths.outcome(outcome.attempt))
     finally:
         temporary.unlink(missing_ok=True)
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
-    events.append(place.events, outcome.status, attempt=outcome.attempt, **facts)
+    events.append(paths.events, outcome.status, attempt=outcome.attempt, **facts)
 
 
 @contextmanager

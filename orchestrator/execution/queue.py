@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import step_of
+from orchestrator.storage.root import root_of
 from orchestrator.trial import Outcome, Trial
 
 
@@ -87,7 +85,7 @@ class Queue:
         failure = Failure(outcome.failure)
         if POLICIES[failure].ends_launch:
             self.ended_early = outcome.error_text
-        step = step_of(RootPaths.at(trial.root).run(trial.key))
+        step = root_of(trial).newest_step(trial.key)
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
         if budget.allows(failure, step=step, limit=self.retries):
             return True
@@ -110,11 +108,6 @@ def by_length(
         table: index of the first table that needs a cell, by key.
     """
     return sorted(trials, key=lambda t: (table.get(t.key, len(table)), -seconds.get(t.key, 0.0)))
-
-
-def log_path(trial: Trial, outcome: Outcome) -> Path:
-    """Where the traceback of a failed attempt lies."""
-    return RootPaths.at(trial.root).run(trial.key).log(outcome.attempt)
 
 
 def everything(trial: Trial) -> bool:

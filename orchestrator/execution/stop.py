@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from orchestrator.storage.paths import GridPaths
-from orchestrator.storage.s3_root import StopObject, stop_name
+from orchestrator.storage.root import Root
 
 EXIT_UNFINISHED = 10
 _LOOK_SECONDS = 0.2
@@ -43,9 +42,9 @@ class Stop:
     checkpoint.
     """
 
-    def __init__(self, place: GridPaths, launch_id: str, say: Callable[[str], None]) -> None:
-        self.path = place.stop_file(launch_id)
-        self._object = StopObject(place.url, stop_name(str(self.path)))
+    def __init__(self, root: Root, grid: str, launch_id: str, say: Callable[[str], None]) -> None:
+        self.path = root.grid(grid).stop_file(launch_id)
+        self._signal = root.stop_signal(self.path)
         self._say = say
         self.asked = False
 
@@ -60,7 +59,7 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.path.unlink(missing_ok=True)
-            self._object.remove()
+            self._signal.withdraw()
 
     def listen(self) -> None:
         """Take the signals; once more after `ray.init`, which takes SIGTERM for itself."""
@@ -82,4 +81,4 @@ class Stop:
         self.asked = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
-        self._object.put()
+        self._signal.send()

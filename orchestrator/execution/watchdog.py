@@ -1,4 +1,4 @@
-"""What follows when a rank of an attempt hangs: words for whoever looks, then the end of it."""
+"""Notices a rank that hangs: writes the stacks into its log, then ends the process."""
 
 import faulthandler
 import multiprocessing
@@ -17,8 +17,8 @@ from types import FrameType
 
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.failures import Failure
-from orchestrator.storage import run_state as sight
-from orchestrator.storage.paths import RootPaths, RunPaths
+from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.root import Root, root_of
 from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0
@@ -51,18 +51,18 @@ class HangWatch:
     _phase: str = "start"
     _awake: float = 0.0
     _moved: float = 0.0
-    _beat_at: float = 0.0
+    _heartbeat_at: float = 0.0
     _num_steps: int = 0
     _steps: "deque[float]" = field(default_factory=lambda: deque(maxlen=50))
 
-    def beat(self, phase: str) -> None:
+    def heartbeat(self, phase: str) -> None:
         """Take note that the run moves; called by the training thread."""
         now = time.monotonic()
         if phase == "step":
             self._num_steps += 1
             if self._phase != "start":
-                self._steps.append(now - self._beat_at)
-        self._phase, self._beat_at, self._moved = phase, now, self._awake
+                self._steps.append(now - self._heartbeat_at)
+        self._phase, self._heartbeat_at, self._moved = phase, now, self._awake
 
     def bound_seconds(self) -> float:
         """How long this phase may go without a sign."""
@@ -154,7 +154,7 @@ _LEAVE_SECONDS = 30.0  # for an interrupted wait to end
 
 @contextmanager
 def hang_watchdog(
-    trial: Trial, number: int, ended: Callable[[Outcome], None]
+    trial: Trial, number: int, log: Path, ended: Callable[[Outcome], None]
 ) -> Iterator[Callable[[str], None]]:
     """Watch this rank of an attempt; the block gets what it calls whenever it moves.
 
@@ -165,12 +165,12 @@ def hang_watchdog(
     Args:
         trial: the cell.
         number: of the attempt.
+        log: of this rank, see `rank_log`.
         ended: writes down how the attempt ended.
 
     Raises:
         Hang: something broke while or because the run hung.
     """
-    place = RootPaths.at(trial.root).run(trial.key)
     is_ours = threading.current_thread() is threading.main_thread()
 
     def tell(text: str) -> None:
@@ -181,11 +181,11 @@ def hang_watchdog(
         tell(text)
         end_this_process()
 
-    watch = HangWatch(60.0 * trial.hang_minutes, kill, rank_log(place, number))
+    watch = HangWatch(60.0 * trial.hang_minutes, kill, log)
     try:
         is_inline = trial.backend == "inline" and is_ours
         with _interrupted_first(watch, tell) if is_inline else nullcontext(), watch.watching():
-            yield watch.beat
+            yield watch.heartbeat
     except Exception as error:
         # A rank whose peer was ended for the same hang sees a lost peer.
         if watch.found and not isinstance(error, Hang):
@@ -214,35 +214,36 @@ def _interrupted_first(watch: HangWatch, tell: Callable[[str], None]) -> Iterato
             left.set()
 
 
-def rank_log(place: RunPaths, number: int) -> Path:
+def rank_log(paths: RunPaths, number: int) -> Path:
     """Messages, traceback and stacks of this process's rank."""
-    log, rank = place.log(number), int(os.environ.get("RANK", "0"))
+    log, rank = paths.log(number), int(os.environ.get("RANK", "0"))
     return log if rank == 0 else log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")
 
 
-def recorded_outcome(place: RunPaths, before: int) -> Outcome | None:
+def recorded_outcome(root: Root, key: str, before: int) -> Outcome | None:
     """What the ranks of an attempt wrote about its end, the most telling first.
 
     Args:
-        place: of the run.
+        root: of the run.
+        key: of the cell.
         before: attempts up to this one are not meant.
     """
-    number, place = sight.newest_attempt(place), sight.local_copy(place)
+    number, paths = root.newest_attempt(key), root.local_copy(key)
     if number <= before:
         return None
-    notes = [place.outcome(number), *sorted(place.attempt(number).glob("rank-*.json"))]
-    written = [Outcome.from_json(note.read_text()) for note in notes if note.exists()]
-    telling = [note for note in written if note.failure != Failure.node_lost.value]
+    files = [paths.outcome(number), *sorted(paths.attempt(number).glob("rank-*.json"))]
+    written = [Outcome.from_json(file.read_text()) for file in files if file.exists()]
+    telling = [outcome for outcome in written if outcome.failure != Failure.node_lost.value]
     return next(iter(telling or written), None)
 
 
 def newest_attempt(trial: Trial) -> int:
     """Number of a cell's newest attempt; 0 without one."""
-    return sight.newest_attempt(RootPaths.at(trial.root).run(trial.key))
+    return root_of(trial).newest_attempt(trial.key)
 
 
 def outcome_of_dead_process(trial: Trial, before: int) -> Outcome:
     """How an attempt ended whose process is gone: in its own words if it left some."""
-    written = recorded_outcome(RootPaths.at(trial.root).run(trial.key), before)
+    written = recorded_outcome(root_of(trial), trial.key, before)
     lost = Outcome.lost("the process of the trial died")
     return written if written is not None and written.status == "failed" else lost

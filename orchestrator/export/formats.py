@@ -8,14 +8,14 @@ from orchestrator.export.mlflow import export_mlflow
 from orchestrator.export.runs import exported_runs
 from orchestrator.export.tensorboard import export_tensorboard
 from orchestrator.export.wandb import export_wandb
-from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.root import Root
 from sweeps.grid import Grid
 
 Kind = Literal["csv", "tensorboard", "mlflow", "wandb"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def export(grid: Grid, root: str, kind: Kind) -> Path:
+def export(grid: Grid, root: Root, kind: Kind) -> Path:
     """Write the counted runs of a grid, at any seed, for another tool.
 
     Args:
@@ -29,7 +29,7 @@ def export(grid: Grid, root: str, kind: Kind) -> Path:
     Raises:
         ValueError: the tool's package is missing, or a result is broken.
     """
-    folder = RootPaths.at(root).printed / "exports" / grid.name / kind
+    folder = root.printed / "exports" / grid.name / kind
     runs = exported_runs(root, grid.cells)
     if kind == "csv":
         export_csv(runs, folder)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from orchestrator.results.history import read_history
 from orchestrator.results.store import Row, counted_rows
+from orchestrator.storage.root import Root
 from sweeps.cell import Cell
 
 # Numbers of an epoch, under the names of the history's columns.
@@ -38,7 +39,7 @@ class ExportedRun:
                     yield name, line["epoch"], line[name]
 
 
-def exported_runs(root: str, cells: Iterable[Cell]) -> list[ExportedRun]:
+def exported_runs(root: Root, cells: Iterable[Cell]) -> list[ExportedRun]:
     """The runs that count of these cells, at any seed.
 
     Raises:

@@ -8,10 +8,9 @@ from fnmatch import fnmatch
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key
 from orchestrator.results.store import Row, late_rows, state_rows
-from orchestrator.storage.lock import LockOwner
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import RunState, run_states
-from orchestrator.storage.s3_root import check_root_address
+from orchestrator.storage.file_lock import LockOwner
+from orchestrator.storage.root import Root
+from orchestrator.storage.run_state import RunState
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import Manifest
@@ -48,9 +47,9 @@ class State(Enum):
 
     done = "done"  # a row of today's configuration
     drifted = "drifted"  # a row or checkpoint of another configuration
-    running = "running"  # somebody holds the run folder
+    running = "running"  # a process owns the run
     failed = "failed"  # the newest attempt failed for good
-    interrupted = "interrupted"  # began, did not end, nobody holds it
+    interrupted = "interrupted"  # began, did not end, nobody owns it
     missing = "missing"
     queued = "queued"  # its job waits in Slurm; only `backends/slurm/queued.py` says so
 
@@ -94,7 +93,7 @@ class PlannedCell:
     fingerprint: str
     changed: tuple[str, ...] = ()
     row: Row | None = None
-    holder: LockOwner | None = None
+    owner: LockOwner | None = None
     published_attempt: int = 0
     seconds: float | None = None
     job: QueuedJob | None = None
@@ -110,7 +109,7 @@ class Plan:
     """All chosen cells of a grid with their states."""
 
     grid: Grid
-    root: str
+    root: Root
     cells: tuple[PlannedCell, ...]
 
     def keys(self, *states: State) -> list[str]:
@@ -131,12 +130,12 @@ class Plan:
         return found
 
 
-def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
+def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
     """The states of a grid's cells.
 
     Args:
         name: of a grid, or the path of its file.
-        root: where runs and results live.
+        root: of runs and results.
         only: glob over keys.
         overrides: training settings for every cell, after the grid's own.
 
@@ -153,28 +152,28 @@ def make_plan(name: str, root: str, *, only: str = "*", overrides: Sequence[str]
     composed = cell_configs(chosen, [*grid.overrides, *overrides])
     rows = state_rows(root)
     by_key = {cell.key: config for cell, config in composed.items()}
-    return Plan(grid, root, tuple(_states(by_key, RootPaths.at(root), rows)))
+    return Plan(grid, root, tuple(_states(by_key, root, rows)))
 
 
 def _states(
-    configs_by_key: Mapping[str, TrainConfig], places: RootPaths, rows: Sequence[Row]
+    configs_by_key: Mapping[str, TrainConfig], root: Root, rows: Sequence[Row]
 ) -> Iterable[PlannedCell]:
     """Each cell with its state."""
     prints = fingerprints(configs_by_key)
     seconds = seconds_by_key(configs_by_key, prints, rows)
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
     data = data_of(configs_by_key)
-    sights = run_states(places, configs_by_key, done)
+    states = root.states(configs_by_key, done)
     # A run that ended between the two looks is neither held nor among the rows: it is not cut off.
-    free = {key for key, seen in sights.items() if not seen.holder and seen.attempt} - done
-    late = late_rows(places.address, free, rows)
+    free = {key for key, seen in states.items() if not seen.owner and seen.attempt} - done
+    late = late_rows(root, free, rows)
     renewed = {row.key for row in late}
     rows_of: dict[str, list[Row]] = {}
     for row in (*(row for row in rows if row.key not in renewed), *late):
         rows_of.setdefault(row.key, []).append(row)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
-        evidence = _Evidence(sights[key], own, config, prints[key], data.get(key, ""))
+        evidence = _Evidence(states[key], own, config, prints[key], data.get(key, ""))
         yield evidence.cell(key, seconds[key])
 
 
@@ -187,7 +186,7 @@ class _Evidence:
         data: fingerprint of its data, where the configuration does not say which it is.
     """
 
-    sight: RunState
+    run: RunState
     rows: Sequence[Row]
     config: TrainConfig
     fingerprint: str
@@ -195,8 +194,8 @@ class _Evidence:
 
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
-        holder, newest = self.sight.holder, self.sight.newest
-        state, why, row, changed = self._state(holder, newest)
+        owner, newest = self.run.owner, self.run.newest
+        state, why, row, changed = self._state(owner, newest)
         return PlannedCell(
             key=key,
             state=state,
@@ -205,17 +204,17 @@ class _Evidence:
             fingerprint=self.fingerprint,
             changed=tuple(changed),
             row=row,
-            holder=holder,
+            owner=owner,
             published_attempt=max((row.attempt for row in self.rows), default=0),
             seconds=seconds,
         )
 
     def _state(
-        self, holder: LockOwner | None, newest: Manifest | None
+        self, owner: LockOwner | None, newest: Manifest | None
     ) -> tuple[State, str, Row | None, list[str]]:
         """State, reason, row behind it, changed fields; the strongest evidence first."""
-        if holder is not None:
-            return State.running, str(holder), None, []
+        if owner is not None:
+            return State.running, str(owner), None, []
         return self._ended() or self._left_behind(newest)
 
     def _ended(self) -> tuple[State, str, Row | None, list[str]] | None:
@@ -244,7 +243,7 @@ class _Evidence:
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
         """State of a cell that is neither running, done nor drifted."""
-        attempt = self.sight.attempt
+        attempt = self.run.attempt
         last = self.rows[-1] if self.rows else None
         if last and last.attempt >= attempt and last.fingerprint == self.fingerprint:
             text = (last.error_text or "").strip().splitlines() or [""]
@@ -275,20 +274,22 @@ class LaunchRequest:
 
     Attributes:
         grid: name or path.
+        root: that the options name.
         overrides: settings of the training, for every cell.
         states: of the cells to run; `options.rerun` adds to them.
     """
 
     grid: str
+    root: Root
     options: LaunchOptions
     overrides: tuple[str, ...] = ()
     states: tuple[State, ...] = LAUNCHED
 
     def plan(self) -> Plan:
         """The states now."""
-        check_root_address(self.options.root, self.options.scratch)
+        self.root.check()
         only = self.options.only
-        return make_plan(self.grid, self.options.root, only=only, overrides=self.overrides)
+        return make_plan(self.grid, self.root, only=only, overrides=self.overrides)
 
     def chosen(self, plan: Plan) -> list[PlannedCell]:
         """The cells to run."""

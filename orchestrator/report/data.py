@@ -10,8 +10,7 @@ import pyarrow.compute as pc
 from orchestrator.planning.plan import Plan, State
 from orchestrator.results.history import read_history, run_history
 from orchestrator.results.store import Row, counted_rows
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import local_copy
+from orchestrator.storage.root import Root
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
 from sweeps.grid_tables import tables_of
@@ -67,18 +66,17 @@ def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, .
     """Published epochs of the rows that count; else those in the run folder."""
     attempts = {row.key: row.attempt for row in rows}
     found = _published(plan.root, attempts)
-    places = RootPaths.at(plan.root)
     others = [cell.key for cell in plan.grid.cells]
-    if places.url:  # each look costs requests
+    if plan.root.costs_requests:
         others = plan.keys(State.running, State.interrupted, State.failed)
     for key in {*attempts, *others} - set(found):
-        facts = [_facts(line) for line in run_history(local_copy(places.run(key)).folder)]
+        facts = [_facts(line) for line in run_history(plan.root.local_copy(key).folder)]
         if facts:
             found[key] = tuple(facts)
     return found
 
 
-def _published(root: str, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:
+def _published(root: Root, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:
     table = read_history(root).select(["key", "attempt", "epoch", "miou_percent", "mask_ratio"])
     table = table.filter(pc.is_in(table["key"], pa.array(list(attempts), pa.string())))
     grouped: dict[str, list[EpochFacts]] = {}

@@ -9,7 +9,6 @@ from orchestrator.report import sections as evidence
 from orchestrator.report import sections as overview
 from orchestrator.report.data import ReportData, gather
 from orchestrator.report.html import code
-from orchestrator.storage.paths import RootPaths
 from orchestrator.tables.filled import Epoch
 from orchestrator.tables.text import slug
 
@@ -36,7 +35,8 @@ def page(material: ReportData) -> str:
     links = "".join(f'<li><a href="#{slug(name)}">{name}</a></li>' for name in _SECTIONS)
     made = f"{material.made:%Y-%m-%d %H:%M} UTC"
     body = "\n".join(section(material) for section in _SECTIONS.values())
-    command = f"python -m orchestrator report {grid.word} root={material.plan.root}"
+    root = material.plan.root.address
+    command = f"python -m orchestrator report {grid.word} root={root}"
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -59,7 +59,7 @@ def page(material: ReportData) -> str:
 <main id="main">
 {body}
 </main>
-<footer><p>Made by {code(command)} from the results under {code(material.plan.root)}.</p></footer>
+<footer><p>Made by {code(command)} from the results under {code(root)}.</p></footer>
 </body>
 </html>
 """
@@ -79,7 +79,7 @@ def report(plan: Plan, epoch: Epoch = "best") -> Path:
         ResultsError: a file among the results is broken.
         OSError: the place cannot be written.
     """
-    path = RootPaths.at(plan.root).printed / "reports" / f"{plan.grid.name}.html"
+    path = plan.root.printed / "reports" / f"{plan.grid.name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, page(gather(plan, epoch)))
     return path

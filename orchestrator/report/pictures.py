@@ -17,8 +17,7 @@ from PIL import Image
 from datasets.catalog import IGNORED, DatasetSpec
 from datasets.dataset import Dataset, open_dataset
 from orchestrator.results.store import Row
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import local_copy
+from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable
 from trainer.checkpoint_manifest import FOLDER, file_sha256, read_manifest
 from trainer.config.compose import from_json
@@ -148,7 +147,7 @@ class Figure:
     colours: tuple[tuple[str, tuple[int, int, int]], ...]
 
 
-def find_pair(filled: FilledTable, root: str) -> Pair | None:
+def find_pair(filled: FilledTable, root: Root) -> Pair | None:
     """The first column of the first difference row of which both runs left a best checkpoint."""
     heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
     for block in filled.blocks:
@@ -165,7 +164,7 @@ def find_pair(filled: FilledTable, root: str) -> Pair | None:
     return None
 
 
-def figure(pair: Pair, root: str) -> Figure:
+def figure(pair: Pair, root: Root) -> Figure:
     """Predict, choose and draw.
 
     Raises:
@@ -188,7 +187,7 @@ def figure(pair: Pair, root: str) -> Figure:
     return Figure(pair, rule, tuple(rows), tuple(colours))
 
 
-def _has_best(root: str, row: Row) -> bool:
+def _has_best(root: Root, row: Row) -> bool:
     folder = _folder(row, root)
     manifest = read_manifest(folder / "best.json")
     return (
@@ -198,12 +197,12 @@ def _has_best(root: str, row: Row) -> bool:
     )
 
 
-def _folder(row: Row, root: str) -> Path:
+def _folder(row: Row, root: Root) -> Path:
     """Checkpoints of a run, the best weights among them."""
-    return local_copy(RootPaths.at(root).run(row.key), also=(f"{FOLDER}/best.pt",)).folder / FOLDER
+    return root.local_copy(row.key, also=(f"{FOLDER}/best.pt",)).folder / FOLDER
 
 
-def _predictions(row: Row, root: str, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:
+def _predictions(row: Row, root: Root, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:
     """Class maps of a run's best weights, (H, W) each."""
     import torch
 
@@ -275,7 +274,7 @@ def _url(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def figures(tables: tuple[FilledTable, ...], root: str) -> Iterator[tuple[str, Figure | str]]:
+def figures(tables: tuple[FilledTable, ...], root: Root) -> Iterator[tuple[str, Figure | str]]:
     """For each table: its figure, or why there is none."""
     for filled in tables:
         if not any(row.row.minus for row in filled.rows):

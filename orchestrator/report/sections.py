@@ -85,7 +85,9 @@ def failures(material: ReportData) -> str:
         for cell in troubled
         if cell.row is not None and cell.row.error_text
     ]
-    command = f"python -m orchestrator resume {material.plan.grid.word} root={material.plan.root}"
+    command = (
+        f"python -m orchestrator resume {material.plan.grid.word} root={material.plan.root.address}"
+    )
     body.append(f"<p>To run again what failed or was cut off: {code(command)}</p>")
     return section("Failures", body)
 

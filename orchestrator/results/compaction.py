@@ -15,10 +15,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.results.files import (
     COMPACTED,
-    Kind,
     Reducer,
-    RowFolder,
-    open_folder,
     parse_all,
     result_names,
     stable_contents,
@@ -26,11 +23,12 @@ from orchestrator.results.files import (
 from orchestrator.results.history import unique_history
 from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA
 from orchestrator.results.store import unique_rows
+from orchestrator.storage.root import ResultFolder, ResultKind, Root
 
 WORTHWHILE = 500  # small files; below, reading them takes well under a second
 
 _ROW_GROUP = 20_000  # lets a reader skip what it does not want
-_SETS: Mapping[Kind, tuple[pa.Schema, Reducer]] = {
+_SETS: Mapping[ResultKind, tuple[pa.Schema, Reducer]] = {
     "rows": (SCHEMA, unique_rows),
     "history": (HISTORY_SCHEMA, unique_history),
 }
@@ -41,49 +39,52 @@ class Compaction:
     """What a compaction did to one folder.
 
     Attributes:
+        address: of the folder.
         merged: number of files that became one; 0 when nothing was to do.
         rows: in the compacted file.
         is_busy: another process was compacting, so this one did nothing.
     """
 
-    place: str
+    address: str
     merged: int = 0
     rows: int = 0
     is_busy: bool = False
 
 
-def compact(root: str, *, at_least: int = 1) -> list[Compaction]:
+def compact(root: Root, *, at_least: int = 1) -> list[Compaction]:
     """Compact rows and history, while others may read, publish and compact.
 
     Args:
-        root: folder or fsspec URL.
+        root: of the results.
         at_least: do nothing to a folder with fewer small files than this.
 
     Raises:
         ResultsError: a file is broken or foreign; nothing is removed then.
         OSError: the compacted file cannot be written; nothing is removed then.
     """
-    return [_compact(open_folder(root, kind), *_SETS[kind], at_least=at_least) for kind in _SETS]
+    return [_compact(root.results(kind), *_SETS[kind], at_least=at_least) for kind in _SETS]
 
 
-def _compact(folder: RowFolder, schema: pa.Schema, unique: Reducer, *, at_least: int) -> Compaction:
+def _compact(
+    folder: ResultFolder, schema: pa.Schema, unique: Reducer, *, at_least: int
+) -> Compaction:
     """Compact one folder."""
     names = result_names(folder, folder.names())
     if not _is_due(names, at_least):
-        return Compaction(folder.place)
-    with folder.alone() as is_ours:
+        return Compaction(folder.address)
+    with folder.compaction_lock() as is_ours:
         if not is_ours:
-            return Compaction(folder.place, is_busy=True)
+            return Compaction(folder.address, is_busy=True)
         _sweep(folder)
         contents = stable_contents(folder, result_names)
         tables = dict(zip(contents, parse_all(folder, contents, schema), strict=True))
         if not _is_due(set(tables), at_least):
-            return Compaction(folder.place)
+            return Compaction(folder.address)
         merged = unique(pa.concat_tables(tables.values()))
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         folder.put(f"compacted-{stamp}-{uuid.uuid4().hex[:12]}.parquet", _bytes(merged))
         folder.remove(tables)
-        return Compaction(folder.place, len(tables), len(merged))
+        return Compaction(folder.address, len(tables), len(merged))
 
 
 def _is_due(names: set[str], at_least: int) -> bool:
@@ -91,7 +92,7 @@ def _is_due(names: set[str], at_least: int) -> bool:
     return len(names) - compacted >= max(at_least, 1) or compacted > 1
 
 
-def _sweep(folder: RowFolder) -> None:
+def _sweep(folder: ResultFolder) -> None:
     """Remove what a compaction that was killed had begun to write."""
     folder.remove(name for name in folder.names() if name.startswith(".compacted-"))
 

@@ -5,17 +5,10 @@ or a compaction's, ``compacted-<time>-<id>.parquet``. A compaction writes its fi
 the files in it, so an attempt may be there twice and is never absent; here each counts once.
 """
 
-import errno
-import fcntl
-import os
 import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,186 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.results.row import with_schema
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.s3_root import storage_of
-
-Kind = Literal["rows", "history"]
-
-_THREADS = 8
-
-
-class RowFolder(Protocol):
-    """A flat folder of small files, each of which appears whole or not at all."""
-
-    @property
-    def place(self) -> str:
-        """Its path or URL."""
-
-    def names(self) -> set[str]:
-        """Names of all files; none where the folder does not exist yet."""
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents by name; FileNotFoundError when one is gone."""
-
-    def put(self, name: str, content: bytes) -> None:
-        """Write a file atomically and durably."""
-
-    def remove(self, names: Iterable[str]) -> None:
-        """Remove files; those that are gone already are fine."""
-
-    def alone(self) -> AbstractContextManager[bool]:
-        """Hold the folder's compaction; says False where another process does."""
-
-
-def open_folder(root: str, kind: Kind = "rows") -> RowFolder:
-    """A folder of results under a root.
-
-    Args:
-        root: folder or fsspec URL.
-        kind: one file per attempt with its "rows", or with the "history" of its epochs.
-    """
-    if root.startswith("s3://"):
-        return _Stored(root, kind)
-    path = root.removeprefix("file://")
-    return _Remote(root, kind) if "://" in path else _Local(Path(path), kind)
-
-
-class _Local:
-    """A folder of results on a file system."""
-
-    def __init__(self, root: Path, kind: Kind) -> None:
-        self._path = root / "results" / kind
-        self.place = str(self._path)
-
-    def names(self) -> set[str]:
-        try:
-            return {entry.name for entry in os.scandir(self._path)}
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        wanted = list(names)
-        with ThreadPoolExecutor(_THREADS) as pool:  # a network file system answers slowly
-            contents = pool.map(lambda name: (self._path / name).read_bytes(), wanted)
-            return dict(zip(wanted, contents, strict=True))
-
-    def put(self, name: str, content: bytes) -> None:
-        # A leading dot keeps a half-written file out of every dataset reader.
-        temporary = self._path / f".{name}.{uuid.uuid4().hex}"
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path / name)
-            _sync_folder(self._path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-            raise OSError(
-                error.errno,
-                f"Could not publish {name} in {self.place}: {cause}. Nothing was written; make "
-                "room there (or choose another root) and launch again, the run itself is kept",
-            ) from error
-
-    def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            (self._path / name).unlink(missing_ok=True)
-
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        # Beside the folder: a dataset reader must not meet the lock.
-        lock = self._path.with_name(f".{self._path.name}.compaction")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True  # the kernel drops the lock with the process, however it ends
-
-
-class _Stored:
-    """A folder of results in a bucket, with the patience of all that lies there."""
-
-    def __init__(self, root: str, kind: Kind) -> None:
-        self._storage = storage_of(RootPaths.at(root).url)
-        self._prefix = f"results/{kind}/"
-        self.place = f"{self._storage.url}/results/{kind}"
-
-    def names(self) -> set[str]:
-        entries = self._storage.entries(self._prefix)
-        return {entry.name.removeprefix(self._prefix) for entry in entries}
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        wanted = list(names)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            contents = pool.map(lambda name: self._storage.read(self._prefix + name), wanted)
-            return dict(zip(wanted, contents, strict=True))
-
-    def put(self, name: str, content: bytes) -> None:
-        self._storage.write(self._prefix + name, content)
-
-    def remove(self, names: Iterable[str]) -> None:
-        self._storage.remove(self._prefix + name for name in names)
-
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        # Two at once leave rows twice until the next compaction; readers count them once.
-        yield True
-
-
-class _Remote:
-    """A folder of results in another store of fsspec's, for tools; a launch takes only S3."""
-
-    def __init__(self, root: str, kind: Kind) -> None:
-        import fsspec  # brings asyncio: for those who need it
-
-        self.place = f"{root.rstrip('/')}/results/{kind}"
-        self._fs, self._path = fsspec.core.url_to_fs(self.place)
-
-    def names(self) -> set[str]:
-        self._fs.invalidate_cache()
-        try:
-            return {path.rsplit("/", 1)[-1] for path in self._fs.ls(self._path, detail=False)}
-        except FileNotFoundError:
-            return set()
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        paths = [f"{self._path}/{name}" for name in names]
-        contents = self._fs.cat(paths) if paths else {}
-        return {path.rsplit("/", 1)[-1]: content for path, content in contents.items()}
-
-    def put(self, name: str, content: bytes) -> None:
-        self._fs.pipe_file(f"{self._path}/{name}", content)
-
-    def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(f"{self._path}/{name}")
-
-    @contextmanager
-    def alone(self) -> Iterator[bool]:
-        # Two at once leave rows twice until the next compaction; readers count them once.
-        yield True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
+from orchestrator.storage.root import ResultFolder
 
 COMPACTED = re.compile(r"compacted-[0-9TZ]+-[0-9a-f]+\.parquet")
 
 _SINGLE = re.compile(r"(?P<key>.+)\.a(?P<attempt>\d+)(?P<failed>\.failed)?\.parquet")
-_THREADS_RESULT_SETS = 8
+_THREADS = 8
 _TRIES = 20  # each one needs another compaction in the very moment of reading
 
 Reducer = Callable[[pa.Table], pa.Table]
@@ -232,7 +51,7 @@ def parse_name(name: str) -> Single | None:
     return match and Single(match["key"], int(match["attempt"]), match["failed"] is not None)
 
 
-def read_set(folder: RowFolder, schema: pa.Schema, unique: Reducer) -> pa.Table:
+def read_set(folder: ResultFolder, schema: pa.Schema, unique: Reducer) -> pa.Table:
     """Every row of the folder in today's layout, each once.
 
     Args:
@@ -248,7 +67,7 @@ def read_set(folder: RowFolder, schema: pa.Schema, unique: Reducer) -> pa.Table:
     return unique(pa.concat_tables(tables) if tables else schema.empty_table())
 
 
-def result_names(folder: RowFolder, names: Iterable[str]) -> set[str]:
+def result_names(folder: ResultFolder, names: Iterable[str]) -> set[str]:
     """The names that hold results.
 
     Raises:
@@ -258,14 +77,14 @@ def result_names(folder: RowFolder, names: Iterable[str]) -> set[str]:
     for name in sorted(shown):
         if parse_name(name) is None and not COMPACTED.fullmatch(name):
             raise ResultsError(
-                f"{folder.place}/{name} is no row: names there read <key>.a0001.parquet. "
+                f"{folder.address}/{name} is no row: names there read <key>.a0001.parquet. "
                 "Move it away."
             )
     return shown
 
 
 def stable_contents(
-    folder: RowFolder, choose: Callable[[RowFolder, Iterable[str]], set[str]]
+    folder: ResultFolder, choose: Callable[[ResultFolder, Iterable[str]], set[str]]
 ) -> dict[str, bytes]:
     """Contents of the chosen files, from a moment in which nothing was half compacted.
 
@@ -284,14 +103,16 @@ def stable_contents(
         if _compacted(folder.names()) == _compacted(names):
             return contents
     raise ResultsError(
-        f"{folder.place} was compacted {_TRIES} times while it was read; stop the other "
+        f"{folder.address} was compacted {_TRIES} times while it was read; stop the other "
         "compactions and try again."
     )
 
 
-def parse_all(folder: RowFolder, contents: dict[str, bytes], schema: pa.Schema) -> list[pa.Table]:
+def parse_all(
+    folder: ResultFolder, contents: dict[str, bytes], schema: pa.Schema
+) -> list[pa.Table]:
     """The table of each file, in today's layout."""
-    with ThreadPoolExecutor(_THREADS_RESULT_SETS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda item: _parse(folder, *item, schema=schema), contents.items()))
 
 
@@ -305,13 +126,13 @@ def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:
     """
     if _is_strictly_ascending(table, order[:num_key]):
         return table  # as a compaction left it: nothing to sort and nothing twice
-    indices = pc.sort_indices(table.select(order), [(name, "ascending") for name in order])
-    places = np.asarray(indices)
+    sorted_indices = pc.sort_indices(table.select(order), [(name, "ascending") for name in order])
+    indices = np.asarray(sorted_indices)
     same = np.ones(max(len(table) - 1, 0), dtype=bool)
     for name in order[:num_key]:
-        codes = _codes(table[name])[places]
+        codes = _codes(table[name])[indices]
         same &= codes[1:] == codes[:-1]
-    return table.take(pa.array(places[np.append(True, ~same)[: len(table)]]))
+    return table.take(pa.array(indices[np.append(True, ~same)[: len(table)]]))
 
 
 def _compacted(names: Iterable[str]) -> set[str]:
@@ -338,20 +159,20 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(column)
 
 
-def _parse(folder: RowFolder, name: str, content: bytes, *, schema: pa.Schema) -> pa.Table:
+def _parse(folder: ResultFolder, name: str, content: bytes, *, schema: pa.Schema) -> pa.Table:
     """The table in one file."""
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         table = _columns(file, schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ResultsError(
-            f"{folder.place}/{name} is no readable row ({error}). Move it away and launch the "
+            f"{folder.address}/{name} is no readable row ({error}). Move it away and launch the "
             "grid again; its cell will then count as missing."
         ) from error
     try:
         return with_schema(table, schema)
     except (pa.ArrowException, ValueError) as error:
-        raise ResultsError(f"{folder.place}/{name} {error}") from error
+        raise ResultsError(f"{folder.address}/{name} {error}") from error
 
 
 def _columns(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:

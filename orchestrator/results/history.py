@@ -13,19 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.files import Single, first_of, open_folder, read_set
+from orchestrator.results.files import Single, first_of, read_set
 from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA_VERSION
+from orchestrator.storage.root import Root
 from trainer.run_log import METRICS
 
 _PLACE = ("step", "epoch", "lr", "miou_percent", "iou_percent")
 _RENAMED = {"loss": "loss_total"}  # `loss` is an axis of the cell
 
 
-def publish_history(root: str, key: str, attempt: int, run_folder: Path) -> str | None:
+def publish_history(root: Root, key: str, attempt: int, run_folder: Path) -> str | None:
     """Publish the epochs of a run, before its row, so that a row never lacks them.
 
     Args:
-        root: folder or fsspec URL under which the results live.
+        root: under which the results lie.
         key: of the cell.
         attempt: under which the row will be published.
         run_folder: holds metrics.jsonl.
@@ -34,7 +35,7 @@ def publish_history(root: str, key: str, attempt: int, run_folder: Path) -> str 
         Path or URL of the file; None where the run logged nothing.
 
     Raises:
-        OSError: the place cannot be written; nothing half-written is left.
+        OSError: the folder cannot be written; nothing half-written is left.
     """
     rows = run_history(run_folder)
     if not rows:
@@ -43,19 +44,19 @@ def publish_history(root: str, key: str, attempt: int, run_folder: Path) -> str 
     table = pa.Table.from_pylist([row | fixed for row in rows], HISTORY_SCHEMA)
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    folder = open_folder(root, "history")
+    folder = root.results("history")
     name = Single(key, attempt, is_failed=False).name
     folder.put(name, buffer.getvalue().to_pybytes())
-    return f"{folder.place}/{name}"
+    return f"{folder.address}/{name}"
 
 
-def read_history(root: str) -> pa.Table:
+def read_history(root: Root) -> pa.Table:
     """The epochs of every published attempt, ordered by key, attempt and epoch.
 
     Raises:
         ResultsError: a file is broken or of a newer schema.
     """
-    return read_set(open_folder(root, "history"), HISTORY_SCHEMA, unique_history)
+    return read_set(root.results("history"), HISTORY_SCHEMA, unique_history)
 
 
 def run_history(run_folder: Path) -> list[dict[str, Any]]:
@@ -97,8 +98,8 @@ def _lines(text: str) -> Iterable[dict[str, Any]]:
     """The whole lines; one that a crash cut short is left out."""
     for line in text.splitlines():
         try:
-            found = json.loads(line)
+            facts = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, dict) and {"step", "epoch"} <= found.keys():
-            yield found
+        if isinstance(facts, dict) and {"step", "epoch"} <= facts.keys():
+            yield facts

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from orchestrator.results.history import read_history
 from orchestrator.results.row import AXES
 from orchestrator.results.store import CONFUSIONS, SCHEMA, counted_table, read_table
+from orchestrator.storage.root import Root
 from sweeps.cell import Cell
 
 VIEWS = ("rows", "counted", "history", "confusion")
@@ -44,11 +45,11 @@ FROM cells
 """
 
 
-def query(root: str, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Table:
+def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Table:
     """The answer to a question.
 
     Args:
-        root: folder or fsspec URL of the results.
+        root: of the results.
         sql: one SELECT over the views of this module.
         cells: only these are in the views, at any seed; None shows all.
 
@@ -81,7 +82,7 @@ def query(root: str, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Tab
         connection.close()
 
 
-def _tables(root: str, cells: Iterable[Cell] | None, *, has_counts: bool) -> dict[str, pa.Table]:
+def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> dict[str, pa.Table]:
     """What the views are made of."""
     narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
     rows = read_table(root, None if has_counts else narrow)

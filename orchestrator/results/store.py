@@ -1,8 +1,7 @@
 """Results as Parquet: one file per finished attempt of a cell, readable by any tool as it lies.
 
-``<root>/results/rows/<key>.a0001.parquet`` is the place; root is a folder or a URL of fsspec
-(s3://bucket/prefix). `orchestrator.results.compaction` may put many rows into one file beside
-them. Needs neither torch nor ray.
+A row lies in ``<root>/results/rows/<key>.a0001.parquet``. `orchestrator.results.compaction` may
+put many rows into one file beside them. Needs neither torch nor ray.
 """
 
 from collections.abc import Collection, Iterable
@@ -16,16 +15,15 @@ from orchestrator.failures import StaleAttempt
 from orchestrator.results.files import (
     COMPACTED,
     ResultsError,
-    RowFolder,
     Single,
     first_of,
-    open_folder,
     parse_all,
     parse_name,
     read_set,
     stable_contents,
 )
 from orchestrator.results.row import AXES, SCHEMA, SCHEMA_VERSION, Row, arrow_of, rows_of
+from orchestrator.storage.root import ResultFolder, Root
 from sweeps.cell import Cell
 
 CONFUSIONS = tuple(f.name for f in SCHEMA if f.name.endswith("_confusion"))
@@ -58,14 +56,14 @@ __all__ = [
 ]
 
 
-def publish(root: str, row: Row) -> str:
+def publish(root: Root, row: Row) -> str:
     """Make a finished attempt part of the results, whole or not at all.
 
     The first row of an attempt stays, so that publishing twice is harmless; only a done row
     replaces a failed one (a controller may give a run up just as it finishes).
 
     Args:
-        root: folder or fsspec URL under which runs and results live.
+        root: under which runs and results lie.
         row: what to publish.
 
     Returns:
@@ -73,35 +71,35 @@ def publish(root: str, row: Row) -> str:
 
     Raises:
         StaleAttempt: a newer attempt of the cell has published already.
-        OSError: the place cannot be written (full disk, rights); nothing half-written is left.
+        OSError: the folder cannot be written (full disk, rights); nothing half-written is left.
     """
-    folder = open_folder(root)
+    folder = root.results("rows")
     known = _attempts(folder, row.key)
     newest = max(known, default=0)
     if newest > row.attempt:
         raise StaleAttempt(
             f"Attempt {row.attempt} of {row.key} is stale: attempt {newest} has already published "
-            f"its row in {folder.place}. This one is dropped; nothing needs to be done."
+            f"its row in {folder.address}. This one is dropped; nothing needs to be done."
         )
     # Failed rows have names of their own: a done row never overwrites the file that a compaction
     # has read and is about to remove.
     single = Single(row.key, row.attempt, is_failed=row.status == "failed")
-    place = f"{folder.place}/{single.name}"
+    path = f"{folder.address}/{single.name}"
     if row.attempt in known and not (row.status == "done" and known[row.attempt] == "failed"):
-        return place
+        return path
     buffer = pa.BufferOutputStream()
     pq.write_table(arrow_of(row), buffer)
     folder.put(single.name, buffer.getvalue().to_pybytes())
     if row.attempt in known:
         folder.remove([Single(row.key, row.attempt, is_failed=True).name])
-    return place
+    return path
 
 
-def read_rows(root: str, keys: Collection[str] | None = None) -> list[Row]:
+def read_rows(root: Root, keys: Collection[str] | None = None) -> list[Row]:
     """Every published row under root, ordered by key and attempt.
 
     Args:
-        root: folder or fsspec URL.
+        root: of the results.
         keys: of the cells to read; None reads all.
 
     Raises:
@@ -113,7 +111,7 @@ def read_rows(root: str, keys: Collection[str] | None = None) -> list[Row]:
     return rows_of(table)
 
 
-def state_rows(root: str) -> list[Row]:
+def state_rows(root: Root) -> list[Row]:
     """Every published row under root without its lists over classes: what a plan looks at.
 
     Raises:
@@ -123,43 +121,43 @@ def state_rows(root: str) -> list[Row]:
     return rows_of(read_table(root, columns).select(columns))
 
 
-def late_rows(root: str, keys: Collection[str], known: Iterable[Row]) -> list[Row]:
+def late_rows(root: Root, keys: Collection[str], known: Iterable[Row]) -> list[Row]:
     """Rows of some cells that were published after others were read; one look at the folder.
 
     Args:
-        root: folder or fsspec URL.
+        root: of the results.
         keys: of the cells.
         known: what was read before.
     """
     if not keys:
         return []
     seen = {(row.key, row.attempt) for row in known}
-    singles = map(parse_name, open_folder(root).names())
+    singles = map(parse_name, root.results("rows").names())
     new = {s.key for s in singles if s and s.key in keys and (s.key, s.attempt) not in seen}
     return [row for key in sorted(new) for row in cell_rows(root, key)]
 
 
-def cell_rows(root: str, key: str) -> list[Row]:
+def cell_rows(root: Root, key: str) -> list[Row]:
     """Every published row of one cell, oldest attempt first; fast among many small files.
 
     Raises:
         ResultsError: one of its files, or a compacted one, is broken.
     """
-    return rows_of(_cell_table(open_folder(root), key))
+    return rows_of(_cell_table(root.results("rows"), key))
 
 
-def counted_rows(root: str, cells: Iterable[Cell], *, per_class: bool = False) -> list[Row]:
+def counted_rows(root: Root, cells: Iterable[Cell], *, per_class: bool = False) -> list[Row]:
     """The row that counts of each of the cells, whatever its seed; fast among many others.
 
     Args:
-        root: folder or fsspec URL.
+        root: of the results.
         cells: their seeds do not matter.
         per_class: whole rows; without, they have what tables print and nothing else.
     """
     table = counted_table(read_table(root, None if per_class else PRINTED))
     wanted = {cell.key.rpartition(".s")[0] for cell in cells}
-    places = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
-    is_wanted = pc.is_in(places, pa.array(sorted(wanted), pa.string()))
+    groups = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
+    is_wanted = pc.is_in(groups, pa.array(sorted(wanted), pa.string()))
     chosen = table if pc.all(is_wanted).as_py() else table.filter(is_wanted)
     return rows_of(chosen if per_class else chosen.select(PRINTED))
 
@@ -174,21 +172,21 @@ def counted(rows: Iterable[Row]) -> dict[str, Row]:
     return chosen
 
 
-def read_table(root: str, columns: Collection[str] | None = None) -> pa.Table:
+def read_table(root: Root, columns: Collection[str] | None = None) -> pa.Table:
     """Every published row under root as an Arrow table of `SCHEMA`, ordered by key and attempt.
 
     Args:
-        root: folder or fsspec URL.
+        root: of the results.
         columns: of the schema that are wanted; some more come along. None reads all.
 
     Raises:
         ResultsError: see `read_rows`.
     """
     if columns is None:
-        return read_set(open_folder(root), SCHEMA, unique_rows)
+        return read_set(root.results("rows"), SCHEMA, unique_rows)
     wanted = {*columns, *_ORDER, "schema_version"}
     schema = pa.schema([field for field in SCHEMA if field.name in wanted])
-    return read_set(open_folder(root), schema, unique_rows)
+    return read_set(root.results("rows"), schema, unique_rows)
 
 
 def counted_table(table: pa.Table) -> pa.Table:
@@ -215,17 +213,17 @@ def _rank(row: Row) -> tuple[bool, int]:
     return row.status == "done", row.attempt
 
 
-def _attempts(folder: RowFolder, key: str) -> dict[int, str]:
+def _attempts(folder: ResultFolder, key: str) -> dict[int, str]:
     """Status of every published attempt of a cell."""
     table = _cell_table(folder, key)
     statuses = zip(table["attempt"].to_pylist(), table["status"].to_pylist(), strict=True)
     return dict(statuses)
 
 
-def _cell_table(folder: RowFolder, key: str) -> pa.Table:
+def _cell_table(folder: ResultFolder, key: str) -> pa.Table:
     """The attempts of one cell, without reading the files of others."""
 
-    def own(_: RowFolder, names: Iterable[str]) -> set[str]:
+    def own(_: ResultFolder, names: Iterable[str]) -> set[str]:
         # A foreign file stops the readers, who say so; a finished run must not wait for that.
         return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
 

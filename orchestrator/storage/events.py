@@ -1,4 +1,4 @@
-"""The diary of a run: one JSON object per line, appended whole."""
+"""What happened to a run: one JSON object per line, appended whole."""
 
 import json
 import os

@@ -1,92 +1,98 @@
-"""Who owns a run or a grid in an object store: one small object, replaced only on condition.
+"""The lock of a run or a grid in a bucket: one small object, replaced only on condition.
 
-It holds the number of the newest attempt and, while somebody owns the thing, who that is. Its
-owner replaces it at every heartbeat; the store decides each replacement, so of many claimants one
-wins, and an owner that was thought dead learns at its next heartbeat that it is none any more.
-Ages are read off the store's own clock; hosts need not agree about the time.
+It holds the number of the newest attempt and, while somebody owns the lock, who that is. Its owner
+replaces it at every heartbeat. The server decides each replacement, so one of many wins, and an
+owner that was thought dead learns at its next heartbeat that it is none any more. Ages are read
+off the server's own clock; hosts need not agree about the time.
 """
 
+import hashlib
 import json
 import logging
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from datasets.errors import Unreachable
 from datasets.storage.base import Held, Storage
 from datasets.storage.open import open_storage
-from orchestrator.storage.lock import (
+from orchestrator.storage.file_lock import (
     HEARTBEAT_SECONDS,
     Busy,
     LockOwner,
     background_thread,
     fresh_seconds,
 )
-from orchestrator.storage.paths import machine
-from orchestrator.storage.s3_root import SHORT_PATIENCE, storage_of
+from orchestrator.storage.s3_storage import SHORT_PATIENCE, storage_of
 
-IDLE_BYTES = 40  # a claim of nobody is shorter, one that somebody holds is longer
+IDLE_BYTES = 40  # a lock without owner is shorter, one with an owner is longer
 _POLL_SECONDS = 0.5
-_OURS: set[str] = set()  # claims that this very process holds
+_WRITTEN = {"owner": "holder", "heartbeats": "beat"}  # names in the object, of roots that exist
+_OURS: set[str] = set()  # tokens of the locks that this very process owns
 
 
-class ClaimLost(RuntimeError):
-    """Somebody else took the claim while its owner was silent; the owner must end."""
+class LockLost(RuntimeError):
+    """Somebody else took the lock while its owner was silent; the owner must end."""
 
 
 @dataclass(frozen=True)
 class LockRecord:
-    """What a claim's object says.
+    """What a lock's object says.
 
     Attributes:
         attempt: number of the newest attempt of a run; 0 without one.
-        holder: who says to own it.
-        machine: of the holder, with the container whose process numbers count.
-        started: when the holder's process started, in the machine's own unit.
-        token: of this very claiming.
+        owner: who says to own it.
+        machine: of the owner, with the container whose process numbers count.
+        started: when the owner's process started, in the machine's own unit.
+        token: of this very taking of the lock.
+        heartbeats: replacements by this owner, so that no two texts are equal.
     """
 
     attempt: int = 0
-    holder: LockOwner | None = None
+    owner: LockOwner | None = None
     machine: str = ""
     started: str = ""
     token: str = ""
-    beat: int = 0
+    heartbeats: int = 0
 
     def text(self) -> bytes:
         """The object's bytes."""
-        if self.holder is None:
+        if self.owner is None:
             return json.dumps({"attempt": self.attempt}).encode()
-        return json.dumps({**vars(self), "holder": vars(self.holder)}).encode()
+        fields = vars(self) | {"owner": vars(self.owner)}
+        return json.dumps({_WRITTEN.get(name, name): fields[name] for name in fields}).encode()
 
     @classmethod
     def of(cls, held: Held | None) -> "LockRecord":
         """What an object says; nothing about one that is missing or of another kind."""
         with suppress(ValueError, TypeError, KeyError):
-            plain: dict[str, Any] = json.loads(held.content) if held else {}
-            holder = plain.pop("holder", None)
-            return cls(**plain, holder=LockOwner(**holder) if holder else None)
+            fields: dict[str, Any] = json.loads(held.content) if held else {}
+            owner = fields.pop(_WRITTEN["owner"], None)
+            heartbeats = fields.pop(_WRITTEN["heartbeats"], 0)
+            return cls(**fields, owner=LockOwner(**owner) if owner else None, heartbeats=heartbeats)
         return cls()
 
     def is_alive(self, age_seconds: float) -> bool:
-        """Whether its holder may still be at work."""
-        if self.holder is None or age_seconds >= fresh_seconds():
+        """Whether its owner may still be at work."""
+        if self.owner is None or age_seconds >= fresh_seconds():
             return False
         if self.machine != machine():
             return True
-        if self.started != _start_of(self.holder.pid):
+        if self.started != _start_of(self.owner.pid):
             return False  # that process is gone, whatever has its number now
         return self.started != _start_of("self") or self.token in _OURS
 
 
 @dataclass
 class S3Lock:
-    """A claim that is held by this process.
+    """A lock in a bucket that this process owns.
 
     Attributes:
         is_lost: somebody else has it by now.
@@ -94,57 +100,57 @@ class S3Lock:
 
     storage: Storage
     name: str
-    claim: LockRecord
+    record: LockRecord
     tag: str
     is_lost: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _change_lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def attempt(self) -> int:
         """Number of the newest attempt."""
-        return self.claim.attempt
+        return self.record.attempt
 
     def describe(self, what: str, *, attempt: int | None = None) -> None:
-        """Say for whom it is held, and which attempt is the newest from now on.
+        """Say what it is locked for, and which attempt is the newest from now on.
 
         Raises:
-            ClaimLost: it is not ours any more; nothing was changed.
+            LockLost: it is not ours any more; nothing was changed.
             Unreachable: nobody knows.
         """
         number = self.attempt if attempt is None else attempt
-        self._change(holder=LockOwner.here(what), attempt=number)
+        self._change(owner=LockOwner.here(what), attempt=number)
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show that we live.
 
         Raises:
-            ClaimLost, Unreachable: see `describe`.
+            LockLost, Unreachable: see `describe`.
         """
         self._change()
 
     def release(self) -> None:
         """Let it go; what we have lost is not ours to touch."""
-        with suppress(ClaimLost):
-            self._change(holder=None)
+        with suppress(LockLost):
+            self._change(owner=None)
 
     def _change(self, **changes: Any) -> None:
-        with self._lock:
-            claim = LockRecord(**{**vars(self.claim), **changes, "beat": self.claim.beat + 1})
-            if not self._put(claim):
+        with self._change_lock:
+            record = replace(self.record, heartbeats=self.record.heartbeats + 1, **changes)
+            if not self._put(record):
                 self.is_lost = True
-                raise ClaimLost(_lost(self.storage, self.name))
-            self.claim = claim
+                raise LockLost(_lost(self.storage, self.name))
+            self.record = record
 
-    def _put(self, claim: LockRecord) -> bool:
+    def _put(self, record: LockRecord) -> bool:
         """Replace what we put last; False when somebody else has put something since."""
         while not self.is_lost:
-            if self.storage.replace(self.name, claim.text(), self.tag):
-                if claim.holder is not None:
-                    self.tag = _tag_of(self.storage, self.name, claim)
+            if self.storage.replace(self.name, record.text(), self.tag):
+                if record.owner is not None:
+                    self.tag = _tag_of(self.storage, self.name, record)
                 return True
             # An answer that never came makes a heartbeat of our own look foreign.
             held = _held(self.storage, self.name)
-            if held is None or LockRecord.of(held).token != self.claim.token:
+            if held is None or LockRecord.of(held).token != self.record.token:
                 return False
             self.tag = held.tag
         return False
@@ -157,31 +163,31 @@ def s3_lock(
     what: str,
     *,
     wait_seconds: float = 0.0,
-    on_beat: Callable[[], None] = lambda: None,
+    on_heartbeat: Callable[[], None] = lambda: None,
 ) -> Iterator[S3Lock]:
-    """Hold a claim until the block ends; if the process dies, others see its heartbeat stop.
+    """Own a lock until the block ends; if the process dies, others see its heartbeat stop.
 
     Args:
         url: of the root.
-        name: of the claim's object.
-        what: for whom, in words; others read it.
-        wait_seconds: how long to wait for a holder that may just be dying.
-        on_beat: called at every heartbeat, from its thread.
+        name: of the lock's object.
+        what: it is locked for, in words; others read it.
+        wait_seconds: how long to wait for an owner that may just be dying.
+        on_heartbeat: called at every heartbeat, from its thread.
 
     Raises:
-        Busy: somebody else still holds it after that time.
-        Unreachable: the store does not answer.
+        Busy: somebody else still owns it after that time.
+        Unreachable: the server does not answer.
     """
-    hold = _take(storage_of(url), name, what, wait_seconds)
-    hold.storage = _impatient(url)
-    _OURS.add(hold.claim.token)
+    lock = _take(storage_of(url), name, what, wait_seconds)
+    lock.storage = _impatient(url)
+    _OURS.add(lock.record.token)
     try:
-        with _heartbeat(hold, on_beat):
-            yield hold
+        with _heartbeat(lock, on_heartbeat):
+            yield lock
     finally:
-        _OURS.discard(hold.claim.token)
+        _OURS.discard(lock.record.token)
         with suppress(Unreachable):  # the heartbeat is over: it will be free soon
-            hold.release()
+            lock.release()
 
 
 def _impatient(url: str) -> Storage:
@@ -191,10 +197,10 @@ def _impatient(url: str) -> Storage:
 
 
 def read_lock(storage: Storage, name: str) -> tuple[LockRecord, LockOwner | None]:
-    """What a claim says, and who holds it now; changes nothing."""
+    """What a lock says, and who owns it now; changes nothing."""
     held = _held(storage, name)
-    claim = LockRecord.of(held)
-    return claim, claim.holder if held and claim.is_alive(held.age_seconds) else None
+    record = LockRecord.of(held)
+    return record, record.owner if held and record.is_alive(held.age_seconds) else None
 
 
 def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> S3Lock:
@@ -203,36 +209,37 @@ def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> S3Lock
     _OURS.add(token)  # before it is put: other threads of this process may look at once
     while True:
         held = _held(storage, name)
-        found = LockRecord.of(held)
-        if held is None or not found.is_alive(held.age_seconds):
-            claim = LockRecord(
-                found.attempt, LockOwner.here(what), machine(), _start_of("self"), token
-            )
-            put = storage.replace(name, claim.text(), held.tag) if held else None
-            won = storage.create(name, claim.text()) if put is None else put
-            tag = _tag_of(storage, name, claim) if won else ""
+        old = LockRecord.of(held)
+        if held is None or not old.is_alive(held.age_seconds):
+            here = LockOwner.here(what)
+            record = LockRecord(old.attempt, here, machine(), _start_of("self"), token)
+            if held:
+                won = storage.replace(name, record.text(), held.tag)
+            else:
+                won = storage.create(name, record.text())
+            tag = _tag_of(storage, name, record) if won else ""
             if tag:
-                return S3Lock(storage, name, claim, tag)
+                return S3Lock(storage, name, record, tag)
         elif time.monotonic() >= give_up:
-            raise Busy(f"{storage.url}/{name.rpartition('/')[0]}", found.holder)
+            raise Busy(f"{storage.url}/{name.rpartition('/')[0]}", old.owner)
         time.sleep(min(_POLL_SECONDS, max(0.05, give_up - time.monotonic())))
 
 
-def _heartbeat(hold: S3Lock, on_beat: Callable[[], None]) -> AbstractContextManager[None]:
-    """Replace the claim again and again, from a thread."""
+def _heartbeat(lock: S3Lock, on_heartbeat: Callable[[], None]) -> AbstractContextManager[None]:
+    """Replace the lock's object again and again, from a thread."""
 
-    def beat(stop: threading.Event) -> None:
+    def replace_often(stop: threading.Event) -> None:
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             try:
-                hold.beat()
-                on_beat()
+                lock.heartbeat()
+                on_heartbeat()
             except OSError:
-                continue  # lost or not: the next answer of the store tells
-            except ClaimLost as lost:
+                continue  # lost or not: the next answer of the server tells
+            except LockLost as lost:
                 logging.getLogger("datasets").warning("%s", lost)
                 return
 
-    return background_thread(beat, f"heartbeat {hold.name}")
+    return background_thread(replace_often, f"heartbeat {lock.name}")
 
 
 def _held(storage: Storage, name: str) -> Held | None:
@@ -244,19 +251,19 @@ def _held(storage: Storage, name: str) -> Held | None:
         return None
 
 
-def _tag_of(storage: Storage, name: str, claim: LockRecord) -> str:
+def _tag_of(storage: Storage, name: str, record: LockRecord) -> str:
     """Tag of what we have just put; empty when another one stands there already."""
     held = _held(storage, name)
-    return held.tag if held and held.content == claim.text() else ""
+    return held.tag if held and held.content == record.text() else ""
 
 
 def _lost(storage: Storage, name: str) -> str:
-    """In words, who has our claim now."""
-    holder: object = "somebody else"
+    """In words, who has our lock now."""
+    owner: object = "somebody else"
     with suppress(OSError):
-        holder = read_lock(storage, name)[1] or holder
-    place = f"{storage.url}/{name.rpartition('/')[0]}"
-    return f"{place} was taken over by {holder} while this process was silent; it ends here."
+        owner = read_lock(storage, name)[1] or owner
+    folder = f"{storage.url}/{name.rpartition('/')[0]}"
+    return f"{folder} was taken over by {owner} while this process was silent; it ends here."
 
 
 def _start_of(pid: int | str) -> str:
@@ -266,3 +273,12 @@ def _start_of(pid: int | str) -> str:
     except OSError:
         return ""
     return "" if fields[0] == "Z" else fields[19]
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """Names this start of this machine, and the container whose process numbers we see."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    identity = [os.uname().nodename, str(Path("/proc/self/ns/pid").readlink())]
+    identity += [boot.read_text().strip()] if boot.exists() else []
+    return hashlib.sha256(" ".join(identity).encode()).hexdigest()[:16]

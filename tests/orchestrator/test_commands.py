@@ -12,7 +12,7 @@ from orchestrator.commands import VERBS
 from orchestrator.options import joined
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
-from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support.lab import CHECKOUT, KL
 from tests.support.result_rows import row_of
@@ -22,12 +22,12 @@ NUMBER = "demo/ipixmatch-kl/resnet14-w8-1of8"
 
 @pytest.fixture
 def words(tmp_path):
-    root = str(tmp_path)
+    root = LocalRoot(tmp_path)
     cells = load_grid("demo").cells
     for number, planned in enumerate(make_plan("demo", root).cells):
         fields = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
         publish(root, row_of(cells[number], 50.0 + number, **fields))
-    return [f"root={root}"]
+    return [f"root={root.address}"]
 
 
 def run(verb, words, *, json_wanted=False):
@@ -109,7 +109,7 @@ def test_compact_says_what_it_did(words, capsys):
 
 
 def test_logs_of_every_rank_are_followed_until_ctrl_c(tmp_path: Path) -> None:
-    place = RootPaths.at(str(tmp_path)).run(KL)
+    place = LocalRoot(tmp_path).run(KL)
     place.attempt(2).mkdir(parents=True)
     log = place.log(2)
     log.parent.mkdir()

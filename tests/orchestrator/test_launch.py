@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import events
-from orchestrator.storage.paths import RootPaths
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 
 INLINE = "backend=inline"
@@ -72,7 +71,7 @@ def test_a_diverged_cell_fails_for_good_with_its_traceback_and_the_others_run(la
     row = lab.rows()[SUPERVISED]
     assert (row.status, row.error_class) == ("failed", "diverged")
     assert "Traceback" in (row.error_text or "")
-    log = RootPaths.at(str(lab.root)).run(SUPERVISED).log(1)
+    log = lab.opened.run(SUPERVISED).log(1)
     assert "Diverged" in log.read_text()
     assert lab.run("status", *DIVERGES, code=11)
 
@@ -148,7 +147,7 @@ def test_a_signal_checkpoints_and_the_next_launch_goes_on_to_the_same_weights(
     assert process.returncode == 10, text
     assert "once more to leave at once" in text
     assert long_lab.states()[UNIMATCH] == "interrupted"
-    diary = events.read(RootPaths.at(str(long_lab.root)).run(UNIMATCH).events)
+    diary = events.read(long_lab.opened.run(UNIMATCH).events)
     assert [entry["event"] for entry in diary] == ["started", "stopped"]
     assert not list((long_lab.root / "grids" / "tiny").glob("stop-*"))
     long_lab.run("launch", INLINE)
@@ -174,7 +173,7 @@ def test_a_killed_launch_is_launched_again_to_the_same_weights(
 def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
     for key in (SUPERVISED, UNIMATCH):
-        place = RootPaths.at(str(lab.root)).run(key)
+        place = lab.opened.run(key)
         place.folder.mkdir(parents=True)
         # The kernel's own full disk: every write below this name fails with ENOSPC.
         place.progress.with_name("progress.json.tmp").symlink_to(Path("/dev/full"))
@@ -187,7 +186,7 @@ def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) 
     assert [row.error_class for row in lab.rows().values()] == ["disk_full"]
     assert not list(lab.root.rglob("*.tmp.*"))
     for key in (SUPERVISED, UNIMATCH):
-        RootPaths.at(str(lab.root)).run(key).progress.with_name("progress.json.tmp").unlink()
+        lab.opened.run(key).progress.with_name("progress.json.tmp").unlink()
     lab.run("launch", INLINE)
     assert len(lab.weights()) == 2
 

@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.storage.paths import RootPaths
 from orchestrator.storage.run_state import read_progress
 from tests.support.lab import KL, Lab, wait_until
 
@@ -14,7 +13,7 @@ HANGS = ("hang_minutes=0.05", "run.checkpoint_steps=6")  # steps take well below
 def in_midst_of_steps(lab: Lab) -> int:
     """Wait until the KL cell is between two checkpoints; the process of its first rank."""
     pid = lab.worker_at(KL, 6)
-    place = RootPaths.at(str(lab.root)).run(KL)
+    place = lab.opened.run(KL)
     wait_until(lambda: (found := read_progress(place)) is not None and found.step % 6 > 0)
     return pid
 
@@ -43,7 +42,7 @@ class Blocked:
 
     def tells(self, *words: str, rank: int = 0) -> str:
         """Wait until a rank has told that it stands where one of these words stands."""
-        log = RootPaths.at(str(self.lab.root)).run(KL).log(1)
+        log = self.lab.opened.run(KL).log(1)
         if rank:
             log = log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")
         wait_until(lambda: log.exists() and any(word in log.read_text() for word in words))

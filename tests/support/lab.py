@@ -15,8 +15,7 @@ import yaml
 
 from orchestrator.execution.code_snapshot import PACKAGES
 from orchestrator.results.store import Row, counted, read_rows
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import lock_owner_of_run, newest_attempt, step_of
+from orchestrator.storage.root import Root, open_root
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -65,6 +64,11 @@ class Lab:
     @property
     def address(self) -> str:
         return self.url or str(self.root)
+
+    @property
+    def opened(self) -> Root:
+        """The root as a process of another machine sees it."""
+        return open_root(self.address)
 
     def write_grid(self, *runs: tuple[str, str], epochs: int = 1) -> None:
         """A grid of (method, loss) pairs."""
@@ -118,7 +122,7 @@ class Lab:
         return {cell["key"]: cell["state"] for cell in found["cells"]}
 
     def rows(self) -> dict[str, Row]:
-        return counted(read_rows(self.address))
+        return counted(read_rows(self.opened))
 
     def weights(self) -> dict[str, tuple[str | None, float | None]]:
         """What must not depend on any accident: weights and accuracy of every cell."""
@@ -126,15 +130,15 @@ class Lab:
         return {key: (row.weights_sha256, row.best_miou_percent) for key, row in done.items()}
 
     def attempts(self, key: str) -> int:
-        return newest_attempt(RootPaths.at(self.address).run(key))
+        return self.opened.newest_attempt(key)
 
     def worker_at(self, key: str, step: int) -> int:
         """Wait for a checkpoint at or after a step; the process that trains."""
-        place = RootPaths.at(self.address).run(key)
-        wait_until(lambda: (step_of(place) or 0) >= step and lock_owner_of_run(place))
-        found = lock_owner_of_run(place)
-        assert found is not None
-        return found.pid
+        root = self.opened
+        wait_until(lambda: (root.newest_step(key) or 0) >= step and root.lock_owner(key))
+        owner = root.lock_owner(key)
+        assert owner is not None
+        return owner.pid
 
 
 def wait_until(holds: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.lock import FRESH_VARIABLE, file_lock, lock_owner
-from orchestrator.storage.paths import SCRATCH_VARIABLE
-from orchestrator.storage.s3_root import PATIENCE_VARIABLE
+from orchestrator.storage.file_lock import FRESH_VARIABLE, file_lock, lock_owner
+from orchestrator.storage.s3_storage import PATIENCE_VARIABLE
 
 
 class ClusterUnreachable(RuntimeError):
@@ -80,7 +79,6 @@ _OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
 
 # Settings that mean the same on every host, and no secrets: those come to a host in its own way.
 PASSED = (
-    SCRATCH_VARIABLE,
     FRESH_VARIABLE,
     PATIENCE_VARIABLE,
     "AWS_ENDPOINT_URL",

@@ -10,8 +10,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure, classify
-from orchestrator.storage.paths import RootPaths, RunPaths
-from orchestrator.storage.run_state import local_copy, newest_attempt
+from orchestrator.storage.root import root_of
 from orchestrator.trial import Outcome, Trial
 
 
@@ -30,8 +29,7 @@ def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
         in_this_process: Train's local mode. It saves four process starts and as many imports of
             torch, which take longer than a small cell on two cores; for one rank on a CPU only.
     """
-    place = RootPaths.at(trial.root).run(trial.key)
-    before = newest_attempt(place)
+    before = root_of(trial).newest_attempt(trial.key)
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
         trainer = TorchTrainer(
             cast(Any, _worker),
@@ -48,7 +46,7 @@ def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             result = trainer.fit()
             return Outcome.from_json(str(cast(Any, result).return_value))
         except TrainingFailedError as error:
-            return _post_mortem(place, before, error)
+            return _post_mortem(trial, before, error)
 
 
 def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
@@ -75,12 +73,13 @@ def _worker(config: dict[str, str]) -> str:
     return outcome.to_json()
 
 
-def _post_mortem(place: RunPaths, before: int, error: TrainingFailedError) -> Outcome:
+def _post_mortem(trial: Trial, before: int, error: TrainingFailedError) -> Outcome:
     """What happened to a worker group that is gone, from the files it left."""
-    number, place = newest_attempt(place), local_copy(place)
+    root = root_of(trial)
+    number = root.newest_attempt(trial.key)
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
-    written = recorded_outcome(place, before)
+    written = recorded_outcome(root, trial.key, before)
     if written is not None:
         return written
     return Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")

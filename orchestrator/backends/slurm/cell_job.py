@@ -10,9 +10,8 @@ from typing import Literal
 
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.stop import stop_asked
-from orchestrator.storage.lock import fresh_seconds
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import lock_owner_of_run
+from orchestrator.storage.file_lock import fresh_seconds
+from orchestrator.storage.root import root_of
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 
@@ -139,9 +138,9 @@ def run_when_free(trial: Trial, should_stop: Callable[[], bool]) -> Outcome:
 
     A node that died a moment ago held it, and its heartbeat counts for a while.
     """
-    place = RootPaths.at(trial.root).run(trial.key)
+    root = root_of(trial)
     give_up = time.monotonic() + fresh_seconds() + _DYING_SECONDS
-    while lock_owner_of_run(place) is not None and time.monotonic() < give_up:
+    while root.lock_owner(trial.key) is not None and time.monotonic() < give_up:
         if should_stop() and trial.ranks == 1:
             return Outcome("stopped")
         time.sleep(0.5)

@@ -19,9 +19,7 @@ from orchestrator.execution.attempt import has_done_row
 from orchestrator.execution.queue import Queue, everything
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
-from orchestrator.storage import run_state as sight
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import lock_owner_of_run
+from orchestrator.storage.root import root_of
 from orchestrator.trial import Outcome, Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
 from slurm.job_array import JobArray
@@ -63,16 +61,16 @@ def classify_exit(
         before: newest attempt when the job was submitted.
         log: what it wrote to its errors.
     """
-    place = RootPaths.at(trial.root).run(trial.key)
-    number, place = sight.newest_attempt(place), sight.local_copy(place)
+    root = root_of(trial)
+    number = root.newest_attempt(trial.key)
     written = [note.outcome] if note is not None and note.outcome is not None else []
-    told = recorded_outcome(place, before)
+    told = recorded_outcome(root, trial.key, before)
     if told is not None:
         written.insert(0, told)
     final = [outcome for outcome in written if outcome.status in ("done", "failed", "busy")]
     if final:
         return final[0]
-    if has_done_row(trial):
+    if has_done_row(root, trial):
         return Outcome("done", number, is_published=True)
     if seen.state == "CANCELLED":
         return Outcome("stopped", number, error_text=f"job {seen.job_id} was cancelled")
@@ -238,7 +236,7 @@ class Dispatcher:
         """Settle a job that certainly ended; a fresh claim on its folder says that it did not."""
         seen = self.watch.end_of(job_id)
         trial = self.queue.running[job.key]
-        if seen is None or lock_owner_of_run(RootPaths.at(trial.root).run(job.key)) is not None:
+        if seen is None or root_of(trial).lock_owner(job.key) is not None:
             return
         note = self._notes.get(job.key)
         log = job.batch.logs(job.key)[1]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.plan import Plan, PlannedCell, QueuedJob, State
-from orchestrator.storage.paths import RootPaths
 
 if TYPE_CHECKING:
     from slurm.monitor import JobInfo
@@ -28,7 +27,7 @@ def with_queued_jobs(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, s
     Returns:
         The plan, and in words why Slurm could not be asked; empty when it was or need not be.
     """
-    folder = RootPaths.at(plan.root).grid(plan.grid.name).folder / "slurm"
+    folder = plan.root.grid(plan.grid.name).folder / "slurm"
     if not folder.exists():
         return plan, ""
     # Here and not above: most grids never see Slurm.

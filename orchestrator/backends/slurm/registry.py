@@ -12,8 +12,7 @@ from typing import Any
 from orchestrator.backends.ray.cluster import worker_environment
 from orchestrator.backends.slurm.cell_job import CellJob
 from orchestrator.options import LaunchOptions, SlurmOptions
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import newest_attempt
+from orchestrator.storage.root import root_of
 from orchestrator.trial import Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
 from slurm.job_array import JobArray
@@ -72,7 +71,7 @@ class JobRegistry:
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
         calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
-        befores = {t.key: newest_attempt(RootPaths.at(t.root).run(t.key)) for t in trials}
+        befores = {t.key: root_of(t).newest_attempt(t.key) for t in trials}
         batch = JobArray.write(folder, calls, shape, self.grid)
         facts: dict[str, tuple[int, str, str]] = {
             t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials

@@ -16,6 +16,7 @@ from orchestrator.__main__ import main
 from orchestrator.display.status import status_picture
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
 from tests.support.result_rows import row_of
@@ -39,10 +40,10 @@ def drawn(root, *, width, most=None):
 
 
 def test_failed_cells_come_first_and_done_ones_last(tmp_path):
-    put(str(tmp_path), 0, 51.25)
-    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
+    put(LocalRoot(tmp_path), 0, 51.25)
+    put(LocalRoot(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
 
-    lines = drawn(str(tmp_path), width=200)
+    lines = drawn(LocalRoot(tmp_path), width=200)
 
     assert CELLS[7].key in lines[2]
     assert CELLS[0].key in lines[17]
@@ -51,10 +52,10 @@ def test_failed_cells_come_first_and_done_ones_last(tmp_path):
 
 
 def test_what_is_not_shown_is_counted(tmp_path):
-    put(str(tmp_path), 0, 51.25)
-    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
+    put(LocalRoot(tmp_path), 0, 51.25)
+    put(LocalRoot(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")
 
-    lines = drawn(str(tmp_path), width=200, most=3)
+    lines = drawn(LocalRoot(tmp_path), width=200, most=3)
 
     assert CELLS[7].key in lines[2]
     assert CELLS[1].key in lines[3]  # every state has its share of the room
@@ -64,9 +65,14 @@ def test_what_is_not_shown_is_counted(tmp_path):
 
 @pytest.mark.parametrize("width", [72, 80, 100, 140])
 def test_keys_and_states_are_whole_in_every_width(tmp_path, width):
-    put(str(tmp_path), 7, error_class="diverged", error_text="Diverged: no number " + "x" * 200)
+    put(
+        LocalRoot(tmp_path),
+        7,
+        error_class="diverged",
+        error_text="Diverged: no number " + "x" * 200,
+    )
 
-    lines = drawn(str(tmp_path), width=width)
+    lines = drawn(LocalRoot(tmp_path), width=width)
 
     text = "\n".join(lines)
     assert max(len(line.rstrip()) for line in lines if line.startswith("synth")) <= width
@@ -92,7 +98,7 @@ def test_a_wrong_number_of_cells_is_refused(tmp_path, capsys, value):
 
 def test_watch_without_a_terminal_says_one_line_and_ends_with_the_grid(tmp_path, capsys):
     for number in range(16):
-        put(str(tmp_path), number, 50.0)
+        put(LocalRoot(tmp_path), number, 50.0)
 
     assert main(["watch", "demo", f"root={tmp_path}"]) == 0
 
@@ -143,8 +149,8 @@ def test_verbs_without_json_say_which_have_it(verb, capsys):
 
 
 def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
-    put(str(tmp_path), 0, 40.0)
-    put(str(tmp_path), 1, 41.0)
+    put(LocalRoot(tmp_path), 0, 40.0)
+    put(LocalRoot(tmp_path), 1, 41.0)
     probe = (
         "import sys; from orchestrator.__main__ import main; "
         f"code = main(['status', 'demo', 'root={tmp_path}']); "

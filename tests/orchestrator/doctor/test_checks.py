@@ -7,7 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from orchestrator.doctor.checks import check_fast, check_root, check_slurm, exit_code
-from orchestrator.options import parse
+from orchestrator.options import LaunchOptions
+from orchestrator.storage.local_root import LocalRoot
 from tests.support.lab import CHECKOUT
 
 
@@ -30,9 +31,8 @@ def test_a_machine_without_slurm_gets_words_and_advice(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_broken(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    options, _ = parse([f"root={tmp_path}/file"])
 
-    check = check_root(options)
+    check = check_root(LocalRoot(tmp_path / "file"))
 
     assert (check.state, check.advice) == ("broken", "Choose another root=DIR")
     assert exit_code([check]) == 20
@@ -45,7 +45,7 @@ def test_nobody_answering_is_told_apart_from_no_slurm(tmp_path: Path) -> None:
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{tmp_path}:{before}"
     try:
-        (check,) = check_slurm(parse([])[0])
+        (check,) = check_slurm(LaunchOptions(), LocalRoot(tmp_path))
     finally:
         os.environ["PATH"] = before
 

@@ -1,13 +1,13 @@
 """What the doctor says about a root in an object store."""
 
 from orchestrator.doctor.checks import check_root
-from orchestrator.options import parse
-from orchestrator.storage.s3_root import storage_of
+from orchestrator.storage.root import open_root
+from orchestrator.storage.s3_storage import storage_of
 from tests.support.s3_session import Store
 
 
 def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -> None:
-    check = check_root(parse([f"root={store.url}"])[0])
+    check = check_root(open_root(store.url))
 
     assert (check.state, check.name) == ("works", "bucket"), check
     assert "claims hold" in check.found
@@ -15,7 +15,7 @@ def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -
 
 
 def test_a_missing_bucket_is_broken_with_its_name(store: Store) -> None:
-    check = check_root(parse(["root=s3://no-such-bucket/x"])[0])
+    check = check_root(open_root("s3://no-such-bucket/x"))
 
     assert check.state == "broken"
     assert "no-such-bucket does not exist" in check.found

@@ -6,18 +6,19 @@ from pathlib import Path
 from orchestrator.doctor.checks import check_slurm
 from orchestrator.doctor.drill import cases, drill
 from orchestrator.options import parse
+from orchestrator.storage.local_root import LocalRoot
 from tests.support.slurm_cluster import SlurmBox
 
 WORDS = ("slurm.memory_gb=0.3", "slurm.poll_seconds=4")
 
 
 def test_it_tells_what_the_site_allows_and_refuses(cluster: SlurmBox, tmp_path: Path) -> None:
-    found, submission = check_slurm(parse([f"root={tmp_path}", *WORDS])[0])
+    found, submission = check_slurm(parse(WORDS)[0], LocalRoot(tmp_path))
     assert "arrays to 1001, accounting" in found.found
     assert submission.state == "works"
     assert not cluster.jobs("-t", "PENDING,RUNNING")
 
-    _, refused = check_slurm(parse([f"root={tmp_path}", "slurm.partition=lowe"])[0])
+    _, refused = check_slurm(parse(["slurm.partition=lowe"])[0], LocalRoot(tmp_path))
     assert refused.state == "broken"
     assert "invalid partition specified: lowe" in refused.found
 
@@ -27,7 +28,7 @@ def test_a_drill_harms_fake_trials_and_judges_their_resume(
 ) -> None:
     quick = [replace(case, num_steps=min(case.num_steps, 20)) for case in cases()[:4]]
 
-    checks = drill(parse([f"root={tmp_path}", *WORDS])[0], lambda text: None, quick)
+    checks = drill(parse(WORDS)[0], LocalRoot(tmp_path), lambda text: None, quick)
 
     assert [check.state for check in checks] == ["works"] * 4, checks
     names = [check.name for check in checks]

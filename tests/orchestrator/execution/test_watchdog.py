@@ -11,7 +11,6 @@ import pytest
 
 from orchestrator.execution.watchdog import HangWatch
 from orchestrator.storage import events
-from orchestrator.storage.paths import RootPaths
 from tests.support.hanging_trainer import HANGS, Blocked, in_midst_of_steps
 from tests.support.lab import KL, LONGEST_SECONDS, Lab, rank_processes, wait_until
 
@@ -79,7 +78,7 @@ def test_what_takes_long_by_nature_may_take_long(tmp_path: Path, phase: str) -> 
 
 
 def diary(lab: Lab) -> list[str]:
-    return [e["event"] for e in events.read(RootPaths.at(str(lab.root)).run(KL).events)]
+    return [e["event"] for e in events.read(lab.opened.run(KL).events)]
 
 
 def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
@@ -127,6 +126,6 @@ def test_ranks_of_which_one_stops_in_a_collective_are_killed_and_tried_again(
 
     assert launch.returncode == 0, text
     assert re.search("hang: (Hang: )?no progress for", text)
-    assert "all_gather" in RootPaths.at(str(long_lab.root)).run(KL).log(1).read_text()
+    assert "all_gather" in long_lab.opened.run(KL).log(1).read_text()
     assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
     wait_until(lambda: not Path("/proc", str(others[0])).exists())

@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from orchestrator.export.formats import KINDS, export
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support.result_rows import row_of
 
@@ -32,7 +33,7 @@ def root(tmp_path):
         {"step": 6, "epoch": 2, "miou_percent": 45.25},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    root = str(tmp_path / "out")
+    root = LocalRoot(tmp_path / "out")
     publish_history(root, first.key, 1, tmp_path)
     publish(root, row_of(first, 45.25, config_json=CONFIG, class_names=("a", "b")))
     publish(root, row_of(replace(first, seed=1), 44.0, config_json=CONFIG))
@@ -107,14 +108,22 @@ def test_mlflow_gets_an_experiment_with_runs_parameters_and_metrics(root):
 
 def test_an_export_of_nothing_is_empty(tmp_path):
     for kind in KINDS:
-        export(load_grid("demo"), str(tmp_path), kind)
+        export(load_grid("demo"), LocalRoot(tmp_path), kind)
 
     assert (tmp_path / "exports/demo/csv/rows.csv").read_text().count("\n") == 1
 
 
 def command(root, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator", "export", "demo", "to=wandb", f"root={root}"],
+        [
+            sys.executable,
+            "-m",
+            "orchestrator",
+            "export",
+            "demo",
+            "to=wandb",
+            f"root={root.address}",
+        ],
         env=os.environ | environment,
         cwd=ROOT,
         capture_output=True,
@@ -180,9 +189,9 @@ def test_export_without_wandb_says_how_to_install_it(root, tmp_path):
 def test_pixel_counts_have_a_csv_of_their_own(tmp_path):
     cell = load_grid("demo").cells[0]
     fields = {"config_json": CONFIG, "class_names": ("a", "b")}
-    publish(str(tmp_path), row_of(cell, 45.0, best_confusion=((5, 1), (0, 2)), **fields))
+    publish(LocalRoot(tmp_path), row_of(cell, 45.0, best_confusion=((5, 1), (0, 2)), **fields))
 
-    folder = export(load_grid("demo"), str(tmp_path), "csv")
+    folder = export(load_grid("demo"), LocalRoot(tmp_path), "csv")
 
     assert (folder / "confusion.csv").read_text().splitlines()[1:] == [
         f"{cell.key},1,best,a,a,5",

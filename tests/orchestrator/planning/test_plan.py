@@ -11,8 +11,7 @@ import yaml
 from datasets.__main__ import main
 from orchestrator.display.status import as_json
 from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
-from orchestrator.storage.lock import file_lock
-from orchestrator.storage.paths import RootPaths
+from orchestrator.storage.file_lock import file_lock
 from tests.support import dataset_trees as trees
 from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
 from tests.support.strategies import labels
@@ -26,7 +25,7 @@ DIVERGES = ("optim.lr=1000", "optim.epochs=8")
 
 def plan_of(lab: Lab, *overrides: str) -> Plan:
     settings = [f"data.root={lab.data}", *overrides]
-    return make_plan(str(lab.grid), str(lab.root), overrides=settings)
+    return make_plan(str(lab.grid), lab.opened, overrides=settings)
 
 
 def state_of(lab: Lab, key: str, *overrides: str) -> State:
@@ -43,7 +42,7 @@ def test_a_cell_without_a_trace_is_missing(lab: Lab) -> None:
 def test_a_held_run_folder_is_running_and_names_its_holder(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"))
 
-    with file_lock(RootPaths.at(str(lab.root)).run(SUPERVISED).lock, "attempt 3"):
+    with file_lock(lab.opened.run(SUPERVISED).lock, "attempt 3"):
         (cell,) = plan_of(lab).cells
 
     assert cell.state is State.running
@@ -94,7 +93,7 @@ def test_a_folder_with_a_checkpoint_and_no_owner_is_interrupted(lab: Lab) -> Non
     (cell,) = plan_of(lab).cells
 
     assert cell.state is State.interrupted
-    step = newest_step(RootPaths.at(str(lab.root)).run(KL).folder)
+    step = newest_step(lab.opened.run(KL).folder)
     assert cell.why == f"goes on from step {step}"
     assert state_of(lab, KL, "optim.lr=0.5") is State.drifted
 
@@ -114,9 +113,9 @@ def test_json_names_every_cell_once_with_its_state(lab: Lab) -> None:
 def test_only_chooses_by_key_and_refuses_what_fits_nothing(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
 
-    assert make_plan(str(lab.grid), str(lab.root), only="*.kl.*").cells[0].key == KL
+    assert make_plan(str(lab.grid), lab.opened, only="*.kl.*").cells[0].key == KL
     with pytest.raises(ValueError, match=r"only=voc\* fits none of the 2 cells"):
-        make_plan(str(lab.grid), str(lab.root), only="voc*")
+        make_plan(str(lab.grid), lab.opened, only="voc*")
 
 
 @pytest.mark.parametrize("verb", ["plan", "status", "tables"])
@@ -134,7 +133,7 @@ def test_planning_verbs_import_neither_torch_nor_ray(lab: Lab, verb: str) -> Non
 
 
 def test_the_paper_is_one_hundred_missing_cells(lab: Lab) -> None:
-    plan = make_plan("paper", str(lab.root))
+    plan = make_plan("paper", lab.opened)
 
     assert len({cell.key for cell in plan.cells}) == 100
     assert plan.count(State.missing) == 100
@@ -177,7 +176,7 @@ def test_a_cell_done_on_other_images_is_drifted_until_it_runs_again(
     lab.grid.write_text(yaml.safe_dump({"title": "T", "overrides": overrides, "cells": [cell]}))
 
     def planned(root: Path) -> PlannedCell:
-        plan = make_plan(str(lab.grid), str(lab.root), overrides=[f"data.root={root}"])
+        plan = make_plan(str(lab.grid), lab.opened, overrides=[f"data.root={root}"])
         return plan.cells[0]
 
     lab.run("launch", "backend=inline")

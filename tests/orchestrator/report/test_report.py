@@ -28,6 +28,7 @@ from orchestrator.report.pictures import Box, accuracy, boxes, chosen, gain
 from orchestrator.report.svg import scale_over
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish, read_rows
+from orchestrator.storage.local_root import LocalRoot
 from orchestrator.tables.fill import fill
 from sweeps.grid import load_grid
 from sweeps.table import load_table
@@ -102,8 +103,8 @@ def publish_demo(root, tmp_path, seeds=(1, 2)):
 def demo(tmp_path_factory):
     """The report of the demo grid over rows that its runs could have left."""
     root = tmp_path_factory.mktemp("demo")
-    publish_demo(str(root), root)
-    return report(make_plan("demo", str(root)))
+    publish_demo(LocalRoot(root), root)
+    return report(make_plan("demo", LocalRoot(root)))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,8 @@ def wide(tmp_path_factory):
     counts = tuple(tuple(100 if i == j else 1 for j in range(21)) for i in range(21))
     for cell in grid.cells:
         row = row_of(cell, 70.0 + len(cell.loss), class_names=names, best_confusion=counts)
-        publish(str(folder), row)
-    return report(make_plan(str(folder / "grid.yaml"), str(folder)))
+        publish(LocalRoot(folder), row)
+    return report(make_plan(str(folder / "grid.yaml"), LocalRoot(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def trained(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     for number, run in enumerate(sorted((root / "runs").iterdir())):
         decide_otherwise(run / "checkpoints/best.pt", number)
-    return report(make_plan(str(grid), str(root)))
+    return report(make_plan(str(grid), LocalRoot(root)))
 
 
 def decide_otherwise(path, seed):
@@ -203,7 +204,7 @@ def test_a_method_has_one_name_and_one_style_in_every_picture():
 
 
 def test_curves_come_from_published_history_and_else_from_the_run_folder(tmp_path):
-    root, cell = str(tmp_path / "out"), load_grid("demo").cells[0]
+    root, cell = LocalRoot(tmp_path / "out"), load_grid("demo").cells[0]
     folder = write_history(tmp_path / "a", {1: {"miou_percent": 41.0}})
     publish_history(root, cell.key, 1, folder)
     publish(root, row_of(cell, 41.0))
@@ -293,7 +294,7 @@ def test_a_box_keeps_inside_the_image():
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):
-    text = report(make_plan("demo", str(tmp_path))).read_text()
+    text = report(make_plan("demo", LocalRoot(tmp_path))).read_text()
 
     assert "0 <small>of 16</small>" in text
     assert "No run has logged an epoch yet" in text
@@ -312,9 +313,9 @@ def test_the_page_tells_states_costs_failures_and_provenance(demo):
 
 
 def test_the_same_results_give_the_same_page(tmp_path):
-    publish_demo(str(tmp_path / "out"), tmp_path)
+    publish_demo(LocalRoot(tmp_path / "out"), tmp_path)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
-    plan = make_plan("demo", str(tmp_path / "out"))
+    plan = make_plan("demo", LocalRoot(tmp_path / "out"))
 
     first, second = (page(replace(gather(plan), made=moment)) for _ in range(2))
 
@@ -322,7 +323,7 @@ def test_the_same_results_give_the_same_page(tmp_path):
 
 
 def test_every_setting_with_history_has_a_panel(demo):
-    root = str(demo.parents[1])
+    root = LocalRoot(demo.parents[1])
 
     found = list(panels(gather(make_plan("demo", root))))
 
@@ -463,7 +464,7 @@ def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(traine
     for path in root.glob("runs/*/checkpoints/best.pt"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    text = report(make_plan(str(trained.parents[2] / "grid.yaml"), str(root))).read_text()
+    text = report(make_plan(str(trained.parents[2] / "grid.yaml"), LocalRoot(root))).read_text()
 
     assert "is not what its manifest promises; the picture is left out" in text
 
@@ -481,7 +482,7 @@ def test_a_matrix_shows_what_part_of_each_class_was_taken_for_which(demo):
 
 def test_a_run_that_really_ran_scores_what_its_matrix_says(trained):
     root = trained.parents[1]
-    for row in read_rows(str(root)):
+    for row in read_rows(LocalRoot(root)):
         for counts, miou in (
             (row.best_confusion, row.best_miou_percent),
             (row.last_confusion, row.last_miou_percent),

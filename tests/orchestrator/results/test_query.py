@@ -11,6 +11,7 @@ from orchestrator.results.compaction import compact
 from orchestrator.results.history import history_of, publish_history, read_history
 from orchestrator.results.query import query
 from orchestrator.results.store import publish
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell import Cell
 from tests.support.result_rows import row_of
 
@@ -35,7 +36,7 @@ def run_folder(tmp_path):
 
 @pytest.fixture
 def root(tmp_path, run_folder):
-    root = str(tmp_path / "out")
+    root = LocalRoot(tmp_path / "out")
     for attempt, row in enumerate((row_of(CELL), row_of(CELL, 45.0, attempt=2)), start=1):
         publish_history(root, CELL.key, attempt, run_folder)
         publish(root, row)
@@ -62,7 +63,7 @@ def test_an_epoch_has_its_score_and_the_means_of_its_terms():
 
 
 def test_the_history_lies_beside_the_rows_and_reads_with_pandas_and_polars(tmp_path, run_folder):
-    place = publish_history(str(tmp_path), CELL.key, 1, run_folder)
+    place = publish_history(LocalRoot(tmp_path), CELL.key, 1, run_folder)
 
     folder = tmp_path / "results/history"
     assert place == str(folder / f"{CELL.key}.a0001.parquet")
@@ -71,8 +72,8 @@ def test_the_history_lies_beside_the_rows_and_reads_with_pandas_and_polars(tmp_p
 
 
 def test_a_run_that_logged_nothing_has_no_history(tmp_path):
-    assert publish_history(str(tmp_path), CELL.key, 1, tmp_path) is None
-    assert len(read_history(str(tmp_path))) == 0
+    assert publish_history(LocalRoot(tmp_path), CELL.key, 1, tmp_path) is None
+    assert len(read_history(LocalRoot(tmp_path))) == 0
 
 
 def test_publishing_a_history_twice_and_compacting_keeps_each_epoch_once(root, run_folder):
@@ -111,7 +112,7 @@ def test_only_the_cells_asked_for_are_in_the_views(root):
 
 
 def test_an_empty_root_answers_too(tmp_path):
-    assert query(str(tmp_path), "select * from counted").num_rows == 0
+    assert query(LocalRoot(tmp_path), "select * from counted").num_rows == 0
 
 
 def test_a_question_that_is_not_understood_names_the_views_and_columns(root):
@@ -123,7 +124,7 @@ def test_the_miou_follows_from_the_stored_pixel_counts(tmp_path):
     confusion = ((50, 10), (4, 36))
     expected = (100 * 50 / 64 + 100 * 36 / 50) / 2
     row = row_of(CELL, expected, class_names=("sky", "road"), best_confusion=confusion)
-    publish(str(tmp_path), row)
+    publish(LocalRoot(tmp_path), row)
     sql = """
         WITH found AS (FROM confusion WHERE epoch = 'best'),
         occurs AS (SELECT truth_id AS class, sum(pixels) AS n FROM found GROUP BY ALL),
@@ -133,8 +134,10 @@ def test_the_miou_follows_from_the_stored_pixel_counts(tmp_path):
         FROM hit JOIN occurs USING (class) JOIN said USING (class)
     """
 
-    assert query(str(tmp_path), sql).to_pylist() == [{"miou": pytest.approx(expected, rel=1e-12)}]
-    confused = query(str(tmp_path), "SELECT truth, prediction, pixels FROM confusion")
+    assert query(LocalRoot(tmp_path), sql).to_pylist() == [
+        {"miou": pytest.approx(expected, rel=1e-12)}
+    ]
+    confused = query(LocalRoot(tmp_path), "SELECT truth, prediction, pixels FROM confusion")
     assert {"truth": "road", "prediction": "sky", "pixels": 4} in confused.to_pylist()
 
 

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from orchestrator.failures import Failure
 from orchestrator.results.row import SCHEMA, Attempt, Provenance, Row, arrow_of
 from orchestrator.results.store import publish
+from orchestrator.storage.local_root import LocalRoot
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
 from tests.support.result_rows import START, row_of
@@ -98,7 +99,7 @@ def test_the_annotations_of_a_row_are_the_columns_on_disk():
 
 
 def test_a_published_file_has_exactly_these_columns(tmp_path):
-    path = publish(str(tmp_path), row_of(CELL, 50.0))
+    path = publish(LocalRoot(tmp_path), row_of(CELL, 50.0))
 
     assert pq.read_schema(path).equals(SCHEMA)
 

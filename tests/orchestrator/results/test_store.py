@@ -26,6 +26,7 @@ from orchestrator.results.store import (
     publish,
     read_rows,
 )
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell import Cell
 from tests.support.result_rows import row_of, rows
 
@@ -35,12 +36,13 @@ CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 PUBLISH = """
 import sys
 from orchestrator.results.store import publish
+from orchestrator.storage.root import open_root
 from sweeps.cell import Cell
 from tests.support.result_rows import row_of
 cell = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 {before}
 try:
-    publish(sys.argv[1], row_of(cell, 50.0, error_text=("%030d" % 7) * 9999))
+    publish(open_root(sys.argv[1]), row_of(cell, 50.0, error_text=("%030d" % 7) * 9999))
 except OSError as error:
     print(error.errno, error)
 """
@@ -49,7 +51,7 @@ except OSError as error:
 @given(row=rows)
 @settings(max_examples=30)
 def test_a_row_reads_back_bit_for_bit(tmp_path_factory, row):
-    root = str(tmp_path_factory.mktemp("root"))
+    root = LocalRoot(tmp_path_factory.mktemp("root"))
 
     publish(root, row)
 
@@ -58,7 +60,7 @@ def test_a_row_reads_back_bit_for_bit(tmp_path_factory, row):
 
 def test_any_parquet_reader_opens_the_folder_as_it_lies(tmp_path):
     for split in ("1of8", "1of4"):
-        publish(str(tmp_path), row_of(replace(CELL, split=split), 100 / 3))
+        publish(LocalRoot(tmp_path), row_of(replace(CELL, split=split), 100 / 3))
     (tmp_path / "results/rows/.half.parquet.tmp").write_bytes(b"PAR1")
     folder = tmp_path / "results/rows"
 
@@ -68,63 +70,55 @@ def test_any_parquet_reader_opens_the_folder_as_it_lies(tmp_path):
     assert pa.dataset.dataset(folder).to_table().schema.equals(SCHEMA)
 
 
-def test_an_object_store_works_like_a_folder():
-    first, second = row_of(CELL, 50.0), row_of(CELL, 51.0, attempt=2)
-
-    place = publish("memory://bucket/outputs", first)
-    publish("memory://bucket/outputs", second)
-
-    assert place == f"memory://bucket/outputs/results/rows/{CELL.key}.a0001.parquet"
-    assert read_rows("memory://bucket/outputs") == [first, second]
-
-
 def test_a_root_without_results_has_no_rows(tmp_path):
-    assert read_rows(str(tmp_path)) == []
-    assert read_rows("memory://nowhere") == []
+    assert read_rows(LocalRoot(tmp_path)) == []
 
 
 def test_publishing_the_same_attempt_twice_is_harmless(tmp_path):
     row = row_of(CELL, 50.0)
 
-    places = {publish(str(tmp_path), row), publish(str(tmp_path), replace(row, host="other"))}
+    places = {
+        publish(LocalRoot(tmp_path), row),
+        publish(LocalRoot(tmp_path), replace(row, host="other")),
+    }
 
     assert len(places) == 1
-    assert read_rows(str(tmp_path)) == [row]
+    assert read_rows(LocalRoot(tmp_path)) == [row]
 
 
 def test_a_done_row_replaces_the_failed_one_of_its_attempt_and_never_the_other_way(tmp_path):
     failed, done = row_of(CELL), row_of(CELL, 50.0)
 
     for row in (failed, done, failed):
-        publish(str(tmp_path), row)
+        publish(LocalRoot(tmp_path), row)
 
-    assert read_rows(str(tmp_path)) == [done]
+    assert read_rows(LocalRoot(tmp_path)) == [done]
 
 
 def test_a_stale_attempt_cannot_publish(tmp_path):
     newer = row_of(CELL, 51.0, attempt=2)
-    publish(str(tmp_path), newer)
+    publish(LocalRoot(tmp_path), newer)
 
     with pytest.raises(StaleAttempt, match=r"Attempt 1 of .* is stale: attempt 2 has already"):
-        publish(str(tmp_path), row_of(CELL, 50.0, attempt=1))
+        publish(LocalRoot(tmp_path), row_of(CELL, 50.0, attempt=1))
 
-    assert read_rows(str(tmp_path)) == [newer]
+    assert read_rows(LocalRoot(tmp_path)) == [newer]
 
 
 def test_a_cell_whose_key_begins_like_another_does_not_make_it_stale(tmp_path):
-    publish(str(tmp_path), row_of(replace(CELL, seed=12), 51.0, attempt=2))
-    publish(str(tmp_path), row_of(replace(CELL, seed=1), 50.0, attempt=1))
+    publish(LocalRoot(tmp_path), row_of(replace(CELL, seed=12), 51.0, attempt=2))
+    publish(LocalRoot(tmp_path), row_of(replace(CELL, seed=1), 50.0, attempt=1))
 
-    assert len(read_rows(str(tmp_path))) == 2
+    assert len(read_rows(LocalRoot(tmp_path))) == 2
 
 
 def test_concurrent_publishers_leave_whole_rows_only(tmp_path):
     every = [row_of(replace(CELL, seed=seed), 50.0) for seed in range(10)]
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda row: publish(str(tmp_path), row), every * 5))
+        list(pool.map(lambda row: publish(LocalRoot(tmp_path), row), every * 5))
 
-    assert read_rows(str(tmp_path)) == sorted(every, key=lambda row: row.key)
+    assert read_rows(LocalRoot(tmp_path)) == sorted(every, key=lambda row: row.key)
     assert len(list((tmp_path / "results/rows").iterdir())) == 10
 
 
@@ -134,7 +128,7 @@ def test_publishers_in_many_processes_leave_one_row_per_attempt(tmp_path):
     started = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
 
     assert [process.wait() for process in started] == [0, 0, 0]
-    assert [row.key for row in read_rows(str(tmp_path))] == [CELL.key]
+    assert [row.key for row in read_rows(LocalRoot(tmp_path))] == [CELL.key]
 
 
 def test_a_write_that_breaks_off_leaves_nothing_and_says_so(tmp_path):
@@ -183,31 +177,31 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "results").write_text("a file where a folder should be")
 
     with pytest.raises(OSError, match=r"Could not publish .* in .*results/rows: ") as error:
-        publish(str(tmp_path), row_of(CELL, 50.0))
+        publish(LocalRoot(tmp_path), row_of(CELL, 50.0))
 
     assert error.value.errno == errno.ENOTDIR
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 broken", None])
 def test_a_broken_file_is_named_and_not_skipped(tmp_path, content):
-    path = Path(publish(str(tmp_path), row_of(CELL, 50.0)))
+    path = Path(publish(LocalRoot(tmp_path), row_of(CELL, 50.0)))
     path.write_bytes(path.read_bytes()[:-9] if content is None else content)
 
     with pytest.raises(ResultsError, match=r"a0001\.parquet is no readable row .* Move it away"):
-        read_rows(str(tmp_path))
+        read_rows(LocalRoot(tmp_path))
 
 
 def test_a_foreign_parquet_file_among_the_rows_is_named(tmp_path):
-    publish(str(tmp_path), row_of(CELL, 50.0))
+    publish(LocalRoot(tmp_path), row_of(CELL, 50.0))
     (tmp_path / "results/rows/other.parquet").write_bytes(b"")
 
     with pytest.raises(ResultsError, match=r"other\.parquet is no row"):
-        read_rows(str(tmp_path))
+        read_rows(LocalRoot(tmp_path))
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
 def test_a_row_of_another_schema_version_is_refused(tmp_path, version):
-    path = publish(str(tmp_path), row_of(CELL, 50.0))
+    path = publish(LocalRoot(tmp_path), row_of(CELL, 50.0))
     table = pq.read_table(path)
     other = pa.array([version], pa.int32())
     index = table.schema.get_field_index("schema_version")
@@ -215,14 +209,14 @@ def test_a_row_of_another_schema_version_is_refused(tmp_path, version):
 
     text = rf"has schema version {version}, this checkout reads version 2\. Read it with the"
     with pytest.raises(ResultsError, match=text):
-        read_rows(str(tmp_path))
+        read_rows(LocalRoot(tmp_path))
 
 
 def test_a_row_written_before_a_column_was_added_reads_with_its_default(tmp_path):
-    path = publish(str(tmp_path), row_of(CELL, 50.0, ray="2.60"))
+    path = publish(LocalRoot(tmp_path), row_of(CELL, 50.0, ray="2.60"))
     pq.write_table(pq.read_table(path).drop_columns(["ray"]), path)
 
-    (row,) = read_rows(str(tmp_path))
+    (row,) = read_rows(LocalRoot(tmp_path))
 
     assert row.ray is None
 
@@ -240,13 +234,13 @@ def test_the_row_that_counts_is_the_newest_done_else_the_newest_failed():
 def test_more_files_than_threads_are_all_read(tmp_path):
     made = [row_of(replace(CELL, seed=seed), 50.0) for seed in range(100, 150)]
     for row in made:
-        publish(str(tmp_path), row)
+        publish(LocalRoot(tmp_path), row)
 
-    assert read_rows(str(tmp_path)) == made
+    assert read_rows(LocalRoot(tmp_path)) == made
 
 
 def test_a_row_that_came_after_a_look_is_found_by_the_next(tmp_path: Path) -> None:
-    root = str(tmp_path)
+    root = LocalRoot(tmp_path)
     first, second = row_of(CELL), row_of(CELL, 50.0, attempt=2)
     publish(root, first)
     known = read_rows(root)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.lock import FRESH_SECONDS, Busy, file_lock, lock_owner
+from orchestrator.storage.file_lock import FRESH_SECONDS, Busy, file_lock, lock_owner
 from tests.support.lab import CHECKOUT, wait_until
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from orchestrator.storage.lock import file_lock
+from orchestrator.storage.file_lock import file_lock
 with file_lock(Path(sys.argv[1]), "attempt 7"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -118,7 +118,8 @@ def test_an_ended_claim_leaves_no_name(tmp_path: Path) -> None:
 
 def test_of_eight_processes_one_holds_the_folder_at_a_time(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from orchestrator.storage.lock import file_lock\n"
+        "import sys, time; from pathlib import Path\n"
+        "from orchestrator.storage.file_lock import file_lock\n"
         "folder = Path(sys.argv[1])\n"
         "with file_lock(folder / 'lock', 'x', wait_seconds=60):\n"
         "    (folder / 'inside').touch(exist_ok=False); time.sleep(0.05)\n"

@@ -12,7 +12,7 @@ import pytest
 
 from datasets.storage.base import Storage
 from datasets.storage.open import open_storage
-from orchestrator.storage.mirror import Mirror, Overtaken
+from orchestrator.storage.sync import Mirror, Overtaken
 from tests.support import dataset_trees as trees
 
 
@@ -119,7 +119,7 @@ def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, 
     before = content(run)
     program = (
         "import sys; from pathlib import Path\n"
-        "from orchestrator.storage.mirror import Mirror\n"
+        "from orchestrator.storage.sync import Mirror\n"
         "from datasets.storage.open import open_storage\n"
         "Mirror(open_storage(sys.argv[1]), 'runs/k', attempt=2).push(Path(sys.argv[2]))\n"
     )

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from datasets.errors import Unreachable
-from orchestrator.storage.lock import FRESH_VARIABLE, Busy, LockOwner
-from orchestrator.storage.s3_lock import IDLE_BYTES, ClaimLost, LockRecord, read_lock, s3_lock
-from orchestrator.storage.s3_root import storage_of
+from orchestrator.storage.file_lock import FRESH_VARIABLE, Busy, LockOwner
+from orchestrator.storage.s3_lock import IDLE_BYTES, LockLost, LockRecord, read_lock, s3_lock
+from orchestrator.storage.s3_storage import storage_of
 from tests.support.lab import CHECKOUT, wait_until
 from tests.support.s3_session import Store
 
@@ -78,7 +78,7 @@ def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(stor
 
     with s3_lock(store.url, NAME, "mine") as hold:
         storage.write(NAME, ELSEWHERE.text())
-        with pytest.raises(ClaimLost, match="taken over by attempt 4, process 1 on elsewhere"):
+        with pytest.raises(LockLost, match="taken over by attempt 4, process 1 on elsewhere"):
             hold.describe("attempt 5", attempt=5)
         assert hold.is_lost
 
@@ -100,7 +100,7 @@ def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
         wait_until(lambda: store.proxy.count(f"PUT .*{NAME}") > 4, seconds=30.0)
         store.proxy.heal()
 
-        hold.beat()
+        hold.heartbeat()
         assert not hold.is_lost
 
 
@@ -136,7 +136,7 @@ def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
 
 
 def test_a_claim_of_nobody_is_short_and_one_of_somebody_is_not() -> None:
-    nobody, somebody = LockRecord(attempt=99999), LockRecord(holder=LockOwner("h", 1, "", ""))
+    nobody, somebody = LockRecord(attempt=99999), LockRecord(owner=LockOwner("h", 1, "", ""))
 
     assert len(nobody.text()) <= IDLE_BYTES < len(somebody.text())
     assert LockRecord.of(None) == LockRecord()

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,11 @@ import pytest
 from orchestrator.__main__ import main
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage import events
-from orchestrator.storage.lock import FRESH_VARIABLE
-from orchestrator.storage.owner import own_run
-from orchestrator.storage.paths import RootPaths
-from orchestrator.storage.run_state import local_copy, newest_attempt, step_of
-from orchestrator.storage.run_sync import MARKER, RunUploader
+from orchestrator.storage.file_lock import FRESH_VARIABLE
+from orchestrator.storage.root import Root, RunOwner, open_root
 from orchestrator.storage.s3_lock import LockRecord
-from orchestrator.storage.s3_root import PATIENCE_VARIABLE, storage_of
-from orchestrator.trial import Trial
+from orchestrator.storage.s3_storage import PATIENCE_VARIABLE, storage_of
+from orchestrator.storage.sync import MARKER, RunUploader
 from tests.orchestrator.storage.test_s3_lock import ELSEWHERE
 from tests.support.ceph import SECRET
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all, wait_until
@@ -41,13 +39,16 @@ def on_another_host(lab: Lab) -> Lab:
 
 
 @pytest.fixture
-def trial(store: Store, tmp_path: Path) -> Iterator[Trial]:
-    """A trial whose owner looks around every half second."""
+def root(store: Store, tmp_path: Path) -> Iterator[Root]:
+    """A root whose owners look around every half second."""
     os.environ[FRESH_VARIABLE] = "3"
-    os.environ["IPIXMATCH_SCRATCH"] = str(tmp_path / "host")
+    yield open_root(store.url, str(tmp_path / "host"))
+    del os.environ[FRESH_VARIABLE]
+
+
+def owned(root: Root) -> AbstractContextManager[RunOwner]:
     stop = "/on/another/host/grids/tiny/stop-1"
-    yield Trial(KL, "{}", "", store.url, "inline", stop) if store is not None else None
-    del os.environ[FRESH_VARIABLE], os.environ["IPIXMATCH_SCRATCH"]
+    return root.own_run(KL, "a start", wait_seconds=0.0, stop_file=stop)
 
 
 def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab) -> None:
@@ -64,7 +65,7 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab)
     assert not any(SECRET.encode() in storage.read(name) for name in names)
     left = [path for path in (far.folder / far.host).rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"lock"}
-    kept = local_copy(RootPaths.at(far.url).run(SUPERVISED))
+    kept = far.opened.local_copy(SUPERVISED)
     assert [line["event"] for line in events.read(kept.events)] == ["started", "done"]
 
 
@@ -116,7 +117,7 @@ def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
     first = far.start("launch", INLINE)
     far.worker_at(KL, step=4)
     kill_all(first)
-    step = step_of(RootPaths.at(far.url).run(KL))
+    step = far.opened.newest_step(KL)
 
     far = on_another_host(far)
     assert far.states()[KL] == "interrupted"
@@ -188,58 +189,59 @@ def test_mistakes_about_the_store_are_words_before_anything_runs(
     assert not storage_of(far.url).entries()
 
 
-def test_an_overtaken_attempt_cannot_publish(trial: Trial) -> None:
-    place = RootPaths.at(trial.root).run(trial.key)
-    with own_run(trial, "a start", wait_seconds=0.0) as owner:
+def test_an_overtaken_attempt_cannot_publish(root: Root) -> None:
+    run = root.run(KL)
+    with owned(root) as owner:
         assert owner.begin(0) == 1
-        (place.folder / "metrics.jsonl").write_text("first")
+        (run.folder / "metrics.jsonl").write_text("first")
         owner.start()
-        storage = storage_of(trial.root)
-        storage.write(f"{place.name}/lock", ELSEWHERE.text())  # another host has attempt 4
+        storage = storage_of(root.address)
+        storage.write(f"{run.name}/lock", ELSEWHERE.text())  # another host has attempt 4
 
         wait_until(owner.must_end, seconds=10.0)
         with pytest.raises(StaleAttempt, match="taken over by attempt 4"):
             owner.save()
-        assert newest_attempt(place) == 4
+        assert root.newest_attempt(KL) == 4
 
 
-def test_the_first_push_of_an_attempt_shuts_the_older_one_out(trial: Trial) -> None:
-    place = RootPaths.at(trial.root).run(trial.key)
-    with own_run(trial, "a start", wait_seconds=0.0) as owner:
+def test_the_first_push_of_an_attempt_shuts_the_older_one_out(root: Root) -> None:
+    run = root.run(KL)
+    with owned(root) as owner:
         owner.begin(0)
-        (place.folder / "metrics.jsonl").write_text("first")
+        (run.folder / "metrics.jsonl").write_text("first")
         owner.start()
-        RunUploader(place, 2).push()
+        storage = storage_of(root.address)
+        RunUploader(run, 2, storage=storage, quick_storage=storage).push()
 
         with pytest.raises(StaleAttempt, match="belongs to attempt 2"):
             owner.save()
 
 
-def test_a_stop_object_is_seen_by_the_worker_of_another_host(trial: Trial) -> None:
-    with own_run(trial, "a start", wait_seconds=0.0) as owner:
+def test_a_stop_object_is_seen_by_the_worker_of_another_host(root: Root) -> None:
+    with owned(root) as owner:
         owner.begin(0)
         assert not owner.must_end()
-        storage_of(trial.root).write("grids/tiny/stop-1", b"")
+        storage_of(root.address).write("grids/tiny/stop-1", b"")
 
         wait_until(owner.must_end, seconds=10.0)
 
 
 def test_scratch_of_an_older_attempt_is_replaced_and_of_the_newest_is_kept(
-    trial: Trial,
+    root: Root,
 ) -> None:
-    place = RootPaths.at(trial.root).run(trial.key)
+    run = root.run(KL)
     for number in (1, 2):
-        with own_run(trial, "a start", wait_seconds=0.0) as owner:
+        with owned(root) as owner:
             assert owner.begin(0) == number
-            (place.folder / "metrics.jsonl").write_text("pushed")
+            (run.folder / "metrics.jsonl").write_text("pushed")
             owner.start()
-    (place.folder / "metrics.jsonl").write_text("pushed, and more that was not")
-    assert (place.folder / MARKER).read_text() == "2"
-    with own_run(trial, "a start", wait_seconds=0.0) as owner:
+    (run.folder / "metrics.jsonl").write_text("pushed, and more that was not")
+    assert (run.folder / MARKER).read_text() == "2"
+    with owned(root) as owner:
         owner.begin(0)
-        assert (place.folder / "metrics.jsonl").read_text().endswith("was not")
+        assert (run.folder / "metrics.jsonl").read_text().endswith("was not")
 
-    storage_of(trial.root).write(f"{place.name}/lock", LockRecord(attempt=9).text())
-    with own_run(trial, "a start", wait_seconds=0.0) as owner:
+    storage_of(root.address).write(f"{run.name}/lock", LockRecord(attempt=9).text())
+    with owned(root) as owner:
         assert owner.begin(0) == 10
-        assert (place.folder / "metrics.jsonl").read_text() == "pushed"
+        assert (run.folder / "metrics.jsonl").read_text() == "pushed"

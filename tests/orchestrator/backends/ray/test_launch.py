@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import events
-from orchestrator.storage.paths import RootPaths
 from tests.support.lab import (
     KL,
     LONGEST_SECONDS,
@@ -26,7 +25,7 @@ Weights = dict[str, tuple[str | None, float | None]]
 
 
 def diary(lab: Lab, key: str) -> list[str]:
-    return [e["event"] for e in events.read(RootPaths.at(str(lab.root)).run(key).events)]
+    return [e["event"] for e in events.read(lab.opened.run(key).events)]
 
 
 @pytest.fixture

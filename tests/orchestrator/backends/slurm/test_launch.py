@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import events
-from orchestrator.storage.paths import RootPaths
 from slurm.commands import SlurmSilent
 from slurm.monitor import ENDED, squeue
 from tests.support.hanging_trainer import HANGS, Blocked
@@ -40,7 +39,7 @@ def _short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def diary(lab: Lab, key: str) -> list[str]:
-    return [e["event"] for e in events.read(RootPaths.at(str(lab.root)).run(key).events)]
+    return [e["event"] for e in events.read(lab.opened.run(key).events)]
 
 
 def node_of(box: SlurmBox, key: str) -> str:

@@ -25,7 +25,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def submitted(fake: FakeSlurm, lab: Lab) -> Lab:
     """Both cells were submitted as one array, and the launch died."""
     lab.write_grid(("unimatch_star", "none"), ("unimatch_star", "kl"))
-    cells = make_plan(str(lab.grid), str(lab.root)).cells
+    cells = make_plan(str(lab.grid), lab.opened).cells
     trials = [Trial(c.key, c.config_json, c.fingerprint, str(lab.root), "slurm", "") for c in cells]
     trials[1] = replace(trials[1], fingerprint="another")
     desk = JobRegistry(lab.root / "grids" / "tiny" / "slurm", "tiny")

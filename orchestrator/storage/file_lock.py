@@ -1,7 +1,7 @@
-"""Who owns a folder: a lock of the kernel, and a text that says who holds it.
+"""A lock file with one owner: a lock of the kernel, and a text that says who owns it.
 
 The lock goes with the process, however it dies. File systems without locks across hosts are
-covered by a heartbeat: the lock file of another host counts as held while its time is fresh.
+covered by a heartbeat: the lock file of another host counts as owned while its time is fresh.
 """
 
 import fcntl
@@ -16,36 +16,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-
-@contextmanager
-def background_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
-    """Run something until the block ends.
-
-    Args:
-        run: called in a thread with the event that tells it to return.
-        name: of the thread, as stack dumps show it.
-    """
-    stop = threading.Event()
-    thread = threading.Thread(target=run, args=(stop,), daemon=True, name=name)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 HEARTBEAT_SECONDS = 10.0
-FRESH_SECONDS = 60.0  # another host's claim without a heartbeat for so long is abandoned
+FRESH_SECONDS = 60.0  # another host's lock without a heartbeat for so long is abandoned
 FRESH_VARIABLE = "CLAIM_FRESH_SECONDS"  # of the environment; the same on all hosts
 _POLL_SECONDS = 0.1
-_GLANCE_SECONDS = 0.3  # whoever only looks at a lock has it for an instant: that is no holder
+_GLANCE_SECONDS = 0.3  # whoever only looks at a lock has it for an instant, and does not own it
 _LONGEST = 65536  # bytes of a lock file's text
 
 
 @dataclass(frozen=True)
 class LockOwner:
-    """Who holds a lock file.
+    """The process that owns a lock.
 
     Attributes:
         what: attempt of a run, or launch of a grid.
@@ -68,11 +49,11 @@ class LockOwner:
 
 
 class Busy(RuntimeError):
-    """Somebody else holds the folder; `holder` says who."""
+    """Somebody else owns the folder; `owner` says who."""
 
-    def __init__(self, folder: object, holder: LockOwner | None) -> None:
-        self.holder = holder
-        who = holder or "another process"
+    def __init__(self, folder: object, owner: LockOwner | None) -> None:
+        self.owner = owner
+        who = owner or "another process"
         super().__init__(
             f"{folder} is held by {who}. Wait until it ends, or stop it there with Ctrl-C."
         )
@@ -80,13 +61,13 @@ class Busy(RuntimeError):
 
 @dataclass
 class FileLock:
-    """A lock file that is held by this process."""
+    """A lock file that this process owns."""
 
     path: Path
     descriptor: int
 
     def describe(self, what: str) -> None:
-        """Say in the file for whom it is held."""
+        """Say in the file what it is locked for."""
         self.write(json.dumps(asdict(LockOwner.here(what))))
 
     def write(self, text: str) -> None:
@@ -97,47 +78,47 @@ class FileLock:
 
 @contextmanager
 def file_lock(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[FileLock]:
-    """Hold a lock file until the block ends or the process dies.
+    """Own a lock file until the block ends or the process dies.
 
     Args:
         path: the lock file; made if missing, together with its folder.
-        what: for whom, in words; others read it.
-        wait_seconds: how long to wait for a holder that may just be dying.
+        what: it is locked for, in words; others read it.
+        wait_seconds: how long to wait for an owner that may just be dying.
 
     Raises:
-        Busy: somebody else still holds it after that time.
+        Busy: somebody else still owns it after that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _lock(descriptor, path, wait_seconds)
-        hold = FileLock(path, descriptor)
-        hold.describe(what)
+        lock = FileLock(path, descriptor)
+        lock.describe(what)
         try:
             with _heartbeat(path):
-                yield hold
+                yield lock
         finally:
-            # Empty text: another host must not take the ended claim for a live one.
-            hold.write("")
+            # Empty text: another host must not take the ended lock for a live one.
+            lock.write("")
     finally:
         os.close(descriptor)
 
 
 def lock_owner(path: Path) -> LockOwner | None:
-    """Who holds a lock file now; None when nobody does. Changes nothing."""
+    """Who owns a lock file now; None when nobody does. Changes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        found = _told(descriptor)
-        if _is_elsewhere(found) and _is_fresh(path):
-            return found
-        # Shared: many may look at once, only a real holder is in the way.
+        owner = _written_owner(descriptor)
+        if _is_elsewhere(owner) and _is_fresh(path):
+            return owner
+        # Shared: many may look at once, only a real owner is in the way.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
-        return _told(descriptor) or LockOwner(
+        return _written_owner(descriptor) or LockOwner(
             "an unknown host", 0, "a starting process", "just now"
         )
     finally:
@@ -145,7 +126,7 @@ def lock_owner(path: Path) -> LockOwner | None:
 
 
 def fresh_seconds() -> float:
-    """How long a claim of another host counts without a heartbeat."""
+    """How long a lock of another host counts without a heartbeat."""
     return float(os.environ.get(FRESH_VARIABLE, FRESH_SECONDS))
 
 
@@ -153,29 +134,29 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
     """Take the exclusive lock, waiting at most so long."""
     give_up = time.monotonic() + max(wait_seconds, _GLANCE_SECONDS)
     while True:
-        found = _told(descriptor)
-        if not (_is_elsewhere(found) and _is_fresh(path)):
+        owner = _written_owner(descriptor)
+        if not (_is_elsewhere(owner) and _is_fresh(path)):
             with suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
         if time.monotonic() >= give_up:
-            raise Busy(path.parent, found)
+            raise Busy(path.parent, owner)
         time.sleep(_POLL_SECONDS)
 
 
 def _heartbeat(path: Path) -> AbstractContextManager[None]:
     """Keep the lock file's time fresh from a thread."""
 
-    def beat(stop: threading.Event) -> None:
+    def touch(stop: threading.Event) -> None:
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             with suppress(OSError):
                 os.utime(path)
 
-    return background_thread(beat, f"heartbeat {path}")
+    return background_thread(touch, f"heartbeat {path}")
 
 
-def _is_elsewhere(holder: LockOwner | None) -> bool:
-    return holder is not None and holder.host != socket.gethostname()
+def _is_elsewhere(owner: LockOwner | None) -> bool:
+    return owner is not None and owner.host != socket.gethostname()
 
 
 def _is_fresh(path: Path) -> bool:
@@ -185,10 +166,28 @@ def _is_fresh(path: Path) -> bool:
         return False
 
 
-def _told(descriptor: int) -> LockOwner | None:
-    """What an open lock file says."""
+def _written_owner(descriptor: int) -> LockOwner | None:
+    """The owner that an open lock file names; it may be gone."""
     try:
         text = os.pread(descriptor, _LONGEST, 0)
         return LockOwner(**json.loads(text)) if text else None
     except (OSError, ValueError, TypeError):
         return None
+
+
+@contextmanager
+def background_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Run something until the block ends.
+
+    Args:
+        run: called in a thread with the event that tells it to return.
+        name: of the thread, as stack dumps show it.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(stop,), daemon=True, name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

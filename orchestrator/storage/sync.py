@@ -1,22 +1,36 @@
-"""A run's folder kept in a storage: pushed while it runs, pulled by whoever goes on.
+"""The objects of a run, kept equal to its folder: pushed while it runs, pulled by whoever goes on.
 
 Files lie under names that carry their sha256, and one manifest says which of them make the folder.
 It is replaced last and in one step, so a reader sees the folder as it was at some push, never a
 mixture, whenever the writer was killed. Writers are numbered: once attempt 3 has pushed, attempt 2
-is refused, however late it wakes up.
+is refused, however late it wakes up. Checkpoints are replaced by rename and never written to, so
+links to them show one moment; a push works on such links, and training goes on meanwhile.
 """
 
 import hashlib
 import json
+import shutil
+import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.storage.base import Held, Storage
+from orchestrator.storage import events
+from orchestrator.storage.file_lock import background_thread
+from orchestrator.storage.paths import RunPaths
+from trainer.checkpoint_manifest import FOLDER
 
 MANIFEST = "folder.json"
 _FORMAT = "ipixmatch folder 1"
 _TRIES = 20  # of a scan while files come and go, or of a manifest that others replace
+
+MARKER = ".attempt"  # in the scratch folder: the attempt that it is the work of
+_LOOK_SECONDS = 0.5
+_PUSH_SECONDS = 15.0  # between two pushes that bring no checkpoint
+_LINK_TRIES = 100  # of links to checkpoints that are being replaced
 
 
 class Overtaken(RuntimeError):
@@ -46,7 +60,7 @@ class _Folder:
         return {file.object_of(path) for path, file in self.files.items()}
 
 
-def _anything(path: str) -> bool:
+def _is_no_leftover(path: str) -> bool:
     return not path.rpartition("/")[2].startswith(".") and not path.endswith(".tmp")
 
 
@@ -64,7 +78,7 @@ class Mirror:
     storage: Storage
     prefix: str
     attempt: int = 0
-    wanted: Callable[[str], bool] = _anything
+    wanted: Callable[[str], bool] = _is_no_leftover
     _known: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # state and sha256
 
     def push(self, folder: Path) -> int:
@@ -74,7 +88,7 @@ class Mirror:
 
         Raises:
             Overtaken: a newer attempt has pushed; nothing of its folder was changed.
-            Unreachable: the store failed for longer than its patience; the last push stands.
+            Unreachable: the server failed for too long; the last push stands.
         """
         for _ in range(_TRIES):
             before = self._folder()
@@ -101,7 +115,7 @@ class Mirror:
         Files that are there already are kept; those that the storage does not know are removed.
 
         Raises:
-            Unreachable: the store failed for longer than its patience.
+            Unreachable: the server failed for too long.
         """
         for _ in range(_TRIES):
             held = self._folder()
@@ -219,9 +233,170 @@ class Mirror:
             self.storage.download(self._name(file.object_of(path)), target)
 
     def _paths(self, folder: Path) -> list[str]:
-        found = (path for path in folder.rglob("*") if path.is_file())
-        paths = (path.relative_to(folder).as_posix() for path in found)
+        files = (path for path in folder.rglob("*") if path.is_file())
+        paths = (path.relative_to(folder).as_posix() for path in files)
         return sorted(path for path in paths if self.wanted(path))
 
     def _name(self, path: str) -> str:
         return f"{self.prefix}/{path}"
+
+
+class RunUploader:
+    """The objects of one attempt's run, and the thread that pushes them.
+
+    Args:
+        paths: of the run; its folder is the scratch folder.
+        attempt: number of this attempt.
+        storage: waits long for the server, where a failure loses work.
+        quick_storage: gives up soon, where the next push follows anyway.
+    """
+
+    def __init__(
+        self, paths: RunPaths, attempt: int, *, storage: Storage, quick_storage: Storage
+    ) -> None:
+        self._paths = paths
+        self._mirror = Mirror(storage, paths.name, attempt, is_synced)
+        self._quick_mirror = Mirror(quick_storage, paths.name, attempt, is_synced)
+        self._pushed: tuple[str, ...] | None = None
+        self.is_overtaken = False
+
+    def push(self) -> None:
+        """Make the objects equal to the folder, waiting as long as the store may need.
+
+        Raises:
+            Overtaken: a newer attempt has begun.
+            Unreachable: the store failed for too long; the last push stands, and so does the
+                scratch folder.
+        """
+        self._push(self._mirror)
+
+    def sweep(self) -> None:
+        """Remove objects of pushes that were killed; no older attempt can push any more."""
+        self._mirror.sweep()
+
+    def pushing(self) -> AbstractContextManager[None]:
+        """Push from a thread until the block ends: at once with every checkpoint."""
+        return background_thread(self._loop, "pushes")
+
+    def _loop(self, stop: threading.Event) -> None:
+        last, was_silent = time.monotonic(), False
+        while not stop.wait(_LOOK_SECONDS):
+            is_due = time.monotonic() - last > _PUSH_SECONDS
+            if not is_due and (was_silent or _committed(self._paths.folder) == self._pushed):
+                continue
+            try:
+                self._push(self._quick_mirror)
+            except Overtaken:
+                self.is_overtaken = True
+                return
+            except OSError as error:  # the last push, at the end, may not fail
+                self._note(was_silent, "store_silent", error=str(error))
+                was_silent = True
+            else:
+                self._note(not was_silent, "store_answers")
+                was_silent = False
+            last = time.monotonic()
+
+    def _push(self, mirror: Mirror) -> None:
+        folder = self._paths.folder
+        snapshot = folder.with_name(f".{folder.name}.push")
+        try:
+            committed = _link_snapshot(folder, snapshot)
+            mirror.push(snapshot)
+            self._pushed = committed
+        finally:
+            shutil.rmtree(snapshot, ignore_errors=True)
+
+    def _note(self, is_known: bool, event: str, **facts: str) -> None:
+        """A line among the run's events about a change."""
+        if not is_known:
+            with suppress(OSError):
+                events.append(self._paths.events, event, **facts)
+
+
+def is_synced(path: str) -> bool:
+    """Whether a path below a run's folder belongs to the run's objects."""
+    name = path.rpartition("/")[2]
+    return path != "lock" and not name.startswith(".") and not name.endswith(".tmp")
+
+
+def fetch_run(paths: RunPaths, newest: int, storage: Storage) -> None:
+    """Make the scratch folder hold the run as it stands.
+
+    What another attempt left here is kept if that was the newest one: it may be ahead of its last
+    push, and never behind.
+
+    Args:
+        paths: of a run whose lock we own.
+        newest: number of the newest attempt.
+        storage: of its root.
+
+    Raises:
+        Unreachable: the server failed for too long.
+    """
+    marker = paths.folder / MARKER
+    with suppress(OSError, ValueError):
+        if newest and int(marker.read_text()) == newest:
+            return
+    marker.unlink(missing_ok=True)  # until all is here, it is the work of no attempt
+    if not Mirror(storage, paths.name, wanted=is_synced).pull(paths.folder):
+        clear_scratch(paths)
+
+
+def clear_scratch(paths: RunPaths) -> None:
+    """Remove a run from the scratch folder, where nothing is that the bucket has not."""
+    (paths.folder / MARKER).unlink(missing_ok=True)
+    for path in paths.folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != paths.lock:
+            path.unlink()
+
+
+def mark_attempt(paths: RunPaths, attempt: int) -> None:
+    """Say that the scratch folder is the work of an attempt from now on."""
+    (paths.folder / MARKER).write_text(str(attempt))
+
+
+def _committed(folder: Path) -> tuple[str, ...]:
+    """The checkpoints that are whole, as a value that changes with any of them."""
+    names = []
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        with suppress(FileNotFoundError):
+            names.append(f"{path.name} {path.stat().st_mtime_ns}")
+    return tuple(names)
+
+
+def _link_snapshot(folder: Path, snapshot: Path) -> tuple[str, ...]:
+    """Link the checkpoints as they are at one moment, and copy what grows."""
+    for _ in range(_LINK_TRIES):
+        shutil.rmtree(snapshot, ignore_errors=True)
+        before = _checkpoint_files(folder / FOLDER)
+        committed = _committed(folder)
+        with suppress(FileNotFoundError):
+            for name in before:
+                target = snapshot / FOLDER / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.hardlink_to(folder / FOLDER / name)
+            if _checkpoint_files(folder / FOLDER) == before:
+                break
+    else:
+        raise OSError(f"{folder / FOLDER} changed {_LINK_TRIES} times while it was looked at.")
+    for path in folder.rglob("*"):
+        below = path.relative_to(folder)
+        if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != FOLDER:
+            with suppress(FileNotFoundError):
+                (snapshot / below).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, snapshot / below)
+    return committed
+
+
+def _checkpoint_files(folder: Path) -> dict[str, tuple[int, int]]:
+    """The files of the checkpoint folder by name, with what changes when one is replaced."""
+    files = {}
+    if folder.is_dir():
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                if is_synced(path.name):
+                    files[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return files

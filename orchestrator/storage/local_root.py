@@ -1,0 +1,296 @@
+"""A root that is a folder: locks of the kernel, files read where they lie."""
+
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.failures import StaleAttempt
+from orchestrator.storage.file_lock import Busy, FileLock, LockOwner, file_lock, lock_owner
+from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.root import Probe, ResultFolder, ResultKind, Root, RunOwner, StopSignal
+from orchestrator.storage.run_state import Progress, RunState, read_progress
+from orchestrator.trial import Outcome
+from trainer.checkpoint_manifest import fingerprint_of, newest
+
+_THREADS = 8
+_GIB = 2**30
+_ROOMY_GIB = 10  # free; below, the doctor warns
+
+
+class LocalRoot(Root):
+    """See `Root`.
+
+    Args:
+        folder: as the user wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser().absolute()
+        self.address = str(self.folder)
+        self.scratch = ""
+        self.runs = self.folder / "runs"
+        self.printed = self.folder
+        self.look_seconds = 0.5
+        self.costs_requests = False
+
+    def check(self) -> None:
+        """See `Root`."""
+
+    def probe(self) -> Probe:
+        """See `Root`."""
+        path = self.folder / f".doctor-{uuid.uuid4().hex[:8]}"
+        try:
+            with file_lock(path, "the doctor"):
+                free = shutil.disk_usage(self.folder).free / _GIB
+            path.unlink()
+        except (OSError, Busy) as error:
+            return Probe("folder", False, str(error), "Choose another root=DIR")
+        advice = "" if free > _ROOMY_GIB else "A paper grid keeps some 100 GiB of checkpoints."
+        return Probe("folder", True, f"{self.folder}: locks hold, {free:.0f} GiB free", advice)
+
+    def states(self, keys: Collection[str], done: Collection[str] = ()) -> dict[str, RunState]:
+        """See `Root`."""
+        try:
+            with os.scandir(self.runs) as entries:
+                there = {entry.name for entry in entries}
+        except FileNotFoundError:
+            there = set()
+        return {
+            key: self._state(key, is_done=key in done) if key in there else RunState()
+            for key in keys
+        }
+
+    def progress(
+        self, keys: Iterable[str], done: Collection[str] = ()
+    ) -> dict[str, Progress | None]:
+        """See `Root`."""
+        return {key: read_progress(self.run(key)) for key in keys}
+
+    def cached_progress(self, key: str) -> Progress | None:
+        """See `Root`."""
+        return read_progress(self.run(key))
+
+    def lock_owner(self, key: str) -> LockOwner | None:
+        """See `Root`."""
+        return lock_owner(self.run(key).lock)
+
+    def newest_attempt(self, key: str) -> int:
+        """See `Root`."""
+        return self.run(key).newest_attempt()
+
+    def local_copy(self, key: str, *, also: Collection[str] = ()) -> RunPaths:
+        """See `Root`."""
+        return self.run(key)
+
+    def folder_of_rank(self, key: str, attempt: int, rank: int) -> Path:
+        """See `Root`."""
+        return self.run(key).folder
+
+    @contextmanager
+    def own_run(
+        self, key: str, what: str, *, wait_seconds: float, stop_file: str = ""
+    ) -> Iterator[RunOwner]:
+        """See `Root`."""
+        paths = self.run(key)
+        with file_lock(paths.lock, what, wait_seconds=wait_seconds) as lock:
+            yield LocalRunOwner(paths, lock)
+
+    @contextmanager
+    def own_grid(self, name: str, what: str) -> Iterator[Callable[[], bool]]:
+        """See `Root`."""
+        with file_lock(self.grid(name).lock, what):
+            yield lambda: False
+
+    def archive_run(self, key: str, fingerprint: str | None, *, published_attempt: int) -> str:
+        """See `Root`."""
+        paths = self.run(key)
+        with file_lock(paths.lock, "setting the run aside"):
+            attempt = max(paths.newest_attempt(), published_attempt)
+            old = fingerprint or fingerprint_of(paths.folder) or "unknown"
+            target = _free(paths.folder.with_name(f"{key}~{old[:8]}"))
+            paths.folder.rename(target)
+        leave_notice(paths, attempt, str(target))
+        return str(target)
+
+    def results(self, kind: ResultKind) -> ResultFolder:
+        """See `Root`."""
+        return LocalResults(self.folder / "results" / kind)
+
+    def upload(self, paths: Sequence[Path]) -> list[str]:
+        """See `Root`."""
+        return []
+
+    def stop_signal(self, stop_file: Path) -> StopSignal:
+        """See `Root`."""
+        return _StopFileSuffices()
+
+    def log_hint(self, key: str, attempt: int) -> str:
+        """See `Root`."""
+        return str(self.run(key).log(attempt))
+
+    def _state(self, key: str, *, is_done: bool) -> RunState:
+        paths = self.run(key)
+        owner = lock_owner(paths.lock)
+        if is_done:  # whatever its checkpoints are: ten thousand folders are not opened
+            return RunState(owner)
+        return RunState(owner, paths.newest_attempt(), newest(paths.folder))
+
+
+@dataclass
+class LocalRunOwner:
+    """The owner of a run folder, by a lock of the kernel."""
+
+    paths: RunPaths
+    lock: FileLock
+    number: int = 0
+
+    @property
+    def newest(self) -> int:
+        """See `RunOwner`."""
+        return self.paths.newest_attempt()
+
+    def begin(self, published: int) -> int:
+        """See `RunOwner`."""
+        self.number = max(self.newest, published) + 1
+        self.lock.describe(f"attempt {self.number}")
+        return self.number
+
+    def start(self) -> None:
+        """See `RunOwner`."""
+
+    def training(self) -> AbstractContextManager[None]:
+        """See `RunOwner`."""
+        return nullcontext()
+
+    def must_end(self) -> bool:
+        """See `RunOwner`."""
+        return False
+
+    def save(self) -> None:
+        """See `RunOwner`."""
+        if self.newest != self.number:
+            raise StaleAttempt(
+                f"Attempt {self.number} of {self.paths.folder.name} is stale: attempt "
+                f"{self.newest} has begun. This one is dropped; nothing needs to be done."
+            )
+
+    def end(self, outcome: Outcome) -> None:
+        """See `RunOwner`."""
+
+    def release(self) -> None:
+        """See `RunOwner`."""
+        self.lock.write("")
+
+
+class LocalResults:
+    """See `ResultFolder`.
+
+    Args:
+        folder: of the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.address = str(folder)
+
+    def names(self) -> set[str]:
+        """See `ResultFolder`."""
+        try:
+            return {entry.name for entry in os.scandir(self._folder)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """See `ResultFolder`."""
+        wanted = list(names)
+        with ThreadPoolExecutor(_THREADS) as pool:  # a network file system answers slowly
+            contents = pool.map(lambda name: (self._folder / name).read_bytes(), wanted)
+            return dict(zip(wanted, contents, strict=True))
+
+    def put(self, name: str, content: bytes) -> None:
+        """See `ResultFolder`."""
+        # A leading dot keeps a half-written file out of every dataset reader.
+        temporary = self._folder / f".{name}.{uuid.uuid4().hex}"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._folder / name)
+            _sync_folder(self._folder)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink()
+            cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+            raise OSError(
+                error.errno,
+                f"Could not publish {name} in {self.address}: {cause}. Nothing was written; make "
+                "room there (or choose another root) and launch again, the run itself is kept",
+            ) from error
+
+    def remove(self, names: Iterable[str]) -> None:
+        """See `ResultFolder`."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def compaction_lock(self) -> Iterator[bool]:
+        """See `ResultFolder`."""
+        # Beside the folder: a dataset reader must not meet the lock.
+        path = self._folder.with_name(f".{self._folder.name}.compaction")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True  # the kernel drops the lock with the process, however it ends
+
+
+class _StopFileSuffices:
+    """Every worker of a launch sees its stop file under a folder: there is nothing to send."""
+
+    def send(self) -> None:
+        """See `StopSignal`."""
+
+    def withdraw(self) -> None:
+        """See `StopSignal`."""
+
+
+def leave_notice(paths: RunPaths, attempt: int, where: str) -> None:
+    """Let a run begin anew after the attempts of one that was set aside.
+
+    Args:
+        paths: of the new run.
+        attempt: newest number of the old run.
+        where: the old run lies.
+    """
+    paths.attempt(attempt).mkdir(parents=True)
+    (paths.attempt(attempt) / "moved.txt").write_text(f"This attempt lies in {where}\n")
+
+
+def _free(path: Path) -> Path:
+    """The path, with a number behind it when it is taken."""
+    number, candidate = 2, path
+    while candidate.exists():
+        candidate = Path(f"{path}.{number}")
+        number += 1
+    return candidate
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
