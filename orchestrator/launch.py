@@ -111,7 +111,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
             if cell.state in (State.drifted, State.done):
                 old = cell.row.fingerprint if cell.row is not None else None
                 moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
-                screen.say(f"{cell.key}: the earlier run now lies in {moved}")
+                screen.message(f"{cell.key}: the earlier run now lies in {moved}")
         queue = _run(order, plan, cells, screen, is_lost)
     _say_failures(queue, root, screen)
     code = _verdict(order.plan(), order, screen)
@@ -130,7 +130,7 @@ def _run(
     """Feed the cells to inline, Ray or Slurm, unless the grid is lost to another launch."""
     options, root = order.options, order.root
     place = root.grid(plan.grid.name)
-    stop = _stop(options)(root, plan.grid.name, uuid.uuid4().hex[:8], screen.say)
+    stop = _stop(options)(root, plan.grid.name, uuid.uuid4().hex[:8], screen.message)
     screen.expect(len(cells))
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
     trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
@@ -231,27 +231,27 @@ def _say_failures(queue: Queue, root: Root, screen: Screen) -> None:
     for key in queue.keys("failed"):
         outcome = queue.outcomes[key]
         advice = POLICIES[Failure(outcome.failure)].advice
-        screen.say(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
-        screen.say(f"        {advice} Log: {root.log_hint(key, outcome.attempt)}")
+        screen.message(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
+        screen.message(f"        {advice} Log: {root.log_hint(key, outcome.attempt)}")
     if queue.ended_early:
-        screen.say(f"No further cell was started: {queue.ended_early}", "red")
+        screen.message(f"No further cell was started: {queue.ended_early}", "red")
     if queue.is_stopping():
-        screen.say("Stopped. The same command continues where every cell stands.", "yellow")
+        screen.message("Stopped. The same command continues where every cell stands.", "yellow")
 
 
 def _verdict(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
     plan, problem = with_queued_jobs(plan)
     if problem:
-        screen.say(problem, "yellow")
+        screen.message(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
     told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
-    screen.say(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
-    screen.say(
+    screen.message(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
+    screen.message(
         f"rows {order.root.results('rows').address}, runs and logs {order.root.address}/runs"
     )
     if numbers[State.drifted]:
-        screen.say("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
+        screen.message("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)
 
 

@@ -43,7 +43,7 @@ class Screen:
         """How many cells the launch has."""
         self._total = total
 
-    def say(self, text: str, style: str = "") -> None:
+    def message(self, text: str, style: str = "") -> None:
         """One line for people."""
         self._console.print(Text(text, style=style), soft_wrap=True)
 
@@ -52,7 +52,7 @@ class Screen:
         with self._lock:
             self._running[trial.key] = (trial, time.monotonic())
         if not self._console.is_terminal:
-            self.say(f"{self._count()} start    {trial.key}")
+            self.message(f"{self._count()} start    {trial.key}")
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         """Show how an attempt ended."""
@@ -68,7 +68,7 @@ class Screen:
         if outcome.status == "busy":
             told = outcome.error_text
         line = f"{self._count()} {word:8} {trial.key}  {seconds}  {told}".rstrip()
-        self.say(line, STYLES.get(word, ""))
+        self.message(line, STYLES.get(word, ""))
 
     def live(self, queue: Queue) -> AbstractContextManager[None]:
         """Keep the table or the progress lines fresh until the block ends."""
@@ -94,7 +94,7 @@ class Screen:
             for trial, _ in self._now():
                 progress = self._root.cached_progress(trial.key)
                 if progress is not None:
-                    self.say(f"{self._count()} running  {trial.key}  {_words(progress)}")
+                    self.message(f"{self._count()} running  {trial.key}  {_words(progress)}")
 
     def _picture(self, queue: Queue) -> Group:
         """The running cells above the counts."""

@@ -42,14 +42,14 @@ def drain_on_ray(
             for trial in queue.waiting
         ]
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
-        screen.say(
+        screen.message(
             f"{len(queue.waiting)} cells, {queue.slots} at once, {options.ranks} ranks each, "
             f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
         )
         from orchestrator.backends.ray.tune import drain
 
         def leave() -> None:
-            screen.say("Ray died. Launch again: every cell goes on from its checkpoint.", "red")
+            screen.message("Ray died. Launch again: every cell goes on from its checkpoint.", "red")
             os._exit(EXIT_UNFINISHED)
 
         log = place.folder / "ray.log"
@@ -116,7 +116,7 @@ def drain_mixed(
         from orchestrator.backends.ray.tune import Watched, drain_with_tune, runs_inside_actor
 
         def leave() -> None:
-            screen.say("Ray died; jobs in Slurm go on. Launch again to watch them.", "red")
+            screen.message("Ray died; jobs in Slurm go on. Launch again to watch them.", "red")
             os._exit(EXIT_UNFINISHED)
 
         jobs = Watched(dispatcher, _made(cluster.scratch / "watched"))

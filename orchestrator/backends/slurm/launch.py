@@ -97,7 +97,9 @@ def check_site(queue: Queue, options: LaunchOptions, place: GridPaths) -> None:
 def log_request_count(dispatcher: Dispatcher, screen: Screen) -> None:
     """How much the launch asked of the controller."""
     requests = dispatcher.watch.num_requests + dispatcher.num_submissions
-    screen.say(f"{requests} requests to Slurm, {dispatcher.num_submissions} of them submissions")
+    screen.message(
+        f"{requests} requests to Slurm, {dispatcher.num_submissions} of them submissions"
+    )
 
 
 def dispatcher_for(
@@ -118,7 +120,7 @@ def dispatcher_for(
             trial, options.slurm, memory_factor=_MEMORY_STEP**hungry
         ),
         max_array_size=max(1, found.max_array_size - 1),
-        say=screen.say,
+        say=screen.message,
         started=screen.started,
     )
     if isinstance(queue, SharedQueue):
@@ -128,7 +130,7 @@ def dispatcher_for(
     total = len(queue.waiting)
     attached = dispatcher.attach()
     accounting = "with" if found.has_accounting else "without"
-    screen.say(
+    screen.message(
         f"{total} cells on Slurm {found.version} ({found.cluster}, {accounting} accounting), at "
         f"most {queue.slots} jobs in the queue; {attached} jobs of an earlier launch go on"
     )
