@@ -1,11 +1,6 @@
-"""Runs on real gloo ranks that write down every step, and that can be killed at any moment.
-
-Ranks are forked from a server that has imported torch once: a start costs a tenth of a second, so
-that a test can afford many.
-"""
+"""Runs on real gloo ranks that write down every step, and that can be killed at any moment."""
 
 import json
-import multiprocessing
 import os
 import signal
 from dataclasses import dataclass
@@ -17,16 +12,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.support.process_groups import FORKSERVER, as_a_process_of_its_own
 from tests.support.tiny_config import tiny_config
 from trainer import checkpoint, evaluate
+from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.loop import Loop
 from trainer.network.deeplab import normalise
 from trainer.network.resnet import ResNet
 from trainer.run import train
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["tests.support.recording_ranks"])
 SECONDS = 120  # until a rank that waits for another gives up
 WRITING = ("half of the data", "data", "record")  # moments of a checkpoint's way to the disk
 
@@ -48,8 +43,9 @@ class Run:
 
     def start(self, *, attempt: int = 0, dies_at: str = "") -> list[BaseProcess]:
         """Its ranks; rank 0 kills itself at a moment of WRITING, in its second checkpoint."""
-        given = [(self, rank, attempt, dies_at) for rank in range(self.world_size)]
-        started = [SERVER.Process(target=_rank, args=arguments) for arguments in given]
+        config = tiny_config(self.root, *self.overrides)
+        given = [(self, config, rank, attempt, dies_at) for rank in range(self.world_size)]
+        started = [FORKSERVER.Process(target=_rank, args=arguments) for arguments in given]
         for process in started:
             process.start()
         return started
@@ -116,8 +112,9 @@ def stop(processes: list[BaseProcess]) -> None:
     assert not waiting, "a rank waits for a dead one"
 
 
-def _rank(run: Run, rank: int, attempt: int, dies_at: str) -> None:
+def _rank(run: Run, config: TrainConfig, rank: int, attempt: int, dies_at: str) -> None:
     """One rank, in its own process."""
+    as_a_process_of_its_own()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(run.world_size))
     run.folder.mkdir(parents=True, exist_ok=True)
     dist.init_process_group(
@@ -132,7 +129,7 @@ def _rank(run: Run, rank: int, attempt: int, dies_at: str) -> None:
         _compute_in_double()
     if dies_at and rank == 0:
         _die_in_a_write(dies_at)
-    train(tiny_config(run.root, *run.overrides), run.folder)
+    train(config, run.folder)
     dist.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """The smallest run that is still real: drawn images, a narrow network, a few steps."""
 
+from functools import cache
 from pathlib import Path
 
 from trainer.config.compose import compose
@@ -29,4 +30,10 @@ TINY = (
 
 def tiny_config(data_root: Path, *overrides: str) -> TrainConfig:
     """A run of 4 epochs of 3 steps on 5 labelled and 15 unlabelled images."""
-    return compose([*TINY, f"data.root={data_root}", *overrides])
+    return _composed((*TINY, f"data.root={data_root}", *overrides))
+
+
+@cache
+def _composed(overrides: tuple[str, ...]) -> TrainConfig:
+    """Composed once: a configuration is a constant, and Hydra takes longer than a step."""
+    return compose(overrides)

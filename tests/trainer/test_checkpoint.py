@@ -1,12 +1,11 @@
 """Checkpoints: whole or absent, refused when foreign, small in number."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.process_groups import run_trainer
 from tests.support.tiny_config import TINY, tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
 from trainer.checkpoint import CheckpointError
@@ -112,17 +111,9 @@ def test_a_processor_of_another_kind_is_refused_and_an_older_manifest_is_not(
 def test_a_full_disk_leaves_the_older_checkpoint_whole(drawn_root: Path, tmp_path: Path) -> None:
     config = tiny_config(drawn_root, "loss=kl")
     train(config, tmp_path, should_stop=stop_after(5))
-    # RLIMIT_FSIZE makes the kernel refuse bytes beyond 64 KiB, as a full disk refuses them.
-    limited = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
-        "from trainer.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = [*TINY, "loss=kl", f"data.root={drawn_root}", f"run.folder={tmp_path}"]
+    words = [*TINY, "loss=kl", f"data.root={drawn_root}", f"run.folder={tmp_path}"]
 
-    done = subprocess.run(
-        [sys.executable, "-c", limited, *arguments], capture_output=True, text=True, check=False
-    )
+    done = run_trainer(words, max_file_bytes=65536)
 
     assert done.returncode == 11
     assert "Could not write a checkpoint" in done.stderr

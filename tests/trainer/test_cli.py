@@ -6,37 +6,32 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
+from tests.support.process_groups import run_trainer, start_trainer
 from tests.support.tiny_config import TINY, tiny_config
+from tests.support.wait_for import wait_until
 from tests.trainer.test_resume import final_digest
 from trainer.cli import run_lock
 from trainer.run import train
 
-
-def command(drawn_root: Path, folder: Path, *more: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "trainer",
-        *TINY,
-        f"data.root={drawn_root}",
-        f"run.folder={folder}",
-        *more,
-    ]
+TRAINER = [sys.executable, "-m", "trainer"]
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+def words(drawn_root: Path, folder: Path, *more: str) -> list[str]:
+    return [*TINY, f"data.root={drawn_root}", f"run.folder={folder}", *more]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_run_ends_with_its_score_and_its_files(drawn_root: Path, tmp_path: Path) -> None:
-    done = run(command(drawn_root, tmp_path, "loss=kl", "run.log_steps=1"))
+    done = run([*TRAINER, *words(drawn_root, tmp_path, "loss=kl", "run.log_steps=1")])
 
     assert done.returncode == 0, done.stderr
     assert "done: mIoU" in done.stdout
@@ -57,23 +52,31 @@ def test_a_run_ends_with_its_score_and_its_files(drawn_root: Path, tmp_path: Pat
     assert json.loads((tmp_path / "config.json").read_text())["loss"]["name"] == "kl"
 
 
+LONG = ("optim.epochs=16", "evaluation.every_epochs=16", "run.log_steps=1")
+
+
+@pytest.fixture(scope="module")
+def digest_of_straight_run(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("straight")
+    train(tiny_config(drawn_root, *LONG), folder)
+    return final_digest(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_step_and_the_same_command_goes_on(
-    drawn_root: Path, tmp_path: Path, number: signal.Signals
+    drawn_root: Path, tmp_path: Path, number: signal.Signals, digest_of_straight_run: str
 ) -> None:
-    arguments = command(drawn_root, tmp_path / "stopped", "optim.epochs=40")
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    while not (tmp_path / "stopped" / "metrics.jsonl").exists():
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
+    arguments = words(drawn_root, tmp_path / "stopped", *LONG)
+    command = start_trainer(arguments, tmp_path)
+    wait_until((tmp_path / "stopped" / "metrics.jsonl").exists)
+    os.kill(command.process.pid, number)
+    stopped = command.wait()
 
-    assert process.returncode == 10
-    assert "the same command continues" in out
-    done = run(arguments)
+    assert stopped.returncode == 10
+    assert "the same command continues" in stopped.stdout
+    done = run_trainer(arguments)
     assert done.returncode == 0
-    train(tiny_config(drawn_root, "optim.epochs=40"), tmp_path / "straight")
-    assert final_digest(tmp_path / "stopped") == final_digest(tmp_path / "straight")
+    assert final_digest(tmp_path / "stopped") == digest_of_straight_run
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
 def test_a_wrong_argument_is_exit_code_2_and_leaves_no_folder(
     drawn_root: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = run(command(drawn_root, tmp_path / "run", *arguments))
+    done = run_trainer(words(drawn_root, tmp_path / "run", *arguments))
 
     assert done.returncode == 2
     assert message in done.stderr
@@ -96,7 +99,7 @@ def test_a_wrong_argument_is_exit_code_2_and_leaves_no_folder(
 
 
 def test_help_lists_groups_and_settings() -> None:
-    done = run([sys.executable, "-m", "trainer", "--help"])
+    done = run([*TRAINER, "--help"])
 
     assert done.returncode == 0
     assert "method: fixmatch, supervised, unimatch, unimatch_star" in done.stdout
@@ -104,23 +107,23 @@ def test_help_lists_groups_and_settings() -> None:
 
 
 def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path: Path) -> None:
-    done = run(command(drawn_root, tmp_path, "optim.lr=1000", "optim.head_lr_factor=1000"))
+    done = run_trainer(words(drawn_root, tmp_path, "optim.lr=1000", "optim.head_lr_factor=1000"))
 
     assert done.returncode == 11
-    found = re.search(r"step (\d+) is not a number; samples on rank 0: (.*)\. Lower", done.stderr)
-    assert found is not None, done.stderr
+    message = re.search(r"step (\d+) is not a number; samples on rank 0: (.*)\. Lower", done.stderr)
+    assert message is not None, done.stderr
     config = tiny_config(drawn_root)
-    step, dataset = int(found[1]), open_dataset(config.data)
+    step, dataset = int(message[1]), open_dataset(config.data)
     plan = BatchPlan(batch=4, start=step, stop=step + 1, num_channel_bits=8)
     ((labelled, unlabelled),) = batches(dataset, config.data, seed=config.seed, plan=plan)
     assert unlabelled is not None
-    assert set(found[2].split(", ")) == {*labelled.ids, *unlabelled.ids, *unlabelled.mix_ids}
+    assert set(message[2].split(", ")) == {*labelled.ids, *unlabelled.ids, *unlabelled.mix_ids}
     assert "Lower optim.lr" in done.stderr
 
 
 def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path) -> None:
     with run_lock(tmp_path):
-        second = run(command(drawn_root, tmp_path))
+        second = run_trainer(words(drawn_root, tmp_path))
         assert [path.name for path in tmp_path.iterdir()] == ["train.lock"]
 
     assert second.returncode == 2
@@ -142,10 +145,10 @@ def test_torchrun_starts_the_ranks_of_one_run(drawn_root: Path, tmp_path: Path) 
         "--rdzv-endpoint",
         "localhost:0",
     ]
-    arguments = command(drawn_root, tmp_path / "run", "optim.epochs=1")[1:]
+    arguments = words(drawn_root, tmp_path / "run", "optim.epochs=1")
 
     done = subprocess.run(
-        [*torchrun, *arguments],
+        [*torchrun, "-m", "trainer", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -168,7 +171,7 @@ def test_a_foreign_datasets_package_is_named_with_the_cure(tmp_path: Path) -> No
     checkout = Path(__file__).resolve().parents[2]
 
     done = subprocess.run(
-        [sys.executable, "-m", "trainer"],
+        TRAINER,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(checkout)},
         capture_output=True,

@@ -1,75 +1,70 @@
 """The switches, and what happens when somebody turned one off."""
 
 import os
-import subprocess
-import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 import torch
 
-from tests.support.process_groups import run_ranks
+from tests.support.process_groups import in_fresh_process, run_ranks, run_trainer
+from tests.support.tiny_config import tiny_config
 from trainer import determinism
 from trainer.config.compose import compose
 from trainer.config.fingerprint import fingerprint
+from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
+from trainer.run import train
 
 
-def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` after the switches were asked for."""
-    start = (
-        "import torch\nfrom trainer.config.compose import compose\n"
-        "from trainer import determinism\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", start + code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def switches_after_enabling() -> list[object]:
+    torch.set_num_threads(1)
+    determinism.enable_determinism(compose(["run.threads=2"]))
+    return [
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.get_num_threads(),
+    ]
 
 
-def test_engage_sets_every_switch() -> None:
-    code = (
-        "determinism.engage(compose(['run.threads=2']))\n"
-        "assert torch.are_deterministic_algorithms_enabled()\n"
-        "assert not torch.backends.cudnn.benchmark and torch.backends.cudnn.deterministic\n"
-        "assert not torch.backends.cudnn.allow_tf32 and torch.get_num_threads() == 2\n"
-        "assert not torch.utils.deterministic.fill_uninitialized_memory\n"
-    )
-
-    assert in_a_process(code, OMP_NUM_THREADS="1").returncode == 0
+def test_every_switch_is_set() -> None:
+    assert in_fresh_process(switches_after_enabling) == [True, True, False, False, False, 2]
 
 
-UNDONE = [
-    ("torch.set_deterministic_debug_mode('default')", "use_deterministic_algorithms"),
-    ("torch.use_deterministic_algorithms(True, warn_only=True)", "use_deterministic"),
-    ("torch.backends.cudnn.benchmark = True", "cudnn.benchmark"),
-    ("torch.backends.cudnn.deterministic = False", "cudnn.deterministic"),
-    ("torch.backends.cudnn.allow_tf32 = True", "cudnn.allow_tf32"),
-    ("torch.backends.cuda.matmul.allow_tf32 = True", "matmul.allow_tf32"),
-    ("torch.set_num_threads(2)", "1 CPU threads"),
-    ("os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':0:0'", "CUBLAS_WORKSPACE_CONFIG"),
+UNDONE: list[tuple[Callable[[], object], str]] = [
+    (lambda: torch.set_deterministic_debug_mode("default"), "use_deterministic_algorithms"),
+    (lambda: torch.use_deterministic_algorithms(True, warn_only=True), "use_deterministic"),
+    (lambda: setattr(torch.backends.cudnn, "benchmark", True), "cudnn.benchmark"),
+    (lambda: setattr(torch.backends.cudnn, "deterministic", False), "cudnn.deterministic"),
+    (lambda: setattr(torch.backends.cudnn, "allow_tf32", True), "cudnn.allow_tf32"),
+    (lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True), "matmul.allow_tf32"),
+    (lambda: torch.set_num_threads(2), "1 CPU threads"),
+    (lambda: os.environ.update(CUBLAS_WORKSPACE_CONFIG=":0:0"), "CUBLAS_WORKSPACE_CONFIG"),
 ]
 
 
-def test_a_switch_that_is_off_is_named() -> None:
-    code = "import os\nconfig = compose([])\n"
+def messages_of_switches_that_are_off() -> list[str]:
+    config = compose([])
+    messages = []
     for undo, _ in UNDONE:
-        code += (
-            "os.environ.pop('CUBLAS_WORKSPACE_CONFIG', None)\n"
-            "determinism.engage(config)\n"
-            f"{undo}\n"
-            "try: determinism.verify(config)\n"
-            "except determinism.NotDeterministicError as error: print(error)\n"
-        )
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        determinism.enable_determinism(config)
+        undo()
+        with pytest.raises(determinism.NotDeterministicError) as refused:
+            determinism.verify(config)
+        messages.append(str(refused.value))
+    return messages
 
-    done = in_a_process(code)
 
-    said = done.stdout.splitlines()
-    assert len(said) == len(UNDONE), done.stderr
-    for line, (_, name) in zip(said, UNDONE, strict=True):
-        assert line.startswith("Not deterministic:")
-        assert name in line
+def test_a_switch_that_is_off_is_named() -> None:
+    messages = in_fresh_process(messages_of_switches_that_are_off)
+
+    for message, (_, name) in zip(messages, UNDONE, strict=True):
+        assert message.startswith("Not deterministic:")
+        assert name in message
 
 
 HARMFUL = [
@@ -80,71 +75,79 @@ HARMFUL = [
 ]
 
 
-def test_an_environment_that_cannot_repeat_itself_is_refused() -> None:
-    code = "import os\n"
+def messages_of_harmful_environments() -> list[str]:
+    messages = []
     for name, value in HARMFUL:
-        code += (
-            f"os.environ['{name}'] = '{value}'\n"
-            "try: determinism.engage(compose([]))\n"
-            "except determinism.NotDeterministicError as error: print(error)\n"
-            f"del os.environ['{name}']\n"
-        )
+        os.environ[name] = value
+        with pytest.raises(determinism.NotDeterministicError) as refused:
+            determinism.enable_determinism(compose([]))
+        messages.append(str(refused.value))
+        del os.environ[name]
+    return messages
 
-    done = in_a_process(code)
 
-    said = done.stdout.splitlines()
-    assert len(said) == len(HARMFUL), done.stderr
-    for line, (name, _) in zip(said, HARMFUL, strict=True):
-        assert name in line
-        assert "unset" in line.lower()
+def test_an_environment_that_cannot_repeat_itself_is_refused() -> None:
+    messages = in_fresh_process(messages_of_harmful_environments)
+
+    for message, (name, _) in zip(messages, HARMFUL, strict=True):
+        assert name in message
+        assert "unset" in message.lower()
+
+
+def nccl_is_up() -> None:
+    torch.distributed.get_backend = lambda *_: "nccl"
+    torch.distributed.is_initialized = lambda: True
 
 
 # No card is needed to look as if CUDA or NCCL had been started: the questions are torch's.
-STARTED = [
-    ("torch.cuda.is_initialized = lambda: True", "CUBLAS_WORKSPACE_CONFIG", ":4096:8"),
+STARTED: list[tuple[Callable[[], object], str, str]] = [
     (
-        "torch.distributed.get_backend = lambda: 'nccl'\n"
-        "torch.distributed.is_initialized = lambda: True",
-        "NCCL_ALGO",
-        "Ring",
+        lambda: setattr(torch.cuda, "is_initialized", lambda: True),
+        "CUBLAS_WORKSPACE_CONFIG",
+        ":4096:8",
     ),
+    (nccl_is_up, "NCCL_ALGO", "Ring"),
 ]
 
 
+def messages_when_it_is_too_late() -> list[str]:
+    messages = []
+    for start, name, value in STARTED:
+        os.environ.pop(name, None)
+        start()
+        with pytest.raises(determinism.NotDeterministicError) as refused:
+            determinism.enable_determinism(compose([]))
+        messages.append(str(refused.value))
+        os.environ[name] = value
+        determinism.enable_determinism(compose([]))
+    return messages
+
+
 def test_switches_that_come_too_late_are_refused() -> None:
-    code = "import os\n"
-    for started, name, value in STARTED:
-        code += (
-            f"os.environ.pop('{name}', None)\n{started}\n"
-            "try: determinism.engage(compose([]))\n"
-            "except determinism.NotDeterministicError as error: print(error)\n"
-            f"os.environ['{name}'] = '{value}'\n"
-            "determinism.engage(compose([]))\n"
-        )
+    messages = in_fresh_process(messages_when_it_is_too_late)
 
-    done = in_a_process(code)
+    for message, (_, name, value) in zip(messages, STARTED, strict=True):
+        assert f"without {name}={value}" in message
 
-    said = done.stdout.splitlines()
-    assert done.returncode == 0, done.stderr
-    assert len(said) == 2
-    for line, (_, name, value) in zip(said, STARTED, strict=True):
-        assert f"without {name}={value}" in line
+
+def tf32_of_each_precision() -> list[bool]:
+    chosen = []
+    for precision in ("fp32", "tf32", "bf16"):
+        determinism.enable_determinism(compose([f"optim.precision={precision}"]))
+        chosen += [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+    return chosen
 
 
 def test_tf32_is_chosen_and_never_left_to_torch() -> None:
-    code = (
-        "for precision in ('fp32', 'tf32', 'bf16'):\n"
-        "    determinism.engage(compose([f'optim.precision={precision}']))\n"
-        "    print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)\n"
-    )
-
-    assert in_a_process(code).stdout.split() == ["False"] * 2 + ["True"] * 4
+    assert in_fresh_process(tf32_of_each_precision) == [False] * 2 + [True] * 4
 
 
 def test_precision_is_part_of_the_fingerprint() -> None:
-    kinds = [fingerprint(compose([f"optim.precision={p}"])) for p in ("fp32", "tf32", "bf16")]
+    fingerprints = [
+        fingerprint(compose([f"optim.precision={p}"])) for p in ("fp32", "tf32", "bf16")
+    ]
 
-    assert len(set(kinds)) == 3
+    assert len(set(fingerprints)) == 3
 
 
 def test_a_digest_sees_names_shapes_types_and_bits() -> None:
@@ -191,46 +194,32 @@ def test_the_gradient_sum_does_not_depend_on_where_a_parameter_lies() -> None:
 def test_cuda_without_a_card_is_refused_before_anything_starts() -> None:
     if torch.cuda.is_available():
         return  # the GPU tests cover this machine
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", "run.device=cuda"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_trainer(["run.device=cuda"])
 
     assert done.returncode == 2
     assert "torch sees no CUDA device here" in done.stderr
 
 
-def test_bits_are_the_same_whatever_uninitialised_memory_holds() -> None:
-    # Filled with NaN, memory that somebody reads before writing would spoil the loss.
-    code = (
-        "import sys, tempfile, pathlib\n"
-        "from tests.support.tiny_config import tiny_config\n"
-        "from trainer.run import train\n"
-        "engage = determinism.engage\n"
-        "def filled(config):\n"
-        "    engage(config)\n"
-        "    torch.utils.deterministic.fill_uninitialized_memory = sys.argv[-1] == 'fill'\n"
-        "determinism.engage = filled\n"
-        "folder = pathlib.Path(tempfile.mkdtemp())\n"
-        "config = tiny_config(folder / 'data', 'loss=kl', 'optim.epochs=1')\n"
-        "print(train(config, folder / 'run').weights_sha256)\n"
-    )
-    runs = []
-    for word in ("fill", "leave"):
-        start = (
-            "import torch\nfrom trainer.config.compose import compose\n"
-            "from trainer import determinism\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", start + code, word], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        runs.append(done.stdout)
+def weights_with_memory_filled(folder: Path, fill: bool) -> str | None:
+    enable = determinism.enable_determinism
 
-    assert len(runs[0].strip()) == 64
-    assert runs[0] == runs[1]
+    def enable_and_fill(config: TrainConfig) -> None:
+        enable(config)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+    determinism.enable_determinism = enable_and_fill
+    config = tiny_config(folder / "data", "loss=kl", "optim.epochs=1")
+    return train(config, folder / f"{fill}").weights_sha256
+
+
+def test_bits_are_the_same_whatever_uninitialised_memory_holds(tmp_path: Path) -> None:
+    # Filled with NaN, memory that somebody reads before writing would spoil the loss.
+    filled, left = (
+        in_fresh_process(weights_with_memory_filled, tmp_path, fill) for fill in (True, False)
+    )
+
+    assert len(filled) == 64
+    assert filled == left
 
 
 def test_the_environment_for_workers_leaves_out_nvls() -> None:

@@ -18,6 +18,11 @@ from trainer.run import train
 from trainer.state import TrainState
 
 
+def straight_and_resumed(hooked: bool) -> tuple[list[str], list[str]]:
+    """Digests after each of four steps, without a restart and with one after two."""
+    return ddp_run(4, None, hooked), ddp_run(4, 2, hooked)
+
+
 def ddp_run(steps: int, resume_at: int | None, hooked: bool) -> list[str]:
     """Digests after each step of a small network under stock DDP or under our sum."""
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -47,8 +52,7 @@ def ddp_run(steps: int, resume_at: int | None, hooked: bool) -> list[str]:
 
 @pytest.mark.parametrize("hooked", [False, True])
 def test_stock_ddp_loses_bits_at_a_restart_with_three_ranks_and_ours_does_not(hooked: bool) -> None:
-    straight = run_ranks(ddp_run, 3, 4, None, hooked)[0]
-    resumed = run_ranks(ddp_run, 3, 4, 2, hooked)[0]
+    straight, resumed = run_ranks(straight_and_resumed, 3, hooked)[0]
 
     assert len(set(straight)) == 4
     assert (straight == resumed) is hooked

@@ -34,13 +34,20 @@ def test_two_runs_give_one_digest_after_every_step(
     assert [line["loss"] for line in second.told()] == [line["loss"] for line in first.told()]
 
 
+KILLED = ("loss=kl", "method.teacher=ema", "optim.epochs=5", "run.checkpoint_steps=2")
+
+
+@pytest.fixture(scope="module")
+def straight(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that nobody kills."""
+    return Run(drawn_root, tmp_path_factory.mktemp("straight"), 3, KILLED).finish()
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_three_ranks_killed_at_random_moments_and_in_writes_repeat_every_step(
-    drawn_root: Path, tmp_path: Path, seed: int
+    drawn_root: Path, tmp_path: Path, straight: Run, seed: int
 ) -> None:
-    overrides = ("loss=kl", "method.teacher=ema", "optim.epochs=5", "run.checkpoint_steps=2")
-    straight = Run(drawn_root, tmp_path / "straight", 3, overrides).finish()
-    killed = Run(drawn_root, tmp_path / "killed", 3, overrides)
+    killed = Run(drawn_root, tmp_path / "killed", 3, KILLED)
     draws = torch.Generator().manual_seed(seed)
     deaths = (WRITING[2 * seed], "", WRITING[1], "")
 
@@ -66,7 +73,7 @@ def kill_somewhere(run: Run, processes: list[BaseProcess], draws: torch.Generato
     )
     wanted = run.num_lines() + 1 + lines  # before they met, the others would wait for two minutes
     while run.num_lines() < wanted and all(process.is_alive() for process in processes):
-        time.sleep(0.005)
+        time.sleep(0.02)
     time.sleep(milliseconds / 1000)
     for process in [processes[victim]] if victim < len(processes) else processes:
         process.kill()

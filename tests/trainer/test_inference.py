@@ -1,7 +1,5 @@
 """What one does with a trained run: predict, export, look at it in TensorBoard."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from PIL import Image
 
 from datasets.dataset import open_dataset
+from tests.support.process_groups import run_trainer
 from tests.support.tiny_config import tiny_config
 from trainer.config.schema import TrainConfig
 from trainer.evaluate import predict
@@ -25,12 +24,6 @@ def run(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tra
     return config, folder
 
 
-def trainer(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "trainer", *words], capture_output=True, text=True, check=False
-    )
-
-
 def test_predict_writes_masks_of_class_ids_and_overlays(
     run: tuple[TrainConfig, Path], tmp_path: Path
 ) -> None:
@@ -43,7 +36,9 @@ def test_predict_writes_masks_of_class_ids_and_overlays(
     (images / "notes.txt").write_text("not an image")
     (images / "torn.jpg").write_bytes(b"\xff\xd8\xff")
 
-    done = trainer("predict", f"checkpoint={folder}", f"images={images}", f"out={tmp_path / 'out'}")
+    done = run_trainer(
+        ["predict", f"checkpoint={folder}", f"images={images}", f"out={tmp_path / 'out'}"]
+    )
 
     assert done.returncode == 0, done.stderr
     assert "torn.jpg: not read" in done.stdout
@@ -113,7 +108,7 @@ def test_an_export_is_the_same_network_alone_in_one_file(
     config, folder = run
 
     for name in ("a", "b"):
-        done = trainer("export", f"run={folder}", f"out={tmp_path / name}.safetensors")
+        done = run_trainer(["export", f"run={folder}", f"out={tmp_path / name}.safetensors"])
         assert done.returncode == 0, done.stderr
 
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -147,7 +142,7 @@ def test_a_checkpoint_that_lost_a_byte_is_not_used(
     ],
 )
 def test_a_verb_given_wrong_words_says_what_it_takes(words: list[str], message: str) -> None:
-    done = trainer(*words)
+    done = run_trainer(words)
 
     assert done.returncode == 2
     assert message in done.stderr

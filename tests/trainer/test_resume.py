@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.process_groups import run_ranks
+from tests.support.process_groups import run_ranks, start_trainer
 from tests.support.tiny_config import TINY, tiny_config
-from trainer.checkpoint_manifest import manifests, newest_step
+from trainer.checkpoint_manifest import newest_step
 from trainer.determinism import digest
 from trainer.run import train
 
@@ -61,8 +60,8 @@ def test_stopping_at_every_step_of_twelve_changes_no_bit(
     expected = straight(drawn_root, tmp_path / "straight", overrides)
 
     for step in range(1, 12):
-        found = in_pieces(drawn_root, tmp_path / f"{step}", overrides, [step])
-        assert found == expected, f"stopped after step {step}"
+        resumed = in_pieces(drawn_root, tmp_path / f"{step}", overrides, [step])
+        assert resumed == expected, f"stopped after step {step}"
     all_of_them = in_pieces(drawn_root, tmp_path / "each", overrides, [1] * 11)
     assert all_of_them == expected
 
@@ -77,9 +76,9 @@ def test_an_ema_teacher_is_resumed_too(drawn_root: Path, tmp_path: Path) -> None
 def test_how_often_checkpoints_are_written_changes_no_bit(drawn_root: Path, tmp_path: Path) -> None:
     expected = straight(drawn_root, tmp_path / "a", ["loss=kl"])
 
-    found = straight(drawn_root, tmp_path / "b", ["loss=kl", "run.checkpoint_steps=1"])
+    often = straight(drawn_root, tmp_path / "b", ["loss=kl", "run.checkpoint_steps=1"])
 
-    assert found == expected
+    assert often == expected
 
 
 def test_scores_of_a_resumed_run_are_those_of_the_straight_one(
@@ -89,7 +88,7 @@ def test_scores_of_a_resumed_run_are_those_of_the_straight_one(
     expected = train(config, tmp_path / "a")
     train(config, tmp_path / "b", should_stop=stop_after(7))
 
-    found = train(config, tmp_path / "b")
+    resumed = train(config, tmp_path / "b")
 
     for name in (
         "best_miou_percent",
@@ -102,7 +101,7 @@ def test_scores_of_a_resumed_run_are_those_of_the_straight_one(
         "data_fingerprint",
         "split_checksum",
     ):
-        assert getattr(found, name) == getattr(expected, name), name
+        assert getattr(resumed, name) == getattr(expected, name), name
     assert metric_lines(tmp_path / "b") == metric_lines(tmp_path / "a")
 
 
@@ -123,10 +122,10 @@ def test_several_ranks_stopped_and_resumed_change_no_bit(
     expected = run_ranks(train_rank, world_size, root, str(tmp_path / "a"), overrides, [])
 
     with_workers = [*overrides, "run.loader_workers=2"]
-    found = run_ranks(train_rank, world_size, root, str(tmp_path / "b"), with_workers, [1, 4, 3])
+    resumed = run_ranks(train_rank, world_size, root, str(tmp_path / "b"), with_workers, [1, 4, 3])
 
     assert len(set(expected)) == 1
-    assert found == expected
+    assert resumed == expected
 
 
 def test_three_ranks_and_one_see_the_same_run_up_to_rounding(
@@ -149,43 +148,45 @@ def test_three_ranks_and_one_see_the_same_run_up_to_rounding(
         assert (shared["tensors"][name] - value).abs().max().item() <= 1e-4, name
 
 
+@pytest.fixture(scope="module")
+def straight_in_one_go(
+    drawn_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, str]:
+    return straight(drawn_root, tmp_path_factory.mktemp("straight"), ["loss=kl"])
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_at_a_random_moment_and_again_changes_no_bit(
-    drawn_root: Path, tmp_path: Path, seed: int
+    drawn_root: Path, tmp_path: Path, straight_in_one_go: tuple[str, str], seed: int
 ) -> None:
-    overrides = ["loss=kl", "run.checkpoint_steps=2"]
-    expected = straight(drawn_root, tmp_path / "straight", overrides)
     folder = tmp_path / "killed"
-    command = [
-        sys.executable,
-        "-m",
-        "trainer",
-        *TINY,
-        f"data.root={drawn_root}",
-        *overrides,
-        f"run.folder={folder}",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "7"}  # the run pins its own threads
+    words = [*TINY, "loss=kl", "run.checkpoint_steps=2"]
+    words += [f"data.root={drawn_root}", f"run.folder={folder}"]
     kills = 0
     for attempt in range(4):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        command = start_trainer(words, tmp_path)
         wanted = 2 + 2 * attempt + seed
-        while process.poll() is None and _step(folder) < wanted:
+        while command.process.is_alive() and _step(folder) < wanted:
             time.sleep(0.002 * (seed + 1))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate()
+        kills += command.process.is_alive()
+        command.process.kill()
+        command.wait()
 
-    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "7"},  # the run pins its own threads
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
     assert done.returncode == 0, done.stderr
     assert kills > 0
-    assert final_digest(folder) == expected[0]
-    assert f"weights {expected[1]}" in done.stdout
+    assert final_digest(folder) == straight_in_one_go[0]
+    assert f"weights {straight_in_one_go[1]}" in done.stdout
 
 
 def _step(folder: Path) -> int:
     """Steps of the run so far, from the newest checkpoint."""
-    found = manifests(folder)
-    return found[0].step if found else 0
+    newest = newest_step(folder)
+    return 0 if newest is None else newest

@@ -1,8 +1,6 @@
 """ImageNet files of every kind people have, made here in their layout."""
 
 import http.server
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.support.process_groups import run_trainer
 from trainer.config.compose import compose
 from trainer.network import download as weights
 from trainer.network import pretrained
@@ -187,20 +186,9 @@ def test_a_fetch_with_another_checksum_leaves_nothing(server: str, folder: Path)
 
 
 def test_without_a_network_the_error_says_which_command_helps() -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "trainer",
-            "weights",
-            "fetch",
-            "resnet50",
-            "address=http://127.0.0.1:9/model.safetensors",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    address = "http://127.0.0.1:9/model.safetensors"
+
+    done = run_trainer(["weights", "fetch", "resnet50", f"address={address}"])
 
     assert done.returncode == 20
     assert "weights import BACKBONE FILE" in done.stderr
