@@ -111,7 +111,7 @@ def test_colour_alone_does_not_tell_the_class() -> None:
 
 
 def test_the_pixels_of_a_version_never_change() -> None:
-    """Whoever changes them raises DRAWING_VERSION and pins the new ones."""
+    """Whoever changes them raises SYNTHETIC_VERSION and pins the new ones."""
     image, mask = draw_scene(SyntheticConfig(num_classes=21), 1)
 
     assert SYNTHETIC_VERSION == 1
@@ -170,7 +170,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(own_config, 
 def test_processes_that_draw_at_once_agree_and_leave_nothing_behind(own_config, config) -> None:
     code = (
         "import sys; from datasets.config import *; from datasets.dataset import open_dataset\n"
-        f"drawn = DrawnConfig(**{asdict(own_config.drawn)!r})\n"
+        f"drawn = SyntheticConfig(**{asdict(own_config.drawn)!r})\n"
         "config = DataConfig(root=sys.argv[1], split='n4', drawn=drawn)\n"
         "sys.stdin.readline(); print(open_dataset(config).fingerprint)"
     )
