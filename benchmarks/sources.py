@@ -20,6 +20,7 @@ from pathlib import Path
 
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import Dataset, open_dataset
+from datasets.location import locate
 from datasets.prepare.pack import Packing, pack
 from datasets.randomness import Stream, epoch_permutation
 from datasets.shards.reader import download_index
@@ -46,11 +47,11 @@ def main(line: list[str]) -> None:
             kind = "decoded" if is_decoded else "encoded"
             packing = Packing(is_decoded=is_decoded, shard_bytes=16 * 2**20)
             near = str(folder / kind)
-            pack(files, open_storage(near), packing, lambda line: None)
+            pack(locate(files), open_storage(near), packing, lambda line: None)
             show(f"local shards, {kind}", replace(files, root=near))
             if url:
                 far = f"{url}/{kind}"
-                pack(files, open_storage(far), packing, lambda line: None)
+                pack(locate(files), open_storage(far), packing, lambda line: None)
                 show_far(kind, replace(files, root=far), folder / f"cache-{kind}")
         show_memory(samples, files)
         show_memory(samples, replace(files, root=str(folder / "encoded")))

@@ -22,6 +22,7 @@ from trainer import determinism
 from trainer.config.compose import compose
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks, init_process_group
+from trainer.feed import to_device
 from trainer.state import new_state
 
 DEFAULTS = {
@@ -98,7 +99,7 @@ def _data(config: TrainConfig, ranks: Ranks, steps: int) -> list[Any]:
     bits = new_state(config, 21, ranks).student.num_channel_bits
     plan = BatchPlan(batch=config.batch, stop=steps, num_channel_bits=bits)
     found = batches(dataset, config.data, seed=0, plan=plan)
-    return [(x.to(ranks.device), u.to(ranks.device) if u else u) for x, u in found]
+    return [(to_device(x, ranks.device), to_device(u, ranks.device) if u else u) for x, u in found]
 
 
 if __name__ == "__main__":

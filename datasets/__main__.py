@@ -6,10 +6,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from datasets.cli import Arguments
-from datasets.config import DataConfig, SyntheticConfig
+from datasets.config import SyntheticConfig
+from datasets.errors import Unreachable
 from datasets.import_guard import check_is_ours
-from datasets.location import data_root, spec_of
-from datasets.prepare.archives import ARCHIVES, download
+from datasets.known.registry import KNOWN, known_dataset
+from datasets.location import DatasetLocation, locate
+from datasets.prepare.archives import download_archive
 from datasets.prepare.copy import HOW
 from datasets.prepare.pack import Packing, pack
 from datasets.prepare.pipeline import (
@@ -21,14 +23,12 @@ from datasets.prepare.pipeline import (
 )
 from datasets.prepare.verify import defects
 from datasets.splits.generate import make_lists, own_list_defects
-from datasets.splits.lists import published, published_splits, split_names, split_sizes
-from datasets.splits.published import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.splits.lists import published, published_splits, sizes_at, split_names
+from datasets.splits.published import fetch_lists, import_lists, list_defects
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
 
 DONE, WRONG, UNREACHABLE = 0, 2, 20
-_DRAWN = tuple(entry.name for entry in fields(SyntheticConfig))
-_EASIER = "u2pl_"  # protocols with this name label high-quality images only
 
 HELP = """Bring data into place and prove that it is right.
 
@@ -82,105 +82,109 @@ def _say(text: str) -> None:
 
 
 def _draw(arguments: Arguments) -> int:
-    config = arguments.data()
-    if config.dataset != "synthetic":
+    config, default = arguments.config(), SyntheticConfig()
+    kind = known_dataset(config.dataset).spec.kind
+    if kind != "drawn":
         raise ValueError(f"{config.dataset} cannot be drawn; python -m datasets prepare says more.")
-    default = SyntheticConfig()
-    drawn = {name: arguments.number(name, getattr(default, name)) for name in _DRAWN}
+    numbers = {
+        entry.name: arguments.number(entry.name, getattr(default, entry.name))
+        for entry in fields(SyntheticConfig)
+    }
     arguments.end()
-    config = replace(config, drawn=SyntheticConfig(**drawn))
-    is_new = ensure_drawn(data_root(config), config)
-    count = drawn["num_train"] + drawn["num_val"]
-    print(f"{'drew' if is_new else 'found'} {count} scenes at {data_root(config)}")
+    location = locate(replace(config, drawn=SyntheticConfig(**numbers)))
+    assert location.drawing is not None
+    is_new = ensure_drawn(location.root, location.drawing)
+    count = location.drawing.num_train + location.drawing.num_val
+    print(f"{'drew' if is_new else 'found'} {count} scenes at {location.root}")
     return DONE
 
 
 def _download(arguments: Arguments) -> int:
     name = arguments.settings["dataset"] = arguments.word("a dataset")
-    config = arguments.data()
-    if name in ("synthetic", "folder"):
-        raise ValueError(f"There is nothing to download of {name}; known: {', '.join(ARCHIVES)}.")
-    if name not in ARCHIVES:
-        raise ValueError(
-            f"{name} cannot be downloaded by a program.\n"
-            + guidance(spec_of(config), data_root(config))
-        )
+    config, known = arguments.config(), known_dataset(name)
+    if known.spec.kind != "published":
+        names = [name for name, entry in KNOWN.items() if entry.archives]
+        raise ValueError(f"There is nothing to download of {name}; known: {', '.join(names)}.")
+    if not known.archives:
+        how = guidance(locate(config))
+        raise ValueError(f"{name} cannot be downloaded by a program.\n{how}")
     folder = Path(arguments.take("to", "downloads"))
-    mirrors = {archive.key: arguments.take(archive.key) for archive in ARCHIVES[name]}
+    mirrors = {archive.key: arguments.take(archive.key) for archive in known.archives}
     arguments.end()
-    found = [
-        download(archive, folder, mirror=mirrors[archive.key], say=_say)
-        for archive in ARCHIVES[name]
+    paths = [
+        download_archive(archive, folder, mirror=mirrors[archive.key], say=_say)
+        for archive in known.archives
     ]
-    print(f"next: python -m datasets prepare {name} {' '.join(map(str, found))}")
+    print(f"next: python -m datasets prepare {name} {' '.join(map(str, paths))}")
     return DONE
 
 
 def _prepare(arguments: Arguments) -> int:
-    dataset = arguments.settings["dataset"] = arguments.word("a dataset", default="synthetic")
-    if dataset in ("synthetic", "folder"):
-        return _draw(arguments) if dataset == "synthetic" else _prepare_folder(arguments)
-    config, sources = arguments.data(), [Path(word) for word in arguments.rest()]
-    if sources:
-        return _prepare_published(arguments, config, sources)
-    arguments.end()
-    missing = missing_parts(config)
-    if missing:
-        print(guidance(spec_of(config), data_root(config)))
-        print("Missing now:", *missing, sep="\n  ")
-        return WRONG
-    place = f"dataset={config.dataset} root={data_root(config)}"
-    print(f"every file is there; now read them all: python -m datasets verify {place}")
-    return DONE
+    name = arguments.settings["dataset"] = arguments.word("a dataset", default="synthetic")
+    return PREPARE[known_dataset(name).spec.kind](arguments)
 
 
-def _prepare_published(arguments: Arguments, config: DataConfig, sources: list[Path]) -> int:
+def _prepare_published(arguments: Arguments) -> int:
+    location, sources = locate(arguments.config()), [Path(word) for word in arguments.rest()]
+    if not sources:
+        arguments.end()
+        return _say_what_is_missing(location)
     how = arguments.choice("how", HOW)
     is_partial = arguments.choice("counts", ("all", "any")) == "any"
     arguments.end()
-    wish = PrepareOptions(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
-    found = prepare_published(config, sources, wish, _say)
-    if not list_defects(config):
-        return _told(found, f"ready: data.root={data_root(config)}")
-    place = f"dataset={config.dataset} root={data_root(config)}"
-    return _told(found, f"next: python -m datasets splits fetch {place}")
+    options = PrepareOptions(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
+    texts = prepare_published(location, sources, options, _say)
+    if not list_defects(location):
+        return _report(texts, f"ready: data.root={location.root}")
+    return _report(texts, f"next: python -m datasets splits fetch {location.words}")
 
 
-def _prepare_folder(arguments: Arguments) -> int:
+def _say_what_is_missing(location: DatasetLocation) -> int:
+    missing = missing_parts(location)
+    if missing:
+        print(guidance(location))
+        print("Missing now:", *missing, sep="\n  ")
+        return WRONG
+    print(f"every file is there; now read them all: python -m datasets verify {location.words}")
+    return DONE
+
+
+def _prepare_described(arguments: Arguments) -> int:
     validation, seed = arguments.take("val", "1of5"), arguments.number("seed", 0)
-    config = arguments.data()
+    config = arguments.config()
     arguments.end()
-    found = prepare_folder(config, validation=validation, seed=seed, say=_say)
-    root = data_root(config)
-    return _told(found, f"ready: python -m trainer recipe=folder model=resnet50 data.root={root}")
+    location = locate(config)
+    texts = prepare_folder(location, validation=validation, seed=seed, say=_say)
+    name, root = location.spec.name, location.root
+    return _report(texts, f"ready: python -m trainer recipe={name} model=resnet50 data.root={root}")
 
 
-def _told(found: Sequence[str], otherwise: str) -> int:
+def _report(texts: Sequence[str], otherwise: str) -> int:
     """Print defects, or what comes next."""
-    print(*found, sep="\n", end="\n" if found else "")
-    print(f"{len(found)} defects" if found else otherwise)
-    return WRONG if found else DONE
+    print(*texts, sep="\n", end="\n" if texts else "")
+    print(f"{len(texts)} defects" if texts else otherwise)
+    return WRONG if texts else DONE
 
 
 def _verify(arguments: Arguments) -> int:
-    config = arguments.data()
+    config = arguments.config()
     arguments.end()
-    count = 0
-    for text in defects(config, _say):
+    location, count = locate(config), 0
+    for text in defects(location, _say):
         count += 1
         print(text)
-    print(f"{data_root(config)}: {f'{count} defects' if count else 'every file is sound'}")
+    print(f"{location.root}: {f'{count} defects' if count else 'every file is sound'}")
     return WRONG if count else DONE
 
 
 def _pack(arguments: Arguments) -> int:
-    config = arguments.data()
+    config = arguments.config()
     target = open_storage(arguments.take("to") or arguments.word("where to: to=DIR|s3://..."))
     is_decoded = arguments.yes("decoded")
     size = arguments.number("shard_mib", 64) * 2**20
     arguments.end()
     packing = Packing(is_decoded=is_decoded, shard_bytes=size)
-    count = pack(config, target, packing, _say)
+    count = pack(locate(config), target, packing, _say)
     print(f"{count} shards; use them with data.root={target.url}")
     return DONE
 
@@ -192,77 +196,88 @@ def _splits(arguments: Arguments) -> int:
     return SPLIT_ACTIONS[action](arguments)
 
 
-def _list(arguments: Arguments) -> int:
-    config = arguments.data()
+def _list_splits(arguments: Arguments) -> int:
+    config = arguments.config()
     arguments.end()
+    location = locate(config)
     print(f"{'split':<16} {'labelled':>8} {'unlabelled':>10} {'validation':>10}")
-    for name in split_names(config):
-        sizes = split_sizes(replace(config, split=name))
+    for name in split_names(location):
+        sizes = sizes_at(location, name)
         print(f"{name:<16} {sizes[0]:>8} {sizes[1]:>10} {sizes[2]:>10}")
-    _warn_of_easier(config)
+    _warn_of_easier(location)
     return DONE
 
 
-def _import(arguments: Arguments) -> int:
-    config = arguments.data()
+def _import_splits(arguments: Arguments) -> int:
+    config = arguments.config()
     folder = Path(arguments.word("the folder `splits` of a checkout of UniMatch"))
     arguments.end()
-    brought = import_lists(config, folder)
-    print(f"{len(brought)} published lists at {data_root(config) / 'splits'}")
+    location = locate(config)
+    files = import_lists(location, folder)
+    print(f"{len(files)} published lists at {location.lists}")
     return DONE
 
 
-def _fetch(arguments: Arguments) -> int:
-    address, config = arguments.take("from"), arguments.data()
+def _fetch_splits(arguments: Arguments) -> int:
+    address, config = arguments.take("from"), arguments.config()
     arguments.end()
-    brought = fetch_lists(config, address)
-    print(f"{len(brought)} published lists at {data_root(config) / 'splits'}")
+    location = locate(config)
+    files = fetch_lists(location, address)
+    print(f"{len(files)} published lists at {location.lists}")
     return DONE
 
 
-def _prove(arguments: Arguments) -> int:
-    split, config = arguments.take("split"), arguments.data()
+def _verify_splits(arguments: Arguments) -> int:
+    split, config = arguments.take("split"), arguments.config()
     arguments.end()
-    if config.dataset == "synthetic":
-        print("the splits of synthetic are generated; there is nothing to verify")
+    location, name = locate(config), config.dataset
+    if location.drawing is not None:
+        print(f"the splits of {name} are generated; there is nothing to verify")
         return DONE
-    is_own = bool(split) and split not in published_splits(config.dataset)
-    wrong = [] if is_own else list_defects(config, split)
-    wrong += own_list_defects(config, split) if is_own or not split else []
-    if not wrong and not split_names(config):
-        wrong = [f"there are no lists at {data_root(config) / 'splits'}; make them first"]
-    kind = "are the published ones" if published(config.dataset) else "divide the images"
+    is_own = bool(split) and split not in published_splits(name)
+    wrong = [] if is_own else list_defects(location, split)
+    wrong += own_list_defects(location, split) if is_own or not split else []
+    if not wrong and not split_names(location):
+        wrong = [f"there are no lists at {location.lists}; make them first"]
+    kind = "are the published ones" if published(name) else "divide the images"
     print(*(wrong or [f"the lists {kind}"]), sep="\n")
-    _warn_of_easier(config)
+    _warn_of_easier(location)
     return WRONG if wrong else DONE
 
 
-def _warn_of_easier(config: DataConfig) -> None:
-    if any(name.startswith(_EASIER) for name in split_names(config)):
+def _warn_of_easier(location: DatasetLocation) -> None:
+    easier = KNOWN[location.spec.name].easier_splits
+    if easier and any(name.startswith(easier) for name in split_names(location)):
         print(
-            f"note: {_EASIER}* is a protocol of its own and easier (its labels are of high quality "
+            f"note: {easier}* is a protocol of its own and easier (its labels are of high quality "
             "only); compare it with nothing but itself"
         )
 
 
-def _make(arguments: Arguments) -> int:
+def _make_splits(arguments: Arguments) -> int:
     part = arguments.take("labelled") or arguments.take("fraction")
     seed, stratify = arguments.number("seed", 0), arguments.yes("stratified")
-    name, config = arguments.take("name"), arguments.data()
+    name, config = arguments.take("name"), arguments.config()
     arguments.end()
-    if config.dataset == "synthetic":
-        raise ValueError("Splits of synthetic need no lists; use data.split=1of16 or n12.")
-    name = make_lists(config, part=part, seed=seed, name=name, stratify=stratify)
+    location = locate(config)
+    if location.drawing is not None:
+        raise ValueError(f"Splits of {config.dataset} need no lists; use data.split=1of16 or n12.")
+    name = make_lists(location, part=part, seed=seed, name=name, stratify=stratify)
     print(f"data.split={name}")
     return DONE
 
 
 SPLIT_ACTIONS: dict[str, Callable[[Arguments], int]] = {
-    "list": _list,
-    "fetch": _fetch,
-    "import": _import,
-    "verify": _prove,
-    "make": _make,
+    "list": _list_splits,
+    "fetch": _fetch_splits,
+    "import": _import_splits,
+    "verify": _verify_splits,
+    "make": _make_splits,
+}
+PREPARE: dict[str, Callable[[Arguments], int]] = {
+    "drawn": _draw,
+    "described": _prepare_described,
+    "published": _prepare_published,
 }
 VERBS: dict[str, Callable[[Arguments], int]] = {
     "draw": _draw,

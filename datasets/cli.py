@@ -1,10 +1,15 @@
-"""A command line of this folder: words, and settings that commands take one by one."""
+"""The command line of `python -m datasets`: words, and settings that commands take one by one.
+
+Not argparse: its options begin with dashes, while here `key=value` is the common form (as in Hydra,
+of which the trainer's command line is made), a dataset may be a word or a setting, and what no
+command takes is refused by its own name.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig
+from datasets.known.registry import KNOWN, known_dataset
 
 _YES = {"yes": True, "no": False, "true": True, "false": False}
 
@@ -69,19 +74,22 @@ class Arguments:
         """Whether something is wanted; no where nothing is said."""
         return _YES[self.choice(name, ("no", "yes", "true", "false"))]
 
-    def data(self) -> DataConfig:
-        """Which dataset, where: ``dataset=D``, or D as the next word."""
-        if "dataset" not in self.settings and self.words[:1] and self.words[0] in CATALOG:
+    def config(self) -> DataConfig:
+        """Which dataset, where: ``dataset=D``, or D as the next word.
+
+        Raises:
+            ValueError: unknown dataset.
+        """
+        if "dataset" not in self.settings and self.words[:1] and self.words[0] in KNOWN:
             self.settings["dataset"] = self.words.pop(0)
-        dataset = self.take("dataset", "synthetic")
-        if dataset not in CATALOG:
-            raise ValueError(f"Unknown dataset {dataset!r}; known: {', '.join(sorted(CATALOG))}.")
-        return DataConfig(dataset=dataset, root=self.take("root"), cache=self.take("cache"))
+        name = self.take("dataset", "synthetic")
+        known_dataset(name)
+        return DataConfig(dataset=name, root=self.take("root"), cache=self.take("cache"))
 
     def end(self) -> None:
         """Refuse what no command took."""
         left = [*self.words, *sorted(self.settings)]
         if left:
-            names = f" The datasets are {', '.join(sorted(CATALOG))}." if self.words else ""
+            names = f" The datasets are {', '.join(sorted(KNOWN))}." if self.words else ""
             text = f"Cannot use {', '.join(left)} here; see python -m datasets --help."
             raise ValueError(text + names)

@@ -34,7 +34,7 @@ class SyntheticConfig:
 class DataConfig:
     """Which images, which labelled subset, and how a training crop is cut."""
 
-    dataset: str = "synthetic"  # an entry of datasets/catalog.py
+    dataset: str = "synthetic"  # an entry of datasets/known/registry.py
     root: str = execution("")  # folder or s3://bucket/prefix; empty means data/<dataset>
     cache: str = execution("")  # folder for what comes from s3://; empty means ~/.cache/ipixmatch
     cache_gib: float = execution(8.0)  # bound of that folder's items, GiB

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.images.tree import ImageTree, tree_of
-from datasets.location import cache_root, data_root, spec_of
+from datasets.location import DatasetLocation, locate
 from datasets.manifest import data_fingerprint, read_manifest
 from datasets.shards.download_cache import ItemCache
 from datasets.shards.reader import Shards, is_packed
+from datasets.spec import DatasetSpec
 from datasets.splits.lists import Split, load_split
-from datasets.storage.open import is_url, open_storage
+from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
 
 
@@ -45,14 +45,14 @@ def open_dataset(config: DataConfig) -> Dataset:
         ValueError: unknown dataset or split.
         DataError: files are missing, or the root holds something else.
     """
-    spec = spec_of(config)
-    split = load_split(config)
-    root = data_root(config)
-    if config.dataset == "synthetic":
-        ensure_drawn(root, config)
-    tree = opened_tree(config)
+    location = locate(config)
+    split = load_split(location, config.split)
+    if location.drawing is not None:
+        ensure_drawn(location.root, location.drawing)
+    tree = open_tree(location)
     _check_files(tree, split)
-    return Dataset(spec, tree, split, len(spec.class_names), _fingerprint(root, split))
+    num_classes = len(location.spec.class_names)
+    return Dataset(location.spec, tree, split, num_classes, _fingerprint(location.root, split))
 
 
 def fingerprint_of(config: DataConfig) -> str:
@@ -61,7 +61,8 @@ def fingerprint_of(config: DataConfig) -> str:
     Raises:
         ValueError, DataError: there is no such dataset or split here.
     """
-    return _fingerprint(data_root(config), load_split(config))
+    location = locate(config)
+    return _fingerprint(location.root, load_split(location, config.split))
 
 
 def _fingerprint(root: Path, split: Split) -> str:
@@ -69,16 +70,15 @@ def _fingerprint(root: Path, split: Split) -> str:
     return data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
 
 
-def opened_tree(config: DataConfig) -> ImageTree:
-    """The tree at the root, of files or of shards; nothing else is checked."""
-    root = data_root(config)
-    store = None
-    if is_url(config.root):
-        cache = ItemCache(cache_root(config) / "items", int(config.cache_gib * 2**30))
-        store = Shards(root, open_storage(config.root), cache)
+def open_tree(location: DatasetLocation) -> ImageTree:
+    """The tree at a location, of files or of shards; nothing else is checked."""
+    root, store = location.root, None
+    if location.url:
+        cache = ItemCache(location.cache / "items", location.cache_bytes)
+        store = Shards(root, open_storage(location.url), cache)
     elif is_packed(root):
         store = Shards(root, open_storage(str(root)), None)
-    return tree_of(spec_of(config), root, store)
+    return tree_of(location.spec, root, store)
 
 
 def missing_files(tree: ImageTree, split: Split) -> list[str]:

@@ -2,48 +2,83 @@
 
 import hashlib
 import os
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.catalog import CATALOG, MAX_DRAWN_CLASSES, SYNTHETIC_VERSION, DatasetSpec, voc_colour
 from datasets.config import DataConfig, SyntheticConfig
-from datasets.folder_description import read_description
-from datasets.paths import home
+from datasets.known.registry import known_dataset
+from datasets.spec import DatasetSpec
 from datasets.storage.open import is_url
+
+HOME_VARIABLE = "IPIXMATCH_HOME"
+
+
+@dataclass(frozen=True)
+class DatasetLocation:
+    """A configured dataset, looked up once and handed down.
+
+    Attributes:
+        spec: classes and layout.
+        root: folder of its tree; of a dataset that is packed in an object store, the folder of
+            this machine with the small files.
+        cache: folder of this machine for what comes from an object store.
+        cache_bytes: bound of the items in it.
+        url: of the object store; empty when the files lie in a folder.
+        drawing: how the scenes are drawn; None when others made the images.
+    """
+
+    spec: DatasetSpec
+    root: Path
+    cache: Path
+    cache_bytes: int
+    url: str = ""
+    drawing: SyntheticConfig | None = None
+
+    @property
+    def lists(self) -> Path:
+        """Folder of the list files."""
+        return self.root / "splits"
+
+    @property
+    def words(self) -> str:
+        """What says the same on the command line of `python -m datasets`."""
+        return f"dataset={self.spec.name} root={self.root}"
+
+
+def locate(config: DataConfig) -> DatasetLocation:
+    """Look up the configured dataset; reads the `dataset.yaml` of a user's own folder.
+
+    Raises:
+        ValueError: unknown dataset, or a number of classes that cannot be drawn.
+        DataError: the description of a user's own folder is missing or wrong, or nothing is
+            packed at the root's URL.
+        Unreachable: the server of that URL does not answer.
+    """
+    return DatasetLocation(
+        spec=spec_of(config),
+        root=data_root(config),
+        cache=cache_root(config),
+        cache_bytes=int(config.cache_gib * 2**30),
+        url=config.root if is_url(config.root) else "",
+        drawing=_drawing(config),
+    )
 
 
 def spec_of(config: DataConfig) -> DatasetSpec:
     """The spec of a configured dataset; that of drawn scenes has the configured classes.
 
     Raises:
-        ValueError: unknown dataset, or a number of classes that cannot be drawn.
-        DataError: the description of somebody's own folder is missing or wrong.
+        ValueError, DataError, Unreachable: as `locate`, the last one for a user's folder only.
     """
-    if config.dataset not in CATALOG:
-        raise ValueError(
-            f"Unknown dataset {config.dataset!r}; known: {', '.join(sorted(CATALOG))}."
-        )
-    spec = CATALOG[config.dataset]
-    if config.dataset == "folder":
-        return _described(spec, data_root(config))
-    if config.dataset != "synthetic":
-        return spec
-    count = synthetic_of(config).num_classes
-    if not 2 <= count <= MAX_DRAWN_CLASSES:
-        raise ValueError(
-            f"data.drawn.num_classes is {count}; between 2 and {MAX_DRAWN_CLASSES} can be drawn."
-        )
-    return replace(spec, class_names=spec.class_names[:count], palette=spec.palette[:count])
+    known, drawing = known_dataset(config.dataset), _drawing(config)
+    if known.draw_spec and drawing:
+        return known.draw_spec(drawing)
+    return known.read_spec(data_root(config)) if known.read_spec else known.spec
 
 
 def num_classes(config: DataConfig) -> int:
     """Number of classes, background included."""
     return len(spec_of(config).class_names)
-
-
-def synthetic_of(config: DataConfig) -> SyntheticConfig:
-    """How the scenes of a synthetic dataset are drawn; the defaults where nothing is said."""
-    return config.drawn or SyntheticConfig()
 
 
 def data_root(config: DataConfig) -> Path:
@@ -59,36 +94,34 @@ def data_root(config: DataConfig) -> Path:
     if is_url(config.root):
         from datasets.shards.reader import download_index
 
-        place = hashlib.sha256(config.root.encode()).hexdigest()[:16]
-        return download_index(config.root, cache_root(config) / "roots" / place)
+        name = hashlib.sha256(config.root.encode()).hexdigest()[:16]
+        return download_index(config.root, cache_root(config) / "roots" / name)
     if config.root:
         return Path(config.root)
     default = home() / "data" / config.dataset
-    if config.dataset != "synthetic":
-        return default
-    drawn = synthetic_of(config)
-    counts = f"{drawn.num_train}+{drawn.num_val}"
-    name = f"{counts}-{drawn.width}x{drawn.height}-c{drawn.num_classes}-s{drawn.seed}"
-    return default / f"{name}-v{SYNTHETIC_VERSION}"
+    known, drawing = known_dataset(config.dataset), _drawing(config)
+    return default / known.draw_folder(drawing) if known.draw_folder and drawing else default
 
 
 def cache_root(config: DataConfig) -> Path:
     """Folder of this machine for what comes from an object store."""
     if config.cache:
         return Path(config.cache).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "ipixmatch"
+    user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(user_cache).expanduser() / "ipixmatch"
 
 
-def _described(spec: DatasetSpec, root: Path) -> DatasetSpec:
-    """Somebody's own folder, as its `dataset.yaml` has it."""
-    described = read_description(root)
-    return replace(
-        spec,
-        class_names=described.class_names,
-        palette=tuple(voc_colour(label) for label in range(len(described.class_names))),
-        image_pattern=described.image_pattern,
-        mask_pattern=described.mask_pattern,
-        mask_values=described.mask_values,
-        ignored_value=described.ignored_value,
-    )
+def home() -> Path:
+    """The folder of `data/` and `weights/` where no setting names another: the checkout.
+
+    A launch runs a copy of the code, which has neither folder beside it; it names the folder in
+    the environment.
+    """
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named) if named else Path(__file__).resolve().parents[1]
+
+
+def _drawing(config: DataConfig) -> SyntheticConfig | None:
+    """How the scenes of a drawn dataset are drawn; the defaults where nothing is said."""
+    is_drawn = known_dataset(config.dataset).spec.kind == "drawn"
+    return config.drawn or SyntheticConfig() if is_drawn else None

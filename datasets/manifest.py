@@ -18,7 +18,7 @@ class Manifest:
     """What a tree holds.
 
     Attributes:
-        dataset: name in the catalog.
+        dataset: name in `datasets.known.registry.KNOWN`.
         files: sha256 by path below the root, in POSIX form.
         drawing: how the scenes were drawn, or None when they were not drawn.
     """

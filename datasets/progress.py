@@ -1,15 +1,20 @@
-"""Lines that say how far a long command is."""
+"""How a long command reports: lines of text, and how far it is."""
 
 import time
 from collections.abc import Callable
 
+Say = Callable[[str], None]  # given lines for people
 _EVERY_SECONDS = 2.0
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 class Progress:
     """Counts steps and says so now and then."""
 
-    def __init__(self, total: int, what: str, say: Callable[[str], None]) -> None:
+    def __init__(self, total: int, what: str, say: Say) -> None:
         """Count `total` steps of `what`."""
         self._total, self._what, self._say = total, what, say
         self._count = self._skipped = 0

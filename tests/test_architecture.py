@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "orchestrator": {"datasets", "trainer", "sweeps", "slurm"},
 }
 LIGHT = [
-    "datasets.catalog",
+    "datasets.location",
     "datasets.splits.lists",
     "trainer.config.compose",
     "trainer.config.fingerprint",

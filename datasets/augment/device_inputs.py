@@ -21,7 +21,6 @@ from datasets.augment.host import Geometry, Photometry, weak_image
 from datasets.augment.hue import hue_shift
 from datasets.augment.resize import is_upright, span, tap_depth
 from datasets.images.pixels import ImageLike, part_of, size_of
-from datasets.movable import Movable
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "nothing")
 BLUR_BITS = 24  # one in the weights of a box blur
@@ -29,7 +28,7 @@ _GREY, _BLUR, _NOTHING = 4, 5, 6
 
 
 @dataclass(frozen=True)
-class AugmentSchedule(Movable):
+class AugmentSchedule:
     """What is done to N views.
 
     Attributes:
@@ -115,7 +114,7 @@ def _operations(drawn: Photometry | None) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class CropInputs(Movable):
+class CropInputs:
     """V crops to be.
 
     Attributes:

@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from datasets.augment.hue import hue_shift, shift_hue
 from datasets.augment.resize import nearest, resized_window, span
-from datasets.catalog import IGNORED
 from datasets.images.pixels import Box4, ImageLike, band_of, part_of, size_of
 from datasets.randomness import KeyedRandom
+from datasets.spec import IGNORED
 
 
 @dataclass(frozen=True)

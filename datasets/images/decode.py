@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.catalog import IGNORED, DatasetSpec
 from datasets.errors import DataError
 from datasets.images.pixels import view_of
+from datasets.spec import IGNORED, DatasetSpec
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, TypeError)

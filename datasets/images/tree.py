@@ -7,9 +7,9 @@ from typing import Literal, NoReturn, Protocol
 
 from PIL import Image
 
-from datasets.catalog import DatasetSpec, mask_file
 from datasets.errors import DataError as DataError
 from datasets.images.decode import MaskCode, plain_code, read_image, read_mask
+from datasets.spec import DatasetSpec, mask_file
 
 Kind = Literal["image", "mask"]
 

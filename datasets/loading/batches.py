@@ -14,12 +14,11 @@ from torch import Tensor
 from datasets.augment.device_inputs import AugmentSchedule, CropInputs
 from datasets.augment.host import Geometry, weak_mask
 from datasets.images.pixels import ImageLike
-from datasets.movable import Movable
 from datasets.randomness import KeyedRandom, Stream
 
 
 @dataclass(frozen=True)
-class LabelledBatch(Movable):
+class LabelledBatch:
     """Images with masks.
 
     Attributes:
@@ -36,7 +35,7 @@ class LabelledBatch(Movable):
 
 
 @dataclass(frozen=True)
-class UnlabelledBatch(Movable):
+class UnlabelledBatch:
     """Images without masks, and their CutMix partners.
 
     Attributes:
@@ -66,7 +65,7 @@ class UnlabelledBatch(Movable):
 
 
 @dataclass(frozen=True)
-class LabelledWindows(Movable):
+class LabelledWindows:
     """From which a device makes a `LabelledBatch`.
 
     Attributes:
@@ -83,7 +82,7 @@ class LabelledWindows(Movable):
 
 
 @dataclass(frozen=True)
-class UnlabelledWindows(Movable):
+class UnlabelledWindows:
     """From which a device makes an `UnlabelledBatch`.
 
     Attributes:

@@ -9,22 +9,23 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from datasets.catalog import DatasetSpec
+from PIL import Image
+
 from datasets.errors import DataError
 from datasets.files import atomic_path
-from datasets.images.decode import plain_code, read_image, read_mask
+from datasets.images.decode import indexed_png, plain_code, read_image, read_mask
 from datasets.images.tree import ImageTree, file_bytes, tree_of
+from datasets.known.assembly import Assembly, ImageMaskPair
 from datasets.manifest import Manifest, read_manifest, write_manifest
-from datasets.prepare.assemble import Assembly, ImageMaskPair
-from datasets.prepare.convert_masks import made_mask
-from datasets.progress import Progress
+from datasets.progress import Progress, Say
+from datasets.spec import DatasetSpec
 
 JOURNAL = ".prepare.jsonl"
 How = Literal["copy", "link", "symlink"]
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def copy_into_place(
-    assembly: Assembly, spec: DatasetSpec, root: Path, *, how: How, say: Callable[[str], None]
+    assembly: Assembly, spec: DatasetSpec, root: Path, *, how: How, say: Say
 ) -> Outcome:
     """Bring an assembly to a root; again after a kill, it goes on where it was.
 
@@ -106,7 +107,9 @@ class _Work:
         if pair.name in self.done and _still_there(self.tree.root, self.done[pair.name]):
             return self.done[pair.name]
         image, mask = file_bytes(pair.image, "image"), file_bytes(pair.mask, "mask")
-        mask = made_mask(mask, pair, self.spec)
+        if pair.convert is not None:
+            classes = Image.fromarray(pair.convert(mask, str(pair.mask)))
+            mask = indexed_png(classes, self.spec)
         size = read_image(image, str(pair.image)).size
         shape = read_mask(mask, str(pair.mask), plain_code(self.tree.num_classes)).size
         if size != shape:
@@ -114,10 +117,9 @@ class _Work:
                 f"{pair.mask} is {shape[0]}x{shape[1]} pixels, its image {pair.image} is "
                 f"{size[0]}x{size[1]}. Bring a fresh copy of the one that is wrong."
             )
-        is_made = pair.making != "as_it_is"
         files = (
             (self.tree.image_path(pair.name), image, pair.image),
-            (self.tree.mask_path(pair.name), mask, None if is_made else pair.mask),
+            (self.tree.mask_path(pair.name), mask, pair.mask if pair.convert is None else None),
         )
         placed = {}
         for target, data, source in files:

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from datasets.config import DataConfig
-from datasets.dataset import opened_tree
+from datasets.dataset import open_tree
 from datasets.errors import DataError
 from datasets.images.tree import ImageTree, Kind, file_bytes
-from datasets.location import data_root, spec_of
+from datasets.known.folder import DESCRIPTION_FILE
+from datasets.location import DatasetLocation
 from datasets.manifest import FILE_NAME, Manifest, data_fingerprint, read_manifest
-from datasets.progress import Progress
+from datasets.progress import Progress, Say
 from datasets.shards.format import Record, index_bytes, shard_bytes, shard_name
 from datasets.shards.reader import FORMAT, INDEX_FILE, PACKED_FILE
 from datasets.storage.base import Storage
@@ -36,14 +36,14 @@ class Packing:
     shard_bytes: int = 64 * 2**20
 
 
-def pack(config: DataConfig, target: Storage, packing: Packing, say: Callable[[str], None]) -> int:
+def pack(location: DatasetLocation, target: Storage, packing: Packing, say: Say) -> int:
     """Pack the tree at the root; the number of shards.
 
     Every item is read and checked first. What says that the packing is complete is written last;
     after a stop the same command begins anew.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         target: where to.
         packing: how.
         say: given a line of progress every two seconds.
@@ -51,12 +51,12 @@ def pack(config: DataConfig, target: Storage, packing: Packing, say: Callable[[s
     Raises:
         DataError: the tree was not verified, is broken, or the target holds something else.
     """
-    spec, root = spec_of(config), data_root(config)
-    manifest, tree = read_manifest(root), opened_tree(config)
+    spec, root = location.spec, location.root
+    manifest, tree = read_manifest(root), open_tree(location)
     if manifest is None or tree.store is not None:
         raise DataError(
             f"{root} has no {FILE_NAME}, or is packed already; only a proved tree of files is "
-            f"packed. Prove it: python -m datasets verify dataset={spec.name} root={root}"
+            f"packed. Prove it: python -m datasets verify {location.words}"
         )
     fingerprint = data_fingerprint(manifest.files)
     _check_target(target, fingerprint)
@@ -100,21 +100,20 @@ def _check_target(target: Storage, fingerprint: str) -> None:
 
 def _is_ours(name: str) -> bool:
     return name.startswith(("shards/", "splits/", "ImageSets/")) or name in (
-        *(PACKED_FILE, INDEX_FILE, FILE_NAME),
-        "dataset.yaml",
+        *(PACKED_FILE, INDEX_FILE, FILE_NAME, DESCRIPTION_FILE),
     )
 
 
 def _small_files(root: Path) -> list[str]:
     """Lists, manifest, description: what a packed root needs besides items."""
     folders = [path for name in ("splits", "ImageSets") for path in (root / name).rglob("*")]
-    found = [path for path in (*folders, *root.iterdir()) if path.suffix in _SMALL]
-    names = sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+    small = [path for path in (*folders, *root.iterdir()) if path.suffix in _SMALL]
+    names = sorted(path.relative_to(root).as_posix() for path in small if path.is_file())
     return [name for name in names if _is_ours(name) and name not in (PACKED_FILE, INDEX_FILE)]
 
 
 def _batches(
-    tree: ImageTree, manifest: Manifest, packing: Packing, say: Callable[[str], None]
+    tree: ImageTree, manifest: Manifest, packing: Packing, say: Say
 ) -> Iterator[list[Record]]:
     names = tree.names(manifest.files)
     progress = Progress(len(names), "pack", say)

@@ -1,109 +1,26 @@
 """Bringing a dataset into place: from what users have, or in their own folder."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.catalog import DatasetSpec
-from datasets.config import DataConfig
-from datasets.dataset import missing_files, opened_tree
+from datasets.dataset import missing_files, open_tree
 from datasets.errors import DataError
 from datasets.images.tree import nearby
-from datasets.location import data_root, spec_of
+from datasets.known.folder import DESCRIPTION_FILE
+from datasets.known.registry import KNOWN
+from datasets.location import DatasetLocation
 from datasets.manifest import read_manifest
 from datasets.prepare.archives import is_archive, remove_unpacked, unpacked
-from datasets.prepare.assemble import assemble
 from datasets.prepare.copy import How, copy_into_place
 from datasets.prepare.verify import defects
+from datasets.progress import Say
+from datasets.spec import DatasetSpec
 from datasets.splits.generate import SUFFIXES, hold_out, image_ids, make_lists, masked_ids
 from datasets.splits.lists import Split, load_split, present_splits
 from datasets.splits.published import list_defects
 
-
-def unlisted(spec: DatasetSpec, root: Path, split: Split) -> list[str]:
-    """One line for each reason why pictures are left out.
-
-    Args:
-        spec: of the folder.
-        root: of the folder.
-        split: that all images should be in.
-    """
-    images, notes = image_ids(spec, root), []
-    listed = {*split.labelled, *split.unlabelled, *split.validation}
-    late = [name for name in images if name not in listed]
-    if late:
-        notes.append(
-            f"note: {len(late)} images are in no list of the split {split.name!r}, the first is "
-            f"{spec.image_file(late[0])}; remove {root / 'splits' / split.name} and prepare again "
-            "to take them in"
-        )
-    before = spec.image_pattern.split("{id}")[0]
-    folder = before.rpartition("/")[0]
-    known = {spec.image_file(name) for name in images}
-    known |= {spec.mask_file(name) for name in masked_ids(spec, root)}
-    others = sorted(_pictures(root, root / folder) - known)
-    if others:
-        notes.append(
-            f"note: {len(others)} pictures are not used, since no pattern of dataset.yaml takes "
-            f"them; the first is {others[0]}. Rename them, or write `images: {before}{{id}}`, "
-            "which takes all of .jpg, .png, ..."
-        )
-    return notes
-
-
-def _pictures(root: Path, folder: Path) -> set[str]:
-    """Paths below the root of what looks like pictures in a folder."""
-    paths = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {path for path in paths if path.lower().endswith(SUFFIXES) and "/." not in f"/{path}"}
-
-
-def missing_parts(config: DataConfig) -> list[str]:
-    """What a real dataset still lacks at its root, by names alone; empty when it is complete."""
-    present = present_splits(config)
-    if not present:
-        lists = list_defects(config)
-        if read_manifest(data_root(config)) is None:
-            return [f"{data_root(config)}: no images and masks were brought yet", *lists]
-        return lists
-    tree, parts = opened_tree(config), []
-    for name in present:
-        absent = missing_files(tree, load_split(replace(config, split=name)))
-        if absent:
-            parts.append(f"{len(absent)} files of split {name}, the first is {absent[0]}")
-    return parts
-
-
-def guidance(spec: DatasetSpec, root: Path) -> str:
-    """Which files of a real dataset go where."""
-    return _GUIDANCE[spec.name].format(root=root)
-
-
-_GUIDANCE = {
-    "voc": """PASCAL VOC 2012 with the masks of SBD: 10582 training images, 1449 for validation.
-1. Download both archives, or have them downloaded (3.4 GB in all; a cut download goes on):
-     http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar
-     https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz
-     python -m datasets download voc to=DIR
-2. python -m datasets prepare voc DIR/VOCtrainval_11-May-2012.tar DIR/benchmark.tgz root={root}
-   Unpacked folders (VOCdevkit, benchmark_RELEASE) will do, and so will the pre-processed
-   JPEGImages and SegmentationClass of the UniMatch repository's README.
-3. python -m datasets splits fetch dataset=voc root={root}
-What lies at the root then: JPEGImages/ID.jpg, SegmentationClass/ID.png, splits/.""",
-    "cityscapes": """Cityscapes: 2975 training images, 500 for validation. Its licence is
-personal, so nobody may hand it on:
-1. Register at https://www.cityscapes-dataset.com/register/ and download
-     leftImg8bit_trainvaltest.zip (11 GB) and gtFine_trainvaltest.zip (241 MB)
-2. python -m datasets prepare cityscapes DIR/leftImg8bit_trainvaltest.zip \\
-     DIR/gtFine_trainvaltest.zip root={root}
-   Unpacked folders will do, with labelIds or with labelTrainIds.
-3. python -m datasets splits fetch dataset=cityscapes root={root}
-What lies at the root then: leftImg8bit/train/CITY/ID_leftImg8bit.png,
-gtFine/train/CITY/ID_gtFine_labelTrainIds.png, the same for val/, and splits/.""",
-}
-
-
-Say = Callable[[str], None]
-ALL = "all"  # the split of a folder of one's own in which every mask is used
+ALL = "all"  # the split of a user's own folder in which every mask is used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,15 +36,36 @@ class PrepareOptions:
     partial: bool = False
 
 
+def missing_parts(location: DatasetLocation) -> list[str]:
+    """What a published dataset lacks at its root, by names alone; empty when it is complete."""
+    present = present_splits(location)
+    if not present:
+        lists = list_defects(location)
+        if read_manifest(location.root) is None:
+            return [f"{location.root}: no images and masks were brought yet", *lists]
+        return lists
+    tree, parts = open_tree(location), []
+    for name in present:
+        absent = missing_files(tree, load_split(location, name))
+        if absent:
+            parts.append(f"{len(absent)} files of split {name}, the first is {absent[0]}")
+    return parts
+
+
+def guidance(location: DatasetLocation) -> str:
+    """Which files of a published dataset go where."""
+    return KNOWN[location.spec.name].guidance.format(root=location.root)
+
+
 def prepare_published(
-    config: DataConfig, sources: Sequence[Path], wish: PrepareOptions, say: Say
+    location: DatasetLocation, sources: Sequence[Path], options: PrepareOptions, say: Say
 ) -> list[str]:
-    """Bring VOC or Cityscapes from where it was unpacked to the root.
+    """Bring a published dataset from where it was unpacked to the root.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         sources: folders, or archives.
-        wish: how.
+        options: how.
         say: given lines for people.
 
     Returns:
@@ -136,30 +74,34 @@ def prepare_published(
     Raises:
         DataError: a source is no such dataset, parts are missing, or the root holds other things.
     """
-    spec, root = spec_of(config), data_root(config)
+    spec, root, known = location.spec, location.root, KNOWN[location.spec.name]
+    assert known.assemble is not None, "only published datasets have sources"
     _check_apart(sources, root)
-    folders = [unpacked(path, root, say) if is_archive(path) else path for path in sources]
-    assembly = assemble(spec, folders, root)
+    folders = [
+        unpacked(path, root, known.archive_members, say) if is_archive(path) else path
+        for path in sources
+    ]
+    assembly = known.assemble(spec, folders, root)
     say(f"{spec.name}: {assembly.summary}")
-    if assembly.lacks and not wish.partial:
+    if assembly.lacks and not options.partial:
         shown = "\n  ".join(assembly.lacks[:8])
         more = f"\n  and {len(assembly.lacks) - 8} more" if len(assembly.lacks) > 8 else ""
         raise DataError(
             f"The sources are not complete, so nothing was brought:\n  {shown}{more}\n"
             "Add what is missing as another source, or take what is there with counts=any."
         )
-    outcome = copy_into_place(assembly, spec, root, how=wish.how, say=say)
-    if not outcome.defects and wish.how == "copy":
+    outcome = copy_into_place(assembly, spec, root, how=options.how, say=say)
+    if not outcome.defects and options.how == "copy":
         remove_unpacked(root)
     say(f"{outcome.num_brought} pairs brought, {outcome.num_found} were there already")
     return outcome.defects
 
 
-def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) -> list[str]:
-    """Prove somebody's own folder, and make its validation list and the split `all`.
+def prepare_folder(location: DatasetLocation, *, validation: str, seed: int, say: Say) -> list[str]:
+    """Prove a user's own folder, and make its validation list and the split `all`.
 
     Args:
-        config: root.
+        location: of the folder.
         validation: part of the images with masks that is held out, 1of5 or n60.
         seed: of that choice.
         say: given lines for people.
@@ -168,35 +110,70 @@ def prepare_folder(config: DataConfig, *, validation: str, seed: int, say: Say) 
         Defects by file; without any the folder has its manifest afterwards.
 
     Raises:
-        DataError: the description is missing or wrong, or there are no images or masks.
+        DataError: there are no images or masks, or lists that are there are wrong.
     """
-    spec, root = spec_of(config), data_root(config)
+    spec, root = location.spec, location.root
     images, masks = image_ids(spec, root), masked_ids(spec, root)
     if not images:
         raise DataError(
-            f"{root} has no image {spec.image_file('*')}. Correct `images` in dataset.yaml, or put "
-            "them there."
+            f"{root} has no image {spec.image_file('*')}. Correct `images` in {DESCRIPTION_FILE}, "
+            "or put them there."
         )
-    lone = sorted(set(masks) - set(images))
-    found = [
+    texts = [
         f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. "
         f"{nearby(root / spec.image_file(name)) or 'Put it there, or remove the mask.'}"
-        for name in lone
+        for name in sorted(set(masks) - set(images))
     ]
-    found += _shared_masks(spec, root, images)
-    if found:
-        return found
-    num_held = hold_out(config, part=validation, seed=seed)
-    if not (root / "splits" / ALL).is_dir():
-        make_lists(config, part=ALL, seed=seed, name=ALL)
-    split = load_split(replace(config, split=ALL))
+    texts += _shared_masks(spec, root, images)
+    if texts:
+        return texts
+    num_held = hold_out(location, part=validation, seed=seed)
+    if not (location.lists / ALL).is_dir():
+        make_lists(location, part=ALL, seed=seed, name=ALL)
+    split = load_split(location, ALL)
     say(
-        f"folder: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
+        f"{spec.name}: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
         f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
     )
-    for note in unlisted(spec, root, split):
+    for note in unlisted(location, split):
         say(note)
-    return list(defects(config, say))
+    return list(defects(location, say))
+
+
+def unlisted(location: DatasetLocation, split: Split) -> list[str]:
+    """One line for each reason why images of a user's own folder are left out.
+
+    Args:
+        location: of the folder.
+        split: that all images should be in.
+    """
+    spec, root, notes = location.spec, location.root, []
+    images = image_ids(spec, root)
+    listed = {*split.labelled, *split.unlabelled, *split.validation}
+    late = [name for name in images if name not in listed]
+    if late:
+        notes.append(
+            f"note: {len(late)} images are in no list of the split {split.name!r}, the first is "
+            f"{spec.image_file(late[0])}; remove {location.lists / split.name} and prepare again "
+            "to take them in"
+        )
+    before = spec.image_pattern.split("{id}")[0]
+    known = {spec.image_file(name) for name in images}
+    known |= {spec.mask_file(name) for name in masked_ids(spec, root)}
+    others = sorted(_image_files(root, root / before.rpartition("/")[0]) - known)
+    if others:
+        notes.append(
+            f"note: {len(others)} pictures are not used, since no pattern of {DESCRIPTION_FILE} "
+            f"takes them; the first is {others[0]}. Rename them, or write `images: "
+            f"{before}{{id}}`, which takes all of .jpg, .png, ..."
+        )
+    return notes
+
+
+def _image_files(root: Path, folder: Path) -> set[str]:
+    """Paths below the root of what looks like images in a folder."""
+    paths = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {path for path in paths if path.lower().endswith(SUFFIXES) and "/." not in f"/{path}"}
 
 
 def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[str]:

@@ -2,22 +2,24 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from datasets.catalog import IGNORED, DatasetSpec
-from datasets.config import DataConfig, SyntheticConfig
-from datasets.dataset import opened_tree
+from datasets.config import SyntheticConfig
+from datasets.dataset import open_tree
 from datasets.errors import DataError
 from datasets.files import file_sha256
 from datasets.images.tree import ImageTree
-from datasets.location import data_root, spec_of
+from datasets.known.registry import KNOWN
+from datasets.known.synthetic import scene_ids
+from datasets.location import DatasetLocation
 from datasets.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
-from datasets.progress import Progress
-from datasets.splits.lists import drawn_ids, load_split, present_splits
+from datasets.progress import Progress, Say, silent
+from datasets.spec import IGNORED, DatasetSpec
+from datasets.splits.lists import load_split, present_splits
 
 _THREADS = 8
 
@@ -30,7 +32,7 @@ class Needs:
     masks: frozenset[str]
 
 
-def defects(config: DataConfig, say: Callable[[str], None] | None = None) -> Iterator[str]:
+def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
     """Every defect of the tree, one text each; none when all is well.
 
     Reads all images of all lists at the root and every mask that is there, and compares them with
@@ -38,78 +40,76 @@ def defects(config: DataConfig, say: Callable[[str], None] | None = None) -> Ite
     sha256 is the identity of the data in every result.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         say: given a line of progress every two seconds.
 
     Raises:
         DataError: nothing can be said, because there is no tree or no list.
     """
-    config = as_drawn(config)
-    spec, root = spec_of(config), data_root(config)
+    location = as_drawn(location)
+    spec, root = location.spec, location.root
     manifest = read_manifest(root)
-    tree, needs = opened_tree(config), _needs(config, manifest)
-    progress = Progress(len(needs.images), f"verify {spec.name}", say or (lambda line: None))
-    found, files, shown = 0, {}, Counter[int]()
+    tree = open_tree(location)
+    needs = _needs(location, tree, manifest)
+    progress = Progress(len(needs.images), f"verify {spec.name}", say)
+    count, files, shown = 0, {}, Counter[int]()
     for reading in _readings(tree, needs):
-        found += len(reading.texts)
+        count += len(reading.texts)
         yield from reading.texts
         files.update(reading.hashes)
         shown.update(reading.classes)
         progress.step()
-    if set(shown) == {0} and not found:
-        found += 1
+    if set(shown) == {0} and not count:
+        count += 1
         yield _one_class(spec, root)
     if manifest is not None and tree.store is None:
         yield from _changes(root, manifest, files)
-    elif not found:
+    elif not count:
         write_manifest(root, Manifest(spec.name, files))
 
 
-def as_drawn(config: DataConfig) -> DataConfig:
-    """The configuration with the scenes described as the manifest at its root describes them.
+def as_drawn(location: DatasetLocation) -> DatasetLocation:
+    """The same place, with scenes drawn as the manifest there says and not as a setting says.
 
     Raises:
         DataError: no drawn scenes are there.
     """
-    if config.dataset != "synthetic":
-        return config
-    root = data_root(config)
-    manifest = read_manifest(root)
+    draw_spec = KNOWN[location.spec.name].draw_spec
+    if draw_spec is None:
+        return location
+    manifest, root = read_manifest(location.root), location.root
     if manifest is None or manifest.drawing is None:
         raise DataError(
             f"{root} holds no drawn scenes. Draw them with `python -m datasets draw root={root}`, "
             "or give the right folder with root=DIR."
         )
-    drawing = {name: value for name, value in manifest.drawing.items() if name != "version"}
-    return replace(config, root=str(root), drawn=SyntheticConfig(**drawing))
+    numbers = {name: value for name, value in manifest.drawing.items() if name != "version"}
+    drawing = SyntheticConfig(**numbers)
+    return replace(location, spec=draw_spec(drawing), drawing=drawing)
 
 
-def _needs(config: DataConfig, manifest: Manifest | None) -> Needs:
+def _needs(location: DatasetLocation, tree: ImageTree, manifest: Manifest | None) -> Needs:
     """All ids of all lists at the root and of the manifest; masks of those that a list labels."""
-    if config.dataset == "synthetic":
-        train, validation = drawn_ids(config)
+    if location.drawing is not None:
+        train, validation = scene_ids(location.drawing)
         return Needs((*train, *validation), frozenset((*train, *validation)))
     images: set[str] = set()
     masks: set[str] = set()
-    folder = data_root(config) / "splits"
-    for name in present_splits(config):
-        split = load_split(replace(config, split=name))
+    for name in present_splits(location):
+        split = load_split(location, name)
         images.update(split.labelled, split.unlabelled, split.validation)
         masks.update(split.labelled, split.validation)
     if manifest is not None:
-        images.update(opened_tree(config).names(manifest.files))
+        images.update(tree.names(manifest.files))
     if not images:
+        cure = f"Bring them with `python -m datasets splits fetch {location.words}`."
+        if location.spec.kind == "described":
+            name = location.spec.name
+            cure = f"Make them with `python -m datasets prepare {name} root={location.root}`."
         raise DataError(
-            f"{folder} holds no lists, so nothing says which files are needed. {_to_lists(config)}"
+            f"{location.lists} holds no lists, so nothing says which files are needed. {cure}"
         )
     return Needs(tuple(sorted(images)), frozenset(masks))
-
-
-def _to_lists(config: DataConfig) -> str:
-    place = f"dataset={config.dataset} root={data_root(config)}"
-    if config.dataset == "folder":
-        return f"Make them with `python -m datasets prepare folder root={data_root(config)}`."
-    return f"Bring them with `python -m datasets splits fetch {place}`."
 
 
 @dataclass(frozen=True)

@@ -3,41 +3,36 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from datasets.catalog import IGNORED, DatasetSpec, mask_file
-from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.location import data_root, spec_of
+from datasets.known.list_file import line_of, parse_lines, read_lines, write_list
+from datasets.known.synthetic import DRAWN_SPLITS
+from datasets.location import DatasetLocation
+from datasets.spec import IGNORED, DatasetSpec, mask_file
 from datasets.splits.lists import (
-    DRAWN_SPLITS,
     checked_split,
-    line_of,
     list_files,
     load_split,
-    parse_lines,
     present_splits,
     published_splits,
-    read_lines,
     seeded_order,
     split_names,
 )
-from datasets.splits.published import write_list
 
 
-def stratified(config: DataConfig, order: Sequence[str], count: int) -> list[str]:
+def stratified(location: DatasetLocation, order: Sequence[str], count: int) -> list[str]:
     """So many of the ids that every class is in its share of them, as far as that can be.
 
     The rarest class that still lacks images goes first; its images are taken in the given order.
 
     Args:
-        config: dataset and root; every mask is read.
+        location: of the dataset; every mask is read.
         order: ids, in the order in which they are preferred.
         count: how many to choose.
     """
-    classes = {name: _classes(config, name) for name in order}
-    total = Counter(label for found in classes.values() for label in found)
+    classes = {name: _classes(location, name) for name in order}
+    total = Counter(label for labels in classes.values() for label in labels)
     # Shares are rounded, but a class that is there at all shall be there once.
     lacking = {label: max(1, round(number * count / len(order))) for label, number in total.items()}
     chosen: dict[str, None] = {}
@@ -52,11 +47,11 @@ def stratified(config: DataConfig, order: Sequence[str], count: int) -> list[str
     return [*chosen, *rest[: count - len(chosen)]]
 
 
-def _classes(config: DataConfig, name: str) -> frozenset[int]:
+def _classes(location: DatasetLocation, name: str) -> frozenset[int]:
     """Classes that an image shows."""
     from datasets.images.tree import tree_of
 
-    counts = tree_of(spec_of(config), data_root(config)).mask(name).histogram()
+    counts = tree_of(location.spec, location.root).mask(name).histogram()
     return frozenset(label for label in range(IGNORED) if counts[label])
 
 
@@ -65,7 +60,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def make_lists(
-    config: DataConfig, *, part: str, seed: int, name: str = "", stratify: bool = False
+    location: DatasetLocation, *, part: str, seed: int, name: str = "", stratify: bool = False
 ) -> str:
     """Make a labelled and an unlabelled list from the images that have masks.
 
@@ -73,7 +68,7 @@ def make_lists(
     nested lists (the labelled images of 1of16 are among those of 1of8), but for stratified ones.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         part: 1of16 or 1/16 and the like, n100 for a hundred labelled images, or all.
         seed: of the order in which images get labels.
         name: of the split; empty means `seed<seed>_<part>`.
@@ -89,24 +84,24 @@ def make_lists(
     part = part.replace("1/", "1of")
     _count_of(part, 1)  # what is no part cannot make a name
     name = name or f"seed{seed}_{part}" + ("_stratified" if stratify else "")
-    _check_name(config, name)
-    spec, folder = spec_of(config), data_root(config) / "splits"
+    _check_name(location, name)
+    spec, folder = location.spec, location.lists
     if (folder / name).exists():
         raise DataError(f"{folder / name} exists; remove it, or give another name with name=NAME.")
-    validation = _validation_ids(config)
-    train = _training_ids(config, validation)
+    validation = _validation_ids(location)
+    train = _training_ids(location, validation)
     count, order = _count_of(part, len(train)), seeded_order(train, seed)
     if count > len(train):
         raise DataError(
             f"{part} asks for {count} labelled images; there are {len(train)} with masks beside "
             "those for validation. Ask for fewer, or for all."
         )
-    chosen = set(stratified(config, order, count) if stratify else order[:count])
+    chosen = set(stratified(location, order, count) if stratify else order[:count])
     labelled = [entry for entry in train if entry in chosen]
     rest = [entry for entry in train if entry not in chosen]
-    if config.dataset == "folder":
+    if spec.kind == "described":
         known = {*train, *validation}
-        rest += [entry for entry in image_ids(spec, data_root(config)) if entry not in known]
+        rest += [entry for entry in image_ids(spec, location.root) if entry not in known]
     checked_split(name, (labelled, rest, validation), where=str(folder / name))
     for file, ids in zip(list_files(name), (labelled, rest, validation), strict=True):
         if file != "val.txt" or not (folder / file).is_file():
@@ -114,27 +109,26 @@ def make_lists(
     return name
 
 
-def own_list_defects(config: DataConfig, split: str = "") -> list[str]:
+def own_list_defects(location: DatasetLocation, split: str = "") -> list[str]:
     """What is wrong with the lists that are nobody's publication; of one split, or of all."""
-    found = []
-    own = [name for name in present_splits(config) if name not in published_splits(config.dataset)]
-    if split and split not in split_names(config):
-        known = ", ".join(split_names(config)) or "none"
+    if split and split not in split_names(location):
+        known = ", ".join(split_names(location)) or "none"
         return [f"no list is called {split!r}; known: {known}"]
-    for name in own:
-        if split in ("", name):
+    official, texts = published_splits(location.spec.name), []
+    for name in present_splits(location):
+        if name not in official and split in ("", name):
             try:
-                load_split(replace(config, split=name))
+                load_split(location, name)
             except DataError as error:
-                found.append(str(error))
-    return found
+                texts.append(str(error))
+    return texts
 
 
-def hold_out(config: DataConfig, *, part: str, seed: int) -> int:
+def hold_out(location: DatasetLocation, *, part: str, seed: int) -> int:
     """Make the validation list of a folder of one's own, unless it is there; its length.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         part: of the images that have masks: 1of5, 1/5 or n60.
         seed: of the order in which they are held out.
 
@@ -142,8 +136,8 @@ def hold_out(config: DataConfig, *, part: str, seed: int) -> int:
         ValueError: no such part.
         DataError: no masks, or nothing would be left to train on.
     """
-    spec, root = spec_of(config), data_root(config)
-    path = root / "splits/val.txt"
+    spec, root = location.spec, location.root
+    path = location.lists / "val.txt"
     if path.is_file():
         return len(read_lines(path))
     masked = masked_ids(spec, root)
@@ -161,10 +155,10 @@ def hold_out(config: DataConfig, *, part: str, seed: int) -> int:
 
 def image_ids(spec: DatasetSpec, root: Path) -> list[str]:
     """Ids that have an image on disk, sorted."""
-    found = _matching(root, spec.image_pattern, "{id}")
+    names = _matching(root, spec.image_pattern, "{id}")
     if spec.image_pattern.endswith("{id}"):
-        found = [name for name in found if name.lower().endswith(SUFFIXES)]
-    return found
+        names = [name for name in names if name.lower().endswith(SUFFIXES)]
+    return names
 
 
 def masked_ids(spec: DatasetSpec, root: Path) -> list[str]:
@@ -175,24 +169,24 @@ def masked_ids(spec: DatasetSpec, root: Path) -> list[str]:
     """
     if "{stem}" in spec.mask_pattern:
         stems = {mask_file(spec.mask_pattern, name): name for name in image_ids(spec, root)}
-        found = sorted(
+        names = sorted(
             stems[path]
             for stem in _matching(root, spec.mask_pattern, "{stem}")
             if (path := spec.mask_pattern.format(stem=stem)) in stems
         )
     else:
-        found = _matching(root, spec.mask_pattern, "{id}")
-    if not found:
+        names = _matching(root, spec.mask_pattern, "{id}")
+    if not names:
         raise DataError(
             f"{root} has no mask {mask_file(spec.mask_pattern, '*')}. Put the dataset there first; "
             f"`python -m datasets prepare {spec.name}` says which files go where."
         )
-    return found
+    return names
 
 
-def _matching(root: Path, pattern: str, place: str) -> list[str]:
-    before, after = pattern.split(place)
-    # The part of a file name before the place belongs to the pattern, not to a folder.
+def _matching(root: Path, pattern: str, variable: str) -> list[str]:
+    before, after = pattern.split(variable)
+    # The part of a file name before the variable belongs to the pattern, not to a folder.
     start, prefix = root / before.rpartition("/")[0], before.rpartition("/")[2]
     names = (path.relative_to(start).as_posix() for path in start.rglob("*") if path.is_file())
     return sorted(
@@ -202,38 +196,38 @@ def _matching(root: Path, pattern: str, place: str) -> list[str]:
     )
 
 
-def _validation_ids(config: DataConfig) -> list[str]:
-    """From `splits/val.txt`, else from VOC's own list, else Cityscapes' folder `val`."""
-    spec, root = spec_of(config), data_root(config)
-    if (root / "splits/val.txt").is_file():
-        path = root / "splits/val.txt"
+def _validation_ids(location: DatasetLocation) -> list[str]:
+    """From `splits/val.txt`, else from the dataset's own list, else those whose ids say so."""
+    spec, root = location.spec, location.root
+    path = location.lists / "val.txt"
+    if path.is_file():
         return parse_lines(spec, read_lines(path), where=str(path))
-    if (root / "ImageSets/Segmentation/val.txt").is_file():
-        return read_lines(root / "ImageSets/Segmentation/val.txt")
-    ids = [name for name in masked_ids(spec, root) if name.startswith("val/")]
+    if spec.validation_list and (root / spec.validation_list).is_file():
+        return read_lines(root / spec.validation_list)
+    prefix = spec.validation_prefix
+    ids = [name for name in masked_ids(spec, root) if prefix and name.startswith(prefix)]
     if not ids:
         more = ", or bring the published one with `splits fetch`"
-        if config.dataset == "folder":
-            more = f", or hold some images out: python -m datasets prepare folder root={root}"
+        if spec.kind == "described":
+            more = f", or hold some images out: python -m datasets prepare {spec.name} root={root}"
         raise DataError(
-            f"{root} has no validation list. Put one at {root / 'splits/val.txt'} (lines like "
+            f"{root} has no validation list. Put one at {path} (lines like "
             f"{line_of(spec, 'ID')!r}){more}."
         )
     return ids
 
 
-def _training_ids(config: DataConfig, validation: Sequence[str]) -> list[str]:
-    kept_out = set(validation)
-    others = () if config.dataset == "folder" else ("val/", "test/")
+def _training_ids(location: DatasetLocation, validation: Sequence[str]) -> list[str]:
+    kept_out, spec = set(validation), location.spec
     return [
         name
-        for name in masked_ids(spec_of(config), data_root(config))
-        if name not in kept_out and not name.startswith(others)
+        for name in masked_ids(spec, location.root)
+        if name not in kept_out and not name.startswith(spec.held_out)
     ]
 
 
-def _check_name(config: DataConfig, name: str) -> None:
-    if name in published_splits(config.dataset) or name in DRAWN_SPLITS:
+def _check_name(location: DatasetLocation, name: str) -> None:
+    if name in published_splits(location.spec.name) or name in DRAWN_SPLITS:
         raise ValueError(f"{name!r} is the name of a published split; give another with name=NAME.")
     if not re.search("[A-Za-z]", name) or not re.fullmatch(r"[A-Za-z0-9_]+", name):
         raise ValueError(

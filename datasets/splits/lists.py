@@ -15,22 +15,20 @@ published name must be the published list; lists of one's own take other names.
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from datasets.catalog import DatasetSpec
-from datasets.config import DataConfig
+from datasets.config import DataConfig, SyntheticConfig
 from datasets.errors import DataError
-from datasets.location import data_root, spec_of, synthetic_of
+from datasets.known.list_file import lines_sha256, parse_lines, read_lines
+from datasets.known.synthetic import DRAWN_SPLITS, num_labelled, scene_ids
+from datasets.location import DatasetLocation, locate
 from datasets.randomness import Stream, epoch_permutation
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin
-DRAWN_SPLITS = {"1of16": 16, "1of8": 8, "1of4": 4, "1of2": 2, "full": 1}
-_COUNTED = re.compile(r"n(\d+)")
 
 
 @dataclass(frozen=True)
@@ -67,46 +65,53 @@ class Published:
     sha256: str
 
 
-def load_split(config: DataConfig) -> Split:
-    """The lists of the configured split.
+def load_split(location: DatasetLocation, name: str) -> Split:
+    """The lists of a split.
+
+    Args:
+        location: of the dataset.
+        name: of the split.
 
     Raises:
         ValueError: unknown name; the text lists the known ones.
         DataError: a list is missing, broken, or not the published one.
     """
-    if config.dataset == "synthetic":
-        return _drawn_split(config)
-    spec_of(config)
-    if config.split not in split_names(config):
-        raise _unknown(config)
-    folder = data_root(config) / "splits"
-    lists = [_read_list(config, file) for file in list_files(config.split)]
-    return checked_split(config.split, lists, where=str(folder / config.split))
+    if location.drawing is not None:
+        return _drawn_split(location, location.drawing, name)
+    if name not in split_names(location):
+        raise _unknown(location, name)
+    lists = [_read_list(location, name, file) for file in list_files(name)]
+    return checked_split(name, lists, where=str(location.lists / name))
 
 
-def split_names(config: DataConfig) -> list[str]:
+def split_names(location: DatasetLocation) -> list[str]:
     """Names that `data.split` may take here; drawn scenes also take n12 and the like."""
-    if config.dataset == "synthetic":
+    if location.drawing is not None:
         return list(DRAWN_SPLITS)
-    folder = data_root(config) / "splits"
-    found = {path.parent.name for path in folder.glob("*/labeled.txt")}
-    return [*published_splits(config.dataset), *sorted(found - {*published_splits(config.dataset)})]
+    official = published_splits(location.spec.name)
+    present = {path.parent.name for path in location.lists.glob("*/labeled.txt")}
+    return [*official, *sorted(present - {*official})]
 
 
-def present_splits(config: DataConfig) -> list[str]:
+def present_splits(location: DatasetLocation) -> list[str]:
     """Names of the splits whose lists lie at the root."""
-    folder = data_root(config) / "splits"
-    return [name for name in split_names(config) if (folder / name).is_dir()]
+    return [name for name in split_names(location) if (location.lists / name).is_dir()]
 
 
 def split_sizes(config: DataConfig) -> tuple[int, int, int]:
-    """Numbers of labelled, unlabelled and validation images; no data needed for known names."""
-    table = published(config.dataset)
-    files = list_files(config.split)
-    if all(file in table for file in files):
-        labelled, unlabelled, validation = (table[file].count for file in files)
-        return labelled, unlabelled, validation
-    split = load_split(config)
+    """Numbers of labelled, unlabelled and validation images of the configured split.
+
+    No data is needed where the split is a published one.
+    """
+    return _published_sizes(config.dataset, config.split) or sizes_at(locate(config), config.split)
+
+
+def sizes_at(location: DatasetLocation, name: str) -> tuple[int, int, int]:
+    """Numbers of labelled, unlabelled and validation images of a split."""
+    sizes = _published_sizes(location.spec.name, name)
+    if sizes is not None:
+        return sizes
+    split = load_split(location, name)
     return len(split.labelled), len(split.unlabelled), len(split.validation)
 
 
@@ -165,107 +170,59 @@ def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> S
     return Split(name, labelled, unlabelled, validation, _checksum(lists))
 
 
-def lines_sha256(lines: Iterable[str]) -> str:
-    """What proves a list: sha256 of its lines, whatever the line ends."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list file, blank ones left out.
-
-    Raises:
-        DataError: it is no text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error.reason}). Save it as UTF-8.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def line_of(spec: DatasetSpec, name: str) -> str:
-    """The `image mask` line of an id."""
-    return f"{spec.image_file(name)} {spec.mask_file(name)}"
-
-
-def drawn_ids(config: DataConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids of the drawn training and validation scenes."""
-    drawn = synthetic_of(config)
-    names = [f"scene_{index:05d}" for index in range(drawn.num_train + drawn.num_val)]
-    return tuple(names[: drawn.num_train]), tuple(names[drawn.num_train :])
-
-
 def seeded_order(ids: Sequence[str], seed: int) -> list[str]:
     """The order in which a generated split hands out labels; its prefixes are nested splits."""
     return [ids[index] for index in epoch_permutation(seed, Stream.SPLIT, 0, len(ids))]
 
 
-def _drawn_split(config: DataConfig) -> Split:
-    train, validation = drawn_ids(config)
-    counted = _COUNTED.fullmatch(config.split)
-    if counted:
-        count = int(counted.group(1))
-    elif config.split in DRAWN_SPLITS:
-        count = -(-len(train) // DRAWN_SPLITS[config.split])  # rounded up, as the published lists
-    else:
-        raise _unknown(config)
+def _published_sizes(dataset: str, split: str) -> tuple[int, int, int] | None:
+    table, files = published(dataset), list_files(split)
+    if not all(file in table for file in files):
+        return None
+    labelled, unlabelled, validation = (table[file].count for file in files)
+    return labelled, unlabelled, validation
+
+
+def _drawn_split(location: DatasetLocation, drawing: SyntheticConfig, name: str) -> Split:
+    train, validation = scene_ids(drawing)
+    count = num_labelled(name, len(train))
+    if count is None:
+        raise _unknown(location, name)
     if count > len(train):
         raise ValueError(
-            f"Split {config.split!r} asks for {count} labelled scenes, there are {len(train)}. "
+            f"Split {name!r} asks for {count} labelled scenes, there are {len(train)}. "
             "Choose a smaller one, or raise data.drawn.num_train."
         )
-    order = seeded_order(train, synthetic_of(config).seed)
-    chosen = set(order[:count])
-    rest = [name for name in train if name not in chosen]
-    labelled = [name for name in train if name in chosen]
-    return checked_split(config.split, (labelled, rest, validation), where="generated")
+    chosen = set(seeded_order(train, drawing.seed)[:count])
+    rest = [scene for scene in train if scene not in chosen]
+    labelled = [scene for scene in train if scene in chosen]
+    return checked_split(name, (labelled, rest, validation), where="generated")
 
 
-def _read_list(config: DataConfig, file: str) -> list[str]:
+def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
     """Ids of one list file, checked line by line."""
-    path = data_root(config) / "splits" / file
+    path, dataset = location.lists / file, location.spec.name
     if not path.is_file():
-        raise DataError(f"The list {path} is missing. {_bringing(config)}")
+        raise DataError(f"The list {path} is missing. {_how_to_get_lists(location)}")
     lines = read_lines(path)
-    is_published = config.split in published_splits(config.dataset)  # its val.txt then is, too
-    official = published(config.dataset)[file] if is_published else None
+    is_published = split in published_splits(dataset)  # its val.txt then is, too
+    official = published(dataset)[file] if is_published else None
     if official and lines_sha256(lines) != official.sha256:
         raise DataError(
             f"{path} is not the published list of that name ({len(lines)} lines, the published one "
             f"has {official.count}). Import it again, or give your own list another folder name."
         )
-    return parse_lines(spec_of(config), lines, where=str(path))
+    return parse_lines(location.spec, lines, where=str(path))
 
 
-def _bringing(config: DataConfig) -> str:
-    place = f"dataset={config.dataset} root={data_root(config)}"
-    own = f"`python -m datasets splits make {place}`"
-    if not published(config.dataset):
+def _how_to_get_lists(location: DatasetLocation) -> str:
+    own = f"`python -m datasets splits make {location.words}`"
+    if not published(location.spec.name):
         return f"Make it with {own}."
     return (
-        f"Bring the published lists with `python -m datasets splits fetch {place}` (or `splits "
-        f"import DIR`), or make lists of your own with {own}."
+        f"Bring the published lists with `python -m datasets splits fetch {location.words}` (or "
+        f"`splits import DIR`), or make lists of your own with {own}."
     )
-
-
-def parse_lines(spec: DatasetSpec, lines: Sequence[str], *, where: str) -> list[str]:
-    """Ids of `image mask` lines.
-
-    Raises:
-        DataError: a line fits neither the dataset's layout nor the form.
-    """
-    before, after = (re.escape(part) for part in spec.image_pattern.split("{id}"))
-    pattern = re.compile(f"{before}(?P<id>.+){after}")
-    ids = []
-    for number, line in enumerate(lines, start=1):
-        match = pattern.fullmatch(line.split(" ")[0])
-        if match is None or line_of(spec, match["id"]) != line:
-            raise DataError(
-                f"{where}, line {number}: {line!r} is no line of {spec.name}; one reads like "
-                f"{line_of(spec, 'ID')!r}. Correct the list, or check the dataset's name."
-            )
-        ids.append(match["id"])
-    return ids
 
 
 def _check_disjoint(name: str, lists: dict[str, tuple[str, ...]]) -> None:
@@ -282,12 +239,10 @@ def _check_disjoint(name: str, lists: dict[str, tuple[str, ...]]) -> None:
             )
 
 
-def _unknown(config: DataConfig) -> ValueError:
-    more = ", or nN for N labelled scenes (n12)" if config.dataset == "synthetic" else ""
-    known = ", ".join(split_names(config))
-    return ValueError(
-        f"Unknown split {config.split!r} of {config.dataset}; known: {known or 'none'}{more}."
-    )
+def _unknown(location: DatasetLocation, name: str) -> ValueError:
+    more = ", or nN for N labelled scenes (n12)" if location.drawing is not None else ""
+    known = ", ".join(split_names(location)) or "none"
+    return ValueError(f"Unknown split {name!r} of {location.spec.name}; known: {known}{more}.")
 
 
 def _checksum(lists: Sequence[Sequence[str]]) -> str:

@@ -4,26 +4,22 @@ The published lists are those of the UniMatch repository (MIT licence). They are
 project; `checksums.json` is, and proves them.
 """
 
-import urllib.error
-import urllib.request
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from datasets.config import DataConfig
 from datasets.errors import DataError
-from datasets.errors import Unreachable as Unreachable
-from datasets.files import atomic_write
-from datasets.location import data_root, spec_of
-from datasets.splits.lists import lines_sha256, list_files, origin, published, read_lines
-
-_TIMEOUT_SECONDS = 30.0
+from datasets.known.list_file import lines_sha256, read_lines, write_list
+from datasets.location import DatasetLocation
+from datasets.splits.lists import list_files, origin, published
+from datasets.storage.download import download
 
 
-def import_lists(config: DataConfig, folder: Path) -> list[str]:
+def import_lists(location: DatasetLocation, folder: Path) -> list[str]:
     """Copy the published lists of a dataset from a checkout's `splits` folder.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         folder: holds `pascal/` or `cityscapes/`, or is that folder.
 
     Returns:
@@ -42,14 +38,14 @@ def import_lists(config: DataConfig, folder: Path) -> list[str]:
             f"https://github.com/{origin()[0]} at commit {origin()[1]}."
         )
 
-    return _bring(config, read)
+    return _bring(location, read)
 
 
-def fetch_lists(config: DataConfig, address: str = "") -> list[str]:
+def fetch_lists(location: DatasetLocation, address: str = "") -> list[str]:
     """Download the published lists of a dataset.
 
     Args:
-        config: dataset and root.
+        location: of the dataset.
         address: of a copy of the `splits` folder; empty means the repository, at the commit.
 
     Returns:
@@ -61,48 +57,44 @@ def fetch_lists(config: DataConfig, address: str = "") -> list[str]:
     """
     repository, commit = origin()
     base = address or f"https://raw.githubusercontent.com/{repository}/{commit}/splits"
+    cure = (
+        f"Where there is a network: git clone https://github.com/{repository}, git checkout "
+        f"{commit}; carry its folder `splits` here and run `python -m datasets splits import DIR "
+        f"{location.words}`."
+    )
 
     def read(source: str) -> str:
-        place = f"{base.rstrip('/')}/{source}"
-        try:
-            with urllib.request.urlopen(place, timeout=_TIMEOUT_SECONDS) as answer:
-                return str(answer.read().decode("utf-8"))
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            raise Unreachable(
-                f"{place} cannot be had ({error}). Where there is a network: git clone "
-                f"https://github.com/{repository}, git checkout {commit}; carry its folder "
-                f"`splits` here and run `python -m datasets splits import DIR "
-                f"dataset={config.dataset} root={data_root(config)}`."
-            ) from error
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "list.txt"
+            download(f"{base.rstrip('/')}/{source}", path, cure=cure, tries=1)
+            return path.read_text(encoding="utf-8")
 
-    return _bring(config, read)
+    return _bring(location, read)
 
 
-def list_defects(config: DataConfig, split: str = "") -> list[str]:
+def list_defects(location: DatasetLocation, split: str = "") -> list[str]:
     """What is wrong with the published lists at the root; of one split, or of all."""
-    wanted = list_files(split) if split else tuple(published(config.dataset))
-    folder = data_root(config) / "splits"
-    found = []
-    for file in wanted:
-        official = published(config.dataset).get(file)
+    table, folder, texts = published(location.spec.name), location.lists, []
+    for file in list_files(split) if split else table:
+        official = table.get(file)
         if official is None:
-            found.append(f"{file}: no list is published under this name")
+            texts.append(f"{file}: no list is published under this name")
         elif not (folder / file).is_file():
-            found.append(
+            texts.append(
                 f"{folder / file}: missing; `splits fetch` or `splits import DIR` bring it"
             )
         elif lines_sha256(read_lines(folder / file)) != official.sha256:
-            found.append(f"{folder / file}: not the published list; bring it again")
-    return found
+            texts.append(f"{folder / file}: not the published list; bring it again")
+    return texts
 
 
-def _bring(config: DataConfig, read: Callable[[str], str]) -> list[str]:
+def _bring(location: DatasetLocation, read: Callable[[str], str]) -> list[str]:
     """Read all published lists, prove them, then write them."""
-    table = published(spec_of(config).name)
-    if not table:
-        raise ValueError(f"No lists are published for {config.dataset}; its splits are generated.")
-    folder, brought = data_root(config) / "splits", {}
-    for file, official in table.items():
+    name = location.spec.name
+    if not published(name):
+        raise ValueError(f"No lists are published for {name}; its splits are generated.")
+    lists = {}
+    for file, official in published(name).items():
         lines = [line.strip() for line in read(official.source).splitlines() if line.strip()]
         if lines_sha256(lines) != official.sha256:
             raise DataError(
@@ -110,13 +102,7 @@ def _bring(config: DataConfig, read: Callable[[str], str]) -> list[str]:
                 f"{official.count}). Take it from https://github.com/{origin()[0]} at commit "
                 f"{origin()[1]}; nothing was written."
             )
-        brought[file] = lines
-    for file, lines in brought.items():
-        write_list(folder / file, lines)
-    return list(brought)
-
-
-def write_list(path: Path, lines: list[str]) -> None:
-    """Put a list file in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, "".join(f"{line}\n" for line in lines))
+        lists[file] = lines
+    for file, lines in lists.items():
+        write_list(location.lists / file, lines)
+    return list(lists)

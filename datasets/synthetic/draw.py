@@ -13,39 +13,37 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.catalog import SYNTHETIC_VERSION
-from datasets.config import DataConfig
+from datasets.config import SyntheticConfig
 from datasets.errors import DataError
 from datasets.images.decode import indexed_png
-from datasets.location import spec_of, synthetic_of
+from datasets.known.synthetic import SYNTHETIC_VERSION, drawn_spec, scene_ids
 from datasets.manifest import Manifest, read_manifest, write_manifest
-from datasets.splits.lists import drawn_ids
 from datasets.synthetic.scene import draw_scene
 
 _JPEG_QUALITY = 92
 
 
-def ensure_drawn(root: Path, config: DataConfig) -> bool:
-    """Draw the configured scenes at `root` unless they are there.
+def ensure_drawn(root: Path, drawing: SyntheticConfig) -> bool:
+    """Draw scenes at `root` unless they are there.
 
     Returns:
         Whether scenes were drawn just now.
 
     Raises:
         DataError: `root` holds something else; it is left as it is.
-        ValueError: the configuration cannot be drawn.
+        ValueError: such scenes cannot be drawn.
     """
-    if _is_drawn(root, config):
+    if _is_drawn(root, drawing):
         return False
-    _check_drawable(config)
+    _check_drawable(drawing)
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.drawing-", dir=root.parent))
     try:
-        _draw_tree(temporary, config)
+        _draw_tree(temporary, drawing)
         temporary.chmod(0o755)  # mkdtemp hides its folder from other users
         temporary.rename(root)
     except OSError:
-        if not _is_drawn(root, config):  # else another process was first, with the same bytes
+        if not _is_drawn(root, drawing):  # else another process was first, with the same bytes
             raise
         return False
     finally:
@@ -53,12 +51,12 @@ def ensure_drawn(root: Path, config: DataConfig) -> bool:
     return True
 
 
-def drawing_of(config: DataConfig) -> dict[str, int]:
+def drawing_of(drawing: SyntheticConfig) -> dict[str, int]:
     """All that decides the pixels of the scenes."""
-    return {**asdict(synthetic_of(config)), "version": SYNTHETIC_VERSION}
+    return {**asdict(drawing), "version": SYNTHETIC_VERSION}
 
 
-def _is_drawn(root: Path, config: DataConfig) -> bool:
+def _is_drawn(root: Path, drawing: SyntheticConfig) -> bool:
     """Whether the wanted scenes are at `root`; False when nothing is."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -66,7 +64,7 @@ def _is_drawn(root: Path, config: DataConfig) -> bool:
     manifest = read_manifest(root)
     if manifest is None or manifest.drawing is None:
         raise DataError(f"{root} holds files that were not drawn by this program. {cure}")
-    wanted = drawing_of(config)
+    wanted = drawing_of(drawing)
     if manifest.drawing != wanted:
         changed = sorted(
             f"{name} {manifest.drawing.get(name)} instead of {value}"
@@ -77,12 +75,12 @@ def _is_drawn(root: Path, config: DataConfig) -> bool:
     return True
 
 
-def _draw_tree(folder: Path, config: DataConfig) -> None:
+def _draw_tree(folder: Path, drawing: SyntheticConfig) -> None:
     """Images, masks, lists and, last, the manifest."""
-    spec, files = spec_of(config), {}
-    train, validation = drawn_ids(config)
+    spec, files = drawn_spec(drawing), {}
+    train, validation = scene_ids(drawing)
     for index, name in enumerate([*train, *validation]):
-        image, mask = draw_scene(synthetic_of(config), index)
+        image, mask = draw_scene(drawing, index)
         content = {
             spec.image_file(name): _jpeg(Image.fromarray(image)),
             spec.mask_file(name): indexed_png(Image.fromarray(mask), spec),
@@ -91,7 +89,7 @@ def _draw_tree(folder: Path, config: DataConfig) -> None:
     for list_name, ids in (("train", train), ("val", validation)):
         path = f"ImageSets/Segmentation/{list_name}.txt"
         files[path] = _put(folder / path, "".join(f"{name}\n" for name in ids).encode())
-    write_manifest(folder, Manifest("synthetic", files, drawing_of(config)))
+    write_manifest(folder, Manifest(spec.name, files, drawing_of(drawing)))
 
 
 def _put(path: Path, data: bytes) -> str:
@@ -108,11 +106,10 @@ def _jpeg(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _check_drawable(config: DataConfig) -> None:
-    drawn = synthetic_of(config)
+def _check_drawable(drawing: SyntheticConfig) -> None:
     for name in ("num_train", "num_val"):
-        if getattr(drawn, name) < 1:
-            raise ValueError(f"data.drawn.{name} is {getattr(drawn, name)}; draw at least one.")
+        if getattr(drawing, name) < 1:
+            raise ValueError(f"data.drawn.{name} is {getattr(drawing, name)}; draw at least one.")
     for name in ("width", "height"):
-        if getattr(drawn, name) < 16:
-            raise ValueError(f"data.drawn.{name} is {getattr(drawn, name)}; at least 16 pixels.")
+        if getattr(drawing, name) < 16:
+            raise ValueError(f"data.drawn.{name} is {getattr(drawing, name)}; at least 16 pixels.")

@@ -19,7 +19,7 @@ def inside(shape: int, u: Field, v: Field) -> Field:
     """How far a point lies outside a shape: negative inside, in units of the shape's radius.
 
     Args:
-        shape: index into `catalog.SHAPES`.
+        shape: index into `datasets.known.synthetic.SHAPES`.
         u: across.
         v: down.
     """
@@ -30,7 +30,7 @@ def tone(texture: int, x: Field, y: Field, draws: KeyedRandom) -> Field:
     """Brightness pattern of a texture of period 1, in [0, 1].
 
     Args:
-        texture: index into `catalog.TEXTURES`.
+        texture: index into `datasets.known.synthetic.TEXTURES`.
         x: across, in periods.
         y: down, in periods.
         draws: for textures with noise.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.catalog import SHAPES, TEXTURES, drawn_parts
 from datasets.config import SyntheticConfig
+from datasets.known.synthetic import SHAPES, TEXTURES, drawn_parts
 from datasets.randomness import KeyedRandom, Stream
 from datasets.synthetic.paint import Field, bell, colour, inside, tone, value_noise
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.catalog import IGNORED, DatasetSpec
 from datasets.dataset import Dataset, open_dataset
+from datasets.spec import IGNORED, DatasetSpec
 from orchestrator.results.store import Row
 from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable

@@ -1,18 +1,20 @@
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
+from datasets.known.list_file import line_of
+from datasets.known.registry import KNOWN
+from datasets.location import locate
 from datasets.manifest import FILE_NAME, data_fingerprint
 from datasets.prepare.verify import defects
-from datasets.splits.lists import line_of
 
-VOC = CATALOG["voc"]
+VOC = KNOWN["voc"].spec
 
 
 @pytest.fixture
@@ -36,6 +38,27 @@ def test_a_voc_tree_opens_with_its_lists(voc) -> None:
     assert dataset.tree.pair("scene_00000")[0].size == (56, 40)
 
 
+def test_an_own_folder_is_opened_with_one_look_at_its_description(voc) -> None:
+    root = Path(voc.root)
+    description = root / "dataset.yaml"
+    description.write_text(
+        "classes: [background, a, b, c, d]\n"
+        "images: JPEGImages/{id}.jpg\nmasks: SegmentationClass/{id}.png\n"
+    )
+    opened: list[str] = []
+    is_over = False
+
+    def note(event: str, given: tuple[object, ...]) -> None:
+        if event == "open" and not is_over:  # a hook cannot be removed
+            opened.append(str(given[0]))
+
+    sys.addaudithook(note)
+    open_dataset(replace(voc, dataset="folder"))
+    is_over = True
+
+    assert opened.count(str(description)) == 1
+
+
 def test_without_a_manifest_only_the_lists_are_proved(voc) -> None:
     dataset = open_dataset(voc)
 
@@ -43,16 +66,16 @@ def test_without_a_manifest_only_the_lists_are_proved(voc) -> None:
 
 
 def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
-    assert list(defects(voc)) == []
+    assert list(defects(locate(voc))) == []
     first = open_dataset(voc).fingerprint
     image = open_dataset(voc).tree.image_path("scene_00005")
 
     image.write_bytes(image.read_bytes() + b" ")
 
     assert len(first) == 64
-    assert [text for text in defects(voc) if "scene_00005.jpg has changed" in text]
+    assert [text for text in defects(locate(voc)) if "scene_00005.jpg has changed" in text]
     (Path(voc.root) / FILE_NAME).unlink()
-    assert list(defects(voc)) == []
+    assert list(defects(locate(voc))) == []
     assert open_dataset(voc).fingerprint != first
 
 
@@ -80,7 +103,7 @@ def test_a_missing_mask_of_an_unlabelled_image_is_no_defect(voc) -> None:
     (Path(voc.root) / "SegmentationClass/scene_00009.png").unlink()
 
     assert open_dataset(voc).split.name == "tiny"
-    assert list(defects(voc)) == []
+    assert list(defects(locate(voc))) == []
 
 
 def test_an_empty_root_says_which_list_to_bring(voc, tmp_path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.catalog import CATALOG
+from datasets.config import DataConfig
 from datasets.images.decode import indexed_png
-from datasets.splits.lists import line_of
+from datasets.known.list_file import line_of
+from datasets.known.registry import KNOWN
+from datasets.location import locate
+from datasets.splits.lists import Split, load_split
 from tests.support.strategies import labels, photo
 
-VOC, CITYSCAPES = CATALOG["voc"], CATALOG["cityscapes"]
+VOC, CITYSCAPES = KNOWN["voc"].spec, KNOWN["cityscapes"].spec
 SIZE = (30, 20)  # of the mask in SBD_MAT
 # Written by scipy 1.17.1 (savemat, compressed) as SBD's files are: a struct GTcls of Boundaries
 # (a cell of 20 sparse matrices), Segmentation (20 x 30) and CategoriesPresent.
@@ -32,6 +35,11 @@ JPEGS = (
     {"quality": 60, "subsampling": 1, "progressive": True},
     {"quality": 30, "optimize": True, "restart_marker_rows": 1},
 )
+
+
+def split_of(config: DataConfig) -> Split:
+    """The configured split."""
+    return load_split(locate(config), config.split)
 
 
 def sbd_segmentation() -> np.ndarray:

@@ -1,20 +1,21 @@
 """Bringing ImageNet weights into place, from the network or from a file one has."""
 
-import hashlib
 import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 
+from datasets.files import file_sha256
+from datasets.storage.download import download
 from trainer.config.compose import choices, compose
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.pretrained import FOLDER, Pretrained, WeightsError, load_backbone
 
-
-class Unreachable(ConnectionError):
-    """The server that holds the weights does not answer."""
+_CURE = (
+    "On a machine with a network, download it, then here: python -m trainer weights import "
+    "BACKBONE FILE"
+)
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,13 @@ def fetch(
     FOLDER.mkdir(parents=True, exist_ok=True)
     part = FOLDER / f".{backbone}{suffix}.part{suffix}"
     try:
-        stated, found = _download(address, part, say)
-        expected = entry.sha256_prefix or stated
-        if expected and not found.startswith(expected):
+        part.unlink(missing_ok=True)  # of a run that was killed, perhaps of another address
+        headers = download(address, part, cure=_CURE, say=say)
+        sha256 = file_sha256(part)
+        expected = entry.sha256_prefix or _stated_sha256(headers)
+        if expected and not sha256.startswith(expected):
             raise WeightsError(
-                f"{address} came with sha256 {found[:16]}..., not {expected[:16]}...; try again."
+                f"{address} came with sha256 {sha256[:16]}..., not {expected[:16]}...; try again."
             )
         _check(backbone, part, entry.overrides)
         return _place(part, backbone, suffix)
@@ -125,23 +128,7 @@ def _place(part: Path, backbone: str, suffix: str) -> Path:
     return final
 
 
-def _download(address: str, part: Path, say: Callable[[str], None]) -> tuple[str, str]:
-    """The file's bytes to `part`; the checksum the server states, and the one they have."""
-    found, done = hashlib.sha256(), 0
-    try:
-        with urllib.request.urlopen(address, timeout=30) as answer, part.open("wb") as out:
-            stated = (answer.headers.get("X-Linked-Etag") or "").strip('"W/')
-            total = int(answer.headers.get("Content-Length") or 0)
-            while block := answer.read(1 << 22):
-                out.write(block)
-                found.update(block)
-                done += len(block)
-                say(f"{done / 2**20:.0f} of {total / 2**20:.0f} MiB")
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise Unreachable(
-            f"{address} does not answer ({error}). On a machine with a network, download it, then "
-            "here: python -m trainer weights import BACKBONE FILE"
-        ) from error
-    if total and done != total:
-        raise WeightsError(f"{address} broke off after {done} of {total} bytes; try again.")
-    return (stated if len(stated) == 64 else ""), found.hexdigest()
+def _stated_sha256(headers: Message) -> str:
+    """The checksum of the stored object, as Hugging Face's server states it; else nothing."""
+    stated = (headers.get("X-Linked-Etag") or "").strip('"W/')
+    return stated if len(stated) == 64 else ""

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datasets.paths import home
+from datasets.location import home
 from trainer.checkpoint_manifest import file_sha256
 from trainer.config.schema import TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus

@@ -156,14 +156,14 @@ def worker_environment(code: str = "") -> dict[str, str]:
     Args:
         code: folder of the launch's copy of the code; empty for the checkout itself.
     """
-    from datasets.paths import VARIABLE, home
+    from datasets.location import HOME_VARIABLE, home
     from trainer.environment import ENVIRONMENT
 
     paths = [code, str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path, VARIABLE: str(home())}
+    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path, HOME_VARIABLE: str(home())}
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:

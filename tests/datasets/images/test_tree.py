@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import CATALOG
 from datasets.images.tree import DataError, ImageTree, tree_of
+from datasets.known.registry import KNOWN
 from tests.support.strategies import labels, photo
 
 
@@ -99,7 +99,7 @@ def test_image_and_mask_of_different_size_are_refused(tree) -> None:
 
 
 def test_cityscapes_ids_lead_to_its_two_folders(tmp_path) -> None:
-    tree = tree_of(CATALOG["cityscapes"], tmp_path)
+    tree = tree_of(KNOWN["cityscapes"].spec, tmp_path)
     name = "train/jena/jena_000078_000019"
 
     image = "leftImg8bit/train/jena/jena_000078_000019_leftImg8bit.png"

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.images.tree import tree_of
+from datasets.known.registry import KNOWN
+from datasets.location import locate
 from datasets.prepare.verify import defects
 from tests.support import dataset_trees as trees
 from tests.support.strategies import labels, photo
@@ -33,7 +34,7 @@ def root(tmp_path) -> Path:
 
 
 def found(root: Path) -> list[str]:
-    return list(defects(DataConfig(dataset="voc", root=str(root), split="mine")))
+    return list(defects(locate(DataConfig(dataset="voc", root=str(root), split="mine"))))
 
 
 def saved(path: Path, image: Image.Image, kind: str, **options: object) -> None:
@@ -259,7 +260,7 @@ def test_a_file_that_may_not_be_read_is_named_with_the_right_to_give(path) -> No
         root = trees.merged_voc(Path(folder))
         root.chmod(0o755)
         (root / path).chmod(0)
-        tree = tree_of(CATALOG["voc"], root)
+        tree = tree_of(KNOWN["voc"].spec, root)
 
         with as_nobody(), pytest.raises(DataError, match=r"may not be read.*chmod a\+r .*t0"):
             tree.pair("t0")
@@ -288,7 +289,7 @@ ENCODINGS: dict[str, Callable[[Path], object]] = {
 def test_what_has_a_plain_meaning_is_read_as_rgb(root, kind) -> None:
     ENCODINGS[kind](root / IMAGE)
 
-    image = tree_of(CATALOG["voc"], root).image("t0")
+    image = tree_of(KNOWN["voc"].spec, root).image("t0")
 
     with Image.open(root / IMAGE) as plain:
         expected = (
@@ -306,7 +307,7 @@ def test_palette_masks_of_few_bits_are_read_as_indices(root, bits) -> None:
     mask.putpalette([9, 9, 9, 200, 0, 0])
     saved(root / MASK, mask, "PNG", bits=bits)
 
-    assert np.array_equal(tree_of(CATALOG["voc"], root).mask("t0"), values)
+    assert np.array_equal(tree_of(KNOWN["voc"].spec, root).mask("t0"), values)
 
 
 def test_a_list_with_a_byte_order_mark_is_read(root) -> None:

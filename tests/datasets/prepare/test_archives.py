@@ -12,8 +12,10 @@ import pytest
 
 from datasets.__main__ import main
 from datasets.errors import DataError, Unreachable
-from datasets.prepare import archives as module
-from datasets.prepare.archives import ARCHIVES, Archive, download
+from datasets.known.interface import Archive
+from datasets.known.pascal_voc import PASCAL_VOC
+from datasets.prepare.archives import download_archive
+from datasets.storage import download as module
 
 CONTENT = bytes(range(251)) * 20_000  # 5 MB
 ARCHIVE = Archive("voc", "a.tar", "unused", hashlib.md5(CONTENT).hexdigest(), "a test")
@@ -68,7 +70,7 @@ def answer(handler: http.server.BaseHTTPRequestHandler, state: Server) -> None:
 
 
 def fetch(folder: Path, server: Server) -> Path:
-    return download(ARCHIVE, folder, mirror=server.url, say=lambda line: None)
+    return download_archive(ARCHIVE, folder, mirror=server.url, say=lambda line: None)
 
 
 def test_a_file_arrives_whole_under_its_name(tmp_path, server) -> None:
@@ -153,7 +155,7 @@ def test_cityscapes_says_what_to_get_where(capsys) -> None:
 
 
 def test_the_published_archives_are_those_of_the_papers() -> None:
-    voc, sbd = ARCHIVES["voc"]
+    voc, sbd = PASCAL_VOC.archives
 
     assert (voc.file, voc.md5) == (
         "VOCtrainval_11-May-2012.tar",

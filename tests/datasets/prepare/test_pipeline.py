@@ -14,14 +14,14 @@ import pytest
 from PIL import Image
 
 from datasets.__main__ import main
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig
 from datasets.dataset import open_dataset
 from datasets.images.tree import tree_of
+from datasets.known.registry import KNOWN
 from tests.support import dataset_trees as trees
 from tests.support.strategies import labels
 
-VOC = CATALOG["voc"]
+VOC = KNOWN["voc"].spec
 
 
 def prepare(dataset: str, *words: object) -> int:
@@ -123,7 +123,7 @@ def test_less_than_the_whole_dataset_is_refused_before_anything_is_written(
 def test_label_ids_of_cityscapes_become_train_ids(tmp_path, root) -> None:
     assert prepare("cityscapes", trees.cityscapes(tmp_path / "city"), f"root={root}") == 0
 
-    tree = tree_of(CATALOG["cityscapes"], root)
+    tree = tree_of(KNOWN["cityscapes"].spec, root)
     values = np.asarray(labels(0, trees.SIZE, 34)).copy()
     values[values == 255] = 0
     found = np.asarray(tree.mask("train/jena/jena_0_0"))

@@ -17,6 +17,7 @@ from datasets.config import DataConfig
 from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
 from datasets.loading.loader import BatchPlan, batches
+from datasets.location import locate
 from datasets.prepare.verify import defects
 from datasets.shards.download_cache import ItemCache
 from datasets.shards.reader import PACKED_FILE, download_index
@@ -71,7 +72,7 @@ def test_samples_from_shards_of_a_folder_are_those_of_files(
     for name in found.split.validation:
         assert np.array_equal(found.tree.image(name), dataset.tree.image(name))
         assert np.array_equal(found.tree.mask(name), dataset.tree.mask(name))
-    assert list(defects(packed)) == []
+    assert list(defects(locate(packed))) == []
 
 
 def test_samples_from_s3_are_those_of_files_with_workers_too(far, config, dataset) -> None:
@@ -174,7 +175,7 @@ def test_a_damaged_shard_is_named_with_the_image(near) -> None:
     index = pq.read_table(Path(near.root) / "index.parquet").to_pylist()
     flip(Path(near.root) / "shards/00000.parquet", index[0]["offset"] + 1000)
 
-    texts = list(defects(near))
+    texts = list(defects(locate(near)))
 
     assert len(texts) == 1
     assert "shards/00000.parquet is damaged at the image of scene_00000. Pack" in texts[0]

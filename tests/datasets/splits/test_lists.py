@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.errors import DataError
+from datasets.known.list_file import line_of, lines_sha256, read_lines
+from datasets.known.registry import KNOWN
+from datasets.known.synthetic import DRAWN_SPLITS
 from datasets.splits import lists as splits
-from datasets.splits.lists import checked_split, line_of, lines_sha256, load_split, split_sizes
+from datasets.splits.lists import checked_split, split_sizes
+from tests.support.dataset_trees import split_of
 
-VOC = CATALOG["voc"]
+VOC = KNOWN["voc"].spec
 
 
 def drawn(split: str, num_train: int = 100, seed: int = 0) -> DataConfig:
@@ -34,26 +37,26 @@ def voc(tmp_path) -> DataConfig:
     return DataConfig(dataset="voc", root=str(tmp_path), split="mine")
 
 
-@given(st.integers(1, 300), st.integers(0, 2**40), st.sampled_from(list(splits.DRAWN_SPLITS)))
+@given(st.integers(1, 300), st.integers(0, 2**40), st.sampled_from(list(DRAWN_SPLITS)))
 def test_a_drawn_split_divides_the_training_scenes(count: int, seed: int, name: str) -> None:
-    split = load_split(drawn(name, count, seed))
+    split = split_of(drawn(name, count, seed))
 
     assert len(split.labelled) + len(split.unlabelled) == count
     assert not set(split.labelled) & set(split.unlabelled)
-    assert len(split.labelled) == -(-count // splits.DRAWN_SPLITS[name])
+    assert len(split.labelled) == -(-count // DRAWN_SPLITS[name])
     assert len(split.validation) == 7
 
 
 @given(st.integers(16, 300), st.integers(0, 2**40))
 def test_drawn_splits_are_nested(count: int, seed: int) -> None:
     names = ["n1", "1of16", "1of8", "1of4", "1of2", "full"]
-    labelled = [set(load_split(drawn(name, count, seed)).labelled) for name in names]
+    labelled = [set(split_of(drawn(name, count, seed)).labelled) for name in names]
 
     assert all(small <= large for small, large in pairwise(labelled))
 
 
 def test_a_counted_split_has_so_many_labels_and_depends_on_the_seed() -> None:
-    split, other = load_split(drawn("n12")), load_split(drawn("n12", seed=1))
+    split, other = split_of(drawn("n12")), split_of(drawn("n12", seed=1))
 
     assert len(split.labelled) == 12
     assert set(split.labelled) != set(other.labelled)
@@ -65,27 +68,27 @@ def test_the_seeded_order_never_changes() -> None:
 
 
 def test_a_split_of_every_scene_leaves_none_unlabelled() -> None:
-    assert load_split(drawn("full")).unlabelled == ()
+    assert split_of(drawn("full")).unlabelled == ()
 
 
 @pytest.mark.parametrize("name", ["1of3", "p2_92", "12", "n", ""])
 def test_an_unknown_split_lists_the_known(name) -> None:
     with pytest.raises(ValueError, match=r"Unknown split .* 1of16, 1of8, 1of4, 1of2, full, or nN"):
-        load_split(drawn(name))
+        split_of(drawn(name))
 
 
 def test_more_labels_than_scenes_are_refused() -> None:
     with pytest.raises(ValueError, match="asks for 101 labelled scenes, there are 100"):
-        load_split(drawn("n101"))
+        split_of(drawn("n101"))
 
 
 def test_a_split_without_labels_is_refused_with_a_cure() -> None:
     with pytest.raises(DataError, match=r"'n0' has no labelled images.*Choose a larger split"):
-        load_split(drawn("n0"))
+        split_of(drawn("n0"))
 
 
 def test_lists_of_one_s_own_are_read_in_their_order(voc) -> None:
-    split = load_split(voc)
+    split = split_of(voc)
 
     assert split.labelled == ("a", "b")
     assert split.unlabelled == ("c", "d", "e")
@@ -95,37 +98,37 @@ def test_lists_of_one_s_own_are_read_in_their_order(voc) -> None:
 
 def test_the_checksum_sees_every_list_and_the_order(voc) -> None:
     folder = Path(voc.root) / "splits"
-    checksums = {load_split(voc).checksum}
+    checksums = {split_of(voc).checksum}
     for file, ids in (("mine/labeled.txt", ["b", "a"]), ("mine/unlabeled.txt", ["c", "d"])):
         write_list(folder / file, ids)
-        checksums.add(load_split(voc).checksum)
+        checksums.add(split_of(voc).checksum)
     write_list(folder / "val.txt", ["w"])
 
-    assert len(checksums | {load_split(voc).checksum}) == 4
+    assert len(checksums | {split_of(voc).checksum}) == 4
 
 
 def test_an_unknown_voc_split_lists_the_published_and_one_s_own(voc) -> None:
     with pytest.raises(ValueError, match=r"p1_1of16, .*p2_92, .*u2pl_1of4, mine\."):
-        load_split(replace(voc, split="1_16"))
+        split_of(replace(voc, split="1_16"))
 
 
 def test_a_missing_list_says_how_to_bring_it(voc) -> None:
     with pytest.raises(DataError, match=r"p2_92/labeled\.txt is missing.*splits fetch"):
-        load_split(replace(voc, split="p2_92"))
+        split_of(replace(voc, split="p2_92"))
 
 
 def test_a_list_with_a_published_name_must_be_the_published_one(voc) -> None:
     write_list(Path(voc.root) / "splits/p2_92/labeled.txt", ["a", "b"])
 
     with pytest.raises(DataError, match=r"is not the published list.*\(2 lines, .* has 92\)"):
-        load_split(replace(voc, split="p2_92"))
+        split_of(replace(voc, split="p2_92"))
 
 
 def test_a_published_list_is_taken_whatever_its_line_ends(voc, monkeypatch) -> None:
     folder = Path(voc.root) / "splits"
     files = ("mine/labeled.txt", "mine/unlabeled.txt", "val.txt")
     table = {
-        file: {"source": file, "count": 1, "sha256": lines_sha256(splits.read_lines(folder / file))}
+        file: {"source": file, "count": 1, "sha256": lines_sha256(read_lines(folder / file))}
         for file in files
     }
     checksums = folder / "checksums.json"
@@ -134,7 +137,7 @@ def test_a_published_list_is_taken_whatever_its_line_ends(voc, monkeypatch) -> N
     for file in files:
         (folder / file).write_bytes((folder / file).read_bytes().replace(b"\n", b"\r\n").strip())
 
-    assert load_split(voc).labelled == ("a", "b")
+    assert split_of(voc).labelled == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_a_line_of_another_form_is_named_with_its_number(voc, line) -> None:
     path.write_text(path.read_text() + line + "\n")
 
     with pytest.raises(DataError, match=r"unlabeled\.txt, line 4: .* one reads like"):
-        load_split(voc)
+        split_of(voc)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from datasets.__main__ import main
-from datasets.catalog import CATALOG
 from datasets.config import DataConfig
-from datasets.errors import DataError
+from datasets.errors import DataError, Unreachable
+from datasets.known.list_file import line_of, lines_sha256
+from datasets.known.registry import KNOWN
+from datasets.location import locate
 from datasets.splits import lists as splits
 from datasets.splits.generate import make_lists
-from datasets.splits.lists import line_of, lines_sha256, load_split, published_splits
-from datasets.splits.published import Unreachable, fetch_lists, import_lists, list_defects
+from datasets.splits.lists import published_splits
+from datasets.splits.published import fetch_lists, import_lists, list_defects
+from tests.support.dataset_trees import split_of
 from tests.support.strategies import labels
 
-VOC = CATALOG["voc"]
+VOC = KNOWN["voc"].spec
 LISTS = {"labeled": ["a", "b"], "unlabeled": ["c"], "val": ["v"]}
 
 
@@ -54,18 +57,18 @@ def voc(tmp_path) -> DataConfig:
 
 @pytest.mark.parametrize("inside", ["", "pascal"])
 def test_lists_are_imported_from_the_folder_or_its_part(voc, source, inside) -> None:
-    brought = import_lists(voc, source / inside)
+    brought = import_lists(locate(voc), source / inside)
 
     assert sorted(brought) == ["p2_92/labeled.txt", "p2_92/unlabeled.txt", "val.txt"]
-    assert load_split(voc).labelled == ("a", "b")
-    assert list_defects(voc) == []
+    assert split_of(voc).labelled == ("a", "b")
+    assert list_defects(locate(voc)) == []
 
 
 def test_nothing_is_imported_when_one_list_is_wrong(voc, source) -> None:
     (source / "pascal/val.txt").write_text("JPEGImages/x.jpg SegmentationClass/x.png")
 
     with pytest.raises(DataError, match=r"pascal/val\.txt is not the published list.*commit c0"):
-        import_lists(voc, source)
+        import_lists(locate(voc), source)
     assert not (Path(voc.root) / "splits").exists()
 
 
@@ -73,13 +76,13 @@ def test_nothing_is_imported_when_one_list_is_missing(voc, source) -> None:
     (source / "pascal/val.txt").unlink()
 
     with pytest.raises(DataError, match=r"pascal/val\.txt is missing.*github\.com/o/r at commit"):
-        import_lists(voc, source)
+        import_lists(locate(voc), source)
     assert not (Path(voc.root) / "splits").exists()
 
 
 def test_drawn_scenes_have_no_lists_to_import(source) -> None:
     with pytest.raises(ValueError, match="No lists are published for synthetic"):
-        import_lists(DataConfig(), source)
+        import_lists(locate(DataConfig()), source)
 
 
 def test_lists_are_fetched_from_a_server(voc, source) -> None:
@@ -91,31 +94,31 @@ def test_lists_are_fetched_from_a_server(voc, source) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        fetch_lists(voc, f"http://127.0.0.1:{server.server_port}/")
+        fetch_lists(locate(voc), f"http://127.0.0.1:{server.server_port}/")
         server.shutdown()
         thread.join()
 
-    assert load_split(voc).validation == ("v",)
+    assert split_of(voc).validation == ("v",)
 
 
 def test_a_server_that_does_not_answer_is_another_error_with_the_way_around(voc) -> None:
     with pytest.raises(Unreachable, match=r"splits import DIR dataset=voc root="):
-        fetch_lists(voc, "http://127.0.0.1:9/splits")
+        fetch_lists(locate(voc), "http://127.0.0.1:9/splits")
     assert not (Path(voc.root) / "splits").exists()
 
 
 def test_list_defects_name_missing_and_changed_lists(voc, source) -> None:
-    import_lists(voc, source)
+    import_lists(locate(voc), source)
     folder = Path(voc.root) / "splits"
     (folder / "val.txt").write_text("\n".join(lines(["w"])))
     (folder / "p2_92/labeled.txt").unlink()
 
-    found = list_defects(voc)
+    found = list_defects(locate(voc))
 
     assert len(found) == 2
     assert "labeled.txt: missing" in found[0]
     assert "val.txt: not the published list" in found[1]
-    assert "no list is published" in list_defects(voc, "mine")[0]
+    assert "no list is published" in list_defects(locate(voc), "mine")[0]
 
 
 def with_masks(voc: DataConfig, count: int = 20) -> DataConfig:
@@ -130,9 +133,9 @@ def with_masks(voc: DataConfig, count: int = 20) -> DataConfig:
 
 
 def test_made_lists_divide_the_images_that_have_masks(voc) -> None:
-    name = make_lists(with_masks(voc), part="1of4", seed=3)
+    name = make_lists(locate(with_masks(voc)), part="1of4", seed=3)
 
-    split = load_split(replace(voc, split=name))
+    split = split_of(replace(voc, split=name))
 
     assert name == "seed3_1of4"
     assert split.validation == ("i00", "i01")
@@ -142,9 +145,9 @@ def test_made_lists_divide_the_images_that_have_masks(voc) -> None:
 
 def test_made_lists_of_one_seed_are_nested(voc) -> None:
     with_masks(voc)
-    names = [make_lists(voc, part=part, seed=3) for part in ("n2", "1of4", "1of2")]
+    names = [make_lists(locate(voc), part=part, seed=3) for part in ("n2", "1of4", "1of2")]
 
-    small, middle, large = (set(load_split(replace(voc, split=n)).labelled) for n in names)
+    small, middle, large = (set(split_of(replace(voc, split=n)).labelled) for n in names)
 
     assert small < middle < large
 
@@ -152,11 +155,11 @@ def test_made_lists_of_one_seed_are_nested(voc) -> None:
 def test_made_cityscapes_lists_leave_val_and_test_out(tmp_path) -> None:
     config = DataConfig(dataset="cityscapes", root=str(tmp_path))
     for name in ("train/a/1", "train/a/2", "train/b/3", "val/c/4", "test/d/5"):
-        path = tmp_path / CATALOG["cityscapes"].mask_pattern.format(id=name)
+        path = tmp_path / KNOWN["cityscapes"].spec.mask_pattern.format(id=name)
         path.parent.mkdir(parents=True, exist_ok=True)
         labels(1, (8, 8)).save(path)
 
-    split = load_split(replace(config, split=make_lists(config, part="n1", seed=0)))
+    split = split_of(replace(config, split=make_lists(locate(config), part="n1", seed=0)))
 
     assert split.validation == ("val/c/4",)
     assert sorted(split.labelled + split.unlabelled) == ["train/a/1", "train/a/2", "train/b/3"]
@@ -175,19 +178,19 @@ def test_made_cityscapes_lists_leave_val_and_test_out(tmp_path) -> None:
 )
 def test_lists_that_cannot_be_made_are_refused(voc, part, name, text) -> None:
     with pytest.raises(ValueError, match=text):
-        make_lists(with_masks(voc), part=part, seed=0, name=name)
+        make_lists(locate(with_masks(voc)), part=part, seed=0, name=name)
 
 
 def test_existing_lists_are_not_overwritten(voc) -> None:
-    make_lists(with_masks(voc), part="n3", seed=0, name="mine")
+    make_lists(locate(with_masks(voc)), part="n3", seed=0, name="mine")
 
     with pytest.raises(DataError, match="mine exists; remove it, or give another name"):
-        make_lists(voc, part="n4", seed=0, name="mine")
+        make_lists(locate(voc), part="n4", seed=0, name="mine")
 
 
 def test_a_root_without_masks_says_how_to_bring_them(voc) -> None:
     with pytest.raises(DataError, match=r"no mask SegmentationClass/\*\.png.*prepare voc"):
-        make_lists(voc, part="n3", seed=0)
+        make_lists(locate(voc), part="n3", seed=0)
 
 
 def test_the_published_splits_are_those_of_the_tables() -> None:
@@ -223,13 +226,13 @@ def test_the_real_lists_import_verify_and_divide_the_training_set(dataset, tmp_p
         sys.stderr.write(f"left out: the real lists, for which {THEIRS} is missing\n")
         return
     config = DataConfig(dataset=dataset, root=str(tmp_path))
-    import_lists(config, THEIRS)
+    import_lists(locate(config), THEIRS)
 
-    assert list_defects(config) == []
+    assert list_defects(locate(config)) == []
     whole = {"voc": 10582, "cityscapes": 2975}[dataset]
     everything = set()
     for name, count in SIZES[dataset].items():
-        split = load_split(replace(config, split=name))
+        split = split_of(replace(config, split=name))
         assert len(split.labelled) == count
         assert len({*split.labelled, *split.unlabelled}) == whole
         everything |= {*split.labelled, *split.unlabelled}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.catalog import SYNTHETIC_VERSION
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
+from datasets.known.synthetic import SYNTHETIC_VERSION
 from datasets.location import spec_of
 from datasets.manifest import read_manifest
 from datasets.synthetic.draw import ensure_drawn
@@ -121,16 +121,16 @@ def test_the_pixels_of_a_version_never_change() -> None:
 def test_a_drawn_tree_is_used_and_not_drawn_again(own_config) -> None:
     root = Path(own_config.root)
 
-    assert ensure_drawn(root, own_config) is True
+    assert ensure_drawn(root, own_config.drawn) is True
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert ensure_drawn(root, own_config) is False
+    assert ensure_drawn(root, own_config.drawn) is False
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_an_empty_folder_is_filled(own_config) -> None:
     Path(own_config.root).mkdir()
 
-    assert ensure_drawn(Path(own_config.root), own_config) is True
+    assert ensure_drawn(Path(own_config.root), own_config.drawn) is True
 
 
 def test_a_foreign_folder_is_never_touched(own_config) -> None:

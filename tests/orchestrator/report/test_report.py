@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.catalog import CATALOG
+from datasets.known.registry import KNOWN
 from orchestrator.planning.plan import make_plan
 from orchestrator.report.charts import class_pictures, method_names, panels, series_of
 from orchestrator.report.data import EpochFacts, gather
@@ -113,7 +113,7 @@ def wide(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide")
     (folder / "grid.yaml").write_text("title: Wide\ntables: [table3]\n")
     grid = load_grid(str(folder / "grid.yaml"))
-    names = CATALOG["voc"].class_names
+    names = KNOWN["voc"].spec.class_names
     counts = tuple(tuple(100 if i == j else 1 for j in range(21)) for i in range(21))
     for cell in grid.cells:
         row = row_of(cell, 70.0 + len(cell.loss), class_names=names, best_confusion=counts)

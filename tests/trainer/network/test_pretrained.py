@@ -169,7 +169,7 @@ def test_a_fetch_is_checked_against_what_the_server_states(server: str, folder: 
     path = weights.fetch("resnet50", address=f"{server}/model.safetensors", say=said.append)
 
     assert path == folder / "resnet50.safetensors"
-    assert "of 98 MiB" in said[-1]
+    assert "model.safetensors (MiB): 99 of 99" in said[-1]
 
 
 def test_a_fetch_with_another_checksum_leaves_nothing(server: str, folder: Path) -> None:

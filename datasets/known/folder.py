@@ -1,13 +1,16 @@
-"""`dataset.yaml`: what somebody's own folder of images holds. Needs neither torch nor Pillow."""
+"""A user's own folder of images: its `dataset.yaml` says what it holds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from datasets.errors import DataError
+from datasets.known.interface import KnownDataset
+from datasets.spec import DatasetSpec, voc_colour
 
-FILE_NAME = "dataset.yaml"
+DESCRIPTION_FILE = "dataset.yaml"
 EXAMPLE = """classes: [background, cell]   # by mask value from 0; or {0: background, 128: cell}
 images: images/{id}.jpg      # below this folder; images/{id} takes all of .jpg, .png, ...
 masks: masks/{id}.png        # masks/{stem}.png goes with images/{id}
@@ -88,7 +91,7 @@ def read_description(root: Path) -> Description:
     Raises:
         DataError: it is missing or wrong; the text shows how one reads.
     """
-    path = root / FILE_NAME
+    path = root / DESCRIPTION_FILE
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -98,3 +101,30 @@ def read_description(root: Path) -> Description:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no YAML ({error}). It reads like this:\n{EXAMPLE}") from error
     return Description(content, path)
+
+
+def _read_spec(root: Path) -> DatasetSpec:
+    described = read_description(root)
+    return replace(
+        _SPEC,
+        class_names=described.class_names,
+        palette=tuple(voc_colour(label) for label in range(len(described.class_names))),
+        image_pattern=described.image_pattern,
+        mask_pattern=described.mask_pattern,
+        mask_values=described.mask_values,
+        ignored_value=described.ignored_value,
+    )
+
+
+_SPEC = DatasetSpec(
+    name="folder",
+    class_names=(),
+    palette=(),
+    image_pattern="images/{id}.jpg",
+    mask_pattern="masks/{id}.png",
+    kind="described",
+    # Of a folder that is laid out as VOC or Cityscapes are.
+    validation_list="ImageSets/Segmentation/val.txt",
+    validation_prefix="val/",
+)
+FOLDER = KnownDataset(spec=_SPEC, read_spec=_read_spec)

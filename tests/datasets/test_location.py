@@ -3,13 +3,14 @@ import sys
 
 import pytest
 
-from datasets.catalog import CATALOG, MAX_DRAWN_CLASSES, drawn_parts
 from datasets.config import DataConfig, SyntheticConfig
+from datasets.known.registry import KNOWN
+from datasets.known.synthetic import MAX_DRAWN_CLASSES, drawn_parts
 from datasets.location import data_root, num_classes, spec_of
 
 
 def test_voc_and_cityscapes_have_their_classes_and_colours() -> None:
-    voc, cityscapes = CATALOG["voc"], CATALOG["cityscapes"]
+    voc, cityscapes = KNOWN["voc"].spec, KNOWN["cityscapes"].spec
 
     assert (len(voc.class_names), len(cityscapes.class_names)) == (21, 19)
     assert dict(zip(voc.class_names, voc.palette, strict=True))["person"] == (192, 128, 128)
@@ -17,9 +18,9 @@ def test_voc_and_cityscapes_have_their_classes_and_colours() -> None:
     assert cityscapes.palette[13] == (0, 0, 142)  # car
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", KNOWN)
 def test_names_and_colours_of_a_dataset_are_distinct(name) -> None:
-    spec = CATALOG[name]
+    spec = KNOWN[name].spec
 
     assert len(set(spec.class_names)) == len(spec.class_names) == len(set(spec.palette))
 
@@ -60,7 +61,7 @@ def test_other_scenes_lie_in_other_folders() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["catalog", "splits.lists", "splits.published", "randomness", "config"]
+    "module", ["location", "splits.lists", "splits.published", "randomness", "config"]
 )
 def test_planning_needs_neither_torch_nor_pillow(module) -> None:
     probe = f"import sys, datasets.{module}; print(*({{'torch', 'PIL'}} & set(sys.modules)))"

@@ -11,7 +11,6 @@ from datasets.__main__ import main
 from datasets.config import DataConfig
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
-from datasets.splits.lists import load_split
 from tests.support import dataset_trees as trees
 from tests.support.strategies import labels
 
@@ -86,10 +85,10 @@ def test_a_part_of_the_masks_can_be_labelled_and_the_rest_joins_the_unlabelled(r
     assert main([*line, "labelled=n3", "seed=1"]) == 0
     assert main([*line, "--fraction", "1/4", "--seed", "1"]) == 0
 
-    three, quarter = (load_split(config(root, f"seed1_{part}")) for part in ("n3", "1of4"))
+    three, quarter = (trees.split_of(config(root, f"seed1_{part}")) for part in ("n3", "1of4"))
     assert (len(three.labelled), len(three.unlabelled), len(three.validation)) == (3, 13, 2)
     assert set(quarter.labelled) < set(three.labelled)
-    assert three.validation == load_split(config(root)).validation
+    assert three.validation == trees.split_of(config(root)).validation
 
 
 def test_a_stratified_split_has_the_rare_class(root) -> None:
@@ -104,7 +103,7 @@ def test_a_stratified_split_has_the_rare_class(root) -> None:
 
     for seed in range(4):
         assert main([*line, f"seed={seed}"]) == 0
-        split = load_split(config(root, f"seed{seed}_n2_stratified"))
+        split = trees.split_of(config(root, f"seed{seed}_n2_stratified"))
         assert "a/i04" in split.labelled
         assert len(split.labelled) == 2
 
@@ -132,7 +131,7 @@ def test_any_suffix_goes_with_stem(tmp_path) -> None:
 
     assert main(["prepare", "folder", f"root={tmp_path}"]) == 0
 
-    split = load_split(config(tmp_path))
+    split = trees.split_of(config(tmp_path))
     assert {*split.labelled, *split.validation} == {"i0.jpg", "i1.png", "i2.jpeg", "i3.JPG"}
     assert split.unlabelled == ("more.png",)
     assert open_dataset(config(tmp_path)).tree.pair("i3.JPG")[1].size == trees.SIZE

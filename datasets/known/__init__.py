@@ -1,0 +1,1 @@
+"""One file for each dataset with all that is known about it; `registry.KNOWN` lists them."""

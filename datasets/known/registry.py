@@ -1,0 +1,22 @@
+"""The known datasets by name; another one is a file of this folder and a line here."""
+
+from datasets.known import cityscapes, folder, pascal_voc, synthetic
+from datasets.known.interface import KnownDataset
+
+KNOWN: dict[str, KnownDataset] = {
+    "folder": folder.FOLDER,
+    "synthetic": synthetic.SYNTHETIC,
+    "voc": pascal_voc.PASCAL_VOC,
+    "cityscapes": cityscapes.CITYSCAPES,
+}
+
+
+def known_dataset(name: str) -> KnownDataset:
+    """What is known about a dataset.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in KNOWN:
+        raise ValueError(f"Unknown dataset {name!r}; known: {', '.join(sorted(KNOWN))}.")
+    return KNOWN[name]
