@@ -13,7 +13,7 @@ from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from datasets.loading.device import labelled_batch, unlabelled_batch
 from datasets.loading.loader import BatchPlan, batches
 from datasets.location import data_root
-from trainer.config.schema import Algorithm, Augment, Cache, TrainConfig
+from trainer.config.schema import Augment, Cache, TrainConfig
 from trainer.distributed import Ranks
 
 Moved = TypeVar("Moved")
@@ -72,7 +72,7 @@ def feed(
         stop=steps.stop,
         workers=config.run.loader_workers,
         num_channel_bits=num_channel_bits,
-        unlabelled=config.method.algorithm is not Algorithm.supervised,
+        unlabelled=config.method.facts.needs_unlabelled,
         on_device=augments_on_device(config.run.augment, ranks.device.type),
         cache=cache_folder(config) if config.run.cache is Cache.decoded else None,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from datasets.dataset import Dataset
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.checkpoint import Checkpoints
-from trainer.config.schema import Algorithm, TrainConfig
+from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
@@ -179,10 +179,10 @@ class Loop:
             return
         state, best = self.state, self.state.best_epoch
         last = state.scores[max(state.scores)].miou_percent if state.scores else None
-        kinds = 1 if self.config.method.algorithm is Algorithm.supervised else 2
+        halves = 2 if self.config.method.facts.needs_unlabelled else 1
         self.journal.progress(
             state.step,
-            images=self.config.batch * kinds,
+            images=self.config.batch * halves,
             force=force,
             epoch=state.step // self.epoch_steps,
             miou_percent=last,

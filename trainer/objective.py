@@ -1,15 +1,15 @@
 """What a step minimises: the method's loss and the weighted inter-pixel term (Eq. 6)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import (
-    Algorithm,
     Classes,
     CorrelateOn,
     CutMixPairs,
@@ -25,10 +25,7 @@ from trainer.config.schema import (
 )
 from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
-from trainer.methods.fixmatch import FixMatch
 from trainer.methods.interface import Method, MethodContext, Networks, TeacherStudentPair
-from trainer.methods.supervised import Supervised
-from trainer.methods.unimatch import UniMatch
 from trainer.state import autocast
 
 
@@ -200,11 +197,11 @@ class InterPixelTerm:
         return self.loss == replace(LossConfig(), **placed)
 
 
-METHODS: dict[Algorithm, Callable[[MethodContext], Method]] = {
-    Algorithm.supervised: Supervised,
-    Algorithm.fixmatch: FixMatch,
-    Algorithm.unimatch: UniMatch,
-}
+def new_method(context: MethodContext) -> Method:
+    """The method that a configuration names; only its own file is imported."""
+    module, _, name = context.config.method.facts.implementation.rpartition(".")
+    method: Method = getattr(import_module(module), name)(context)
+    return method
 
 
 @dataclass(frozen=True)
@@ -219,7 +216,7 @@ class Objective:
     @classmethod
     def of(cls, config: TrainConfig, ranks: Ranks) -> "Objective":
         """The objective that a configuration names."""
-        method = METHODS[config.method.algorithm](MethodContext(config, ranks))
+        method = new_method(MethodContext(config, ranks))
         return cls(config, ranks, method, InterPixelTerm(config.loss, config.batch, ranks))
 
     def __call__(

@@ -2,7 +2,7 @@
 
 import math
 
-from trainer.config.schema import Algorithm, LossConfig, RampUnit, TrainConfig
+from trainer.config.schema import LossConfig, RampUnit, TrainConfig
 
 
 def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:
@@ -16,7 +16,7 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
         ValueError: the list is shorter than one batch.
     """
     batch, images, kind = config.batch, num_unlabelled, "unlabelled"
-    if config.method.algorithm is Algorithm.supervised:
+    if not config.method.facts.needs_unlabelled:
         if config.method.match_iters:
             batch = config.optim.batch
         else:

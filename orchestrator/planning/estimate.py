@@ -5,11 +5,8 @@ from statistics import median
 
 from datasets.splits.lists import split_sizes
 from orchestrator.results.store import Row
-from trainer.config.schema import Algorithm, TrainConfig
+from trainer.config.schema import TrainConfig
 from trainer.schedule import steps_per_epoch
-
-# Passes of an image through the network for one labelled image, forward and backward; measured.
-_PASSES = {Algorithm.supervised: 1.0, Algorithm.fixmatch: 2.3, Algorithm.unimatch: 4.0}
 
 
 def work(config: TrainConfig) -> float:
@@ -20,7 +17,7 @@ def work(config: TrainConfig) -> float:
     )
     layers = sum(config.model.blocks) * config.model.width**2
     pixels = config.batch * config.data.crop**2
-    return steps * pixels * layers * _PASSES[config.method.algorithm]
+    return steps * pixels * layers * config.method.facts.passes
 
 
 def seconds_by_key(

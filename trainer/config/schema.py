@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from datasets.config import DataConfig, execution
+from trainer.method_registry import MethodFacts, method_facts
 
 
 class Stem(Enum):
@@ -30,14 +31,6 @@ class Init(Enum):
 
     random = "random"
     imagenet = "imagenet"  # the file run.weights
-
-
-class Algorithm(Enum):
-    """The training step: L_o of Eq. 6."""
-
-    supervised = "supervised"
-    fixmatch = "fixmatch"
-    unimatch = "unimatch"
 
 
 class Criterion(Enum):
@@ -206,7 +199,7 @@ class MethodConfig:
     """The semi-supervised method and the numbers of its step."""
 
     name: str = "unimatch_star"  # name of the file in sweeps/method
-    algorithm: Algorithm = Algorithm.unimatch
+    algorithm: str = "unimatch"  # the training step: L_o of Eq. 6; a key of METHODS
     batch_factor: int = 1  # times optim.batch: official UniMatch 2, supervised 2
     lr_factor: float = 1.0  # times optim.lr: official UniMatch 2
     confidence: float = 0.95  # pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes
@@ -216,6 +209,11 @@ class MethodConfig:
     ema_buffers: Buffers = Buffers.copy
     pseudo_labels: PseudoLabels = PseudoLabels.student
     match_iters: bool = False  # supervised: as many steps as a semi-supervised run
+
+    @property
+    def facts(self) -> MethodFacts:
+        """What the algorithm needs."""
+        return method_facts(self.algorithm)
 
 
 @dataclass(frozen=True)

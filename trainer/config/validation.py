@@ -1,6 +1,7 @@
 """Values that have the right type and are still wrong."""
 
-from trainer.config.schema import Algorithm, CutMixPairs, Distance, Init, TrainConfig
+from trainer.config.schema import CutMixPairs, Distance, Init, TrainConfig
+from trainer.method_registry import METHODS
 
 MAX_SEED = 2**62
 VIEWS = ("s1", "s2", "fp")
@@ -68,21 +69,22 @@ def _ranges(config: TrainConfig) -> None:
 
 def _inter_pixel(config: TrainConfig) -> None:
     """Combinations of the inter-pixel term that have no meaning."""
-    loss, algorithm = config.loss, config.method.algorithm
+    loss, facts = config.loss, config.method.facts
     unknown = set(loss.views) - set(VIEWS)
     if unknown or not loss.views:
         raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(VIEWS)}.")
     if loss.distance is Distance.none:
         return
-    if algorithm is Algorithm.supervised:
+    if not facts.needs_unlabelled:
         raise ValueError(
             f"loss={loss.name} needs unlabelled images and method={config.method.name} uses none; "
             "choose loss=none, or method=fixmatch, unimatch or unimatch_star."
         )
-    if loss.on_labeled and algorithm is not Algorithm.unimatch:
+    if loss.on_labeled and not facts.has_feature_view:
+        able = " and ".join(name for name, other in METHODS.items() if other.has_feature_view)
         raise ValueError(
             "loss.on_labeled=true compares the clean and the feature-dropped forward, which only "
-            f"unimatch has; method={config.method.name} has one forward of labelled images."
+            f"{able} has; method={config.method.name} has one forward of labelled images."
         )
     if loss.cutmix is CutMixPairs.uncut and "fp" in loss.views and len(loss.views) == 1:
         raise ValueError("loss.cutmix=uncut speaks of strong views; add s1 or s2 to loss.views.")

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config.compose import GROUPS, choices, compose, field_names, from_json
 from trainer.config.fingerprint import config_json, differences, fingerprint
-from trainer.config.schema import Algorithm, TrainConfig, Upsample
+from trainer.config.schema import TrainConfig, Upsample
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_every_recipe_composes_with_every_method(recipe: str, method: str) -> No
 def test_official_unimatch_is_bilinear_and_its_re_run_nearest() -> None:
     assert compose(["method=unimatch"]).model.upsample is Upsample.bilinear
     assert compose(["method=unimatch_star"]).model.upsample is Upsample.nearest
-    assert compose(["method=unimatch_star"]).method.algorithm is Algorithm.unimatch
+    assert compose(["method=unimatch_star"]).method.algorithm == "unimatch"
 
 
 def test_the_paper_s_numbers_stand_in_the_recipes() -> None:

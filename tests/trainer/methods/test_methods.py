@@ -11,12 +11,12 @@ from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
 from tests.support.tiny_config import tiny_config
 from trainer.config.compose import compose
-from trainer.config.schema import Algorithm, Distance, TrainConfig
+from trainer.config.schema import Distance, TrainConfig
 from trainer.distributed import Ranks
 from trainer.methods.interface import MethodContext, Networks
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 from trainer.network.resnet import ResNet
-from trainer.objective import METHODS, InterPixelTerm
+from trainer.objective import InterPixelTerm, new_method
 from trainer.run import train
 from trainer.schedule import steps_per_epoch
 from trainer.state import new_state
@@ -37,13 +37,13 @@ def transcribed(config: TrainConfig) -> DeepLabV3Plus:
         batch=config.batch,
         stop=total,
         num_channel_bits=network.num_channel_bits,
-        unlabelled=config.method.algorithm is not Algorithm.supervised,
+        unlabelled=config.method.facts.needs_unlabelled,
     )
     setting = {
         "lr": config.lr,
         "total": total,
         "head": config.optim.head_lr_factor,
-        "algorithm": config.method.algorithm.value,
+        "algorithm": config.method.algorithm,
         "confidence": config.method.confidence,
         "distance": config.loss.distance.value,
         "threshold": config.loss.threshold,
@@ -140,7 +140,7 @@ def one_step(config: TrainConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]
     state = new_state(config, dataset.num_classes, ALONE)
     plan = BatchPlan(batch=config.batch, stop=1, num_channel_bits=state.student.num_channel_bits)
     labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
-    method = METHODS[config.method.algorithm](MethodContext(config, ALONE))
+    method = new_method(MethodContext(config, ALONE))
     result = method(Networks(state.student, state.ema), labelled, unlabelled)
     if config.loss.distance is not Distance.none:
         term = InterPixelTerm(config.loss, config.batch, ALONE)(result.pairs)
@@ -188,7 +188,7 @@ def test_the_teacher_is_a_constant(drawn_root: Path) -> None:
     plan = BatchPlan(batch=4, stop=1, num_channel_bits=state.student.num_channel_bits)
     labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
 
-    result = METHODS[Algorithm.unimatch](MethodContext(config, ALONE))(
+    result = new_method(MethodContext(config, ALONE))(
         Networks(state.student, None), labelled, unlabelled
     )
 
