@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from datasets.errors import Unreachable
+from datasets.files import atomic_write
 from datasets.location import spec_of
 from orchestrator.execution.provenance import CHECKOUT, provenance
 from orchestrator.execution.stop import stop_asked
@@ -252,12 +253,7 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
 
 def _end(paths: RunPaths, outcome: Outcome) -> None:
     """Note how an attempt ended."""
-    temporary = paths.outcome(outcome.attempt).with_suffix(".tmp")
-    try:
-        temporary.write_text(outcome.to_json())
-        temporary.replace(paths.outcome(outcome.attempt))
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic_write(paths.outcome(outcome.attempt), outcome.to_json())
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
     events.append(paths.events, outcome.status, attempt=outcome.attempt, **facts)
 

@@ -27,10 +27,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first; a line cut by a crash is left out."""
     if not path.exists():
         return []
-    found = []
+    events = []
     for line in path.read_text().splitlines():
         try:
-            found.append(json.loads(line))
+            events.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return events

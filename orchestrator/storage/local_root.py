@@ -1,16 +1,16 @@
 """A root that is a folder: locks of the kernel, files read where they lie."""
 
 import errno
-import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.files import atomic_write
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import Busy, FileLock, LockOwner, file_lock, lock_owner
 from orchestrator.storage.paths import RunPaths
@@ -216,19 +216,10 @@ class LocalResults:
 
     def put(self, name: str, content: bytes) -> None:
         """See `ResultFolder`."""
-        # A leading dot keeps a half-written file out of every dataset reader.
-        temporary = self._folder / f".{name}.{uuid.uuid4().hex}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._folder / name)
-            _sync_folder(self._folder)
+            atomic_write(self._folder / name, content, durable=True)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
             raise OSError(
                 error.errno,
@@ -246,14 +237,13 @@ class LocalResults:
         """See `ResultFolder`."""
         # Beside the folder: a dataset reader must not meet the lock.
         path = self._folder.with_name(f".{self._folder.name}.compaction")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                stack.enter_context(file_lock(path, "a compaction"))
+            except Busy:
                 yield False
             else:
-                yield True  # the kernel drops the lock with the process, however it ends
+                yield True
 
 
 class _StopFileSuffices:
@@ -285,12 +275,3 @@ def _free(path: Path) -> Path:
         candidate = Path(f"{path}.{number}")
         number += 1
     return candidate
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

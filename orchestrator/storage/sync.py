@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datasets.files import file_sha256
 from datasets.storage.base import Held, Storage
 from orchestrator.storage import events
 from orchestrator.storage.file_lock import background_thread
@@ -178,9 +179,7 @@ class Mirror:
     def _upload(self, source: Path, path: str) -> _File:
         """Small files are read once, so that one that grows is whole as of that moment."""
         if source.stat().st_size > 32 * 2**20:
-            with source.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-            file = _File(digest, source.stat().st_size)
+            file = _File(file_sha256(source), source.stat().st_size)
             self.storage.upload(source, self._name(file.object_of(path)))
             return file
         content = source.read_bytes()
@@ -193,8 +192,7 @@ class Mirror:
         state = (folder / path).stat()
         known = self._known.get(path)
         if known is None or known[:2] != (state.st_size, state.st_mtime_ns):
-            with (folder / path).open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            digest = file_sha256(folder / path)
             known = self._known[path] = (state.st_size, state.st_mtime_ns, digest)
         return _File(known[2], known[0])
 

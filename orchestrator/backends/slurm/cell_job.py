@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from datasets.files import atomic_write
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.stop import stop_asked
 from orchestrator.storage.file_lock import fresh_seconds
@@ -41,9 +42,7 @@ class JobReport:
     def write(self, folder: Path) -> None:
         """Replace the cell's note."""
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{self.key}.tmp"
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(folder / f"{self.key}.json")
+        atomic_write(folder / f"{self.key}.json", json.dumps(asdict(self)))
 
 
 def read_report(path: Path) -> JobReport | None:
