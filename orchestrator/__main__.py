@@ -1,4 +1,4 @@
-"""The grid's command line."""
+"""`python -m orchestrator VERB GRID [key=value ...]`: finds the verb, and says errors in words."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ With backend=slurm the jobs go on by themselves instead, and the same command wa
 """
 
 
-_SPEAK_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
+_HAVE_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
 
 
 def main(words: Sequence[str]) -> int:
@@ -83,16 +83,16 @@ def _run(words: Sequence[str]) -> int:
         print(help_text(), end="")
         return 0 if words else 2
     if rest[:1] == ["doctor"] or rest[:1] == ["logs"]:
-        return _about_places(rest, flags)
+        return _run_without_grid(rest, flags)
     unknown = [flag for flag in flags if flag != "--json"]
     unknown += [word for word in rest[:1] if word not in commands.VERBS]
     if unknown or not rest:
         known = f"Verbs: {', '.join(commands.VERBS)}. --help says more."
         return _complain(f"Unknown {unknown[0]!r}. {known}" if unknown else f"No verb. {known}")
-    return _verb(commands.VERBS[rest[0]], rest, json="--json" in flags)
+    return _run_on_grid(commands.VERBS[rest[0]], rest, json="--json" in flags)
 
 
-def _about_places(words: Sequence[str], flags: Sequence[str]) -> int:
+def _run_without_grid(words: Sequence[str], flags: Sequence[str]) -> int:
     """The verbs without a grid: `doctor` and `logs CELL`."""
     from orchestrator import commands
 
@@ -100,22 +100,22 @@ def _about_places(words: Sequence[str], flags: Sequence[str]) -> int:
     if set(flags) - set(known):
         return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
     if words[0] == "doctor":
-        return _answered(lambda: commands.doctor(words[1:], is_drill=bool(flags)))
+        return _exit_code_of(lambda: commands.doctor(words[1:], is_drill=bool(flags)))
     if len(words) < 2 or "=" in words[1]:
         return _complain("logs needs a cell: python -m orchestrator logs CELL [-f]")
-    return _answered(lambda: commands.logs(words[1], words[2:], follow=bool(flags)))
+    return _exit_code_of(lambda: commands.logs(words[1], words[2:], follow=bool(flags)))
 
 
-def _verb(verb: "Callable[..., int]", words: Sequence[str], *, json: bool) -> int:
+def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) -> int:
     """Run a verb on a grid."""
     if len(words) < 2 or "=" in words[1]:
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
-    if json and words[0] not in _SPEAK_JSON:
-        return _complain(f"{words[0]} has no --json; {', '.join(_SPEAK_JSON)} have.")
-    return _answered(lambda: verb(words[1], words[2:], json=json))
+    if json and words[0] not in _HAVE_JSON:
+        return _complain(f"{words[0]} has no --json; {', '.join(_HAVE_JSON)} have.")
+    return _exit_code_of(lambda: verb(words[1], words[2:], json=json))
 
 
-def _answered(run: Callable[[], int]) -> int:
+def _exit_code_of(run: Callable[[], int]) -> int:
     """The exit code of a verb; foreseen errors become words and exit codes."""
     from datasets.errors import Unreachable
     from orchestrator.backends.ray.cluster import ClusterUnreachable

@@ -1,4 +1,4 @@
-"""What each verb of the command line does.
+"""What each verb of the command line does, in the order of the help.
 
 A verb imports what it alone needs: `status` is asked often, and should answer at once.
 """
@@ -34,24 +34,167 @@ from sweeps.grid import load_grid
 from sweeps.grid_tables import tables_of
 from trainer.run_log import METRICS
 
+EXIT_FINDINGS = 1  # the check of a manuscript found numbers that are not today's
+
+_MOST_CELLS = 120  # that status shows; the paper's grid has 100
+_ROWS_SHOWN = 200  # of the answer to a query
+_PLAIN_WIDTH = 200  # columns where nobody sees a terminal
+_SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
+
+
+class Verb(Protocol):
+    """A verb: grid and key=value words in, exit code out."""
+
+    def __call__(self, grid: str, words: Sequence[str], *, json: bool) -> int:
+        """Do it."""
+
+
+def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print what a launch would run."""
+    request = _request(grid, words)
+    plan = _plan(request)
+    chosen = request.chosen(plan)
+    keys = {cell.key for cell in chosen}
+    console = _console()
+    if json:
+        console.out(plan_json(plan, keys), highlight=False)
+        return EXIT_DONE
+    console.print(plan_table(plan, keys))
+    known = [cell.seconds for cell in chosen if cell.seconds is not None]
+    length = f", about {clock(sum(known))} of work one after the other" if known else ""
+    unknown = len(chosen) - len(known)
+    more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
+    console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
+    return EXIT_DONE
+
+
+def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what is missing, cut off or failed."""
+    return _launch(_request(grid, words))
+
+
+def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what failed or was cut off."""
+    return _launch(replace(_request(grid, words), states=RESUMED))
+
+
+def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print where the cells stand, the interesting ones first."""
+    chosen, rest = _split_words(words, "show")
+    most = _most_cells(chosen.get("show", str(_MOST_CELLS)))
+    plan = _plan(_request(grid, rest))
+    console = _console()
+    if json:
+        console.out(plan_json(plan, ()), highlight=False)
+    else:
+        console.print(status_picture(plan, width=console.width, most=most))
+    return exit_code(plan)
+
+
+def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Show where the cells stand until they end."""
+    from orchestrator.display.watch import watch
+
+    request = _request(grid, words)
+    return exit_code(watch(lambda: _plan(request, pause_seconds=_SLURM_SECONDS), _console()))
+
+
+def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print the tables and write them; or explain a number; or check a manuscript."""
+    chosen, rest = _split_words(words, "explain", "check")
+    request = _request(grid, rest)
+    plan = request.plan()
+    console = _console()
+    filled = _filled_tables(request, plan, whole_rows="explain" in chosen)
+    if "check" in chosen:
+        return _check(Path(chosen["check"]).expanduser(), filled, console)
+    if "explain" in chosen:
+        explanations = explain(chosen["explain"], filled, read_rows(plan.root))
+        text = as_json(explanations) if json else "\n\n".join(map(as_text, explanations))
+        console.out(text, highlight=False)
+        return EXIT_DONE
+    for table in filled:
+        console.print(terminal(table))
+        for text in sentences(table):
+            console.print(Text(text, style="dim"), soft_wrap=True)
+    _show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)))
+    return EXIT_DONE
+
+
+def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the grid's page."""
+    from orchestrator.report.page import report
+
+    request = _request(grid, words)
+    _show_files(request.root, [report(request.plan(), request.options.epoch)])
+    return EXIT_DONE
+
+
+def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Answer a question in SQL about the grid's cells."""
+    from orchestrator.results.query import VIEWS, query
+
+    questions = [word for word in words if " " in word.strip()]
+    if len(questions) != 1:
+        raise ValueError(
+            'query takes one question: python -m orchestrator query GRID "SELECT key, '
+            f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
+        )
+    request = _request(grid, [word for word in words if word not in questions])
+    answer = query(request.root, questions[0], cells=load_grid(grid).cells)
+    console = _console()
+    if json:
+        from json import dumps
+
+        console.out(dumps(answer.to_pylist(), default=str, indent=1), highlight=False)
+        return EXIT_DONE
+    shown = RichTable(*answer.column_names, box=None, header_style="bold")
+    for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
+        shown.add_row(*(Text("" if value is None else str(value)) for value in line.values()))
+    console.print(shown)
+    more = answer.num_rows - _ROWS_SHOWN
+    if more > 0:
+        console.print(f"and {more} rows more; --json prints them all", highlight=False)
+    return EXIT_DONE
+
+
+def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the counted runs for another tool."""
+    from orchestrator.export.formats import KINDS, export
+
+    chosen, rest = _split_words(words, "to")
+    kind = chosen.get("to", "csv")
+    if kind not in KINDS:
+        raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
+    root = _request(grid, rest).root
+    _show_files(root, [export(load_grid(grid), root, kind)])
+    return EXIT_DONE
+
+
+def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Put the small result files under the root into one; the grid only names the root's user."""
+    from orchestrator.results.compaction import compact
+
+    for done in compact(_request(grid, words).root):
+        nothing = "another process is compacting it" if done.is_busy else "nothing to do"
+        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else nothing
+        _console().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
 
 def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Cancel every job of a grid; running cells checkpoint first, and stay as they are."""
     from orchestrator.backends.slurm.registry import JobRegistry, cancel
     from slurm.monitor import squeue
-    from sweeps.grid import load_grid
 
     name = load_grid(grid).name
     options, _ = parse(words)
-    root = _opened(options)
-    desk = JobRegistry(root.grid(name).folder / "slurm", name)
-    names = {job.batch.name for job in desk.known().values()}
-    alive = [
-        seen.job_id for seen in squeue().values() if seen.comment in names and not seen.has_ended
-    ]
-    cancel(alive)
-    _say(f"{name}: {len(alive)} jobs cancelled; `launch` goes on from their checkpoints.")
-    return 0
+    registry = JobRegistry(_open_root(options).grid(name).folder / "slurm", name)
+    arrays = {job.batch.name for job in registry.known().values()}
+    jobs = [job for job in squeue().values() if job.comment in arrays and not job.has_ended]
+    cancel([job.job_id for job in jobs])
+    _print(f"{name}: {len(jobs)} jobs cancelled; `launch` goes on from their checkpoints.")
+    return EXIT_DONE
 
 
 def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
@@ -61,39 +204,114 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
         ValueError: the cell has no log yet.
     """
     options, _ = parse(words)
-    root = _opened(options)
-    read: dict[Path, int] = {}
+    root = _open_root(options)
+    printed: dict[Path, int] = {}  # bytes of each file
     with suppress(KeyboardInterrupt):
         while True:
-            files = _logs_of(cell, root)
-            if not files and not read:
+            files = _log_files(cell, root)
+            if not files and not printed:
                 raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
             for path in files:
-                read[path] = _print_from(path, read.get(path, 0))
+                printed[path] = _print_from(path, printed.get(path, 0))
             if not follow:
                 break
             time.sleep(root.look_seconds)
-    return 0
+    return EXIT_DONE
 
 
 def doctor(words: Sequence[str], *, is_drill: bool) -> int:
     """Say what works here; with a drill, try it on fake trials."""
-    from orchestrator.doctor.checks import examine, exit_code, lines
+    from orchestrator.doctor import checks
     from orchestrator.doctor.drill import drill
 
     options, _ = parse(words)
-    root, checks = open_root(options.root, options.scratch), []
-    for check in examine(options, root):
-        checks.append(check)
-        lines(check, _say)
+    root, done = open_root(options.root, options.scratch), []
+    for check in checks.examine(options, root):
+        done.append(check)
+        checks.show_check(check, _print)
     if is_drill:
-        for check in drill(options, root, _say):
-            checks.append(check)
-            lines(check, _say)
-    return exit_code(checks)
+        for check in drill(options, root, _print):
+            done.append(check)
+            checks.show_check(check, _print)
+    return checks.exit_code(done)
 
 
-def _logs_of(cell: str, root: Root) -> list[Path]:
+def _request(grid: str, words: Sequence[str]) -> LaunchRequest:
+    """What the words ask for, under a root that answers."""
+    options, overrides = parse(words)
+    return LaunchRequest(grid, _open_root(options), options, overrides)
+
+
+def _open_root(options: LaunchOptions) -> Root:
+    """The root that the options name, once it has answered."""
+    root = open_root(options.root, options.scratch)
+    root.check()
+    return root
+
+
+def _plan(request: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
+    """The states now, of cells in Slurm too; says beside the answer what could not be asked."""
+    plan, problem = with_queued_jobs(request.plan(), pause_seconds=pause_seconds)
+    if problem:
+        Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
+    return plan
+
+
+def _launch(request: LaunchRequest) -> int:
+    """Launch with a screen of its own."""
+    from orchestrator.display.screen import Screen
+    from orchestrator.launch import launch
+
+    return launch(request, Screen(_console(), request.root))
+
+
+def _split_words(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]:
+    """The values of some keys, and the other words."""
+    pairs = [word.partition("=") for word in words]
+    chosen = {key: value for key, _, value in pairs if key in keys}
+    return chosen, ["".join(pair) for pair in pairs if pair[0] not in keys]
+
+
+def _most_cells(value: str) -> int | None:
+    """How many cells show=VALUE shows; None for all."""
+    if value == "all":
+        return None
+    if not (value.isdecimal() and int(value)):
+        raise ValueError(f"show={value}: give a number of cells, or all.")
+    return int(value)
+
+
+def _filled_tables(request: LaunchRequest, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
+    """The grid's tables with the rows that count."""
+    tables = tables_of(plan.grid)
+    cells = [cell for table in tables for cell in table.cells]
+    rows = counted_rows(plan.root, cells, per_class=whole_rows)
+    epoch = request.options.epoch
+    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
+
+
+def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
+    """Compare the numbers of a manuscript with today's."""
+    checked = check_manuscript(path, filled)
+    for finding in checked.findings:
+        console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
+    lines = len({finding.place for finding in checked.findings})
+    text = f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return EXIT_FINDINGS if checked.findings else EXIT_DONE
+
+
+def _show_files(root: Root, paths: Sequence[Path]) -> None:
+    """Say where the printed files lie, here and under a bucket."""
+    urls = root.upload(paths)
+    for path in paths:
+        _console().print(str(path), highlight=False, soft_wrap=True)
+    if urls:
+        more = f"{len(urls)} files, also under {root.address}"
+        _console().print(more, highlight=False, soft_wrap=True)
+
+
+def _log_files(cell: str, root: Root) -> list[Path]:
     """The messages and losses of a cell's newest attempt, and what its job printed."""
     from orchestrator.backends.slurm.cell_job import read_report
 
@@ -117,240 +335,15 @@ def _print_from(path: Path, offset: int) -> int:
     with path.open("rb") as file:
         if file.seek(0, 2) > offset:
             if offset == 0:
-                _say(f"==> {path}", "bold")
+                _print(f"==> {path}", "bold")
             file.seek(offset)
             sys.stdout.write(file.read().decode(errors="replace"))
             sys.stdout.flush()
         return file.tell()
 
 
-def _say(text: str, style: str = "") -> None:
+def _print(text: str, style: str = "") -> None:
     Console(file=sys.stdout).print(Text(text, style=style), soft_wrap=True)
-
-
-EXIT_FOUND = 1  # the check of a manuscript found something
-
-_PLAIN_WIDTH = 200
-_ROWS_SHOWN = 200
-
-
-def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print the tables and write them; or explain a number; or check a manuscript."""
-    chosen, rest = _taken(words, "explain", "check")
-    order = _order(grid, rest)
-    plan = order.plan()
-    console = _console()
-    filled = _filled(order, plan, whole_rows="explain" in chosen)
-    if "check" in chosen:
-        return _check(Path(chosen["check"]).expanduser(), filled, console)
-    if "explain" in chosen:
-        rows = read_rows(plan.root)
-        found = explain(chosen["explain"], filled, rows)
-        text = as_json(found) if json else "\n\n".join(map(as_text, found))
-        console.out(text, highlight=False)
-        return EXIT_DONE
-    for table in filled:
-        console.print(terminal(table))
-        for text in sentences(table):
-            console.print(Text(text, style="dim"), soft_wrap=True)
-    _show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)))
-    return EXIT_DONE
-
-
-def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Write the grid's page."""
-    from orchestrator.report.page import report
-
-    order = _order(grid, words)
-    _show_files(order.root, [report(order.plan(), order.options.epoch)])
-    return EXIT_DONE
-
-
-def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Answer a question in SQL about the grid's cells."""
-    from orchestrator.results.query import VIEWS, query
-
-    asked = [word for word in words if " " in word.strip()]
-    if len(asked) != 1:
-        raise ValueError(
-            'query takes one question: python -m orchestrator query GRID "SELECT key, '
-            f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
-        )
-    order = _order(grid, [word for word in words if word not in asked])
-    answer = query(order.root, asked[0], cells=load_grid(grid).cells)
-    console = _console()
-    if json:
-        from json import dumps
-
-        console.out(dumps(answer.to_pylist(), default=str, indent=1), highlight=False)
-        return EXIT_DONE
-    shown = RichTable(*answer.column_names, box=None, header_style="bold")
-    for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
-        shown.add_row(*(Text("" if value is None else str(value)) for value in line.values()))
-    console.print(shown)
-    more = answer.num_rows - _ROWS_SHOWN
-    if more > 0:
-        console.print(f"and {more} rows more; --json prints them all", highlight=False)
-    return EXIT_DONE
-
-
-def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Write the counted runs for another tool."""
-    from orchestrator.export.formats import KINDS, export
-
-    chosen, rest = _taken(words, "to")
-    kind = chosen.get("to", "csv")
-    if kind not in KINDS:
-        raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
-    root = _order(grid, rest).root
-    _show_files(root, [export(load_grid(grid), root, kind)])
-    return EXIT_DONE
-
-
-def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Put the small result files under the root into one; the grid only names the root's user."""
-    from orchestrator.results.compaction import compact
-
-    for done in compact(_order(grid, words).root):
-        busy = "another process is compacting it" if done.is_busy else "nothing to do"
-        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else busy
-        _console().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
-    return EXIT_DONE
-
-
-def _show_files(root: Root, paths: Sequence[Path]) -> None:
-    """Say where the printed files lie, here and under a bucket."""
-    urls = root.upload(paths)
-    for path in paths:
-        _console().print(str(path), highlight=False, soft_wrap=True)
-    if urls:
-        more = f"{len(urls)} files, also under {root.address}"
-        _console().print(more, highlight=False, soft_wrap=True)
-
-
-def _filled(order: LaunchRequest, plan: Plan, *, whole_rows: bool) -> list[FilledTable]:
-    tables = tables_of(plan.grid)
-    cells = [cell for table in tables for cell in table.cells]
-    rows = counted_rows(plan.root, cells, per_class=whole_rows)
-    epoch = order.options.epoch
-    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
-
-
-def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
-    found = check_manuscript(path, filled)
-    for finding in found.findings:
-        console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
-    wrong = len({finding.place for finding in found.findings})
-    text = f"{path}: {found.numbers} numbers, {len(found.findings)} findings in {wrong} lines"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
-    return EXIT_FOUND if found.findings else EXIT_DONE
-
-
-def _taken(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]:
-    """The values of some keys, and the other words."""
-    pairs = [word.partition("=") for word in words]
-    chosen = {key: value for key, equals, value in pairs if equals and key in keys}
-    return chosen, [word for word in words if word.partition("=")[0] not in keys]
-
-
-def _order(grid: str, words: Sequence[str]) -> LaunchRequest:
-    options, overrides = parse(words)
-    return LaunchRequest(grid, _opened(options), options, overrides)
-
-
-def _opened(options: LaunchOptions) -> Root:
-    """The root that the options name, once it has answered."""
-    root = open_root(options.root, options.scratch)
-    root.check()
-    return root
-
-
-_MOST = 120  # cells that status shows; the paper's grid has 100
-_SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
-
-
-class Verb(Protocol):
-    """A verb: grid and key=value words in, exit code out."""
-
-    def __call__(self, grid: str, words: Sequence[str], *, json: bool) -> int:
-        """Do it."""
-
-
-def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print what a launch would run."""
-    order = _order(grid, words)
-    plan = _seen(order)
-    chosen = order.chosen(plan)
-    keys = {cell.key for cell in chosen}
-    console = _console()
-    if json:
-        console.out(plan_json(plan, keys), highlight=False)
-        return EXIT_DONE
-    console.print(plan_table(plan, keys))
-    known = [cell.seconds for cell in chosen if cell.seconds is not None]
-    length = f", about {clock(sum(known))} of work one after the other" if known else ""
-    unknown = len(chosen) - len(known)
-    more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
-    console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
-    return EXIT_DONE
-
-
-def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Run what is missing, cut off or failed."""
-    return _run(_order(grid, words))
-
-
-def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Run what failed or was cut off."""
-    return _run(replace(_order(grid, words), states=RESUMED))
-
-
-def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print where the cells stand, the interesting ones first."""
-    most, rest = _shown(words)
-    plan = _seen(_order(grid, rest))
-    console = _console()
-    if json:
-        console.out(plan_json(plan, ()), highlight=False)
-    else:
-        console.print(status_picture(plan, width=console.width, most=most))
-    return exit_code(plan)
-
-
-def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Show where the cells stand until they end."""
-    from orchestrator.display.watch import watch
-
-    order = _order(grid, words)
-    return exit_code(watch(lambda: _seen(order, pause_seconds=_SLURM_SECONDS), _console()))
-
-
-def _shown(words: Sequence[str]) -> tuple[int | None, list[str]]:
-    """How many cells to show, None for all, and the other words."""
-    most: int | None = _MOST
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "show":
-            if value != "all" and not (value.isdecimal() and int(value)):
-                raise ValueError(f"show={value}: give a number of cells, or all.")
-            most = None if value == "all" else int(value)
-    return most, [word for word in words if word.partition("=")[0] != "show"]
-
-
-def _run(order: LaunchRequest) -> int:
-    """Launch with a screen of its own."""
-    from orchestrator.display.screen import Screen
-    from orchestrator.launch import launch
-
-    return launch(order, Screen(_console(), order.root))
-
-
-def _seen(order: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
-    """The states now, of cells in Slurm too; what could not be asked is told beside the answer."""
-    plan, problem = with_queued_jobs(order.plan(), pause_seconds=pause_seconds)
-    if problem:
-        Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
-    return plan
 
 
 def _console() -> Console:

@@ -33,12 +33,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def fraction(found: Progress) -> str:
+def fraction(progress: Progress) -> str:
     """Part of the steps that is done."""
-    return f"{100.0 * found.fraction:.0f}%" if found.total_steps else "-"
+    return f"{100.0 * progress.fraction:.0f}%" if progress.total_steps else "-"
 
 
-def speed(found: Progress) -> str:
+def speed(progress: Progress) -> str:
     """Images per second."""
-    rate = found.images_per_second
+    rate = progress.images_per_second
     return "-" if not rate else f"{rate:.1f}"

@@ -62,12 +62,12 @@ class Screen:
             self._failed += outcome.status == "failed" and not retried
         seconds = clock(time.monotonic() - since)
         word = "retry" if retried else outcome.status
-        told = f"mIoU {percent(outcome.best_miou_percent)}" if outcome.status == "done" else ""
+        detail = f"mIoU {percent(outcome.best_miou_percent)}" if outcome.status == "done" else ""
         if outcome.status == "failed":
-            told = f"{outcome.failure}: {_first_line(outcome.error_text)}"
+            detail = f"{outcome.failure}: {_first_line(outcome.error_text)}"
         if outcome.status == "busy":
-            told = outcome.error_text
-        line = f"{self._count()} {word:8} {trial.key}  {seconds}  {told}".rstrip()
+            detail = outcome.error_text
+        line = f"{self._count()} {word:8} {trial.key}  {seconds}  {detail}".rstrip()
         self.message(line, STYLES.get(word, ""))
 
     def live(self, queue: Queue) -> AbstractContextManager[None]:
@@ -126,12 +126,12 @@ class Screen:
         return f"[{self._done:{len(str(self._total))}}/{self._total}]"
 
 
-def _words(found: Progress) -> str:
+def _words(progress: Progress) -> str:
     """Progress in a plain line."""
-    miou = f", mIoU {percent(found.miou_percent)}" if found.miou_percent is not None else ""
-    left = f", {clock(found.seconds_left)} left"
-    epoch = f"epoch {found.epoch}/{found.epochs} ({fraction(found)})"
-    return f"{epoch}{miou}, {speed(found)} images/s{left}"
+    miou = f", mIoU {percent(progress.miou_percent)}" if progress.miou_percent is not None else ""
+    left = f", {clock(progress.seconds_left)} left"
+    epoch = f"epoch {progress.epoch}/{progress.epochs} ({fraction(progress)})"
+    return f"{epoch}{miou}, {speed(progress)} images/s{left}"
 
 
 def _first_line(text: str) -> str:

@@ -38,8 +38,8 @@ def counts(plan: Plan) -> str:
 
 def as_json(plan: Plan, chosen: Collection[str]) -> str:
     """Everything the tables show, for programs."""
-    found = progress_of(plan, plan.cells)
-    cells = [_plain(cell, found[cell.key], runs=cell.key in chosen) for cell in plan.cells]
+    progress = progress_of(plan, plan.cells)
+    cells = [_plain(cell, progress[cell.key], runs=cell.key in chosen) for cell in plan.cells]
     numbers = {state.value: plan.count(state) for state in State}
     return json.dumps({"grid": plan.grid.name, "counts": numbers, "cells": cells}, indent=1)
 
@@ -52,11 +52,11 @@ def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]
     return {cell.key: progress.get(cell.key) or _of_row(cell) for cell in shown}
 
 
-def miou(cell: PlannedCell, found: Progress) -> float | None:
+def miou(cell: PlannedCell, progress: Progress) -> float | None:
     """The best mIoU of a done cell, the last one of a running cell."""
     if cell.row is not None and cell.row.status == "done":
         return cell.row.best_miou_percent
-    return found.miou_percent
+    return progress.miou_percent
 
 
 def where(cell: PlannedCell) -> str:
@@ -77,7 +77,7 @@ def _of_row(cell: PlannedCell) -> Progress:
     return Progress(step=steps, total_steps=steps, epoch=epochs, epochs=epochs)
 
 
-def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:
+def _plain(cell: PlannedCell, progress: Progress, *, runs: bool) -> dict[str, Any]:
     return {
         "key": cell.key,
         "state": cell.state.value,
@@ -86,13 +86,13 @@ def _plain(cell: PlannedCell, found: Progress, *, runs: bool) -> dict[str, Any]:
         "changed": list(cell.changed),
         "fingerprint": cell.fingerprint,
         "estimated_seconds": cell.seconds,
-        "step": found.step,
-        "total_steps": found.total_steps,
-        "epoch": found.epoch,
-        "epochs": found.epochs,
-        "miou_percent": miou(cell, found),
-        "images_per_second": found.images_per_second,
-        "seconds_left": found.seconds_left if cell.state is State.running else None,
+        "step": progress.step,
+        "total_steps": progress.total_steps,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "miou_percent": miou(cell, progress),
+        "images_per_second": progress.images_per_second,
+        "seconds_left": progress.seconds_left if cell.state is State.running else None,
         "where": where(cell),
         "job": None if cell.job is None else asdict(cell.job),
     }
@@ -138,8 +138,8 @@ def status_picture(
         has_reasons: print below what the table has no room for.
     """
     shown = _chosen(plan.cells, most)
-    found = progress_of(plan, shown)
-    lines = [_line(cell, found[cell.key]) for cell in shown]
+    progress = progress_of(plan, shown)
+    lines = [_line(cell, progress[cell.key]) for cell in shown]
     names, why_width = _fitting(lines, width)
     table = Table(title=plan.grid.title, title_justify="left", box=None, header_style="bold")
     table.pad_edge = False
@@ -158,16 +158,16 @@ def status_picture(
     below = _reasons(shown) if has_reasons and "why" not in names else []
     keys = {cell.key for cell in shown}
     rest = _rest([cell for cell in plan.cells if cell.key not in keys])
-    return Group(table, *below, *rest, Text(totals(plan, found), "bold"))
+    return Group(table, *below, *rest, Text(totals(plan, progress), "bold"))
 
 
-def totals(plan: Plan, found: Mapping[str, Progress] | None = None) -> str:
+def totals(plan: Plan, progress: Mapping[str, Progress] | None = None) -> str:
     """How many cells are in which state, and how much work is left as far as it is known."""
-    found = found or {}
+    progress = progress or {}
     left = []
     for cell in plan.cells:
         if cell.state is not State.done:
-            running = found.get(cell.key, Progress()).seconds_left
+            running = progress.get(cell.key, Progress()).seconds_left
             left.append(running if running is not None else cell.seconds)
     known = [seconds for seconds in left if seconds is not None]
     if not known:
@@ -185,9 +185,9 @@ def _chosen(cells: Sequence[PlannedCell], most: int | None) -> list[PlannedCell]
     left = len(cells) if most is None else most
     shares = [0] * len(ordered)
     while left > 0 and any(share < len(g) for share, g in zip(shares, ordered, strict=True)):
-        for place, group in enumerate(ordered):
-            if left > 0 and shares[place] < len(group):
-                shares[place] += 1
+        for index, group in enumerate(ordered):
+            if left > 0 and shares[index] < len(group):
+                shares[index] += 1
                 left -= 1
     return [cell for share, group in zip(shares, ordered, strict=True) for cell in group[:share]]
 
@@ -199,17 +199,17 @@ def _interest(cell: PlannedCell) -> int:
     return len(_INTEREST) + (cell.state is State.done)
 
 
-def _line(cell: PlannedCell, found: Progress) -> dict[str, str]:
+def _line(cell: PlannedCell, progress: Progress) -> dict[str, str]:
     """The words of one cell by column; empty where there is nothing to say."""
     is_running = cell.state is State.running
     return {
         "cell": cell.key,
         "state": cell.state.value,
-        "epoch": f"{found.epoch}/{found.epochs}" if found.epochs else "-",
-        "done": fraction(found),
-        "mIoU": percent(miou(cell, found)),
-        "images/s": speed(found) if is_running else "-",
-        "left": clock(found.seconds_left) if is_running else "-",
+        "epoch": f"{progress.epoch}/{progress.epochs}" if progress.epochs else "-",
+        "done": fraction(progress),
+        "mIoU": percent(miou(cell, progress)),
+        "images/s": speed(progress) if is_running else "-",
+        "left": clock(progress.seconds_left) if is_running else "-",
         "where": where(cell),
         "why": cell.why,
     }
@@ -240,8 +240,8 @@ def _fitting(lines: Sequence[Mapping[str, str]], width: int) -> tuple[list[str],
 
 def _reasons(cells: Sequence[PlannedCell]) -> list[Text]:
     """Why cells need a look, where the table has no room for it."""
-    found = [cell for cell in cells if cell.state.value in _TROUBLED][:_REASONS]
-    return [Text(f"{cell.key}: {cell.why}", STYLES[cell.state.value]) for cell in found]
+    troubled = [cell for cell in cells if cell.state.value in _TROUBLED][:_REASONS]
+    return [Text(f"{cell.key}: {cell.why}", STYLES[cell.state.value]) for cell in troubled]
 
 
 def _rest(cells: Sequence[PlannedCell]) -> list[Text]:

@@ -54,12 +54,12 @@ def _picture(plan: Plan, console: Console) -> RenderableType:
 
 def _lines(look: Callable[[], Plan], console: Console, stopped: threading.Event) -> Plan:
     """A line whenever something changed."""
-    plan, told = look(), ""
+    plan, shown = look(), ""
     while True:
         text = totals(plan)
-        if text != told:
+        if text != shown:
             console.print(text, highlight=False, soft_wrap=True)
-            told = text
+            shown = text
         if _is_over(plan) or stopped.is_set():
             return plan
         plan = _next(look, plan, stopped, _PLAIN_SECONDS)
@@ -71,9 +71,9 @@ def _next(look: Callable[[], Plan], plan: Plan, stopped: threading.Event, second
     if stopped.wait(seconds):
         return plan
     looked = time.monotonic()
-    found = look()
+    later = look()
     stopped.wait(max(0.0, _SHARE * (time.monotonic() - looked) - (looked - started)))
-    return found
+    return later
 
 
 def _is_over(plan: Plan) -> bool:

@@ -17,7 +17,7 @@ from orchestrator.storage.root import Root
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, what was found, and what to do about it.
+    """What was looked at, what was seen, and what to do about it.
 
     Attributes:
         state: "absent" is fine for whoever does not want the thing; "broken" is not.
@@ -25,7 +25,7 @@ class Check:
 
     name: str
     state: Literal["works", "absent", "broken"]
-    found: str
+    text: str
     advice: str = ""
 
 
@@ -56,14 +56,14 @@ def check_gpu() -> Check:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Check("GPU", "works", f"torch {torch.__version__}: {', '.join(names)}")
-    found = f"torch {torch.__version__} sees none"
+    text = f"torch {torch.__version__} sees none"
     if shutil.which("nvidia-smi") is None:
-        return Check("GPU", "absent", found, "Fine on a login node, and for small grids on CPUs.")
+        return Check("GPU", "absent", text, "Fine on a login node, and for small grids on CPUs.")
     driver = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
     advice = "Install a CUDA build of the same torch version: https://pytorch.org/get-started."
     if driver.returncode:
         advice = f"The driver does not work: {driver.stderr.strip() or driver.stdout.strip()}"
-    return Check("GPU", "broken", found, advice)
+    return Check("GPU", "broken", text, advice)
 
 
 def check_fast() -> Check:
@@ -71,8 +71,8 @@ def check_fast() -> Check:
     from datasets.images.png import decoder
 
     if decoder() is None:
-        found = "no kornia-rs: Pillow decodes PNG in about 2.4 times the time, to the same bytes"
-        return Check("extra fast", "absent", found, "Fine; else pip install kornia-rs.")
+        text = "no kornia-rs: Pillow decodes PNG in about 2.4 times the time, to the same bytes"
+        return Check("extra fast", "absent", text, "Fine; else pip install kornia-rs.")
     return Check("extra fast", "works", f"kornia-rs {version('kornia-rs')} decodes PNG")
 
 
@@ -94,12 +94,12 @@ def check_ray(options: LaunchOptions, root: Root) -> Check:
         shared = root.grid("doctor").folder
         with connected(options, shared) as cluster:
             where = "an own one starts" if cluster.is_own else options.ray_address
-            found = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+            text = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
         shutil.rmtree(shared, ignore_errors=True)
     except (ClusterUnreachable, ImportError, OSError, ValueError) as error:
         advice = "backend=inline needs none; slurm.controller=plain brings Slurm without Ray."
         return Check("Ray", "broken", str(error), advice)
-    return Check("Ray", "works", found)
+    return Check("Ray", "works", text)
 
 
 def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:
@@ -108,7 +108,7 @@ def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
 
     try:
-        found = site()
+        here = site()
     except SlurmMissing:
         advice = "Start from a login node; or run on Ray."
         yield Check("Slurm", "absent", "its commands are not here", advice)
@@ -117,11 +117,11 @@ def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:
         advice = "Ask the site, or check SLURM_CONF; running jobs go on meanwhile."
         yield Check("Slurm", "broken", str(error), advice)
         return
-    limit = f", {found.max_submitted} jobs at once" if found.max_submitted else ""
-    accounting = "accounting" if found.has_accounting else "no accounting (not needed)"
-    told = f"{found.version} ({found.cluster}), arrays to {found.max_array_size}{limit}"
-    yield Check("Slurm", "works", f"{told}, {accounting}")
-    if not found.can_requeue:
+    limit = f", {here.max_submitted} jobs at once" if here.max_submitted else ""
+    accounting = "accounting" if here.has_accounting else "no accounting (not needed)"
+    text = f"{here.version} ({here.cluster}), arrays to {here.max_array_size}{limit}"
+    yield Check("Slurm", "works", f"{text}, {accounting}")
+    if not here.can_requeue:
         advice = "Jobs ask for --requeue themselves; `doctor --drill` shows whether that counts."
         yield Check("requeue", "absent", "JobRequeue=0", advice)
     yield check_submission(options, root)
@@ -141,13 +141,13 @@ def check_submission(options: LaunchOptions, root: Root) -> Check:
         trial = Trial("doctor", "", "", root.address, "slurm", "", ranks=options.ranks)
         trial = replace(trial, gpus_per_rank=gpus_for(options), cpus_per_rank=options.cpus_per_rank)
         batch = JobArray.write(folder, {"doctor": _nothing}, job_spec_of(trial, options.slurm))
-        told = batch.test()
+        text = batch.test()
     except (SlurmFull, SlurmRefused, SlurmSilent, ValueError) as error:
         advice = "Set slurm.partition, slurm.account, slurm.minutes as your site names them."
         return Check("submission", "broken", str(error), advice)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Check("submission", "works", told)
+    return Check("submission", "works", text)
 
 
 def check_s3(options: LaunchOptions) -> Check:
@@ -189,12 +189,12 @@ def exit_code(checks: Iterable[Check]) -> int:
     return 20 if any(check.state == "broken" for check in checks) else 0
 
 
-def lines(check: Check, tell: Callable[[str, str], None]) -> None:
-    """Tell a check in words and colours."""
+def show_check(check: Check, on_message: Callable[[str, str], None]) -> None:
+    """Say a check in words and colours."""
     colour = {"works": "green", "absent": "dim", "broken": "red"}[check.state]
-    tell(f"{check.state:7} {check.name}: {check.found}", colour)
+    on_message(f"{check.state:7} {check.name}: {check.text}", colour)
     if check.advice:
-        tell(f"        {check.advice}", "")
+        on_message(f"        {check.advice}", "")
 
 
 def _nothing() -> None:

@@ -68,11 +68,11 @@ def steps_in(path: Path) -> list[list[int | str]]:
         lines = path.read_text().splitlines()
     except OSError:
         return []
-    found = []
+    steps = []
     for line in lines:
         with suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            steps.append(json.loads(line))
+    return steps
 
 
 @dataclass
@@ -80,14 +80,14 @@ class Case:
     """One thing that happens to a fake trial.
 
     Attributes:
-        told: what is proven, in words.
+        proven: what the case proves, in words.
         harm: the command that does it, given the job id; nothing for what happens by itself.
         starts: least number of starts that show that it happened.
         advice: what to do where it fails.
     """
 
     name: str
-    told: str
+    proven: str
     harm: Callable[[str], tuple[str, ...]] | None
     starts: int
     advice: str
@@ -167,9 +167,9 @@ def _check(case: Case, folder: Path) -> Check:
     """What the doctor says about a case."""
     problem = case.verdict(folder)
     if problem:
-        return Check(f"drill: {case.name}", "broken", f"{case.told}: {problem}", case.advice)
+        return Check(f"drill: {case.name}", "broken", f"{case.proven}: {problem}", case.advice)
     nodes = sorted({str(step[3]) for step in steps_in(case.path(folder))})
-    return Check(f"drill: {case.name}", "works", f"{case.told} ({', '.join(nodes)})")
+    return Check(f"drill: {case.name}", "works", f"{case.proven} ({', '.join(nodes)})")
 
 
 def _shape(options: LaunchOptions) -> JobSpec:
@@ -182,8 +182,8 @@ def _submit(case: Case, folder: Path, shape: JobSpec) -> None:
     """A new job for a case; nearly endless time for all but the one that shall run out of it."""
     longer = shape if case.name == "time" else replace(shape, minutes=30)
     trial = FakeTrial(case.path(folder), case.num_steps)
-    place = folder / f"{case.name}-{uuid.uuid4().hex[:6]}"
-    case.batch = JobArray.write(place, {f"drill.{case.name}": trial}, longer, "drill")
+    jobs = folder / f"{case.name}-{uuid.uuid4().hex[:6]}"
+    case.batch = JobArray.write(jobs, {f"drill.{case.name}": trial}, longer, "drill")
     case.batch.submit()
 
 

@@ -44,19 +44,19 @@ def snapshot_code(folder: Path) -> Path:
 
 def _read(root: Path) -> dict[str, bytes]:
     """Every file of the packages, by its path; new files that git does not know yet, too."""
-    found = {}
+    files = {}
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             is_ours = path.suffix != ".pyc" and not path.name.startswith(".")
             if is_ours and path.is_file():
-                found[str(path.relative_to(root))] = path.read_bytes()
-    return found
+                files[str(path.relative_to(root))] = path.read_bytes()
+    return files
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
     """Sha256 over names and contents."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(files):
-        found.update(f"{name}\0{len(files[name])}\0".encode())
-        found.update(files[name])
-    return found.hexdigest()
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return digest.hexdigest()

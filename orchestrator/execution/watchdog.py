@@ -23,7 +23,7 @@ from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0
 _LATE_SECONDS = 10.0  # a tick that comes later than this finds a process that was stopped
-_GRACE_SECONDS = 10.0  # between the first sign and the end: the other ranks tell, too
+_GRACE_SECONDS = 10.0  # between the first sign and the end: the other ranks write, too
 _STEPS = 20.0  # usual step times without a step
 _SLOW = 6.0  # times as long until the first step, within an evaluation, and after a checkpoint
 _START_SECONDS = 600.0  # at least, until the first step: data is prepared, kernels are built
@@ -41,13 +41,13 @@ class HangWatch:
         floor_seconds: no shorter standstill is a hang; 0 watches nothing.
         on_hang: called from the watching thread, once, with what is wrong.
         log: gets the stacks of all threads.
-        found: what is wrong; empty while nothing is.
+        problem: what is wrong; empty while nothing is.
     """
 
     floor_seconds: float
     on_hang: Callable[[str], None]
     log: Path
-    found: str = ""
+    problem: str = ""
     _phase: str = "start"
     _awake: float = 0.0
     _moved: float = 0.0
@@ -95,27 +95,27 @@ class HangWatch:
             self._awake += min(now - last, _LATE_SECONDS)
             last = now
             if self._awake - self._moved > self.bound_seconds() and self._is_certain(stop):
-                self.on_hang(self.found)
+                self.on_hang(self.problem)
                 return
 
     def _is_certain(self, stop: threading.Event) -> bool:
-        """Tell the stacks, and see whether anything moves after all."""
+        """Write the stacks, and see whether anything moves after all."""
         moved, phase = self._moved, self._phase
         standing = self._awake - moved
-        self.found = (
+        self.problem = (
             f"no progress for {standing:.0f} s after {self._num_steps} steps of this attempt "
             f"({phase}); the stack of every rank is in its log"
         )
         with self.log.open("a") as file:
-            file.write(f"Hang: {self.found}\n")
+            file.write(f"Hang: {self.problem}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
             if stop.wait(_GRACE_SECONDS):
-                return False  # it broke: whoever catches that reads what was found
+                return False  # it broke: whoever catches that reads the problem
             if self._moved != moved:
-                self.found = ""
+                self.problem = ""
                 file.write("It moved again.\n")
-        return bool(self.found)
+        return bool(self.problem)
 
 
 def end_this_process() -> None:
@@ -131,15 +131,15 @@ def interruptible() -> Iterator[Callable[[str], None]]:
 
     Must be entered by the main thread.
     """
-    told: list[str] = []
+    reasons: list[str] = []
 
     def raise_it(number: int, frame: FrameType | None) -> None:
-        raise Hang(told[-1])
+        raise Hang(reasons[-1])
 
     main = threading.get_ident()
 
     def interrupt(text: str) -> None:
-        told.append(text)
+        reasons.append(text)
         signal.pthread_kill(main, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, raise_it)
@@ -173,28 +173,28 @@ def hang_watchdog(
     """
     is_ours = threading.current_thread() is threading.main_thread()
 
-    def tell(text: str) -> None:
+    def record(text: str) -> None:
         with suppress(OSError):
             ended(Outcome("failed", number, Failure.hang.value, text))
 
     def kill(text: str) -> None:
-        tell(text)
+        record(text)
         end_this_process()
 
     watch = HangWatch(60.0 * trial.hang_minutes, kill, log)
     try:
         is_inline = trial.backend == "inline" and is_ours
-        with _interrupted_first(watch, tell) if is_inline else nullcontext(), watch.watching():
+        with _interrupted_first(watch, record) if is_inline else nullcontext(), watch.watching():
             yield watch.heartbeat
     except Exception as error:
         # A rank whose peer was ended for the same hang sees a lost peer.
-        if watch.found and not isinstance(error, Hang):
-            raise Hang(watch.found) from error
+        if watch.problem and not isinstance(error, Hang):
+            raise Hang(watch.problem) from error
         raise
 
 
 @contextmanager
-def _interrupted_first(watch: HangWatch, tell: Callable[[str], None]) -> Iterator[None]:
+def _interrupted_first(watch: HangWatch, record: Callable[[str], None]) -> Iterator[None]:
     """The process of the launch: it shall live, and ends itself only if nothing else helps."""
     left = threading.Event()
     with interruptible() as interrupt:
@@ -202,7 +202,7 @@ def _interrupted_first(watch: HangWatch, tell: Callable[[str], None]) -> Iterato
         def leave(text: str) -> None:
             interrupt(text)
             if not left.wait(_LEAVE_SECONDS):
-                tell(text)
+                record(text)
                 sys.stderr.write(f"{text}. It cannot be interrupted; launch again.\n")
                 sys.stderr.flush()
                 os._exit(EXIT_UNFINISHED)

@@ -123,11 +123,13 @@ class Plan:
     @property
     def expected(self) -> dict[str, str]:
         """By key, the fingerprint that a table expects; none fits a row of other images."""
-        found = {cell.key: cell.fingerprint for cell in self.cells}
+        expected = {cell.key: cell.fingerprint for cell in self.cells}
         for cell in self.cells:
-            if cell.state is State.drifted and cell.row and cell.row.fingerprint == found[cell.key]:
-                found[cell.key] = "other images"
-        return found
+            if cell.state is not State.drifted or cell.row is None:
+                continue
+            if cell.row.fingerprint == expected[cell.key]:
+                expected[cell.key] = "other images"
+        return expected
 
 
 def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:

@@ -88,8 +88,8 @@ def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> di
     rows = read_table(root, None if has_counts else narrow)
     epochs = read_history(root)
     if cells is not None:
-        places = pa.array(sorted({c.key.rpartition(".s")[0] for c in cells}), pa.string())
-        rows, epochs = (_of_places(table, places) for table in (rows, epochs))
+        groups = pa.array(sorted({c.key.rpartition(".s")[0] for c in cells}), pa.string())
+        rows, epochs = (_of_groups(table, groups) for table in (rows, epochs))
     chosen = counted_table(rows)
     return {
         "rows": rows.select(narrow),
@@ -99,6 +99,7 @@ def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> di
     }
 
 
-def _of_places(table: pa.Table, places: pa.Array) -> pa.Table:
-    own = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
-    return table.filter(pc.is_in(own, places))
+def _of_groups(table: pa.Table, groups: pa.Array) -> pa.Table:
+    """The rows whose key without its seed is one of these."""
+    keys = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
+    return table.filter(pc.is_in(keys, groups))

@@ -57,7 +57,7 @@ def test_the_doctor_finds_the_extra_fast_where_it_is_installed() -> None:
     check = check_fast()
 
     assert check.state == "works"
-    assert version("kornia-rs") in check.found
+    assert version("kornia-rs") in check.text
 
 
 def test_the_extra_fast_may_be_absent() -> None:

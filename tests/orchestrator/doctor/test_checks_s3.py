@@ -10,7 +10,7 @@ def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -
     check = check_root(open_root(store.url))
 
     assert (check.state, check.name) == ("works", "bucket"), check
-    assert "claims hold" in check.found
+    assert "claims hold" in check.text
     assert not storage_of(store.url).entries()
 
 
@@ -18,4 +18,4 @@ def test_a_missing_bucket_is_broken_with_its_name(store: Store) -> None:
     check = check_root(open_root("s3://no-such-bucket/x"))
 
     assert check.state == "broken"
-    assert "no-such-bucket does not exist" in check.found
+    assert "no-such-bucket does not exist" in check.text

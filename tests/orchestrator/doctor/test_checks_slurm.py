@@ -13,14 +13,14 @@ WORDS = ("slurm.memory_gb=0.3", "slurm.poll_seconds=4")
 
 
 def test_it_tells_what_the_site_allows_and_refuses(cluster: SlurmBox, tmp_path: Path) -> None:
-    found, submission = check_slurm(parse(WORDS)[0], LocalRoot(tmp_path))
-    assert "arrays to 1001, accounting" in found.found
+    site, submission = check_slurm(parse(WORDS)[0], LocalRoot(tmp_path))
+    assert "arrays to 1001, accounting" in site.text
     assert submission.state == "works"
     assert not cluster.jobs("-t", "PENDING,RUNNING")
 
     _, refused = check_slurm(parse(["slurm.partition=lowe"])[0], LocalRoot(tmp_path))
     assert refused.state == "broken"
-    assert "invalid partition specified: lowe" in refused.found
+    assert "invalid partition specified: lowe" in refused.text
 
 
 def test_a_drill_harms_fake_trials_and_judges_their_resume(

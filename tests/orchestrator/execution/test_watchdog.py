@@ -28,7 +28,7 @@ def test_steps_that_stay_away_are_a_hang_and_their_place_is_told(tmp_path: Path)
         watch.beat("step")
         wait_until(told.is_set)
 
-    assert "after 1 steps of this attempt (step)" in watch.found
+    assert "after 1 steps of this attempt (step)" in watch.problem
     text = (tmp_path / "log").read_text()
     assert "Hang: no progress for" in text
     assert "test_steps_that_stay_away" in text
@@ -42,7 +42,7 @@ def test_a_run_that_moves_again_while_its_stacks_are_told_goes_on(tmp_path: Path
         watch.beat("step")
         wait_until(lambda: "It moved again." in (tmp_path / "log").read_text())
 
-    assert not watch.found
+    assert not watch.problem
     assert not told.is_set()
 
 
@@ -53,7 +53,7 @@ def test_what_breaks_while_the_stacks_are_told_is_still_a_hang(tmp_path: Path) -
         wait_until((tmp_path / "log").exists)
 
     wait_until(lambda: not any(thread.name == "hang watch" for thread in threading.enumerate()))
-    assert "no progress for" in watch.found
+    assert "no progress for" in watch.problem
     assert not told.is_set()
 
 
