@@ -27,14 +27,15 @@ ONCE = """
 import sys
 from pathlib import Path
 from orchestrator.results.store import counted_rows
-from orchestrator.printers.write import write_tables
+from orchestrator.printers.write import write_filled
 from orchestrator.storage.root import open_root
+from orchestrator.tables.fill import fill
 from sweeps.grid import load_grid
 from sweeps.table import load_table
 tables = [load_table(name) for name in load_grid("paper").tables]
 cells = [cell for table in tables for cell in table.cells]
 rows = counted_rows(open_root(sys.argv[1]), cells)
-write_tables(tables, rows, Path(sys.argv[1]) / "tables")
+write_filled([fill(table, rows) for table in tables], Path(sys.argv[1]) / "tables")
 print(len(rows))
 """
 

@@ -13,6 +13,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
   report  GRID   one HTML file: tables, curves, confusion, pictures, cost, provenance
+  figures GRID   the report's charts for a paper: PDF, SVG, PNG
   query   GRID "SQL"   ask the results (views rows, counted, history, confusion)
   export  GRID to=csv|tensorboard|mlflow|wandb
   compact GRID   many small result files become one

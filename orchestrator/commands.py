@@ -130,6 +130,19 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
+def figures_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Write the charts of the grid's report as PDF, SVG and PNG."""
+    from orchestrator.report.figures import write_figures
+
+    request = _request(grid, words)
+    paths = write_figures(request.plan(), request.options.epoch)
+    if not paths:
+        address = request.root.address
+        raise ValueError(f"No run of {grid} has logged an epoch under root={address}.")
+    _show_files(request.root, paths)
+    return EXIT_DONE
+
+
 def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Answer a question in SQL about the grid's cells."""
     from orchestrator.results.query import VIEWS, query
@@ -362,6 +375,7 @@ VERBS: dict[str, Verb] = {
     "watch": watch_verb,
     "tables": tables_verb,
     "report": report_verb,
+    "figures": figures_verb,
     "query": query_verb,
     "export": export_verb,
     "compact": compact_verb,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.files import atomic_write
 from orchestrator.export.runs import ExportedRun
-from orchestrator.printers.write import replace_file
 from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA
 from orchestrator.results.store import CONFUSIONS, Row
 
@@ -27,9 +27,9 @@ def export_csv(runs: Iterable[ExportedRun], folder: Path) -> list[Path]:
     epochs = [line for run in listed for line in run.epochs]
     counts = [line for run in listed for line in _counts(run.row)]
     paths = [folder / "rows.csv", folder / "history.csv", folder / "confusion.csv"]
-    replace_file(paths[0], _text(names, rows))
-    replace_file(paths[1], _text(HISTORY_SCHEMA.names, epochs))
-    replace_file(paths[2], _text(_COUNTS, counts))
+    atomic_write(paths[0], _text(names, rows), durable=True)
+    atomic_write(paths[1], _text(HISTORY_SCHEMA.names, epochs), durable=True)
+    atomic_write(paths[2], _text(_COUNTS, counts), durable=True)
     return paths
 
 

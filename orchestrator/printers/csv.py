@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from orchestrator.tables.filled import Entry, FilledRow, FilledTable
+from orchestrator.tables.filled import FilledRow, FilledTable, TableEntry
 
 HEAD = (
     "table",
@@ -58,14 +58,14 @@ def _quoted(text: str) -> str:
     return text
 
 
-def _axes(entry: Entry) -> list[str | int]:
+def _axes(entry: TableEntry) -> list[str | int]:
     cell = entry.cell
     if cell is None:
         return [""] * 6
     return [cell.recipe, cell.split, cell.backbone, cell.crop, cell.method, cell.loss]
 
 
-def _rest(filled: FilledTable, row: FilledRow, entry: Entry) -> list[str | int | float | None]:
+def _rest(filled: FilledTable, row: FilledRow, entry: TableEntry) -> list[str | int | float | None]:
     best = filled.epoch == "best"
     weights = [r.best_weights_sha256 if best else r.weights_sha256 for r in entry.results]
     return [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.results.row import SCHEMA, Row
-from orchestrator.tables.filled import Entry, Epoch, FilledTable, Mark
+from orchestrator.tables.filled import Epoch, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making
-from orchestrator.tables.text import MISSING, Named, named_entries, signed
+from orchestrator.tables.text import MISSING, NamedEntry, named_entries, signed
 from trainer.config.fingerprint import settings
 
 _MARKS = {
@@ -102,7 +102,7 @@ def _plain(found: Explanation) -> dict[str, Any]:
     }
 
 
-def _of_entry(table: FilledTable, named: Named) -> Explanation:
+def _of_entry(table: FilledTable, named: NamedEntry) -> Explanation:
     entry = named.entry
     return Explanation(
         name=named.name,
@@ -130,7 +130,7 @@ def _of_cell(what: str, rows: Sequence[Row]) -> Explanation:
     )
 
 
-def formula(table: FilledTable, named: Named) -> str:
+def formula(table: FilledTable, named: NamedEntry) -> str:
     """In words, how a number comes from its rows."""
     row, entry = named.row.row, named.entry
     if row.kind in ("quoted", "original"):
@@ -148,12 +148,12 @@ def formula(table: FilledTable, named: Named) -> str:
     return f"{gain}, seed by seed, n = {len(entry.values)}; {epoch}"
 
 
-def _over(entry: Entry) -> str:
+def _over(entry: TableEntry) -> str:
     seeds = ", ".join(str(row.seed) for row in entry.results)
     return f"seed {seeds}" if len(entry.results) == 1 else f"mean over seeds {seeds}"
 
 
-def _prints(table: FilledTable, named: Named) -> str:
+def _prints(table: FilledTable, named: NamedEntry) -> str:
     entry, digits = named.entry, table.table.decimals
     plain = named.row.row.kind not in ("difference", "average")
     value = entry.mean if named.row.row.kind not in ("quoted", "original") else entry.published

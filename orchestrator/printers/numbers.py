@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from orchestrator.statistics.compare import Comparison, comparisons
 from orchestrator.statistics.text import p_text
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.text import Named, named_entries, signed, slug
+from orchestrator.tables.text import NamedEntry, named_entries, signed, slug
 
 MACROS = r"""\providecommand{\gridset}[2]{\expandafter\gdef\csname grid:#1\endcsname{#2}}
 \providecommand{\gridnumber}[1]{\ifcsname grid:#1\endcsname\csname grid:#1\endcsname%
@@ -43,7 +43,7 @@ def all_texts(filled: FilledTable) -> dict[str, str]:
     return {name: _minus(text) for name, text in (found | compared(filled)).items()}
 
 
-def texts(filled: FilledTable, named: Named) -> dict[str, str]:
+def texts(filled: FilledTable, named: NamedEntry) -> dict[str, str]:
     """What one entry prints, by name; a result that is missing has no name."""
     entry, kind, digits = named.entry, named.row.row.kind, filled.table.decimals
     values: dict[str, str] = {}
@@ -90,7 +90,7 @@ def _comparison(filled: FilledTable, comparison: Comparison) -> dict[str, str]:
     return values
 
 
-def _origin(named: Named) -> str:
+def _origin(named: NamedEntry) -> str:
     """A comment with the runs behind a number."""
     results = named.entry.results
     if not results:

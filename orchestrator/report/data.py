@@ -1,4 +1,4 @@
-"""Everything a report tells, gathered once."""
+"""The data of a report: filled tables, rows and learning curves of a grid, read once."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,15 +65,15 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
 def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, ...]]:
     """Published epochs of the rows that count; else those in the run folder."""
     attempts = {row.key: row.attempt for row in rows}
-    found = _published(plan.root, attempts)
+    histories = _published(plan.root, attempts)
     others = [cell.key for cell in plan.grid.cells]
     if plan.root.costs_requests:
         others = plan.keys(State.running, State.interrupted, State.failed)
-    for key in {*attempts, *others} - set(found):
+    for key in {*attempts, *others} - set(histories):
         facts = [_facts(line) for line in run_history(plan.root.local_copy(key).folder)]
         if facts:
-            found[key] = tuple(facts)
-    return found
+            histories[key] = tuple(facts)
+    return histories
 
 
 def _published(root: Root, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:

@@ -1,4 +1,4 @@
-"""The qualitative figure: input, truth, and what two runs make of it.
+"""Images of the validation set: input, truth, and the predictions of two runs.
 
 Runs are taken from their best checkpoints; torch is loaded only when there are two to compare.
 """
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.dataset import Dataset, open_dataset
+from datasets.files import file_sha256
 from datasets.spec import IGNORED, DatasetSpec
 from orchestrator.results.store import Row
 from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable
-from trainer.checkpoint_manifest import FOLDER, file_sha256, read_manifest
+from trainer.checkpoint_manifest import FOLDER, read_manifest
 from trainer.config.compose import from_json
 
 RULE = (
@@ -69,16 +70,16 @@ def boxes(truth: Mask, base: Mask, new: Mask) -> list[Box]:
     differs = ((base == truth) != (new == truth)) & (truth != IGNORED)
     height, width = differs.shape
     size = (max(1, round(height / 3)), max(1, round(width / 3)))
-    found: list[Box] = []
+    windows: list[Box] = []
     left = differs.copy()
     most = 0
     for _ in range(2):
-        box, count = _fullest(left, size, found)
+        box, count = _fullest(left, size, windows)
         if box is None or count == 0 or count < most / 2:
             break
-        found.append(box)
+        windows.append(box)
         most = max(most, count)
-    return found
+    return windows
 
 
 def _fullest(
@@ -109,7 +110,7 @@ _IGNORED_COLOUR = (224, 224, 224)
 
 
 @dataclass(frozen=True)
-class Pair:
+class ComparedRuns:
     """Two runs to compare, and what the table calls them."""
 
     table: str
@@ -121,7 +122,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Picture:
     """One picture with its words and boxes; `data` is a data: URL."""
 
     label: str
@@ -132,22 +133,22 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """The figure of one pair.
+class PictureGrid:
+    """Pictures of the images that were chosen, and how.
 
     Attributes:
         rule: how images and boxes were chosen.
-        rows: of shots: input, truth, baseline, new.
+        rows: one for each image: input, truth, baseline, new.
         colours: name and colour of every class that is to be seen.
     """
 
-    pair: Pair
+    runs: ComparedRuns
     rule: str
-    rows: tuple[tuple[Shot, ...], ...]
+    rows: tuple[tuple[Picture, ...], ...]
     colours: tuple[tuple[str, tuple[int, int, int]], ...]
 
 
-def find_pair(filled: FilledTable, root: Root) -> Pair | None:
+def compared_runs(filled: FilledTable, root: Root) -> ComparedRuns | None:
     """The first column of the first difference row of which both runs left a best checkpoint."""
     heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
     for block in filled.blocks:
@@ -160,31 +161,31 @@ def find_pair(filled: FilledTable, root: Root) -> Pair | None:
                 for row in new.results:
                     other = others.get(row.seed)
                     if other and _has_best(root, row) and _has_best(root, other):
-                        return Pair(filled.table.name, head, *minus, row, other)
+                        return ComparedRuns(filled.table.name, head, *minus, row, other)
     return None
 
 
-def figure(pair: Pair, root: Root) -> Figure:
+def picture_grid(runs: ComparedRuns, root: Root) -> PictureGrid:
     """Predict, choose and draw.
 
     Raises:
         ValueError: the data of the runs is not here.
     """
-    config = from_json(pair.new.config_json)
+    config = from_json(runs.new.config_json)
     dataset = open_dataset(config.data)
     names = dataset.split.validation[:CANDIDATES]
     truths = [np.array(dataset.tree.mask(name), dtype=np.uint8) for name in names]
-    new, base = (_predictions(row, root, dataset, names) for row in (pair.new, pair.base))
+    new, base = (_predictions(row, root, dataset, names) for row in (runs.new, runs.base))
     gains = [gain(*masks) for masks in zip(truths, base, new, strict=True)]
     rows, seen = [], set()
     for index in chosen(gains, SHOWN):
         masks = (truths[index], base[index], new[index])
-        rows.append(_shots(dataset, names[index], pair, masks))
+        rows.append(_pictures(dataset, names[index], runs, masks))
         seen |= {int(label) for mask in masks for label in np.unique(mask)}
     spec = dataset.spec
     colours = [(spec.class_names[i], spec.palette[i]) for i in sorted(seen - {IGNORED})]
     rule = RULE.format(candidates=len(names))
-    return Figure(pair, rule, tuple(rows), tuple(colours))
+    return PictureGrid(runs, rule, tuple(rows), tuple(colours))
 
 
 def _has_best(root: Root, row: Row) -> bool:
@@ -218,38 +219,40 @@ def _predictions(row: Row, root: Root, dataset: Dataset, names: tuple[str, ...])
     network = DeepLabV3Plus(config.model, dataset.num_classes)
     network.load_state_dict(packed["weights"])
     network.eval()
-    found = []
+    masks = []
     with torch.no_grad():
         for name in names:
             pixels = np.array(dataset.tree.image(name), dtype=np.uint8)
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-            found.append(predict(network, image, config)[0].numpy().astype(np.uint8))
-    return found
+            masks.append(predict(network, image, config)[0].numpy().astype(np.uint8))
+    return masks
 
 
-def _shots(
-    dataset: Dataset, name: str, pair: Pair, masks: tuple[Mask, Mask, Mask]
-) -> tuple[Shot, ...]:
+def _pictures(
+    dataset: Dataset, name: str, runs: ComparedRuns, masks: tuple[Mask, Mask, Mask]
+) -> tuple[Picture, ...]:
     """The four pictures of one image."""
     truth, base, new = masks
     image = dataset.tree.image(name)
     there = tuple(boxes(truth, base, new))
     words = {
         label: f"{100 * accuracy(truth, mask):.1f} % of its pixels are right"
-        for label, mask in ((pair.base_label, base), (pair.new_label, new))
+        for label, mask in ((runs.base_label, base), (runs.new_label, new))
     }
     return (
-        Shot("Input", f"Image {name}", _url(image, "JPEG"), image.size, ()),
-        Shot("Truth", f"Annotation of {name}", _coloured(truth, dataset.spec), image.size, there),
+        Picture("Input", f"Image {name}", _url(image, "JPEG"), image.size, ()),
+        Picture(
+            "Truth", f"Annotation of {name}", _coloured(truth, dataset.spec), image.size, there
+        ),
         *(
-            Shot(
+            Picture(
                 label,
                 f"Prediction of {label} for {name}: {words[label]}",
                 _coloured(mask, dataset.spec),
                 image.size,
                 there,
             )
-            for label, mask in ((pair.base_label, base), (pair.new_label, new))
+            for label, mask in ((runs.base_label, base), (runs.new_label, new))
         ),
     )
 
@@ -274,16 +277,18 @@ def _url(image: Image.Image, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def figures(tables: tuple[FilledTable, ...], root: Root) -> Iterator[tuple[str, Figure | str]]:
-    """For each table: its figure, or why there is none."""
+def picture_grids(
+    tables: tuple[FilledTable, ...], root: Root
+) -> Iterator[tuple[str, PictureGrid | str]]:
+    """Name and pictures of each table that compares two methods, or why there are none."""
     for filled in tables:
         if not any(row.row.minus for row in filled.rows):
             continue
-        pair = find_pair(filled, root)
-        if pair is None:
+        runs = compared_runs(filled, root)
+        if runs is None:
             yield filled.table.name, "no two runs to compare have left their best checkpoints here"
             continue
         try:
-            yield filled.table.name, figure(pair, root)
+            yield filled.table.name, picture_grid(runs, root)
         except (ValueError, OSError) as error:
             yield filled.table.name, str(error)

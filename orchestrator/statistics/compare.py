@@ -14,7 +14,7 @@ from orchestrator.statistics.significance import (
     sign_flip,
     smallest_p,
 )
-from orchestrator.tables.filled import Entry, FilledBlock, FilledRow, FilledTable
+from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable, TableEntry
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _groups(new: FilledRow, rival: FilledRow, columns: Iterable[int]) -> list[tu
     return [_differences(new.entries[i], rival.entries[i]) for i in columns]
 
 
-def _differences(new: Entry, rival: Entry) -> tuple[float, ...]:
+def _differences(new: TableEntry, rival: TableEntry) -> tuple[float, ...]:
     left, right = new.by_seed(), rival.by_seed()
     return tuple(left[seed] - right[seed] for seed in left if seed in right)
 

@@ -7,18 +7,18 @@ from statistics import fmean
 
 from orchestrator.results.store import Row as Result
 from orchestrator.results.store import counted
-from orchestrator.tables.filled import Entry, Epoch, FilledBlock, FilledRow, FilledTable, Mark
+from orchestrator.tables.filled import Epoch, FilledBlock, FilledRow, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making, notes_of
 from sweeps.cell import Cell
 from sweeps.grid import DEFAULT_SEEDS
 from sweeps.table import Table, TableRow
 
 
-def with_places(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ...]:
-    """The rows of one block with the places of their entries.
+def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ...]:
+    """The rows of one block with the ranks of their entries: 1 is the best, 2 the second.
 
-    Rows of ours and quoted rows compete, as in the paper; values that print alike share a place.
-    Nobody has a place while a cell of ours is still missing, and a second place needs a third.
+    Rows of ours and quoted rows compete, as in the paper; values that print alike share a rank.
+    Nothing has a rank while a cell of ours is still missing, and a second rank needs a third value.
     """
     entries = {(i, j): entry for i, row in enumerate(rows) for j, entry in enumerate(row.entries)}
     competing = [i for i, row in enumerate(rows) if row.row.kind in ("ours", "quoted")]
@@ -32,26 +32,26 @@ def with_places(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, .
         complete = all(entries[i, j].values for i, j in group if rows[i].row.kind == "ours")
         if complete and any(rows[i].row.kind == "ours" for i, _ in group):
             rounded = [None if value is None else round(value, table.decimals) for value in values]
-            _place(dict(zip(group, rounded, strict=True)), entries)
+            _rank(dict(zip(group, rounded, strict=True)), entries)
     return tuple(
         replace(row, entries=tuple(entries[i, j] for j in columns)) for i, row in enumerate(rows)
     )
 
 
-def _printed(row: FilledRow, entry: Entry) -> float | None:
+def _printed(row: FilledRow, entry: TableEntry) -> float | None:
     return entry.published if row.row.kind == "quoted" else entry.mean
 
 
-def _place(
-    values: dict[tuple[int, int], float | None], entries: dict[tuple[int, int], Entry]
+def _rank(
+    values: dict[tuple[int, int], float | None], entries: dict[tuple[int, int], TableEntry]
 ) -> None:
-    """Write the places of one comparison into the entries."""
+    """Write the ranks of one comparison into the entries."""
     there = sorted({value for value in values.values() if value is not None}, reverse=True)
     for at, value in values.items():
         if value is not None and value == there[0] and len(values) > 1:
-            entries[at] = replace(entries[at], place=1)
+            entries[at] = replace(entries[at], rank=1)
         elif value is not None and len(values) > 2 and value == there[1]:
-            entries[at] = replace(entries[at], place=2)
+            entries[at] = replace(entries[at], rank=2)
 
 
 def fill(
@@ -71,13 +71,13 @@ def fill(
         seeds: which to average; None takes every seed that a cell of the table has a result of.
         expected: today's fingerprint by cell key; a result of another one is marked as drifted.
     """
-    wanted = {_place_fill(cell) for cell in table.cells}
-    found = list(counted(row for row in rows if row.group in wanted).values())
+    groups = {_group(cell) for cell in table.cells}
+    results = list(counted(row for row in rows if row.group in groups).values())
     if seeds is None:
-        seeds = {row.seed for row in found if _value(row, epoch) is not None} or DEFAULT_SEEDS
-    filler = _Filler(found, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
+        seeds = {row.seed for row in results if _value(row, epoch) is not None} or DEFAULT_SEEDS
+    filler = _Filler(results, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
     blocks = tuple(
-        FilledBlock(block.label, with_places(filler.block(block.rows), table))
+        FilledBlock(block.label, with_ranks(filler.block(block.rows), table))
         for block in table.blocks
     )
     blocks = _with_numbers((*_with_averages(blocks), *_originals(table)))
@@ -90,7 +90,7 @@ def _originals(table: Table) -> tuple[FilledBlock, ...]:
     if table.originals is None:
         return ()
     rows = tuple(
-        FilledRow(row, tuple(Entry(published=published) for published in row.published))
+        FilledRow(row, tuple(TableEntry(published=published) for published in row.published))
         for row in table.originals.rows
     )
     return (FilledBlock(table.originals.label, rows),)
@@ -137,17 +137,17 @@ class _Filler:
             elif row.kind == "ours":
                 entries = tuple(map(self._entry, row.cells, row.published))
             else:
-                entries = tuple(Entry(published=published) for published in row.published)
+                entries = tuple(TableEntry(published=published) for published in row.published)
             filled[row.label] = FilledRow(row, entries)
         return tuple(filled.values())
 
-    def _entry(self, cell: Cell, published: float | None) -> Entry:
-        place = _place_fill(cell)
-        rows = [self._results.get((place, seed)) for seed in self._seeds]
+    def _entry(self, cell: Cell, published: float | None) -> TableEntry:
+        group = _group(cell)
+        rows = [self._results.get((group, seed)) for seed in self._seeds]
         there = [row for row in rows if row is not None]
         measured = [(r, v) for r in there if (v := _value(r, self._epoch)) is not None]
         results = tuple(row for row, _ in measured)
-        return Entry(
+        return TableEntry(
             cell=cell,
             results=results,
             values=tuple(value for _, value in measured),
@@ -167,7 +167,7 @@ class _Filler:
         return _with_machines(tuple(marks), results)
 
 
-def _place_fill(cell: Cell) -> str:
+def _group(cell: Cell) -> str:
     """The cell's key without its seed."""
     return cell.key.rpartition(".s")[0]
 
@@ -178,11 +178,11 @@ def _value(row: Result, epoch: Epoch) -> float | None:
     return row.best_miou_percent if epoch == "best" else row.last_miou_percent
 
 
-def _difference(new: Entry, base: Entry, published: float | None) -> Entry:
+def _difference(new: TableEntry, base: TableEntry, published: float | None) -> TableEntry:
     """Seed by seed, so that what two runs of a seed share cancels out."""
     values = tuple(_gains(new, base).values())
     results = new.results + base.results if values else ()
-    return Entry(
+    return TableEntry(
         results=results,
         values=values,
         published=published,
@@ -216,7 +216,7 @@ def _average(average: FilledRow, ours: Sequence[FilledRow]) -> FilledRow:
     entries = []
     for column, published in enumerate(average.row.published):
         if column == baseline:
-            entries.append(Entry(published=published))
+            entries.append(TableEntry(published=published))
             continue
         pairs = [(row.entries[column], row.entries[baseline]) for row in ours]
         gains = [_gains(new, base) for new, base in pairs]
@@ -225,14 +225,14 @@ def _average(average: FilledRow, ours: Sequence[FilledRow]) -> FilledRow:
         parts = [entry for pair in pairs for entry in pair] if values else []
         results = tuple(row for entry in parts for row in entry.results)
         marks = _with_machines(_joined(parts), results)
-        entries.append(Entry(None, results, values, published, marks=marks))
+        entries.append(TableEntry(None, results, values, published, marks=marks))
     return replace(average, entries=tuple(entries))
 
 
-def _gains(new: Entry, base: Entry) -> dict[int, float]:
+def _gains(new: TableEntry, base: TableEntry) -> dict[int, float]:
     left, right = new.by_seed(), base.by_seed()
     return {seed: left[seed] - right[seed] for seed in left if seed in right}
 
 
-def _joined(entries: Sequence[Entry]) -> tuple[Mark, ...]:
+def _joined(entries: Sequence[TableEntry]) -> tuple[Mark, ...]:
     return tuple(mark for mark in Mark if any(mark in entry.marks for entry in entries))

@@ -34,7 +34,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One number of a printed table.
 
     Attributes:
@@ -44,7 +44,7 @@ class Entry:
         published: what the paper prints.
         failed: number of seeds whose only attempts failed.
         marks: what the reader must know about it; explained in the table's notes.
-        place: 1 for the best it is compared with, 2 for the second, None for others.
+        rank: 1 for the best it is compared with, 2 for the second, None for others.
     """
 
     cell: Cell | None = None
@@ -53,7 +53,7 @@ class Entry:
     published: float | None = None
     failed: int = 0
     marks: tuple[Mark, ...] = ()
-    place: Literal[1, 2] | None = None
+    rank: Literal[1, 2] | None = None
 
     @cached_property
     def mean(self) -> float | None:
@@ -86,7 +86,7 @@ class FilledRow:
     """
 
     row: TableRow
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
     number: int = 0
 
 
@@ -120,6 +120,6 @@ class FilledTable:
         return (row for block in self.blocks for row in block.rows)
 
     @property
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[TableEntry]:
         """All entries of rows that are ours to run."""
         return (e for row in self.rows if row.row.kind == "ours" for e in row.entries)

@@ -1,6 +1,7 @@
-"""A name for every number of a table, such as ``table3/321/ipixmatch/resnet50-p1-1of16``.
+"""How a table's numbers, labels and caption read, whatever it is printed for.
 
-The same name stands in LaTeX macros, in links of the report and on the command line.
+Every number has a name, such as ``table3/321/ipixmatch/resnet50-p1-1of16``: the same in LaTeX
+macros, in links of the report and on the command line.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.tables.filled import Entry, FilledBlock, FilledRow, FilledTable, Mark
+from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable, Mark, TableEntry
 
 MISSING = "--"  # ours, and not there
 DASH = "-"  # printed as a dash by the paper, or without meaning
@@ -72,7 +73,7 @@ def legend(filled: FilledTable, where: str) -> str:
 
     Args:
         filled: the table.
-        where: place of the paper's values in this print, such as "in brackets".
+        where: the paper's values stand in this print, such as "in brackets".
     """
     parts = ["Bold: best", "underlined: second"]
     if any(row.row.kind in ("difference", "average") for row in filled.rows):
@@ -87,7 +88,7 @@ def has_block_labels(filled: FilledTable) -> bool:
     return any(block.label for block in filled.blocks)
 
 
-def _shown(row: FilledRow, entry: Entry, *, decimals: int, is_baseline: bool) -> Shown:
+def _shown(row: FilledRow, entry: TableEntry, *, decimals: int, is_baseline: bool) -> Shown:
     kind = row.row.kind
     if kind in ("quoted", "original"):
         value = entry.published
@@ -107,7 +108,7 @@ def _shown(row: FilledRow, entry: Entry, *, decimals: int, is_baseline: bool) ->
     return Shown(main, spread, paper, "", "gain", marks)
 
 
-def _marks(entry: Entry) -> str:
+def _marks(entry: TableEntry) -> str:
     """Letters of the marks; fewer seeds are said by their number."""
     letters = [mark.value for mark in entry.marks if mark is not Mark.FEWER_SEEDS]
     if Mark.FEWER_SEEDS in entry.marks:
@@ -115,38 +116,38 @@ def _marks(entry: Entry) -> str:
     return ",".join(letters)
 
 
-def _style(entry: Entry) -> Literal["plain", "best", "second"]:
-    if entry.place is None:
+def _style(entry: TableEntry) -> Literal["plain", "best", "second"]:
+    if entry.rank is None:
         return "plain"
-    return "best" if entry.place == 1 else "second"
+    return "best" if entry.rank == 1 else "second"
 
 
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True)
-class Named:
-    """An entry with its name and its place in the table."""
+class NamedEntry:
+    """An entry with its name, block, row and column."""
 
     name: str
     block: FilledBlock
     row: FilledRow
     column: int
-    entry: Entry
+    entry: TableEntry
 
 
-def named_entries(filled: FilledTable) -> Iterator[Named]:
+def named_entries(filled: FilledTable) -> Iterator[NamedEntry]:
     """Every entry in print order; two rows that would share a name are numbered."""
     columns = [slug("-".join(map(str, column.values()))) for column in filled.table.columns]
     seen: dict[str, int] = {}
     for block in filled.blocks:
         for row in block.rows:
             parts = [filled.table.name, block.label, row.row.label]
-            place = "/".join(slug(part) for part in parts if part)
-            seen[place] = seen.get(place, 0) + 1
-            number = f"-{seen[place]}" if seen[place] > 1 else ""
+            prefix = "/".join(slug(part) for part in parts if part)
+            seen[prefix] = seen.get(prefix, 0) + 1
+            number = f"-{seen[prefix]}" if seen[prefix] > 1 else ""
             for index, (column, entry) in enumerate(zip(columns, row.entries, strict=True)):
-                yield Named(f"{place}{number}/{column}", block, row, index, entry)
+                yield NamedEntry(f"{prefix}{number}/{column}", block, row, index, entry)
 
 
 def slug(text: str) -> str:

@@ -92,6 +92,11 @@ class Page:
         listed = [{"name": n.replace("_", "-"), "value": v} for n, v in features.items()]
         self.ask("Emulation.setEmulatedMedia", features=listed)
 
+    def reset(self) -> None:
+        """Undo `size` and `media`."""
+        self.ask("Emulation.clearDeviceMetricsOverride")
+        self.ask("Emulation.setEmulatedMedia", features=[])
+
     @property
     def complaints(self) -> list[str]:
         """Console errors, warnings and uncaught exceptions."""

@@ -20,7 +20,11 @@ def test_the_same_code_is_copied_once_and_whole(tmp_path: Path) -> None:
     assert first == second
     assert [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
     assert sorted(path.name for path in first.iterdir()) == sorted(PACKAGES)
-    for name in ("orchestrator/report/style.css", "sweeps/grids/demo.yaml", "trainer/loop.py"):
+    for name in (
+        "orchestrator/report/templates/style.css",
+        "sweeps/grids/demo.yaml",
+        "trainer/loop.py",
+    ):
         assert (first / name).read_bytes() == (CHECKOUT / name).read_bytes()
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.printers.csv import long_form
 from orchestrator.printers.markdown import markdown
 from orchestrator.printers.terminal import terminal
-from orchestrator.printers.write import write_tables
+from orchestrator.printers.write import write_filled
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
 from orchestrator.tables.text import signed
@@ -97,9 +97,9 @@ def test_the_improvement_is_taken_before_rounding(table, rows):
 def test_best_and_second_compete_with_quoted_rows_once_a_column_is_complete(table, rows):
     filled = fill(table, rows)
 
-    places = {row.row.label: [entry.place for entry in row.entries] for row in filled.rows}
+    ranks = {row.row.label: [entry.rank for entry in row.entries] for row in filled.rows}
 
-    assert places == {
+    assert ranks == {
         "Supervised": [None, None],
         "CAC": [None, None],
         "UniMatch*": [2, None],
@@ -111,7 +111,7 @@ def test_best_and_second_compete_with_quoted_rows_once_a_column_is_complete(tabl
 def test_values_that_print_alike_share_a_place(table):
     filled = fill(table, rows_of(table, [61, 67, 73.04, 75, 73.01, 74]))
 
-    assert find(filled, "IPixMatch")[0].place == find(filled, "UniMatch*")[0].place == 1
+    assert find(filled, "IPixMatch")[0].rank == find(filled, "UniMatch*")[0].rank == 1
 
 
 def test_table_1_compares_along_its_rows_and_averages_the_gains():
@@ -119,9 +119,9 @@ def test_table_1_compares_along_its_rows_and_averages_the_gains():
 
     filled = fill(table, rows_of(table, [70.0, 71.0, 70.5, 60.0, 59.0, 60.75]))
 
-    places = [[entry.place for entry in row.entries] for row in filled.rows]
+    ranks = [[entry.rank for entry in row.entries] for row in filled.rows]
     means = [entry.mean for entry in find(filled, "Average improvement")]
-    assert places == [[None, 1, 2], [2, None, 1], [None] * 3]
+    assert ranks == [[None, 1, 2], [2, None, 1], [None] * 3]
     assert means == [None, 0.0, 0.625]
     assert "| Average improvement | - | *0.00* (+0.80) | *+0.62* (+0.19) |" in markdown(filled)
 
@@ -269,7 +269,7 @@ def test_tables_are_written_whole_as_markdown_latex_and_csv(table, rows, tmp_pat
     out = tmp_path / "tables"
 
     for _ in range(2):
-        paths = write_tables([table, load_table("demo")], rows, out)
+        paths = write_filled([fill(t, rows) for t in (table, load_table("demo"))], out)
 
     kinds = (".md", ".tex", ".csv", ".html", "_numbers.tex", "_statistics.md", "_statistics.csv")
     assert [path.name for path in paths] == [
