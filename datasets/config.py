@@ -13,36 +13,45 @@ class MixSource(Enum):
     other = "other"  # an image from an independent permutation
 
 
-def execution(default: Any) -> Any:
+def option(default: Any, help: str, **facts: Any) -> Any:
+    """A field of a configuration with the sentence that the help shows of it.
+
+    Args:
+        default: its value where nobody says otherwise.
+        help: what it means, with its unit.
+        facts: more of its metadata, such as bounds.
+    """
+    return field(default=default, metadata={"help": help, **facts})
+
+
+def execution(default: Any, help: str) -> Any:
     """A field that says where or how fast, never what: it stays out of the fingerprint."""
-    return field(default=default, metadata={"role": "execution"})
+    return option(default, help, role="execution")
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
     """The drawn dataset: how many scenes, how large, of how many classes."""
 
-    num_train: int = 240  # scenes with a mask that splits may label
-    num_val: int = 60  # scenes for evaluation
-    width: int = 96  # pixels
-    height: int = 72  # pixels
-    num_classes: int = 6  # background included
-    seed: int = 0  # of the drawing, not of the training
+    num_train: int = option(240, "scenes with a mask that splits may label")
+    num_val: int = option(60, "scenes for evaluation")
+    width: int = option(96, "pixels")
+    height: int = option(72, "pixels")
+    num_classes: int = option(6, "background included")
+    seed: int = option(0, "of the drawing, not of the training")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, which labelled subset, and how a training crop is cut."""
 
-    dataset: str = "synthetic"  # an entry of datasets/known/registry.py
-    root: str = execution("")  # folder or s3://bucket/prefix; empty means data/<dataset>
-    cache: str = execution("")  # folder for what comes from s3://; empty means ~/.cache/ipixmatch
-    cache_gib: float = execution(8.0)  # bound of that folder's items, GiB
-    split: str = "1of8"  # labelled subset, see `python -m datasets splits`
-    crop: int = 64  # side of the square training crop, pixels
-    scale_min: float = 0.5  # smallest resize, as a factor of the image's own long side
-    scale_max: float = 2.0  # largest resize
-    mix: MixSource = MixSource.same  # partner of CutMix
-    drawn: SyntheticConfig | None = field(
-        default_factory=SyntheticConfig
-    )  # null but in recipe=synthetic
+    dataset: str = option("synthetic", "an entry of datasets/known/registry.py")
+    root: str = execution("", "folder or s3://bucket/prefix; empty means data/<dataset>")
+    cache: str = execution("", "folder for what comes from s3://; empty means ~/.cache/ipixmatch")
+    cache_gib: float = execution(8.0, "bound of that folder's items, GiB")
+    split: str = option("1of8", "labelled subset, see `python -m datasets splits`")
+    crop: int = option(64, "side of the square training crop, pixels")
+    scale_min: float = option(0.5, "smallest resize, as a factor of the image's own long side")
+    scale_max: float = option(2.0, "largest resize")
+    mix: MixSource = option(MixSource.same, "partner of CutMix")
+    drawn: SyntheticConfig | None = field(default_factory=SyntheticConfig)  # null but in synthetic

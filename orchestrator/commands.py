@@ -126,7 +126,7 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.page import report
 
     request = _request(grid, words)
-    _show_files(request.root, [report(request.plan(), request.options.epoch)])
+    _show_files(request.root, [report(request.plan(), request.options.printed_epoch)])
     return EXIT_DONE
 
 
@@ -135,7 +135,7 @@ def figures_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.figures import write_figures
 
     request = _request(grid, words)
-    paths = write_figures(request.plan(), request.options.epoch)
+    paths = write_figures(request.plan(), request.options.printed_epoch)
     if not paths:
         address = request.root.address
         raise ValueError(f"No run of {grid} has logged an epoch under root={address}.")
@@ -299,7 +299,7 @@ def _filled_tables(request: LaunchRequest, plan: Plan, *, whole_rows: bool) -> l
     tables = tables_of(plan.grid)
     cells = [cell for table in tables for cell in table.cells]
     rows = counted_rows(plan.root, cells, per_class=whole_rows)
-    epoch = request.options.epoch
+    epoch = request.options.printed_epoch
     return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
 
 

@@ -1,124 +1,112 @@
 """The key=value words of a command: options of the launch, and settings of the training."""
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config.compose import GROUPS, field_names
+from datasets.config import option
+from trainer.config.compose import GROUPS, field_names, structured, with_tuples
 from trainer.config.help import settings
+
+
+def _is_gpu_share(value: float) -> bool:
+    """-1, a part of one GPU, or whole GPUs."""
+    return value == -1.0 or 0.0 <= value <= 1.0 or (value > 1.0 and value.is_integer())
+
+
+def _is_minutes(value: float) -> bool:
+    """Finite, and not below zero."""
+    return 0.0 <= value < math.inf
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
     """Where jobs go and what surrounds them; nothing here can move a number."""
 
-    partition: str = ""  # empty: the site's default
-    account: str = ""  # that pays; empty: the site's default
-    qos: str = ""  # quality of service; empty: the site's default
-    minutes: int = 240  # limit of one job; a longer run goes on in the next
-    memory_gb: float = 0.0  # per node; 0: the site's default; doubled after out-of-memory
-    nodes: int = 1  # that share the ranks of one cell
-    constraint: str = ""  # features of nodes, such as a100
-    setup: tuple[str, ...] = ()  # shell lines before Python starts
-    python: str = ""  # what starts Python, such as: apptainer exec --nv image.sif python
-    extra: tuple[str, ...] = ()  # further #SBATCH parameters, each key=value
-    signal_seconds: int = 120  # warning before the time limit
-    at_once: int = 0  # jobs of one array that run together; 0: all
-    max_jobs: int = 0  # in the queue; 0: as many as the site allows
-    poll_seconds: float = 60.0  # longest pause between two requests to Slurm
-    controller: str = "tune"  # Ray Tune; plain: without Ray, for small login nodes
-
-
-def read_option(options: SlurmOptions, key: str, value: str) -> SlurmOptions:
-    """The options with one word `slurm.KEY=VALUE` or `slurm=FILE` added.
-
-    Raises:
-        ValueError: an unknown key, or a value that does not fit.
-    """
-    name = key.partition(".")[2]
-    if not name:
-        return _from_file(options, Path(value))
-    if name in ("setup", "extra"):
-        return _with(options, name, (*getattr(options, name), value), key)
-    return _with(options, name, yaml.safe_load(value), key)
-
-
-def _from_file(options: SlurmOptions, path: Path) -> SlurmOptions:
-    """Every entry of a site's file."""
-    try:
-        found = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"slurm={path} is no YAML: {error}") from None
-    if not isinstance(found, Mapping):
-        raise ValueError(f"slurm={path} holds no `key: value` lines.")
-    for name, value in found.items():
-        wanted = tuple(_words(value)) if name in ("setup", "extra") else value
-        options = _with(options, str(name), wanted, f"{path}: {name}")
-    return options
-
-
-def _words(value: Any) -> list[str]:
-    """A list, a mapping or one line, as lines."""
-    if isinstance(value, Mapping):
-        return [f"{key}={item}" for key, item in value.items()]
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
-def _with(options: SlurmOptions, name: str, value: Any, said: str) -> SlurmOptions:
-    """One field replaced, if the value is of its kind."""
-    kinds = {item.name: type(item.default) for item in fields(SlurmOptions)}
-    if name not in kinds:
-        raise ValueError(f"Unknown setting {said}; known: {', '.join(kinds)}.")
-    kind = kinds[name]
-    if kind is str:
-        value = "" if value is None else str(value)
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{said}={value!r} is no {kind.__name__}.")
-    if isinstance(value, int | float) and value < 0:
-        raise ValueError(f"{said}={value} is below 0.")
-    changed: dict[str, Any] = {name: value}
-    return replace(options, **changed)
-
-
-_VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
-
-Backend = Literal["ray", "inline", "slurm", "auto"]
+    partition: str = option("", "empty: the site's default")
+    account: str = option("", "that pays; empty: the site's default")
+    qos: str = option("", "quality of service; empty: the site's default")
+    minutes: int = option(240, "limit of one job; a longer run goes on in the next", least=0)
+    memory_gb: float = option(
+        0.0, "per node; 0: the site's default; doubled after out-of-memory", least=0
+    )
+    nodes: int = option(1, "that share the ranks of one cell", least=0)
+    constraint: str = option("", "features of nodes, such as a100")
+    setup: tuple[str, ...] = option((), "shell lines before Python starts")
+    python: str = option("", "what starts Python, such as: apptainer exec --nv image.sif python")
+    extra: tuple[str, ...] = option((), "further #SBATCH parameters, each key=value")
+    signal_seconds: int = option(120, "warning before the time limit", least=0)
+    at_once: int = option(0, "jobs of one array that run together; 0: all", least=0)
+    max_jobs: int = option(0, "in the queue; 0: as many as the site allows", least=0)
+    poll_seconds: float = option(60.0, "longest pause between two requests to Slurm", least=0)
+    controller: str = option("tune", "Ray Tune; plain: without Ray, for small login nodes")
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
 
-    root: str = "outputs"  # of runs and results: a folder, or s3://bucket/prefix
-    scratch: str = ""  # with root=s3://: folder for runs at work; empty: ~/.cache/ipixmatch/scratch
-    backend: Backend = "ray"  # ray: Ray Tune and Train; slurm: one job a cell; auto: both
-    ray_address: str = ""  # empty: an own local Ray; auto or host:port joins a cluster
-    ranks: int = 1  # processes that train one cell together
-    cpus_per_rank: int = 1  # cores that Ray or Slurm reserves
-    gpus_per_rank: float = -1.0  # -1: one if there is a GPU, else none
-    concurrency: int = 0  # cells at once; 0: as many as the resources allow
-    to_ray: str = "*"  # backend=auto: cells that may go to Ray, as a glob over keys
-    to_slurm: str = "*"  # and those that may go to Slurm; where both fit, the first free place
-    only: str = "*"  # glob over cell keys
-    rerun: Literal["none", "drifted", "all"] = "none"  # also run cells that are done
-    retries: int = -1  # per cell and class of failure; -1: each class has its own number
-    hang_minutes: float = 10.0  # without a step before a cell is ended as hanging; 0: never
-    workers: Literal["auto", "group"] = "auto"  # group: own processes even for one CPU rank
-    epoch: Literal["best", "last"] = "best"  # whose mIoU the tables print
-    slurm: SlurmOptions = field(default_factory=SlurmOptions)  # slurm.KEY=VALUE, slurm=FILE
+    root: str = option("outputs", "of runs and results: a folder, or s3://bucket/prefix")
+    scratch: str = option(
+        "", "with root=s3://: folder for runs at work; empty: ~/.cache/ipixmatch/scratch"
+    )
+    backend: str = option(
+        "ray",
+        "ray: Ray Tune and Train; slurm: one job a cell; auto: both",
+        choices=("ray", "inline", "slurm", "auto"),
+    )
+    ray_address: str = option("", "empty: an own local Ray; auto or host:port joins a cluster")
+    ranks: int = option(1, "processes that train one cell together", least=1)
+    cpus_per_rank: int = option(1, "cores that Ray or Slurm reserves", least=1)
+    gpus_per_rank: float = option(
+        -1.0,
+        "-1: one if there is a GPU, else none",
+        holds=_is_gpu_share,
+        wanted="give a whole number, a part of one GPU, or -1",
+    )
+    concurrency: int = option(0, "cells at once; 0: as many as the resources allow", least=0)
+    to_ray: str = option("*", "backend=auto: cells that may go to Ray, as a glob over keys")
+    to_slurm: str = option(
+        "*", "and those that may go to Slurm; where both fit, the first free slot"
+    )
+    only: str = option("*", "glob over cell keys")
+    rerun: str = option("none", "also run cells that are done", choices=("none", "drifted", "all"))
+    retries: int = option(
+        -1, "per cell and class of failure; -1: each class has its own number", least=-1
+    )
+    hang_minutes: float = option(
+        10.0,
+        "without a step before a cell is ended as hanging; 0: never",
+        holds=_is_minutes,
+        wanted="give minutes, or 0 for never",
+    )
+    workers: str = option(
+        "auto", "group: own processes even for one CPU rank", choices=("auto", "group")
+    )
+    epoch: str = option("best", "whose mIoU the tables print", choices=("best", "last"))
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
+
+    @property
+    def printed_epoch(self) -> Literal["best", "last"]:
+        """`epoch` as the tables take it; OmegaConf knows no Literal."""
+        return "last" if self.epoch == "last" else "best"
+
+
+_VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
+_LISTS = ("setup", "extra")  # of Slurm: each word adds a line, taken as it is
 
 
 def joined(words: Sequence[str]) -> list[str]:
     """The words, with ``--explain CELL`` and ``--check FILE`` as one key=value each."""
-    found: list[str] = []
+    pairs: list[str] = []
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -126,10 +114,10 @@ def joined(words: Sequence[str]) -> list[str]:
             value = value if equals else next(rest, "")
             if not value:
                 raise ValueError(f"{flag} needs a value, such as {flag} {_VALUED[flag]}.")
-            found.append(f"{flag.removeprefix('--')}={value}")
+            pairs.append(f"{flag.removeprefix('--')}={value}")
         else:
-            found.append(word)
-    return found
+            pairs.append(word)
+    return pairs
 
 
 def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
@@ -138,108 +126,102 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
     Raises:
         ValueError: a word that is neither, or a value that does not fit.
     """
-    chosen: dict[str, Any] = {}
+    options = structured(LaunchOptions)
     overrides = []
-    slurm = SlurmOptions()
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ValueError(f"{word!r} is no setting; write key=value, such as optim.epochs=10.")
-        if key == "slurm" or key.startswith("slurm."):
-            slurm = read_option(slurm, key, value)
-        elif key in _READ:
-            chosen[key] = _READ[key](key, value)
+        if key == "slurm":
+            _merge_file(options.slurm, Path(value))
+        elif key.startswith("slurm."):
+            _set(options.slurm, key.removeprefix("slurm."), value, said=key)
+        elif key in _names(LaunchOptions):
+            if not value:
+                raise ValueError(f"{key}= needs a value.")
+            _set(options, key, value, said=key)
         elif key.lstrip("+~") in (*GROUPS, *field_names()):
             overrides.append(word)
         else:
             raise ValueError(_unknown(key))
-    return LaunchOptions(**chosen, slurm=slurm), tuple(overrides)
+    chosen: LaunchOptions = with_tuples(OmegaConf.to_object(options))
+    return chosen, tuple(overrides)
 
 
 def describe() -> str:
     """Every option with its default and what it means."""
-    told = [line for option in settings(LaunchOptions) for line in option.lines()]
-    first = next(number for number, line in enumerate(told) if line.startswith("  slurm."))
+    lines = [line for option in settings(LaunchOptions) for line in option.lines()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("  slurm."))
     file = "  slurm=FILE                      a YAML file of the following, without `slurm.`"
-    return "\n".join([*told[:first], file, *told[first:]])
+    return "\n".join([*lines[:first], file, *lines[first:]])
+
+
+def _merge_file(options: DictConfig, path: Path) -> None:
+    """Every entry of a site's file."""
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"slurm={path} is no YAML: {error}") from None
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"slurm={path} holds no `key: value` lines.")
+    for name, value in entries.items():
+        if name in _LISTS:
+            options[name] = [_verbatim(line) for line in _lines(value)]
+        else:
+            _set(options, str(name), "" if value is None else str(value), said=f"{path}: {name}")
+
+
+def _lines(value: Any) -> list[str]:
+    """A list, a mapping or one line, as lines."""
+    if isinstance(value, Mapping):
+        return [f"{key}={item}" for key, item in value.items()]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def _set(options: DictConfig, name: str, value: str, *, said: str) -> None:
+    """Give one field its value, if it is of the field's kind and within its bounds."""
+    schema: Any = OmegaConf.get_type(options)
+    known = {item.name: item for item in fields(schema)}
+    if name not in known:
+        raise ValueError(f"Unknown setting {said}; known: {', '.join(known)}.")
+    if name in _LISTS:
+        options[name].append(_verbatim(value))
+        return
+    item = known[name]
+    if value == MISSING:  # to OmegaConf these three characters are no text
+        raise ValueError(f"{said}={value} is no value.")
+    try:
+        options[name] = _verbatim(value)
+    except OmegaConfBaseException:
+        kind = "whole number" if item.type is int else "number"
+        raise ValueError(f"{said}={value} is no {kind}.") from None
+    facts, number = item.metadata, options[name]
+    if "choices" in facts and value not in facts["choices"]:
+        raise ValueError(f"{said}={value}: known are {', '.join(facts['choices'])}.")
+    if "least" in facts and not number >= facts["least"]:
+        raise ValueError(f"{said}={value} is below {facts['least']}.")
+    if "holds" in facts and not facts["holds"](number):
+        raise ValueError(f"{said}={value}: {facts['wanted']}.")
+
+
+def _verbatim(text: str) -> str:
+    """Text as OmegaConf keeps it: `${HOME}` is the shell's, not an interpolation."""
+    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+
+
+def _names(schema: type) -> list[str]:
+    """Its options that are no group."""
+    return [item.name for item in fields(schema) if item.name != "slurm"]
 
 
 def _unknown(key: str) -> str:
     """What to write instead of a key that does not exist."""
-    near = difflib.get_close_matches(key, [*_READ, *field_names()], n=3, cutoff=0.5)
+    names = _names(LaunchOptions)
+    near = difflib.get_close_matches(key, [*names, *field_names()], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return (
-        f"Unknown setting {key!r}.{hint} Options of the launch: {', '.join(_READ)}. "
+        f"Unknown setting {key!r}.{hint} Options of the launch: {', '.join(names)}. "
         "Settings of the training: see `python -m trainer --help`."
     )
-
-
-def _text(key: str, value: str) -> str:
-    if not value:
-        raise ValueError(f"{key}= needs a value.")
-    return value
-
-
-def _at_least(least: int) -> Callable[[str, str], int]:
-    def read(key: str, value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError(f"{key}={value} is no whole number.") from None
-        if number < least:
-            raise ValueError(f"{key}={value} is below {least}.")
-        return number
-
-    return read
-
-
-def _gpus(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"{key}={value} is no number.") from None
-    if number != -1.0 and (number < 0.0 or (number > 1.0 and number != int(number))):
-        raise ValueError(f"{key}={value}: give a whole number, a part of one GPU, or -1.")
-    return number
-
-
-def _minutes(key: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"{key}={value} is no number.") from None
-    if not 0.0 <= number < float("inf"):
-        raise ValueError(f"{key}={value}: give minutes, or 0 for never.")
-    return number
-
-
-def _one_of(*choices: str) -> Callable[[str, str], str]:
-    def read(key: str, value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"{key}={value}: known are {', '.join(choices)}.")
-        return value
-
-    return read
-
-
-_READ = cast(
-    dict[str, Callable[[str, str], Any]],
-    {
-        "root": _text,
-        "backend": _one_of("ray", "inline", "slurm", "auto"),
-        "ray_address": _text,
-        "ranks": _at_least(1),
-        "cpus_per_rank": _at_least(1),
-        "gpus_per_rank": _gpus,
-        "concurrency": _at_least(0),
-        "to_ray": _text,
-        "to_slurm": _text,
-        "only": _text,
-        "rerun": _one_of("none", "drifted", "all"),
-        "retries": _at_least(-1),
-        "hang_minutes": _minutes,
-        "workers": _one_of("auto", "group"),
-        "epoch": _one_of("best", "last"),
-        "scratch": _text,
-    },
-)

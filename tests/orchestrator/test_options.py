@@ -1,8 +1,10 @@
 """The words of a command are options, settings, or mistakes."""
 
+from pathlib import Path
+
 import pytest
 
-from orchestrator.options import LaunchOptions, parse
+from orchestrator.options import LaunchOptions, SlurmOptions, parse
 
 
 def test_without_words_a_grid_runs_on_its_own_ray_into_outputs() -> None:
@@ -19,11 +21,11 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("optim.epoch=3", "Unknown setting 'optim.epoch'. Did you mean optim.epochs"),
         ("rank=2", "Did you mean ranks"),
-        ("color=red", "Options of the launch: root, backend"),
+        ("color=red", "Options of the launch: root, scratch, backend"),
         ("ranks", "'ranks' is no setting; write key=value"),
         ("ranks=two", "ranks=two is no whole number"),
         ("ranks=0", "ranks=0 is below 1"),
@@ -33,10 +35,67 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
         ("only=", "only= needs a value"),
         ("hang_minutes=-1", "hang_minutes=-1: give minutes, or 0 for never"),
         ("hang_minutes=ten", "hang_minutes=ten is no number"),
+        ("hang_minutes=inf", "hang_minutes=inf: give minutes, or 0 for never"),
+        ("only=???", "only=??? is no value"),
+        ("retries=-2", "retries=-2 is below -1"),
+        ("slurm.minutes=soon", "slurm.minutes=soon is no whole number"),
+        ("slurm.minutes=1.5", "slurm.minutes=1.5 is no whole number"),
+        ("slurm.max_jobs=-1", "slurm.max_jobs=-1 is below 0"),
+        ("slurm.colour=red", "Unknown setting slurm.colour; known: partition, account"),
+        ("slurm=nowhere.yaml", "slurm=nowhere.yaml: No such file or directory; give a YAML file"),
     ],
 )
-def test_a_mistake_is_refused_with_what_exists(word: str, told: str) -> None:
+def test_a_mistake_is_refused_with_what_exists(word: str, message: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         parse([word])
 
-    assert told in str(refused.value)
+    assert message in str(refused.value)
+
+
+def test_what_the_shell_of_a_job_expands_stays_as_it_is(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("setup: ['export A=${HOME}/a', 'echo \\${B} $C']\n")
+
+    options, _ = parse(["root=/x/${USER}", f"slurm={site}", "slurm.setup=D=${E:-f} \\\\${G}"])
+
+    assert options.root == "/x/${USER}"
+    assert options.slurm.setup == ("export A=${HOME}/a", "echo \\${B} $C", "D=${E:-f} \\\\${G}")
+
+
+def test_a_site_s_file_and_words_are_merged_in_order(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text(
+        "partition: 7\naccount:\nmemory_gb: 4\nminutes: 60\nsetup: [module load cuda]\n"
+        "extra: {reservation: paper, begin: now}\n"
+    )
+
+    options, _ = parse(["slurm.minutes=5", f"slurm={site}", "slurm.setup=a=b", "slurm.qos=x"])
+
+    assert options.slurm == SlurmOptions(
+        partition="7",
+        qos="x",
+        minutes=60,
+        memory_gb=4.0,
+        setup=("module load cuda", "a=b"),
+        extra=("reservation=paper", "begin=now"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("minutes: 1.5", "minutes=1.5 is no whole number"),
+        ("minutes: true", "minutes=True is no whole number"),
+        ("colour: red", "site.yaml: colour; known: partition"),
+        ("- minutes", "holds no `key: value` lines"),
+        ("a: [", "is no YAML"),
+    ],
+)
+def test_a_mistake_in_a_site_s_file_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text(text)
+
+    with pytest.raises(ValueError, match=r"site\.yaml") as refused:
+        parse([f"slurm={site}"])
+
+    assert message in str(refused.value)

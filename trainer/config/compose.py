@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     """
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
-        store.store(name="schema", node=_schema())
+        store.store(name="schema", node=structured(TrainConfig))
     try:
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             composed = hydra_compose("train", list(overrides))
@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
 
 def from_json(text: str) -> TrainConfig:
     """The configuration written by `trainer.config.fingerprint.config_json`."""
-    merged = OmegaConf.merge(_schema(), json.loads(text))
+    merged = OmegaConf.merge(structured(TrainConfig), json.loads(text))
     return _as_constant(OmegaConf.to_object(merged))
 
 
@@ -87,26 +87,26 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     return f"The configuration is not valid: {text}"
 
 
-def _schema() -> DictConfig:
-    """The schema as OmegaConf merges into it; frozen dataclasses arrive read-only."""
-    schema: DictConfig = OmegaConf.structured(TrainConfig)
-    nodes = [schema]
+def structured(schema: type) -> DictConfig:
+    """A schema as OmegaConf merges into it; frozen dataclasses arrive read-only."""
+    config: DictConfig = OmegaConf.structured(schema)
+    nodes = [config]
     for node in nodes:
         OmegaConf.set_readonly(node, False)
         nodes += [inner for inner in node.values() if isinstance(inner, DictConfig)]
-    return schema
+    return config
+
+
+def with_tuples(value: Any) -> Any:
+    """Lists as tuples all the way down: OmegaConf hands out lists, and a config is a constant."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return tuple(value) if isinstance(value, list) else value
+    changed = {item.name: with_tuples(getattr(value, item.name)) for item in fields(value)}
+    return replace(value, **changed)
 
 
 def _as_constant(config: Any) -> TrainConfig:
     """What OmegaConf built, hashable."""
-    constant = _with_tuples(config)
+    constant = with_tuples(config)
     assert isinstance(constant, TrainConfig)
     return constant
-
-
-def _with_tuples(value: Any) -> Any:
-    """Lists as tuples all the way down: OmegaConf hands out lists, and a config is a constant."""
-    if not is_dataclass(value) or isinstance(value, type):
-        return tuple(value) if isinstance(value, list) else value
-    changed = {item.name: _with_tuples(getattr(value, item.name)) for item in fields(value)}
-    return replace(value, **changed)

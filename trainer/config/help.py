@@ -1,13 +1,6 @@
-"""What the fields of a configuration mean, for the help of a command line.
+"""What the fields of a configuration mean, for the help of a command line. Needs no torch."""
 
-The sentence of a field is the comment beside it, so that the schema stays the one place to read
-and to change. Everything runs from a checkout: the source is always there. Needs no torch.
-"""
-
-import inspect
-import re
 import textwrap
-import tokenize
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
@@ -25,7 +18,7 @@ class FieldHelp:
         name: dotted, as on the command line.
         default: as on the command line.
         choices: of a closed choice; empty otherwise.
-        note: the sentence beside the field.
+        note: its sentence; without one, what its Enum says of itself.
     """
 
     name: str
@@ -36,8 +29,8 @@ class FieldHelp:
     def lines(self) -> Iterator[str]:
         """The setting as help shows it."""
         start = f"  {self.name}={self.default}"
-        told = "; ".join(filter(None, [" | ".join(self.choices), self.note]))
-        rest = textwrap.wrap(told, _WIDTH - _INDENT, break_on_hyphens=False)
+        text = "; ".join(filter(None, [" | ".join(self.choices), self.note]))
+        rest = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)
         if len(start) >= _INDENT or not rest:
             yield start
         else:
@@ -52,33 +45,18 @@ def settings(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:
         schema: a dataclass whose fields all have defaults.
         prefix: of every name, with its dot.
     """
-    notes = _notes(schema)
     for item in fields(schema):
         inner = dataclass_in(item.type)
         if inner is not None:
             yield from settings(inner, f"{prefix}{item.name}.")
         else:
-            yield FieldHelp(
-                prefix + item.name, _plain(_default(item)), _choices(item), notes[item.name]
-            )
+            note = item.metadata.get("help") or _of_enum(item.type)
+            yield FieldHelp(prefix + item.name, _plain(_default(item)), choices_of(item), note)
 
 
 def dataclass_in(kind: Any) -> Any:
     """The dataclass a field holds, also behind `| None`; None for a plain field."""
     return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
-
-
-def _notes(schema: Any) -> dict[str, str]:
-    """The comment beside each field; without one, what its Enum says of itself."""
-    found = {item.name: _of_enum(item.type) for item in fields(schema)}
-    lines = iter(inspect.getsource(schema).splitlines(keepends=True))
-    name = ""
-    for token in tokenize.generate_tokens(lambda: next(lines, "")):
-        if token.type == tokenize.NAME and token.line.lstrip().startswith(f"{token.string}:"):
-            name = token.string
-        elif token.type == tokenize.COMMENT and name and not token.line.lstrip().startswith("#"):
-            found[name] = re.sub(r"^#\s*(noqa:[^-]*-?)?", "", token.string).strip()
-    return found
 
 
 def _of_enum(kind: Any) -> str:
@@ -92,15 +70,11 @@ def _default(item: Field[Any]) -> Any:
     return item.default
 
 
-def _choices(item: Field[Any]) -> tuple[str, ...]:
-    """Values of an Enum or a Literal."""
+def choices_of(item: Field[Any]) -> tuple[str, ...]:
+    """What a closed choice may be: the names of an Enum, or the field's own list."""
     if isinstance(item.type, type) and issubclass(item.type, Enum):
         return tuple(choice.name for choice in item.type)
-    return tuple(str(value) for value in getattr(item.type, "__args__", ()) if _is_plain(value))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int)
+    return tuple(item.metadata.get("choices", ()))
 
 
 def _plain(value: Any) -> str:

@@ -7,8 +7,8 @@ the fingerprint. Letters like A3 name the rows of the README's "Choices where th
 from dataclasses import dataclass, field
 from enum import Enum
 
-from datasets.config import DataConfig, execution
-from trainer.method_registry import MethodFacts, method_facts
+from datasets.config import DataConfig, execution, option
+from trainer.method_registry import METHODS, MethodFacts, method_facts
 
 
 class Stem(Enum):
@@ -183,12 +183,12 @@ class EvaluationMode(Enum):
 class ModelConfig:
     """DeepLabV3+ on a deep-stem ResNet."""
 
-    backbone: str = "resnet14_w16"  # name of the file in sweeps/model
-    blocks: tuple[int, ...] = (1, 1, 1, 1)  # bottlenecks per stage
-    width: int = 16  # channels of the first stage; 64 for RN-50/101
-    head_channels: int = 64  # inside ASPP and decoder; 256 for RN-50/101
-    low_level_channels: int = 12  # of the skip connection; 48 for RN-50/101
-    dilations: tuple[int, ...] = (6, 12, 18)  # of ASPP, at stride 16
+    backbone: str = option("resnet14_w16", "name of the file in sweeps/model")
+    blocks: tuple[int, ...] = option((1, 1, 1, 1), "bottlenecks per stage")
+    width: int = option(16, "channels of the first stage; 64 for RN-50/101")
+    head_channels: int = option(64, "inside ASPP and decoder; 256 for RN-50/101")
+    low_level_channels: int = option(12, "of the skip connection; 48 for RN-50/101")
+    dilations: tuple[int, ...] = option((6, 12, 18), "of ASPP, at stride 16")
     stem: Stem = Stem.deep64
     upsample: Upsample = Upsample.nearest
     init: Init = Init.random
@@ -198,17 +198,19 @@ class ModelConfig:
 class MethodConfig:
     """The semi-supervised method and the numbers of its step."""
 
-    name: str = "unimatch_star"  # name of the file in sweeps/method
-    algorithm: str = "unimatch"  # the training step: L_o of Eq. 6; a key of METHODS
-    batch_factor: int = 1  # times optim.batch: official UniMatch 2, supervised 2
-    lr_factor: float = 1.0  # times optim.lr: official UniMatch 2
-    confidence: float = 0.95  # pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes
+    name: str = option("unimatch_star", "name of the file in sweeps/method")
+    algorithm: str = option("unimatch", "the training step: L_o of Eq. 6", choices=tuple(METHODS))
+    batch_factor: int = option(1, "times optim.batch: official UniMatch 2, supervised 2")
+    lr_factor: float = option(1.0, "times optim.lr: official UniMatch 2")
+    confidence: float = option(
+        0.95, "pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes"
+    )
     teacher: Teacher = Teacher.shared
     teacher_mode: TeacherMode = TeacherMode.train
-    ema_decay: float = 0.996  # upper end of min(1 - 1 / (step + 1), decay)
+    ema_decay: float = option(0.996, "upper end of min(1 - 1 / (step + 1), decay)")
     ema_buffers: Buffers = Buffers.copy
     pseudo_labels: PseudoLabels = PseudoLabels.student
-    match_iters: bool = False  # supervised: as many steps as a semi-supervised run
+    match_iters: bool = option(False, "supervised: as many steps as a semi-supervised run")
 
     @property
     def facts(self) -> MethodFacts:
@@ -220,46 +222,50 @@ class MethodConfig:
 class LossConfig:
     """The inter-pixel term L_IPix; every alternative reading of the paper is a field."""
 
-    name: str = "none"  # name of the file in sweeps/loss
+    name: str = option("none", "name of the file in sweeps/loss")
     distance: Distance = Distance.none
-    alpha: float = 1.0  # weight in Eq. 6 (A6)
-    threshold: float = 0.8  # tau of Eq. 3, strict (A14)
-    temperature: float = 4.0  # t of Eq. 4
-    warmup_epochs: int = 5  # of the Gaussian ramp; 0 is none; 5 VOC, 30 Cityscapes (A22)
+    alpha: float = option(1.0, "weight in Eq. 6 (A6)")
+    threshold: float = option(0.8, "tau of Eq. 3, strict (A14)")
+    temperature: float = option(4.0, "t of Eq. 4")
+    warmup_epochs: int = option(5, "of the Gaussian ramp; 0 is none; 5 VOC, 30 Cityscapes (A22)")
     ramp_unit: RampUnit = RampUnit.step
-    views: tuple[str, ...] = ("s1", "s2")  # student views: s1, s2, fp (A4)
+    views: tuple[str, ...] = option(("s1", "s2"), "student views: s1, s2, fp (A4)")
     view_reduce: ViewReduce = ViewReduce.mean
     cutmix: CutMixPairs = CutMixPairs.paste
-    inside_half: bool = False  # True: alpha counts inside UniMatch's division by two (A5)
+    inside_half: bool = option(False, "True: alpha counts inside UniMatch's division by two (A5)")
     scope: Scope = Scope.image
     divide_by: DivideBy = DivideBy.all
-    min_pixels: int = 2  # images with fewer confident pixels add zero (A9)
+    min_pixels: int = option(2, "images with fewer confident pixels add zero (A9)")
     direction: Direction = Direction.forward
-    t2_scale: bool = False  # times temperature squared, as channel-wise distillation does (A11)
+    t2_scale: bool = option(
+        False, "times temperature squared, as channel-wise distillation does (A11)"
+    )
     norm_over: NormOver = NormOver.omega
-    omega_ignore_padding: bool = True  # padding never enters Omega (A15)
+    omega_ignore_padding: bool = option(True, "padding never enters Omega (A15)")
     classes: Classes = Classes.all
-    log_norm: bool = True  # divide by ln |Omega|, also for CR (A18)
+    log_norm: bool = option(True, "divide by ln |Omega|, also for CR (A18)")
     cr_on: CorrelateOn = CorrelateOn.probabilities
     resolution: Resolution = Resolution.crop
-    on_labeled: bool = False  # also on labelled images (A30)
+    on_labeled: bool = option(False, "also on labelled images (A30)")
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """SGD with momentum and the polynomial schedule."""
 
-    epochs: int = 80  # passes over the unlabelled list (labelled list for supervised)
-    batch: int = 4  # labelled images per step over all ranks; as many unlabelled (A23)
-    lr: float = 0.0005  # of the backbone
-    head_lr_factor: float = 10.0  # parameters outside the backbone; 10 VOC, 1 Cityscapes
-    momentum: float = 0.9  # of SGD, without Nesterov
-    weight_decay: float = 1e-4  # on every parameter
-    power: float = 0.9  # of the polynomial
-    lag: bool = False  # True: steps 0 and 1 share the first rate, as the UniMatch code
+    epochs: int = option(80, "passes over the unlabelled list (labelled list for supervised)")
+    batch: int = option(4, "labelled images per step over all ranks; as many unlabelled (A23)")
+    lr: float = option(0.0005, "of the backbone")
+    head_lr_factor: float = option(10.0, "parameters outside the backbone; 10 VOC, 1 Cityscapes")
+    momentum: float = option(0.9, "of SGD, without Nesterov")
+    weight_decay: float = option(1e-4, "on every parameter")
+    power: float = option(0.9, "of the polynomial")
+    lag: bool = option(False, "True: steps 0 and 1 share the first rate, as the UniMatch code")
     criterion: Criterion = Criterion.ce
-    ohem_threshold: float = 0.7  # OHEM keeps pixels at or below this probability
-    ohem_min_kept_per_image: int = 100000  # OHEM keeps at least this many, times the batch (A24)
+    ohem_threshold: float = option(0.7, "OHEM keeps pixels at or below this probability")
+    ohem_min_kept_per_image: int = option(
+        100000, "OHEM keeps at least this many, times the batch (A24)"
+    )
     precision: Precision = Precision.fp32
 
 
@@ -268,34 +274,33 @@ class EvaluationConfig:
     """When and how validation runs."""
 
     mode: EvaluationMode = EvaluationMode.whole
-    every_epochs: int = 1  # the last epoch is scored in any case
+    every_epochs: int = option(1, "the last epoch is scored in any case")
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Where and how fast; none of it enters the fingerprint."""
 
-    device: str = execution("auto")  # auto, cpu or cuda; auto never falls back once training began
-    threads: int = execution(1)  # CPU threads per rank; guarded at resume, it moves the last bits
-    loader_workers: int = execution(0)  # processes that prepare samples, per rank
-    # The two enums are immutable, which ruff cannot see.
-    augment: Augment = execution(Augment.auto)  # noqa: RUF009 - host or device, the same bits
-    cache: Cache = execution(Cache.none)  # noqa: RUF009 - decoded: images are decoded once
-    cache_folder: str = execution("")  # empty means <folder of the dataset>.decoded
-    checkpoint_minutes: float = execution(5.0)  # between two checkpoints
-    checkpoint_steps: int = execution(0)  # also every so many steps; 0 is never
-    log_steps: int = execution(20)  # steps between two lines of metrics.jsonl
-    tensorboard: bool = execution(False)  # also write TensorBoard events beside metrics.jsonl
-    weights: str = execution("")  # file of ImageNet weights for model.init=imagenet
-    folder: str = execution("")  # of `python -m trainer`; empty means outputs/runs/<key>
+    device: str = execution("auto", "auto, cpu or cuda; auto never falls back once training began")
+    threads: int = execution(1, "CPU threads per rank; guarded at resume, it moves the last bits")
+    loader_workers: int = execution(0, "processes that prepare samples, per rank")
+    augment: Augment = execution(Augment.auto, "host or device, the same bits")
+    cache: Cache = execution(Cache.none, "decoded: images are decoded once")
+    cache_folder: str = execution("", "empty means <folder of the dataset>.decoded")
+    checkpoint_minutes: float = execution(5.0, "between two checkpoints")
+    checkpoint_steps: int = execution(0, "also every so many steps; 0 is never")
+    log_steps: int = execution(20, "steps between two lines of metrics.jsonl")
+    tensorboard: bool = execution(False, "also write TensorBoard events beside metrics.jsonl")
+    weights: str = execution("", "file of ImageNet weights for model.init=imagenet")
+    folder: str = execution("", "of `python -m trainer`; empty means outputs/runs/<key>")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One run, resolved."""
 
-    recipe: str = "synthetic"  # name of the file in sweeps/recipe
-    seed: int = 12345  # the one source of all randomness
+    recipe: str = option("synthetic", "name of the file in sweeps/recipe")
+    seed: int = option(12345, "the one source of all randomness")
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodConfig = field(default_factory=MethodConfig)

@@ -1,9 +1,9 @@
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
 import pytest
 
+from datasets.config import option
 from orchestrator.options import LaunchOptions
 from trainer.config.compose import field_names
 from trainer.config.help import settings
@@ -19,22 +19,21 @@ class Taste(Enum):
 
 @dataclass
 class Inner:
-    size: float = 1.5  # of the fruit, cm
+    size: float = option(1.5, "of the fruit, cm")
 
 
 @dataclass
 class Outer:
-    # A remark on its own line belongs to no field.
     taste: Taste = Taste.sour
-    ripe: bool = True  # noqa: RUF009, RUF100 - may be eaten
-    place: Literal["tree", "bowl"] = "bowl"
+    ripe: bool = option(True, "may be eaten")
+    place: str = option("bowl", "", choices=("tree", "bowl"))
     inner: Inner = field(default_factory=Inner)
 
 
-def test_a_setting_tells_default_choices_and_the_comment_beside_its_field():
-    told = {item.name: (item.default, item.choices, item.note) for item in settings(Outer)}
+def test_a_setting_tells_default_choices_and_the_sentence_of_its_field():
+    shown = {item.name: (item.default, item.choices, item.note) for item in settings(Outer)}
 
-    assert told == {
+    assert shown == {
         "taste": ("sour", ("sweet", "sour"), "How it tastes"),
         "ripe": ("true", (), "may be eaten"),
         "place": ("bowl", ("tree", "bowl"), ""),
@@ -45,7 +44,7 @@ def test_a_setting_tells_default_choices_and_the_comment_beside_its_field():
 @pytest.mark.parametrize("schema", [TrainConfig, LaunchOptions])
 def test_every_setting_explains_itself_in_lines_of_100_characters(schema):
     for item in settings(schema):
-        assert item.note, f"{item.name} needs a comment beside its field"
+        assert item.note, f"{item.name} needs a sentence"
         assert all(len(line) <= 100 for line in item.lines())
 
 
