@@ -1,29 +1,31 @@
-"""The files of an MLflow file store, written without MLflow.
+"""Runs for MLflow, written by its own client into a file store.
 
-``mlflow migrate-filestore --source <folder> --target sqlite:///mlflow.db`` takes them over; MLflow
-3.17 reads the folder itself only with MLFLOW_ALLOW_FILE_STORE=true. One experiment per grid, one
-run per row; ids are made of names, so an export replaces the earlier one.
+MLflow 3.17 reads the folder with ``MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri
+<folder>``; ``mlflow migrate-filestore --source <folder> --target sqlite:///mlflow.db`` takes it over
+into a database. One experiment per grid, one run per row. Nothing is sent anywhere.
 """
 
-import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from orchestrator.export.runs import ExportedRun
-from orchestrator.results.store import Row
+from orchestrator.results.row import AXES, Row
 
-_FINISHED, _FAILED = 3, 4  # of mlflow.entities.RunStatus
-_SOURCE_LOCAL = 4
-_AXES = ("recipe", "split", "backbone", "crop", "method", "loss", "seed")
+EXTRA = "pip install 'mlflow-skinny>=3.17'"  # the same as the extra `mlflow` of pyproject.toml
+
+_BATCH = 100  # of parameters, as many as MLflow takes in one call; of metrics it takes more
+_SCORES = ("best_miou_percent", "last_miou_percent", "seconds", "gpu_seconds")
+# A file store needs leave since 3.17; usage statistics would go to a server of MLflow's makers.
+_ENVIRONMENT = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def export_mlflow(runs: Iterable[ExportedRun], folder: Path, *, experiment: str) -> list[Path]:
-    """Write an experiment with one run per row.
+    """Write an experiment with one run per row; the one an earlier export wrote is replaced.
 
     Args:
         runs: what to write.
@@ -32,61 +34,54 @@ def export_mlflow(runs: Iterable[ExportedRun], folder: Path, *, experiment: str)
 
     Returns:
         The folders of the runs.
+
+    Raises:
+        ValueError: MLflow is not installed.
     """
-    number = str(int(hashlib.sha256(experiment.encode()).hexdigest()[:15], 16))
-    place = folder / number
-    shutil.rmtree(place, ignore_errors=True)
-    listed = list(runs)
-    moments = [_milliseconds(run.row) for run in listed]
-    facts = {
-        "artifact_location": place.absolute().as_uri(),
-        "creation_time": min((start for start, _ in moments), default=0),
-        "experiment_id": number,
-        "last_update_time": max((end for _, end in moments), default=0),
-        "lifecycle_stage": "active",
-        "name": experiment,
-    }
-    _write(place / "meta.yaml", yaml.safe_dump(facts))
-    return [_run(run, place, number) for run in listed]
+    with _offline():
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise ValueError(
+                f"Export to MLflow needs mlflow-skinny, which is not installed here: {EXTRA}"
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=folder.absolute().as_uri())
+        earlier = client.get_experiment_by_name(experiment)
+        if earlier is not None:
+            shutil.rmtree(folder / earlier.experiment_id)
+        number = client.create_experiment(experiment)
+        return [folder / number / _write(client, run, number) for run in runs]
 
 
-def _run(run: ExportedRun, experiment: Path, number: str) -> Path:
+def _write(client: Any, run: ExportedRun, experiment: str) -> str:
+    """Write one run; returns its id."""
+    from mlflow.entities import Metric, Param
+
     row = run.row
-    name = hashlib.sha256(f"{row.key}.a{row.attempt}".encode()).hexdigest()[:32]
-    place = experiment / name
     started, finished = _milliseconds(row)
-    facts: dict[str, Any] = {
-        "artifact_uri": (place / "artifacts").absolute().as_uri(),
-        "end_time": finished,
-        "entry_point_name": "",
-        "experiment_id": number,
-        "lifecycle_stage": "active",
-        "run_id": name,
-        "run_name": row.key,
-        "run_uuid": name,
-        "source_name": "",
-        "source_type": _SOURCE_LOCAL,
-        "source_version": "",
-        "start_time": started,
-        "status": _FINISHED if row.status == "done" else _FAILED,
-        "tags": [],
-        "user_id": "",
-    }
-    _write(place / "meta.yaml", yaml.safe_dump(facts))
-    (place / "artifacts").mkdir()
-    for param, value in _params(row):
-        _write(place / "params" / param, value)
-    for tag, value in _tags(row).items():
-        _write(place / "tags" / tag, value)
-    for metric, lines in _metrics(run, finished).items():
-        _write(place / "metrics" / metric, "".join(lines))
-    return place
+    name: str = client.create_run(
+        experiment, start_time=started, run_name=row.key, tags=_tags(row)
+    ).info.run_id
+    for params in _batches([Param(*param) for param in _params(row)]):
+        client.log_batch(name, params=params)
+    measured = [Metric(key, value, finished, epoch) for key, epoch, value in _metrics(run)]
+    for metrics in _batches(measured):
+        client.log_batch(name, metrics=metrics)
+    status = "FINISHED" if row.status == "done" else "FAILED"
+    client.set_terminated(name, status, end_time=finished)
+    return name
+
+
+def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
 
 
 def _params(row: Row) -> Iterator[tuple[str, str]]:
     """Axes of the cell, and every field of the configuration under its dotted name."""
-    found = {axis: str(getattr(row, axis)) for axis in _AXES}
-    yield from (found | dict(_flat(json.loads(row.config_json)))).items()
+    axes = {axis: str(getattr(row, axis)) for axis in AXES}
+    yield from (axes | dict(_flat(json.loads(row.config_json)))).items()
 
 
 def _flat(plain: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -100,7 +95,6 @@ def _flat(plain: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _tags(row: Row) -> dict[str, str]:
     tags = {
-        "mlflow.runName": row.key,
         "mlflow.source.git.commit": row.git_commit or "",
         "fingerprint": row.fingerprint,
         "attempt": str(row.attempt),
@@ -110,22 +104,29 @@ def _tags(row: Row) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _metrics(run: ExportedRun, moment: int) -> dict[str, list[str]]:
-    """Lines of ``milliseconds value epoch`` by metric."""
-    found: dict[str, list[str]] = {}
-    for name, epoch, value in run.values():
-        found.setdefault(name, []).append(f"{moment} {value!r} {epoch}\n")
-    for name in ("best_miou_percent", "last_miou_percent", "seconds", "gpu_seconds"):
+def _metrics(run: ExportedRun) -> Iterator[tuple[str, int, float]]:
+    """Name, epoch and value of everything that was measured; epoch 0 for the whole run."""
+    yield from run.values()
+    for name in _SCORES:
         value = getattr(run.row, name)
         if value is not None:
-            found[name] = [f"{moment} {value!r} 0\n"]
-    return found
+            yield name, 0, value
 
 
 def _milliseconds(row: Row) -> tuple[int, int]:
     return int(row.started.timestamp() * 1000), int(row.finished.timestamp() * 1000)
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The environment in which MLflow writes files and calls nobody."""
+    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

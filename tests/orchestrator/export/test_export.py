@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 from tensorboardX.proto.event_pb2 import Event
 
 from orchestrator.export.formats import KINDS, export
@@ -85,25 +84,26 @@ def test_tensorboard_gets_the_curves_and_the_configuration(root):
     assert len(list(folder.iterdir())) == 3
 
 
-def test_mlflow_gets_an_experiment_with_runs_parameters_and_metrics(root):
-    folder = export(load_grid("demo"), root, "mlflow")
+def test_mlflows_own_reader_finds_runs_parameters_metrics_and_tags(root, monkeypatch):
+    for _ in range(2):  # a second export replaces the first
+        folder = export(load_grid("demo"), root, "mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow import MlflowClient
 
-    (experiment,) = folder.iterdir()
-    facts = yaml.safe_load((experiment / "meta.yaml").read_text())
-    assert (facts["name"], facts["experiment_id"]) == ("demo", experiment.name)
-    runs = {
-        yaml.safe_load(path.read_text())["run_name"]: path.parent
-        for path in experiment.glob("*/meta.yaml")
-    }
+    client = MlflowClient(tracking_uri=folder.as_uri())
+    (experiment,) = (e for e in client.search_experiments() if e.name != "Default")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+    assert experiment.name == "demo"
+    assert sorted(run.info.status for run in runs.values()) == ["FAILED", "FINISHED", "FINISHED"]
     run = runs[load_grid("demo").cells[0].key]
-    assert (run / "params/optim.lr").read_text() == "0.01"
-    assert (run / "params/seed").read_text() == "12345"
-    assert (run / "tags/mlflow.source.git.commit").read_text() == "0123456789abcdef"
-    moment, value, epoch = (run / "metrics/miou_percent").read_text().splitlines()[1].split()
-    assert (value, epoch) == ("45.25", "2")
-    assert int(moment) == 1767323045000
-    statuses = [yaml.safe_load((r / "meta.yaml").read_text())["status"] for r in runs.values()]
-    assert sorted(statuses) == [3, 3, 4]
+    assert (run.data.params["optim.lr"], run.data.params["seed"]) == ("0.01", "12345")
+    assert run.data.tags["mlflow.source.git.commit"] == "0123456789abcdef"
+    assert (run.data.metrics["best_miou_percent"], run.data.metrics["loss_total"]) == (45.25, 2.0)
+    curve = client.get_metric_history(run.info.run_id, "miou_percent")
+    assert [(point.step, point.value) for point in curve] == [(1, 40.5), (2, 45.25)]
+    assert (run.info.end_time, curve[0].timestamp) == (1767323045000, 1767323045000)
 
 
 def test_an_export_of_nothing_is_empty(tmp_path):
@@ -113,7 +113,7 @@ def test_an_export_of_nothing_is_empty(tmp_path):
     assert (tmp_path / "exports/demo/csv/rows.csv").read_text().count("\n") == 1
 
 
-def command(root, **environment):
+def command(root, kind="wandb", **environment):
     return subprocess.run(
         [
             sys.executable,
@@ -121,7 +121,7 @@ def command(root, **environment):
             "orchestrator",
             "export",
             "demo",
-            "to=wandb",
+            f"to={kind}",
             f"root={root.address}",
         ],
         env=os.environ | environment,
@@ -177,13 +177,19 @@ def test_wandbs_own_reader_finds_config_epochs_and_summary_offline(root, monkeyp
     assert [record.exit.exit_code for record in failed if record.HasField("exit")] == [1]
 
 
-def test_export_without_wandb_says_how_to_install_it(root, tmp_path):
-    (tmp_path / "wandb.py").write_text("raise ImportError('No module named wandb')")
+@pytest.mark.parametrize(
+    ("kind", "package", "advice"),
+    [("wandb", "wandb", "'wandb>=0.28'"), ("mlflow", "mlflow", "'mlflow-skinny>=3.17'")],
+)
+def test_export_without_the_tools_package_says_how_to_install_it(
+    root, tmp_path, kind, package, advice
+):
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError('No module named {package}')")
 
-    done = command(root, PYTHONPATH=str(tmp_path))
+    done = command(root, kind, PYTHONPATH=str(tmp_path))
 
     assert done.returncode == 2
-    assert "pip install 'wandb>=0.28'" in done.stderr
+    assert f"pip install {advice}" in done.stderr
 
 
 def test_pixel_counts_have_a_csv_of_their_own(tmp_path):
