@@ -8,7 +8,7 @@ from typing import Any
 class MixSource(Enum):
     """Whose pixels CutMix pastes into an unlabelled image."""
 
-    same = "same"  # the same photograph, drawn again: what the released UniMatch code does
+    same = "same"  # the same image, drawn again: what the released UniMatch code does
     batch_roll = "batch_roll"  # the next image of the global batch
     other = "other"  # an image from an independent permutation
 
@@ -31,7 +31,7 @@ def execution(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """The drawn dataset: how many scenes, how large, of how many classes."""
+    """The synthetic dataset: how many scenes, how large, of how many classes."""
 
     num_train: int = option(240, "scenes with a mask that splits may label")
     num_val: int = option(60, "scenes for evaluation")

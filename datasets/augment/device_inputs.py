@@ -1,4 +1,4 @@
-"""The parts of photographs that crops show, before resizing, with the sizes to resize them by.
+"""The parts of images that crops show, before resizing, with the sizes to resize them by.
 
 A host that hands these over has only decoded and copied; `datasets/loading/device.py` does the
 arithmetic, with the bits of `augment.weak_image`.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datasets.augment.host import Geometry, Photometry, weak_image
 from datasets.augment.hue import hue_shift
-from datasets.augment.resize import is_upright, span, tap_depth
+from datasets.augment.resize import filter_width, is_upright, span
 from datasets.images.pixels import ImageLike, part_of, size_of
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "nothing")
@@ -152,37 +152,37 @@ class Axis(NamedTuple):
     is_mirrored: bool
 
 
-def windows_of(photos: Sequence[ImageLike], geometries: Sequence[Geometry]) -> CropInputs:
-    """The parts of some RGB photographs and how to resize them, padded to a common size."""
-    ready = [_view(photo, geometry) for photo, geometry in zip(photos, geometries, strict=True)]
+def windows_of(images: Sequence[ImageLike], geometries: Sequence[Geometry]) -> CropInputs:
+    """The parts of some RGB images and how to resize them, padded to a common size."""
+    ready = [_view(image, geometry) for image, geometry in zip(images, geometries, strict=True)]
     parts = [part for part, _, _ in ready]
     height, width, channels = (max(sides) for sides in zip(*(p.shape for p in parts), strict=True))
     # What is beyond a part is never weighted: no need to clear it.
     pixels = torch.empty((len(parts), height, width, channels), dtype=torch.uint8)
     frame = pixels.numpy()
-    for place, part in enumerate(parts):
-        frame[place, : part.shape[0], : part.shape[1], : part.shape[2]] = part
+    for index, part in enumerate(parts):
+        frame[index, : part.shape[0], : part.shape[1], : part.shape[2]] = part
     across, down = [view[1] for view in ready], [view[2] for view in ready]
     return CropInputs(
         pixels,
         columns=torch.tensor(across).T,
         rows=torch.tensor(down).T,
         crop=geometries[0].crop,
-        depth=max(tap_depth(axis.source, axis.resized) for axis in (*across, *down)),
+        depth=max(filter_width(axis.source, axis.resized) for axis in (*across, *down)),
     )
 
 
-def _view(photo: ImageLike, geometry: Geometry) -> tuple[NDArray[np.uint8], Axis, Axis]:
+def _view(image: ImageLike, geometry: Geometry) -> tuple[NDArray[np.uint8], Axis, Axis]:
     """The part one crop needs, and how its columns and rows are resized."""
-    (width, height), (left, top, right, bottom) = size_of(photo), geometry.box
+    (width, height), (left, top, right, bottom) = size_of(image), geometry.box
     crop, is_flipped = geometry.crop, geometry.is_flipped
     if is_upright((width, height), (geometry.width, geometry.height)):
         # A device resizes across, then down; this rare shape is resized here.
-        ready = np.asarray(weak_image(photo, replace(geometry, is_flipped=False)))
+        ready = np.asarray(weak_image(image, replace(geometry, is_flipped=False)))
         across = Axis(crop, crop, 0, right - left, 0, is_flipped)
         return ready, across, Axis(crop, crop, 0, bottom - top, 0, False)
     first_column, last_column = span(width, geometry.width, start=left, stop=right)
     first_row, last_row = span(height, geometry.height, start=top, stop=bottom)
-    part = part_of(photo, (first_column, first_row, last_column, last_row))
+    part = part_of(image, (first_column, first_row, last_column, last_row))
     across = Axis(width, geometry.width, left, right - left, first_column, is_flipped)
     return part, across, Axis(height, geometry.height, top, bottom - top, first_row, False)

@@ -111,13 +111,13 @@ def draw_geometry(
     return Geometry(new_width, new_height, left, top, crop, draws.bernoulli(0.5))
 
 
-def weak_image(photo: ImageLike, geometry: Geometry) -> Image.Image:
+def weak_image(image: ImageLike, geometry: Geometry) -> Image.Image:
     """The weak view of an RGB image: resized, padded with black on the right and below, cropped."""
-    _, height = size_of(photo)
+    _, height = size_of(image)
     box = geometry.box
     top, bottom = span(height, geometry.height, start=box[1], stop=box[3])
     size = (geometry.width, geometry.height)
-    window = resized_window(band_of(photo, top, bottom), top, height, size=size, box=box)
+    window = resized_window(band_of(image, top, bottom), top, height, size=size, box=box)
     if window.size != (geometry.crop, geometry.crop):
         window = window.crop((0, 0, geometry.crop, geometry.crop))  # Pillow pads with 0
     return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.is_flipped else window

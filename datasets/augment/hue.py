@@ -72,11 +72,11 @@ def shift_hue(image: Image.Image, shift: int) -> Image.Image:
     saturation = saturations().take((value.astype(np.intp) << 8) | spread)
     hue = hues().take(_hue_places(red, green, blue, value) << 8 | spread)
     hue += np.uint8(shift)  # wraps, as bytes do
-    place = (hue.astype(np.intp) << 8) | saturation
+    index = (hue.astype(np.intp) << 8) | saturation
     units = value.astype(np.uint32)
     bands = []
     for weights in _wheel_channels():
-        channel = weights.take(place)
+        channel = weights.take(index)
         channel *= units
         channel += np.uint32(1 << (WHEEL_BITS - 1))
         channel >>= np.uint32(WHEEL_BITS)
@@ -92,10 +92,10 @@ def _hue_places(
 ) -> NDArray[np.intp]:
     """511 k + difference + 255, as `hues` wants it; the last case first, so that R wins ties."""
     r, g, b = (channel.astype(np.int16) for channel in (red, green, blue))
-    place = r - g + np.int16(2 * 511 + EDGE)
-    np.copyto(place, b - r + np.int16(511 + EDGE), where=green == value)
-    np.copyto(place, g - b + np.int16(EDGE), where=red == value)
-    return place.astype(np.intp)
+    index = r - g + np.int16(2 * 511 + EDGE)
+    np.copyto(index, b - r + np.int16(511 + EDGE), where=green == value)
+    np.copyto(index, g - b + np.int16(EDGE), where=red == value)
+    return index.astype(np.intp)
 
 
 @cache

@@ -31,7 +31,7 @@ def span(source: int, resized: int, *, start: int, stop: int) -> tuple[int, int]
     return first, min(int((stop - 0.5) * scale + support + 0.5), source)
 
 
-def tap_depth(source: int, resized: int) -> int:
+def filter_width(source: int, resized: int) -> int:
     """How many source pixels Pillow's BILINEAR filter weights for one output pixel, at most."""
     return 2 * max(-(-source // resized), 1) + 1
 

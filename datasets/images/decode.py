@@ -51,63 +51,63 @@ def plain_code(num_classes: int) -> MaskCode:
     return MaskCode(tuple(range(num_classes)))
 
 
-def read_image(data: bytes, place: str) -> Image.Image:
+def read_image(data: bytes, path: str) -> Image.Image:
     """The pixels of an image file as RGB.
 
     Args:
         data: the file's bytes.
-        place: its path, for errors.
+        path: its path, for errors.
 
     Raises:
         DataError: it cannot be decoded, or is of a kind that is refused.
     """
-    image = _opened(data, place, "image")
-    _refuse_deep(image, place, "image")
-    _load(image, place, "image")
-    _refuse_turned(image, place, "image")
+    image = _opened(data, path, "image")
+    _refuse_deep(image, path, "image")
+    _load(image, path, "image")
+    _refuse_turned(image, path, "image")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         alpha = image.convert("RGBA")
         if alpha.getchannel("A").getextrema() != (255, 255):
             raise DataError(
-                f"The image {place} has transparent pixels, and what lies below them is arbitrary. "
+                f"The image {path} has transparent pixels, and what lies below them is arbitrary. "
                 "Flatten it onto a colour and save it without alpha."
             )
         return alpha.convert("RGB")
     if image.mode not in ("RGB", "L", "P", "CMYK", "YCbCr", "1"):
         raise DataError(
-            f"The image {place} is of mode {image.mode}, which has no fixed meaning as RGB. "
+            f"The image {path} is of mode {image.mode}, which has no fixed meaning as RGB. "
             "Convert it to 8-bit RGB or grey."
         )
     return image.convert("RGB")
 
 
-def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
+def read_mask(data: bytes, path: str, code: MaskCode) -> Image.Image:
     """The class indices of a mask file, one byte a pixel; 255 counts nowhere.
 
     Args:
         data: the file's bytes.
-        place: its path, for errors.
+        path: its path, for errors.
         code: what its values mean.
 
     Raises:
         DataError: it cannot be decoded, is of a kind that is refused, or holds an unknown value.
     """
-    mask = _opened(data, place, "mask")
-    _refuse_deep(mask, place, "mask")
+    mask = _opened(data, path, "mask")
+    _refuse_deep(mask, path, "mask")
     if mask.format in ("JPEG", "MPO"):
         raise DataError(
-            f"The mask {place} is a JPEG, which changes values near every border. Make the mask "
+            f"The mask {path} is a JPEG, which changes values near every border. Make the mask "
             "again as PNG; a converted JPEG keeps the wrong values."
         )
     if mask.mode not in ("L", "P"):
         bits = "is of 1 bit" if mask.mode == "1" else "has colours"
         raise DataError(
-            f"{place} {bits} (mode {mask.mode}) where class indices are expected. "
+            f"{path} {bits} (mode {mask.mode}) where class indices are expected. "
             "Convert it to a single-channel or palette PNG whose values are the classes."
         )
-    _load(mask, place, "mask")
-    _refuse_turned(mask, place, "mask")
-    refuse_values(view_of(mask), place, code)
+    _load(mask, path, "mask")
+    _refuse_turned(mask, path, "mask")
+    refuse_values(view_of(mask), path, code)
     if code.is_plain:
         return mask
     # A palette's indices are the values, so the table applies to them as to grey.
@@ -115,12 +115,12 @@ def read_mask(data: bytes, place: str, code: MaskCode) -> Image.Image:
     return grey.point(code.table())
 
 
-def refuse_values(values: NDArray[np.uint8], place: str, code: MaskCode) -> None:
+def refuse_values(values: NDArray[np.uint8], path: str, code: MaskCode) -> None:
     """Look for values that mean nothing.
 
     Args:
         values: of a mask, (H, W).
-        place: its path, for errors.
+        path: its path, for errors.
         code: what its values mean.
 
     Raises:
@@ -139,43 +139,43 @@ def refuse_values(values: NDArray[np.uint8], place: str, code: MaskCode) -> None
     else:
         allowed = f"the known values are {', '.join(map(str, sorted(known)))}"
     raise DataError(
-        f"{place} holds class {wrong[0]}, but {allowed}. Convert the mask, or check "
+        f"{path} holds class {wrong[0]}, but {allowed}. Convert the mask, or check "
         "that dataset and root belong together."
     )
 
 
-def _opened(data: bytes, place: str, what: str) -> Image.Image:
+def _opened(data: bytes, path: str, what: str) -> Image.Image:
     if not data:
         raise DataError(
-            f"The {what} {place} cannot be decoded: it is empty, as an interrupted copy or a full "
+            f"The {what} {path} cannot be decoded: it is empty, as an interrupted copy or a full "
             f"disk leaves it. Bring a fresh copy of the file; {_VERIFY}"
         )
     hint = _disguise(data)
     if hint:
-        raise DataError(f"The {what} {place} cannot be decoded: {hint}")
+        raise DataError(f"The {what} {path} cannot be decoded: {hint}")
     try:
         return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"The {what} {place} claims to be larger than Pillow reads ({error}). Its header is "
+            f"The {what} {path} claims to be larger than Pillow reads ({error}). Its header is "
             "broken: bring a fresh copy; or the image is huge: cut it into parts."
         ) from error
     except _BROKEN as error:
-        raise _undecodable(place, what, error) from error
+        raise _undecodable(path, what, error) from error
 
 
-def _load(image: Image.Image, place: str, what: str) -> None:
+def _load(image: Image.Image, path: str, what: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # remarks on metadata nobody uses
             image.load()
     except _BROKEN as error:
-        raise _undecodable(place, what, error) from error
+        raise _undecodable(path, what, error) from error
 
 
-def _undecodable(place: str, what: str, error: Exception) -> DataError:
+def _undecodable(path: str, what: str, error: Exception) -> DataError:
     return DataError(
-        f"The {what} {place} cannot be decoded ({error}). Bring a fresh copy of the file; {_VERIFY}"
+        f"The {what} {path} cannot be decoded ({error}). Bring a fresh copy of the file; {_VERIFY}"
     )
 
 
@@ -184,13 +184,13 @@ def _disguise(data: bytes) -> str:
     if data.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS. Run `git lfs pull` in its checkout and copy it again."
     if data[:64].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<error")):
-        return "it is a web page, saved in place of the file. Download the file again."
+        return "it is a web page, saved instead of the file. Download the file again."
     if data.startswith((b"PK\x03\x04", b"\x1f\x8b")):
         return "it is an archive. Unpack it."
     return ""
 
 
-def _refuse_turned(image: Image.Image, place: str, what: str) -> None:
+def _refuse_turned(image: Image.Image, path: str, what: str) -> None:
     """Of a loaded image: the metadata of a PNG may stand behind its pixels."""
     try:
         with warnings.catch_warnings():
@@ -200,20 +200,20 @@ def _refuse_turned(image: Image.Image, place: str, what: str) -> None:
         return  # unreadable metadata turn nothing
     if turned not in (0, 1):
         raise DataError(
-            f"The {what} {place} carries EXIF orientation {turned}: viewers turn it, pixel readers "
+            f"The {what} {path} carries EXIF orientation {turned}: viewers turn it, pixel readers "
             "do not, so image and mask may disagree. Turn the pixels (`exiftran -ai FILE`), or "
             "remove the tag if the pixels are upright (`exiftool -Orientation= FILE`)."
         )
 
 
-def _refuse_deep(image: Image.Image, place: str, what: str) -> None:
+def _refuse_deep(image: Image.Image, path: str, what: str) -> None:
     """More than 8 bits a channel; Pillow cuts 16-bit colours to 8 without a word."""
     tiles = getattr(image, "tile", None)  # only files have it
     raw = tiles[0].args if tiles else ""
     code = str(raw[0] if isinstance(raw, tuple) and raw else raw)
     if image.mode in ("I", "F", "I;16", "I;16B", "I;16L") or "16" in code.partition(";")[2]:
         raise DataError(
-            f"The {what} {place} has more than 8 bits a channel (mode {image.mode}, stored as "
+            f"The {what} {path} has more than 8 bits a channel (mode {image.mode}, stored as "
             f"{code}). Convert it to 8 bits, with the range of values that matters."
         )
 

@@ -1,9 +1,9 @@
 """A folder of decoded images: written once, mapped into memory ever after.
 
-One file per picture: a header (sizes, which source file it was, sha256 of the pixels), then the
+One file per image: a header (sizes, which source file it was, sha256 of the pixels), then the
 bytes. Processes may fill it at once: a file appears whole, by rename, and both would write the
 same. Each process checks a file's source and checksum when it first opens it, and writes it anew
-when one is wrong. Where the disk is nearly full nothing is added, and pictures are decoded as if
+when one is wrong. Where the disk is nearly full nothing is added, and images are decoded as if
 there were no cache: the bits are the same.
 """
 
@@ -27,7 +27,7 @@ _MAGIC = b"decoded1"
 
 
 class DecodedCache:
-    """The pictures of a tree as arrays; reads like `ImageTree`."""
+    """The images of a tree as arrays; reads like `ImageTree`."""
 
     def __init__(
         self, tree: ImageTree, folder: Path, *, fingerprint: str, reserve_bytes: int = 2 << 30
@@ -35,7 +35,7 @@ class DecodedCache:
         """Use a folder that may be empty, or hold other trees too.
 
         Args:
-            tree: where pictures are decoded from.
+            tree: where images are decoded from.
             folder: of the cache; made when something is written.
             fingerprint: of the data, as `Dataset.fingerprint`.
             reserve_bytes: of the disk that stay free.
@@ -56,11 +56,11 @@ class DecodedCache:
             DataError: it is missing or cannot be decoded.
         """
         path, source = self._path(name, "image"), self._tree.image_path(name)
-        found = self._found(path, source)
-        if found is None:
-            found = np.asarray(self._tree.image(name))
-            self._keep(path, source, found)
-        return found
+        pixels = self._kept(path, source)
+        if pixels is None:
+            pixels = np.asarray(self._tree.image(name))
+            self._keep(path, source, pixels)
+        return pixels
 
     def pair(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Image (H, W, 3) and class indices (H, W) of one id.
@@ -69,7 +69,7 @@ class DecodedCache:
             DataError: one is missing, cannot be decoded, or they do not fit together.
         """
         path, source = self._path(name, "mask"), self._tree.mask_path(name)
-        mask = self._found(path, source)
+        mask = self._kept(path, source)
         if mask is not None:
             image = self.image(name)
             if image.shape[:2] == mask.shape:
@@ -91,8 +91,8 @@ class DecodedCache:
         key = hashlib.sha256(f"{kind} {name}".encode()).hexdigest()[:32]
         return self._folder / key[:2] / key
 
-    def _found(self, path: Path, source: Path) -> NDArray[np.uint8] | None:
-        """The kept picture, if it is there and sound."""
+    def _kept(self, path: Path, source: Path) -> NDArray[np.uint8] | None:
+        """The kept pixels, if they are there and sound."""
         try:
             with path.open("rb") as file:
                 held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -107,7 +107,7 @@ class DecodedCache:
         return pixels.reshape((height, width, channels) if channels > 1 else (height, width))
 
     def _keep(self, path: Path, source: Path, pixels: NDArray[np.uint8]) -> None:
-        """Add a picture, unless the disk is nearly full."""
+        """Add an image, unless the disk is nearly full."""
         if self._is_full:
             return
         path.parent.mkdir(parents=True, exist_ok=True)

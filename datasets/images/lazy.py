@@ -1,4 +1,4 @@
-"""Pictures of which only the rows that crops show are decoded.
+"""Images of which only the rows that crops show are decoded.
 
 How many rows these are is known once the crops are drawn, and for that the size is enough. What is
 wrong below the last row that is shown passes unseen here; `python -m datasets verify` reads all.
@@ -17,7 +17,7 @@ from datasets.images.tree import ImageTree, refuse_sizes
 
 
 class LazyTree:
-    """The pictures of a tree, decoded when and as far as they are needed."""
+    """The images of a tree, decoded when and as far as they are needed."""
 
     def __init__(self, tree: ImageTree) -> None:
         """Read from `tree`."""
@@ -33,7 +33,7 @@ class LazyTree:
         png = Png.of(item.data) if item.encoding == "file" else None
         if png is None:
             return self._tree.decoded_image(item)
-        return LazyImage(png.size, _image_rows(png, item.place))
+        return LazyImage(png.size, _image_rows(png, item.path))
 
     def pair(self, name: str) -> tuple[ImageLike, ImageLike]:
         """Image and class indices of one id.
@@ -47,7 +47,7 @@ class LazyTree:
         if png is None:
             mask = self._tree.decoded_mask(item)
         else:
-            mask = LazyImage(png.size, _mask_rows(png, item.place, self._tree.mask_code))
+            mask = LazyImage(png.size, _mask_rows(png, item.path, self._tree.mask_code))
         if size_of(image) != size_of(mask):
             refuse_sizes(self._tree, name, size_of(image), size_of(mask))
         return image, mask
@@ -57,22 +57,22 @@ class LazyTree:
         self._tree.prefetch(images, masks)
 
 
-def _image_rows(png: Png, place: str) -> Callable[[int], Image.Image | NDArray[np.uint8]]:
+def _image_rows(png: Png, path: str) -> Callable[[int], Image.Image | NDArray[np.uint8]]:
     def decode(rows: int) -> Image.Image | NDArray[np.uint8]:
-        found = png.fast(rows) if png.layout == "rgb" else None
-        return read_image(png.upper(rows), place) if found is None else found
+        pixels = png.fast(rows) if png.layout == "rgb" else None
+        return read_image(png.upper(rows), path) if pixels is None else pixels
 
     return decode
 
 
 def _mask_rows(
-    png: Png, place: str, code: MaskCode
+    png: Png, path: str, code: MaskCode
 ) -> Callable[[int], Image.Image | NDArray[np.uint8]]:
     def decode(rows: int) -> Image.Image | NDArray[np.uint8]:
-        found = png.fast(rows) if png.layout == "mono" else None
-        if found is None:
-            return read_mask(png.upper(rows), place, code)
-        refuse_values(found, place, code)
-        return found if code.is_plain else np.array(code.table(), np.uint8)[found]
+        pixels = png.fast(rows) if png.layout == "mono" else None
+        if pixels is None:
+            return read_mask(png.upper(rows), path, code)
+        refuse_values(pixels, path, code)
+        return pixels if code.is_plain else np.array(code.table(), np.uint8)[pixels]
 
     return decode

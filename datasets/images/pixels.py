@@ -1,4 +1,4 @@
-"""A decoded picture, either Pillow's or an array (perhaps mapped from a file), and parts of it."""
+"""A decoded image, either Pillow's or an array (perhaps mapped from a file), and parts of it."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -13,7 +13,7 @@ Pixels: TypeAlias = Image.Image | NDArray[np.uint8]  # RGB or indices; (H, W, 3)
 
 
 class LazyImage:
-    """A picture that is decoded when its pixels are read, from the top as far as is needed.
+    """An image that is decoded when its pixels are read, from the top as far as is needed.
 
     Attributes:
         size: width and height, pixels.
@@ -36,7 +36,7 @@ class LazyImage:
         self._asked = max(self._asked, rows)
 
     def upper(self, rows: int) -> Pixels:
-        """The picture down to some row, or farther."""
+        """The image down to some row, or farther."""
         if self._found is None or size_of(self._found)[1] < rows:
             self.ask(rows)
             self._found = self._decode(self._asked)
@@ -47,10 +47,10 @@ ImageLike: TypeAlias = Pixels | LazyImage
 
 
 class ImageSource(Protocol):
-    """Where pictures come from: a `LazyTree`, or a decoded copy."""
+    """Where images come from: a `LazyTree`, or a decoded copy."""
 
     def image(self, name: str) -> ImageLike:
-        """The picture of an id, RGB."""
+        """The image of an id, RGB."""
 
     def pair(self, name: str) -> tuple[ImageLike, ImageLike]:
         """Picture and mask of an id."""
@@ -59,26 +59,26 @@ class ImageSource(Protocol):
         """Say which ids are read soon."""
 
 
-def size_of(photo: ImageLike) -> tuple[int, int]:
+def size_of(image: ImageLike) -> tuple[int, int]:
     """Width and height, pixels."""
-    if isinstance(photo, np.ndarray):
-        return photo.shape[1], photo.shape[0]
-    return photo.size
+    if isinstance(image, np.ndarray):
+        return image.shape[1], image.shape[0]
+    return image.size
 
 
-def band_of(photo: ImageLike, top: int, bottom: int) -> Image.Image:
+def band_of(image: ImageLike, top: int, bottom: int) -> Image.Image:
     """Some rows of it."""
-    pixels = photo.upper(bottom) if isinstance(photo, LazyImage) else photo
+    pixels = image.upper(bottom) if isinstance(image, LazyImage) else image
     if isinstance(pixels, Image.Image):
         whole = (top, bottom) == (0, pixels.height)
         return pixels if whole else pixels.crop((0, top, pixels.width, bottom))
     return Image.fromarray(np.ascontiguousarray(pixels[top:bottom]))
 
 
-def part_of(photo: ImageLike, box: Box4) -> NDArray[np.uint8]:
+def part_of(image: ImageLike, box: Box4) -> NDArray[np.uint8]:
     """A rectangle inside it: (h, w), or (h, w, C) of which the first three are RGB."""
     left, top, right, bottom = box
-    pixels = photo.upper(bottom) if isinstance(photo, LazyImage) else photo
+    pixels = image.upper(bottom) if isinstance(image, LazyImage) else image
     if isinstance(pixels, Image.Image):
         pixels = view_of(pixels)
     return pixels[top:bottom, left:right]

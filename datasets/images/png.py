@@ -68,10 +68,10 @@ class Png:
         if decode is None:
             return None
         try:
-            found = decode(self.upper(rows), (rows, self.size[0]), self.layout)
+            decoded = decode(self.upper(rows), (rows, self.size[0]), self.layout)
         except Exception:  # noqa: BLE001  # it raises nothing narrower; Pillow says what is wrong
             return None
-        pixels: NDArray[np.uint8] = np.asarray(found)
+        pixels: NDArray[np.uint8] = np.asarray(decoded)
         return pixels if self.layout == "rgb" else pixels[..., 0]
 
 
@@ -90,11 +90,11 @@ def _chunk_names(data: bytes) -> set[bytes]:
     """Names of all chunks; none when the file is no PNG or ends early."""
     if data[:8] != _SIGNATURE or data[12:16] != b"IHDR":
         return set()
-    names, place = set(), 8
-    while place + 12 <= len(data):
-        name = data[place + 4 : place + 8]
+    names, offset = set(), 8
+    while offset + 12 <= len(data):
+        name = data[offset + 4 : offset + 8]
         names.add(name)
-        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
         if name == b"IEND":
-            return names if place <= len(data) else set()
+            return names if offset <= len(data) else set()
     return set()

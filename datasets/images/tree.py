@@ -22,13 +22,13 @@ class Item:
         data: a file's bytes, or pixels.
         encoding: "file", or what the pixels are: "rgb" or "index" of 8 bits.
         size: width and height, pixels; known of decoded items.
-        place: for errors.
+        path: of the file or the shard, for errors.
     """
 
     data: bytes
     encoding: Literal["file", "rgb", "index"]
     size: tuple[int, int]
-    place: str
+    path: str
 
 
 class Store(Protocol):
@@ -54,7 +54,7 @@ class ImageTree:
         mask_pattern: path of a mask below the root, with {id} or {stem}.
         num_classes: mask values are below it, or 255.
         code: what mask values mean; None when they are the classes and 255.
-        store: holds the items in place of files.
+        store: holds the items instead of files.
     """
 
     root: Path
@@ -143,13 +143,13 @@ class ImageTree:
         """An image as RGB."""
         if item.encoding == "rgb":
             return Image.frombytes("RGB", item.size, item.data)
-        return read_image(item.data, item.place)
+        return read_image(item.data, item.path)
 
     def decoded_mask(self, item: Item) -> Image.Image:
         """A mask as class indices."""
         if item.encoding == "index":
             return Image.frombytes("L", item.size, item.data)
-        return read_mask(item.data, item.place, self.mask_code)
+        return read_mask(item.data, item.path, self.mask_code)
 
     @property
     def mask_code(self) -> MaskCode:

@@ -62,10 +62,12 @@ class Description:
         ordered = sorted(named)
         return tuple(ordered), tuple(named[value] for value in ordered)
 
-    def _pattern(self, pattern: Any, key: str, places: tuple[str, ...]) -> str:
+    def _pattern(self, pattern: Any, key: str, variables: tuple[str, ...]) -> str:
         is_text = isinstance(pattern, str)
-        if not is_text or sum(pattern.count(place) for place in places) != 1:
-            raise self._wrong(f"{key} is a path below this folder with {' or '.join(places)} once")
+        if not is_text or sum(pattern.count(variable) for variable in variables) != 1:
+            raise self._wrong(
+                f"{key} is a path below this folder with {' or '.join(variables)} once"
+            )
         path = Path(pattern)
         if path.is_absolute() or ".." in path.parts or " " in pattern:
             raise self._wrong(f"{key} is a path below this folder, without blanks; link others in")

@@ -1,6 +1,6 @@
 """The augmentation as batched whole-number arithmetic, to the bit what Pillow does on the host.
 
-A worker hands over the parts of photographs that crops show and the drawn parameters
+A worker hands over the parts of images that crops show, with the parameters drawn for them
 (`datasets/loading/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any
 device. No operation waits for the device, and all are allowed in CUDA's deterministic mode.
 
@@ -46,13 +46,13 @@ def resample_weights(axes: Tensor, *, crop: int, depth: int) -> ResampleWeights:
     Args:
         axes: fields of `datasets.augment.device_inputs.Axis` of each crop, int64 (6, V).
         crop: output pixels.
-        depth: taps; enough for all crops.
+        depth: source pixels for each output pixel; enough for all crops.
     """
     source, resized, start, _, skipped, _ = axes[..., None].unbind()  # (V, 1) each
-    place, shown = _places(axes, crop)
+    pixel, shown = _unmirrored(axes, crop)
     scale = source.double() / resized.double()
     support = scale.clamp(min=1.0)
-    centre = (place + start + 0.5) * scale  # (V, S)
+    centre = (pixel + start + 0.5) * scale  # (V, S)
     first = (centre - support + 0.5).long().clamp_(min=0)
     beyond = torch.minimum((centre + support + 0.5).long(), source)
     steps = torch.arange(depth, device=axes.device)[:, None]  # (K, 1)
@@ -70,15 +70,15 @@ def resample_weights(axes: Tensor, *, crop: int, depth: int) -> ResampleWeights:
 
 def is_padding(axes: Tensor, crop: int) -> Tensor:
     """Where crops show nothing along an axis, bool (V, S)."""
-    return ~_places(axes, crop)[1]
+    return ~_unmirrored(axes, crop)[1]
 
 
-def _places(axes: Tensor, crop: int) -> tuple[Tensor, Tensor]:
+def _unmirrored(axes: Tensor, crop: int) -> tuple[Tensor, Tensor]:
     """Which pixel of the crop each one is before mirroring, and whether it shows any, (V, S)."""
     _, _, _, shown, _, is_mirrored = axes[..., None].unbind()
-    place = torch.arange(crop, device=axes.device).expand(axes.shape[1], -1)
-    place = torch.where(is_mirrored > 0, crop - 1 - place, place)
-    return place, place < shown
+    pixel = torch.arange(crop, device=axes.device).expand(axes.shape[1], -1)
+    pixel = torch.where(is_mirrored > 0, crop - 1 - pixel, pixel)
+    return pixel, pixel < shown
 
 
 _BLUR_PASSES = 3
@@ -137,9 +137,9 @@ def padding(windows: CropInputs) -> Tensor:
 def box_maps(boxes: Tensor, crop: int) -> Tensor:
     """True inside left, top, right, bottom: (B, 4) to bool (B, S, S)."""
     left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(dim=1))
-    place = torch.arange(crop, device=boxes.device)
-    columns = (place >= left) & (place < right)
-    rows = (place >= top) & (place < bottom)
+    pixel = torch.arange(crop, device=boxes.device)
+    columns = (pixel >= left) & (pixel < right)
+    rows = (pixel >= top) & (pixel < bottom)
     return rows[:, :, None] & columns[:, None, :]
 
 
@@ -159,9 +159,9 @@ def _resampled(pixels: Tensor, table: ResampleWeights) -> Tensor:
     last = pixels.shape[-1] - 1
     shape = (*pixels.shape[:-1], table.first.shape[1])
     total = torch.full(shape, 1 << (WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
-    for tap, weights in enumerate(table.weights.unbind(dim=1)):
-        place = (table.first + tap).clamp_(max=last)[:, None, None, :].expand(shape)
-        total += pixels.gather(3, place).to(torch.int32).mul_(weights[:, None, None, :])
+    for step, weights in enumerate(table.weights.unbind(dim=1)):
+        source = (table.first + step).clamp_(max=last)[:, None, None, :].expand(shape)
+        total += pixels.gather(3, source).to(torch.int32).mul_(weights[:, None, None, :])
     return (total >> WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
 
 
@@ -187,9 +187,9 @@ def _hue(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
     red, green, blue = images.to(torch.int32).unbind(dim=1)
     value = torch.maximum(torch.maximum(red, green), blue)
     spread = value - torch.minimum(torch.minimum(red, green), blue)
-    place = torch.where(green == value, 511 + blue - red, 2 * 511 + red - green)
-    place = torch.where(red == value, green - blue, place) + hue.EDGE
-    angle = _looked_up(tables[0], (place << 8) | spread)
+    sector = torch.where(green == value, 511 + blue - red, 2 * 511 + red - green)
+    sector = torch.where(red == value, green - blue, sector) + hue.EDGE
+    angle = _looked_up(tables[0], (sector << 8) | spread)
     saturation = _looked_up(tables[1], (value << 8) | spread)
     angle = (angle + stages.shifts.index_select(0, views)[:, None, None]) & 255
     weights = _looked_up(tables[2], (angle << 8) | saturation)  # (n, S, S, 3)
@@ -245,10 +245,10 @@ def _box_blurred(images: Tensor, weights: Tensor) -> Tensor:
     return ((total >> BLUR_BITS) & 255).to(torch.uint8)
 
 
-def _looked_up(table: Tensor, places: Tensor) -> Tensor:
+def _looked_up(table: Tensor, indices: Tensor) -> Tensor:
     """Rows of a table, int32."""
-    flat = table.index_select(0, places.reshape(-1))
-    return flat.view(*places.shape, *table.shape[1:])
+    flat = table.index_select(0, indices.reshape(-1))
+    return flat.view(*indices.shape, *table.shape[1:])
 
 
 @cache

@@ -95,11 +95,11 @@ class _Steps(TorchDataset[Step]):
     """Item `step` is the whole batch of that step, so that workers share nothing."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
-        split, photos = dataset.split, _photos(dataset, plan)
+        split, source = dataset.split, _image_source(dataset, plan)
         self._plan = plan
-        self._labelled = LabelledSource(photos, split.labelled, config, seed)
+        self._labelled = LabelledSource(source, split.labelled, config, seed)
         self._unlabelled = (
-            UnlabelledSource(photos, split.unlabelled, config, seed) if plan.unlabelled else None
+            UnlabelledSource(source, split.unlabelled, config, seed) if plan.unlabelled else None
         )
 
     def __getitem__(self, step: int) -> Step:
@@ -124,7 +124,7 @@ class _Steps(TorchDataset[Step]):
                 self._unlabelled.announce(positions, batch=plan.batch)
 
 
-def _photos(dataset: Dataset, plan: BatchPlan) -> ImageSource:
+def _image_source(dataset: Dataset, plan: BatchPlan) -> ImageSource:
     if plan.cache is None:
         return LazyTree(dataset.tree)
     return DecodedCache(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)

@@ -60,26 +60,26 @@ class EpochOrder:
 
     def at(self, position: int) -> str:
         """The id at a global position."""
-        epoch, place = divmod(position, len(self._ids))
+        epoch, index = divmod(position, len(self._ids))
         if epoch not in self._passes:
             if len(self._passes) > 8:  # a cache: one batch touches few passes
                 self._passes.clear()
             order = epoch_permutation(self._seed, self._stream, epoch, len(self._ids))
             self._passes[epoch] = order
-        return self._ids[int(self._passes[epoch][place])]
+        return self._ids[int(self._passes[epoch][index])]
 
 
-_LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # places in the stream DROPOUT
+_LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # numbers in the stream DROPOUT
 
 
 class LabelledSource:
     """Makes labelled batches."""
 
     def __init__(
-        self, photos: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+        self, source: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
     ) -> None:
-        """Take from `photos` the images `ids`, cropped as `config` says."""
-        self._photos = photos
+        """Take from `source` the images `ids`, cropped as `config` says."""
+        self._source = source
         self._config = config
         self._seed = seed
         self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
@@ -111,14 +111,14 @@ class LabelledSource:
     def announce(self, positions: Sequence[int]) -> None:
         """Say that a batch of these positions is asked for soon."""
         ids = [self._order.at(position) for position in positions]
-        self._photos.prefetch(ids, ids)
+        self._source.prefetch(ids, ids)
 
     def _drawn(
         self, positions: Sequence[int]
     ) -> tuple[tuple[str, ...], list[tuple[ImageLike, ImageLike]], list[Geometry]]:
         """Ids, decoded pairs and crops."""
         ids = tuple(self._order.at(position) for position in positions)
-        pairs = [self._photos.pair(name) for name in ids]
+        pairs = [self._source.pair(name) for name in ids]
         geometries = [
             _geometry(KeyedRandom(self._seed, Stream.LABELLED_CROP, position), pair, self._config)
             for position, pair in zip(positions, pairs, strict=True)
@@ -131,7 +131,7 @@ class _View:
     """What one weak view and its two strong ones will be; None is a strong view nobody needs."""
 
     name: str
-    photo: ImageLike
+    image: ImageLike
     geometry: Geometry
     strong: tuple[Photometry | None, Photometry | None]
 
@@ -157,10 +157,10 @@ class UnlabelledSource:
     """Makes unlabelled batches; never opens a mask."""
 
     def __init__(
-        self, photos: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+        self, source: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
     ) -> None:
-        """Take from `photos` the images `ids`, cropped and mixed as `config` says."""
-        self._photos = photos
+        """Take from `source` the images `ids`, cropped and mixed as `config` says."""
+        self._source = source
         self._config = config
         self._seed = seed
         self._order = EpochOrder(ids, seed=seed, stream=Stream.UNLABELLED_ORDER)
@@ -210,7 +210,7 @@ class UnlabelledSource:
         ]
         boxes = [[pair[which].edges for pair in drawn.boxes] for which in (0, 1)]
         return UnlabelledWindows(
-            windows=windows_of([view.photo for view in both], [view.geometry for view in both]),
+            windows=windows_of([view.image for view in both], [view.geometry for view in both]),
             stages=stages_of(strong),
             boxes=torch.tensor(boxes, dtype=torch.int64),
             keep=channel_bits(self._seed, _UNLABELLED_BITS, positions, num_bits),
@@ -225,23 +225,23 @@ class UnlabelledSource:
             names |= {self._order.at(_next_in_batch(position, batch)) for position in positions}
         elif self._config.mix is MixSource.other:
             names |= {self._mix_order.at(position) for position in positions}
-        self._photos.prefetch(sorted(names))
+        self._source.prefetch(sorted(names))
 
     def _drawn(self, positions: Sequence[int], batch: int) -> _Drawn:
         """The views at some positions and their partners."""
-        photos: dict[str, ImageLike] = {}  # a partner is often the same photograph
+        images: dict[str, ImageLike] = {}  # a partner is often the same image
         boxes = [
             (self._box(Stream.BOX_1, position), self._box(Stream.BOX_2, position))
             for position in positions
         ]
-        views = [self._view(position, photos) for position in positions]
+        views = [self._view(position, images) for position in positions]
         if self._config.mix is MixSource.batch_roll:
             own = dict(zip(positions, views, strict=True))
             rolled = [_next_in_batch(position, batch) for position in positions]
-            partners = [own.get(spot) or self._view(spot, photos) for spot in rolled]
+            partners = [own.get(spot) or self._view(spot, images) for spot in rolled]
         else:
             partners = [
-                self._partner(position, photos, pair)
+                self._partner(position, images, pair)
                 for position, pair in zip(positions, boxes, strict=True)
             ]
         return _Drawn(views, partners, boxes)
@@ -249,35 +249,35 @@ class UnlabelledSource:
     def _box(self, stream: Stream, position: int) -> Box:
         return draw_box(KeyedRandom(self._seed, stream, position), self._config.crop)
 
-    def _view(self, position: int, photos: dict[str, ImageLike]) -> _View:
+    def _view(self, position: int, images: dict[str, ImageLike]) -> _View:
         """The image at a position, weak and strong."""
         draws = KeyedRandom(self._seed, Stream.UNLABELLED_CROP, position)
-        photo, geometry = self._weak(self._order.at(position), draws, photos)
+        image, geometry = self._weak(self._order.at(position), draws, images)
         first, second = (
             draw_photometry(KeyedRandom(self._seed, stream, position))
             for stream in (Stream.STRONG_1, Stream.STRONG_2)
         )
-        return _View(self._order.at(position), photo, geometry, (first, second))
+        return _View(self._order.at(position), image, geometry, (first, second))
 
     def _partner(
-        self, position: int, photos: dict[str, ImageLike], boxes: tuple[Box, ...]
+        self, position: int, images: dict[str, ImageLike], boxes: tuple[Box, ...]
     ) -> _View:
-        """The image pasted at a position: the same photograph drawn again, or another one."""
+        """The image pasted at a position: the same image drawn again, or another one."""
         order = self._order if self._config.mix is MixSource.same else self._mix_order
         draws = KeyedRandom(self._seed, Stream.MIX_CROP, position)
-        photo, geometry = self._weak(order.at(position), draws, photos)
+        image, geometry = self._weak(order.at(position), draws, images)
         first, second = (
             draw_photometry(KeyedRandom(self._seed, stream, position)) if box.width else None
             for stream, box in zip((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2), boxes, strict=True)
         )
-        return _View(order.at(position), photo, geometry, (first, second))
+        return _View(order.at(position), image, geometry, (first, second))
 
     def _weak(
-        self, name: str, draws: KeyedRandom, photos: dict[str, ImageLike]
+        self, name: str, draws: KeyedRandom, images: dict[str, ImageLike]
     ) -> tuple[ImageLike, Geometry]:
-        if name not in photos:
-            photos[name] = self._photos.image(name)
-        return photos[name], _geometry(draws, [photos[name]], self._config)
+        if name not in images:
+            images[name] = self._source.image(name)
+        return images[name], _geometry(draws, [images[name]], self._config)
 
 
 @dataclass(frozen=True)
@@ -290,14 +290,14 @@ class _Made:
 
 
 def _made(view: _View) -> _Made:
-    weak = weak_image(view.photo, view.geometry)
+    weak = weak_image(view.image, view.geometry)
     first, second = (weak if drawn is None else strong_image(weak, drawn) for drawn in view.strong)
     return _Made(weak, (first, second), padded_map(view.geometry))
 
 
-def _geometry(draws: KeyedRandom, photos: Sequence[ImageLike], config: DataConfig) -> Geometry:
+def _geometry(draws: KeyedRandom, images: Sequence[ImageLike], config: DataConfig) -> Geometry:
     """A crop of an image and perhaps its mask, which hear at once how many rows it needs."""
-    width, height = size_of(photos[0])
+    width, height = size_of(images[0])
     drawn = draw_geometry(
         draws,
         (width, height),
@@ -306,9 +306,9 @@ def _geometry(draws: KeyedRandom, photos: Sequence[ImageLike], config: DataConfi
         scale_max=config.scale_max,
     )
     _, top, _, bottom = drawn.box
-    for photo in photos:
-        if isinstance(photo, LazyImage):
-            photo.ask(span(height, drawn.height, start=top, stop=bottom)[1])
+    for image in images:
+        if isinstance(image, LazyImage):
+            image.ask(span(height, drawn.height, start=top, stop=bottom)[1])
     return drawn
 
 

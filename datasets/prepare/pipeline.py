@@ -190,10 +190,10 @@ def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[
 
 def _check_apart(sources: Sequence[Path], root: Path) -> None:
     """The root must be no part of a source: nothing there is ours."""
-    place = root.resolve()
+    target = root.resolve()
     for source in sources:
         inside = source.resolve()
-        if place == inside or inside in place.parents:
+        if target == inside or inside in target.parents:
             raise DataError(
                 f"The root {root} lies in the source {source}, where nothing may be changed. Give "
                 "another folder with root=DIR (how=link needs no space on the same disk)."

@@ -69,7 +69,7 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
 
 
 def as_drawn(location: DatasetLocation) -> DatasetLocation:
-    """The same place, with scenes drawn as the manifest there says and not as a setting says.
+    """The same location, with scenes drawn as the manifest there says and not as a setting says.
 
     Raises:
         DataError: no drawn scenes are there.

@@ -108,7 +108,7 @@ def index_bytes(rows: Sequence[dict[str, Any]]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def read_index(content: bytes, place: str) -> dict[str, list[Any]]:
+def read_index(content: bytes, path: str) -> dict[str, list[Any]]:
     """Columns of the index.
 
     Raises:
@@ -118,7 +118,7 @@ def read_index(content: bytes, place: str) -> dict[str, list[Any]]:
         table = pq.read_table(pa.BufferReader(content), schema=INDEX)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{place} is no index of shards ({error}). Pack the dataset again: python -m datasets "
+            f"{path} is no index of shards ({error}). Pack the dataset again: python -m datasets "
             "pack."
         ) from error
     columns: dict[str, list[Any]] = table.to_pydict()
@@ -128,12 +128,12 @@ def read_index(content: bytes, place: str) -> dict[str, list[Any]]:
 def _indexed(content: bytes, rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     """Where each item lies: plain pages hold a length of 4 bytes, then the bytes."""
     column = pq.read_metadata(pa.BufferReader(content)).row_group(0).column(len(SHARD) - 1)
-    place, found = column.data_page_offset, []
+    offset, entries = column.data_page_offset, []
     for row in rows:
         wanted = struct.pack("<I", row["size"]) + row["data"]
-        place = content.find(wanted, place, place + _GAP + len(wanted))
-        assert place >= 0, f"the data of {row['id']} does not lie in one piece"
+        offset = content.find(wanted, offset, offset + _GAP + len(wanted))
+        assert offset >= 0, f"the data of {row['id']} does not lie in one piece"
         entry = {name: value for name, value in row.items() if name != "data"}
-        found.append({**entry, "shard": number, "offset": place + 4})
-        place += len(wanted)
-    return found
+        entries.append({**entry, "shard": number, "offset": offset + 4})
+        offset += len(wanted)
+    return entries

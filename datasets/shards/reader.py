@@ -26,8 +26,8 @@ _THREADS = 8
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where an item lies."""
+class _Range:
+    """The bytes of an item within a shard."""
 
     shard: int
     offset: int
@@ -50,7 +50,7 @@ class Shards:
             cache: keeps what was fetched; None where reading is as near as a cache.
         """
         self._root, self._storage, self._cache = root, storage, cache
-        self._places = _places(root / INDEX_FILE)
+        self._ranges = _read_ranges(root / INDEX_FILE)
         self._ahead = _Ahead(self._fetched)
 
     def __getstate__(self) -> tuple[Path, Storage, ItemCache | None]:
@@ -66,35 +66,35 @@ class Shards:
             DataError: it was not packed, or its bytes are damaged.
             Unreachable: the store fails for longer than its patience.
         """
-        place = self._places.get((kind, name))
-        if place is None:
+        part = self._ranges.get((kind, name))
+        if part is None:
             raise DataError(
                 f"{self._storage.url} was packed without the {kind} of {name}. Prove the tree of "
                 "files with the lists at hand, then pack it again."
             )
         data = self._ahead.take((kind, name)) or self._fetched((kind, name))
-        where = f"{self._storage.url}/{shard_name(place.shard)} ({kind} {name})"
-        return Item(data, place.encoding, (place.width, place.height), where)
+        where = f"{self._storage.url}/{shard_name(part.shard)} ({kind} {name})"
+        return Item(data, part.encoding, (part.width, part.height), where)
 
     def has(self, kind: Kind, name: str) -> bool:
         """Whether it was packed."""
-        return (kind, name) in self._places
+        return (kind, name) in self._ranges
 
     def prefetch(self, wanted: Sequence[tuple[Kind, str]]) -> None:
         """Fetch items by threads; nothing where there is no cache to spare."""
         if self._cache is not None:
-            self._ahead.want([key for key in wanted if key in self._places])
+            self._ahead.want([key for key in wanted if key in self._ranges])
 
     def _fetched(self, key: tuple[Kind, str]) -> bytes:
-        place = self._places[key]
-        kept = self._cache.get(place.sha256) if self._cache else None
-        if kept is not None and _is_sound(kept, place):
+        part = self._ranges[key]
+        kept = self._cache.get(part.sha256) if self._cache else None
+        if kept is not None and _is_sound(kept, part):
             return kept
-        name = shard_name(place.shard)
+        name = shard_name(part.shard)
         try:
             for _ in range(3):  # a bit may flip on the way, but not again and again
-                data = self._storage.read(name, start=place.offset, size=place.size)
-                if _is_sound(data, place):
+                data = self._storage.read(name, start=part.offset, size=part.size)
+                if _is_sound(data, part):
                     break
             else:
                 raise DataError(
@@ -107,7 +107,7 @@ class Shards:
                 "copy of the shard."
             ) from None
         if self._cache is not None:
-            self._cache.put(place.sha256, data)
+            self._cache.put(part.sha256, data)
         return data
 
 
@@ -141,30 +141,30 @@ def download_index(url: str, folder: Path) -> Path:
     return folder
 
 
-def _about(content: bytes, place: str) -> dict[str, Any]:
+def _about(content: bytes, path: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(content)
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{place} was not written by this version ({error}). Pack the dataset again."
+            f"{path} was not written by this version ({error}). Pack the dataset again."
         ) from error
     return about
 
 
-def _places(index: Path) -> dict[tuple[Kind, str], _Place]:
+def _read_ranges(index: Path) -> dict[tuple[Kind, str], _Range]:
     if not index.is_file():
         raise DataError(f"{index} is missing. Pack the dataset again, or bring the file.")
     columns = read_index(index.read_bytes(), str(index))
     keys = zip(columns["kind"], columns["id"], strict=True)
     fields = ("shard", "offset", "size", "sha256", "encoding", "width", "height")
     rows = zip(*(columns[name] for name in fields), strict=True)
-    return {key: _Place(*row) for key, row in zip(keys, rows, strict=True)}
+    return {key: _Range(*row) for key, row in zip(keys, rows, strict=True)}
 
 
-def _is_sound(data: bytes, place: _Place) -> bool:
-    return len(data) == place.size and hashlib.sha256(data).hexdigest() == place.sha256
+def _is_sound(data: bytes, part: _Range) -> bool:
+    return len(data) == part.size and hashlib.sha256(data).hexdigest() == part.sha256
 
 
 @dataclass

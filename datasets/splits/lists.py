@@ -145,7 +145,7 @@ def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> S
     Args:
         name: of the split.
         lists: labelled, unlabelled and validation ids.
-        where: the lists' place, for errors.
+        where: folder of the lists, for errors.
 
     Raises:
         DataError: an id stands twice, in two lists, or a needed list is empty.
@@ -157,7 +157,7 @@ def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> S
                 "the list; `python -m datasets splits list` shows the sizes."
             )
         if len(set(ids)) != len(ids):
-            twice = next(entry for place, entry in enumerate(ids) if entry in ids[:place])
+            twice = next(entry for index, entry in enumerate(ids) if entry in ids[:index])
             raise DataError(
                 f"The {kind} list of split {name!r} names {twice!r} more than once ({where}). "
                 "Remove the repeated lines."

@@ -17,12 +17,10 @@ class Entry:
     Attributes:
         name: below the root of the storage.
         size: bytes.
-        modified: seconds since 1970, by the clock of the store.
     """
 
     name: str
     size: int
-    modified: float
 
 
 @dataclass(frozen=True)

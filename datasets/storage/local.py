@@ -66,16 +66,15 @@ class FolderStorage:
     def entries(self, prefix: str = "") -> list[Entry]:
         """See `Storage.entries`."""
         start = self.root / prefix.rpartition("/")[0]
-        found = []
+        entries = []
         for path in start.rglob("*"):
             name = path.relative_to(self.root).as_posix()
             if not name.startswith(prefix) or path.name.startswith("."):
                 continue
             with suppress(FileNotFoundError):
-                state = path.stat()
                 if path.is_file():
-                    found.append(Entry(name, state.st_size, state.st_mtime))
-        return sorted(found, key=lambda entry: entry.name)
+                    entries.append(Entry(name, path.stat().st_size))
+        return sorted(entries, key=lambda entry: entry.name)
 
     def remove(self, names: Iterable[str]) -> None:
         """See `Storage.remove`."""

@@ -194,10 +194,10 @@ def _waits() -> Iterator[float]:
 
 def _cause(error: BaseException) -> BaseException:
     """What botocore said, below what s3fs made of it."""
-    found = error
-    while found.__cause__ is not None and not isinstance(found, ClientError):
-        found = found.__cause__
-    return found if isinstance(found, ClientError | BotoCoreError) else error
+    cause = error
+    while cause.__cause__ is not None and not isinstance(cause, ClientError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, ClientError | BotoCoreError) else error
 
 
 def _passes(cause: BaseException) -> bool:
@@ -245,8 +245,8 @@ class Bucket:
         Raises:
             ValueError: another kind of URL, or credentials in it.
         """
-        scheme, _, place = root.partition("://")
-        name, _, prefix = place.partition("/")
+        scheme, _, path = root.partition("://")
+        name, _, prefix = path.partition("/")
         if "@" in name:
             raise ValueError(
                 "The root has credentials in its URL, which would end up in logs and results. Give "
@@ -292,15 +292,15 @@ class Bucket:
 
     def entries(self, prefix: str = "") -> list[Entry]:
         """See `Storage.entries`."""
-        found: list[Entry] = []
+        entries: list[Entry] = []
         more: dict[str, str] = {}
         while True:
             head = self.calls.ask("list_objects_v2", Prefix=self.prefix + prefix, **more).head
             for item in head.get("Contents", ()):
                 name = item["Key"].removeprefix(self.prefix)
-                found.append(Entry(name, item["Size"], item["LastModified"].timestamp()))
+                entries.append(Entry(name, item["Size"]))
             if not head.get("IsTruncated"):
-                return sorted(found, key=lambda entry: entry.name)
+                return sorted(entries, key=lambda entry: entry.name)
             more = {"ContinuationToken": head["NextContinuationToken"]}
 
     def remove(self, names: Iterable[str]) -> None:
@@ -325,15 +325,17 @@ class Bucket:
         digest = file_sha256(path)
         key = self.prefix + name
         started = self.calls.ask("create_multipart_upload", Key=key, Metadata={"sha256": digest})
-        place = {"Key": key, "UploadId": started.head["UploadId"]}
+        upload = {"Key": key, "UploadId": started.head["UploadId"]}
         try:
             with ThreadPoolExecutor(_THREADS) as pool:
                 numbers = range(1, math.ceil(size / _PART) + 1)
-                parts = list(pool.map(lambda number: self._send_part(path, number, place), numbers))
-            self._complete(place, parts, digest)
+                parts = list(
+                    pool.map(lambda number: self._send_part(path, number, upload), numbers)
+                )
+            self._complete(upload, parts, digest)
         except BaseException:
             with suppress(Exception):  # the first error says more
-                self.calls.ask("abort_multipart_upload", **place)
+                self.calls.ask("abort_multipart_upload", **upload)
             raise
 
     def download(self, name: str, path: Path) -> None:
@@ -399,21 +401,21 @@ class Bucket:
             return False
         return True
 
-    def _send_part(self, path: Path, number: int, place: dict[str, str]) -> dict[str, Any]:
+    def _send_part(self, path: Path, number: int, upload: dict[str, str]) -> dict[str, Any]:
         with path.open("rb") as file:
             file.seek((number - 1) * _PART)
             body = file.read(_PART)
         md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
         answer = self.calls.ask(
-            "upload_part", PartNumber=number, Body=body, ContentMD5=md5, **place
+            "upload_part", PartNumber=number, Body=body, ContentMD5=md5, **upload
         )
         return {"PartNumber": number, "ETag": answer.head["ETag"]}
 
-    def _complete(self, place: dict[str, str], parts: list[dict[str, Any]], digest: str) -> None:
+    def _complete(self, upload: dict[str, str], parts: list[dict[str, Any]], digest: str) -> None:
         """End a large upload; an answer that was lost shows as an upload that is unknown."""
         try:
-            self.calls.ask("complete_multipart_upload", MultipartUpload={"Parts": parts}, **place)
+            self.calls.ask("complete_multipart_upload", MultipartUpload={"Parts": parts}, **upload)
         except ClientError:
-            head = self._head(place["Key"].removeprefix(self.prefix))
+            head = self._head(upload["Key"].removeprefix(self.prefix))
             if head["Metadata"].get("sha256") != digest:
                 raise

@@ -1,1 +1,1 @@
-"""The drawn dataset."""
+"""The synthetic dataset: scenes drawn by this program."""

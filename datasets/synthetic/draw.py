@@ -1,6 +1,6 @@
-"""The drawn dataset on disk: a real VOC tree that every machine can make for itself.
+"""The synthetic dataset on disk: a real VOC tree that every machine can make for itself.
 
-It is drawn into a temporary folder beside its place and moved there in one step, so that two
+It is drawn into a temporary folder beside it and renamed in one step, so that two
 processes may draw at once and a half-drawn tree is never used.
 """
 

@@ -73,8 +73,8 @@ def smooth(t: Field) -> Field:
 
 def colour(hue: float, saturation: float, value: float) -> Field:
     """RGB in [0, 1], (3,); hue in turns of the circle."""
-    place = (hue % 1.0) * 6.0
-    ramps = [abs(place - 3.0) - 1.0, 2.0 - abs(place - 2.0), 2.0 - abs(place - 4.0)]
+    sector = (hue % 1.0) * 6.0
+    ramps = [abs(sector - 3.0) - 1.0, 2.0 - abs(sector - 2.0), 2.0 - abs(sector - 4.0)]
     full = np.clip(np.array(ramps), 0.0, 1.0)
     result: Field = value * (1.0 - saturation + saturation * full)
     return result

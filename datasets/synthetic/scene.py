@@ -44,15 +44,15 @@ class _Pose:
     stretch: float
 
 
-def draw_scene(drawn: SyntheticConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_scene(drawing: SyntheticConfig, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image (H, W, 3) and classes (H, W) of one scene."""
-    draws = KeyedRandom(drawn.seed, Stream.DRAWING, index)
-    size = (drawn.height, drawn.width)
+    draws = KeyedRandom(drawing.seed, Stream.DRAWING, index)
+    size = (drawing.height, drawing.width)
     canvas = _Canvas(_background(draws, size), np.zeros(size, dtype=np.uint8))
     for _ in range(draws.integer(1, 3)):
         _add_clutter(canvas, draws)
     for _ in range(draws.integer(2, 5)):
-        _add_object(canvas, draws, draws.integer(1, drawn.num_classes - 1))
+        _add_object(canvas, draws, draws.integer(1, drawing.num_classes - 1))
     for _ in range(draws.integer(0, 2)):
         _add_stick(canvas, draws)
     return _photograph(canvas.pixels, draws), canvas.labels
@@ -114,7 +114,7 @@ def _add_stick(canvas: _Canvas, draws: KeyedRandom) -> None:
 
 
 def _pose(draws: KeyedRandom, canvas: _Canvas, *, smallest: float, largest: float) -> _Pose:
-    """A place anywhere on the canvas; sizes as parts of its short side."""
+    """A pose anywhere on the canvas; sizes as parts of its short side."""
     height, width = canvas.labels.shape
     radius = draws.uniform(smallest, largest) * min(height, width)
     half = draws.uniform(-1.0, 1.0)  # tangent of half the turn; four quarters by sign and swap

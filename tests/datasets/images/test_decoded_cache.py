@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
 from datasets.images.decoded_cache import DecodedCache
 from datasets.images.tree import ImageTree
+from tests.support.process_groups import FORKSERVER
 
 
 def kept(folder: Path) -> list[Path]:
@@ -94,8 +94,9 @@ def fill(tree: ImageTree, folder: Path, names: list[str]) -> None:
 
 def test_processes_may_fill_it_at_once(dataset, tmp_path) -> None:
     names = list(dataset.split.unlabelled)
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=fill, args=(dataset.tree, tmp_path, names)) for _ in range(3)]
+    workers = [
+        FORKSERVER.Process(target=fill, args=(dataset.tree, tmp_path, names)) for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -22,7 +22,7 @@ from datasets.augment.host import (
     strong_image,
     weak_image,
 )
-from datasets.augment.resize import span, tap_depth
+from datasets.augment.resize import filter_width, span
 from datasets.config import MixSource
 from datasets.dataset import open_dataset
 from datasets.loading.device import (
@@ -40,13 +40,14 @@ from datasets.loading.loader import BatchPlan, batches
 from datasets.randomness import KeyedRandom, Stream
 from tests.support.strategies import photo, seeds
 from tests.support.tiny_config import tiny_config
+from trainer.feed import to_device
 
 lengths = st.integers(3, 90)
 
 
 def tables(axes: list[Axis], crop: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """First pixels (V, S) and weights (V, K, S)."""
-    depth = max(tap_depth(axis.source, axis.resized) for axis in axes)
+    depth = max(filter_width(axis.source, axis.resized) for axis in axes)
     made = resample_weights(torch.tensor(axes).T, crop=crop, depth=depth)
     return made.first.numpy(), made.weights.numpy()
 
@@ -56,7 +57,7 @@ def test_the_tables_resize_as_pillow_does(source: int, resized: int, seed: int) 
     start = seed % resized
     pixels = np.asarray(photo(seed, (source, 1)))[0, :, 0]
     plain = Axis(source, resized, start, min(50, resized - start), 0, False)
-    # Beside an axis of more taps, and itself mirrored.
+    # Beside an axis of more weights, and itself mirrored.
     axes = [plain, plain._replace(source=9 * resized), plain._replace(is_mirrored=True)]
 
     first, weights = tables(axes, 50)
@@ -264,7 +265,8 @@ def test_no_operation_waits_for_the_device_or_is_refused_by_it(drawn_root: Path)
 
 
 def test_the_device_of_this_machine_makes_the_bytes_of_the_host(drawn_root: Path) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    host = torch.device("cpu")
     config = tiny_config(drawn_root).data
     dataset, plan = open_dataset(config), BatchPlan(batch=15, stop=4)
     made = batches(dataset, config, seed=1, plan=replace(plan, on_device=True))
@@ -272,5 +274,9 @@ def test_the_device_of_this_machine_makes_the_bytes_of_the_host(drawn_root: Path
     for (labelled, unlabelled), (first, second) in zip(
         batches(dataset, config, seed=1, plan=plan), made, strict=True
     ):
-        assert contents(labelled_batch(first.to(device)).to("cpu")) == contents(labelled)
-        assert contents(unlabelled_batch(second.to(device)).to("cpu")) == contents(unlabelled)
+        assert contents(to_device(labelled_batch(to_device(first, device)), host)) == contents(
+            labelled
+        )
+        assert contents(to_device(unlabelled_batch(to_device(second, device)), host)) == contents(
+            unlabelled
+        )

@@ -18,6 +18,7 @@ from datasets.config import MixSource
 from datasets.loading.samples import EpochOrder, LabelledSource, UnlabelledSource
 from datasets.randomness import KeyedRandom, Stream
 from tests.support.strategies import seeds
+from trainer.feed import to_device
 
 SEED = 12345
 
@@ -167,7 +168,7 @@ def test_the_unlabelled_and_the_labelled_order_are_independent(dataset, config) 
 def test_a_batch_moves_as_one(dataset, config) -> None:
     batch = source(dataset, config).batch(range(2), 8, batch=2)
 
-    moved = batch.to("meta")
+    moved = to_device(batch, torch.device("meta"))
 
     assert moved.weak.device.type == moved.boxes[1].device.type == "meta"
     assert moved.ids == batch.ids
@@ -176,7 +177,7 @@ def test_a_batch_moves_as_one(dataset, config) -> None:
 def test_windows_move_with_all_that_is_in_them(dataset, config) -> None:
     windows = source(dataset, config).windows(range(3), 8, batch=3)
 
-    moved = windows.to("meta")
+    moved = to_device(windows, torch.device("meta"))
 
     devices = {
         part.device.type

@@ -1,9 +1,6 @@
 import fcntl
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 import zipfile
@@ -19,6 +16,7 @@ from datasets.dataset import open_dataset
 from datasets.images.tree import tree_of
 from datasets.known.registry import KNOWN
 from tests.support import dataset_trees as trees
+from tests.support.process_groups import FORKSERVER
 from tests.support.strategies import labels
 
 VOC = KNOWN["voc"].spec
@@ -217,11 +215,12 @@ def test_killed_at_any_moment_it_goes_on_and_ends_alike(tmp_path, root) -> None:
     line = ["prepare", "voc", str(source), f"root={root}", "counts=any"]
     journal = root / ".prepare.jsonl"
     for count in (1, 7, 15):
-        process = subprocess.Popen([sys.executable, "-m", "datasets", *line])
-        while process.poll() is None and num_lines(journal) < count:
+        process = FORKSERVER.Process(target=main, args=(line,))
+        process.start()
+        while process.is_alive() and num_lines(journal) < count:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert 0 < num_lines(journal) < 24
     with journal.open("a") as file:
         file.write('{"id": "i00')  # as a kill within a line leaves it

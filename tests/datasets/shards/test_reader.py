@@ -23,6 +23,7 @@ from datasets.shards.download_cache import ItemCache
 from datasets.shards.reader import PACKED_FILE, download_index
 from datasets.storage.open import open_storage
 from tests.support import dataset_trees as trees
+from tests.support.process_groups import FORKSERVER
 
 
 def pack(config: DataConfig, target: str, *more: str) -> None:
@@ -150,8 +151,8 @@ def test_shards_survive_pickling_and_forking(far, dataset) -> None:
     tree.prefetch(dataset.split.labelled)
     name = dataset.split.validation[0]
     tree.image(name)
-    for method in ("fork", "spawn"):
-        with multiprocessing.get_context(method).Pool(1) as pool:
+    for context in (multiprocessing.get_context("fork"), FORKSERVER):
+        with context.Pool(1) as pool:
             image = pool.apply(tree.image, (name,))
         assert np.array_equal(image, dataset.tree.image(name))
     assert np.array_equal(pickle.loads(pickle.dumps(tree)).image(name), dataset.tree.image(name))

@@ -174,7 +174,7 @@ def test_sizes_of_published_splits_need_no_data() -> None:
         for name in splits.published_splits("voc")
     }
 
-    assert all(sum(pair) == 10582 for pair in sizes.values())  # trainaug, part_a 1.7
+    assert all(sum(pair) == 10582 for pair in sizes.values())  # trainaug
     assert sizes["p1_1of16"] == (662, 9920)
     assert sizes["p2_1464"] == (1464, 9118)
     assert split_sizes(DataConfig(dataset="cityscapes", root="/nowhere", split="1of8")) == (

@@ -57,7 +57,6 @@ def test_objects_are_written_read_listed_and_removed(storage) -> None:
     ]
     assert [entry.name for entry in storage.entries("b")] == ["b/two", "bc"]
     assert [entry.name for entry in storage.entries("b/")] == ["b/two"]
-    assert abs(storage.entries()[0].modified - time.time()) < 60
     assert storage.read("b/two") == b"new"
     assert storage.read("bc", start=10, size=3) == b"\x0a\x0b\x0c"
     assert storage.read("bc", start=254) == b"\xfe\xff"
@@ -221,14 +220,12 @@ def test_a_large_upload_survives_harm_to_its_parts(store, tmp_path) -> None:
 def test_patience_ends_with_words_and_its_own_error(store) -> None:
     storage = impatient(store, patience=1.0)
     store.proxy.harm("GET", "status", code=503)
-    began = time.monotonic()
 
     with pytest.raises(
         Unreachable, match=r"failed for 1 s \(get_object .*: 503 SlowDown\)"
     ) as error:
         storage.read("key")
 
-    assert time.monotonic() - began < 5
     assert "Check that it is up and that AWS_ENDPOINT_URL names it" in str(error.value)
 
 

@@ -1,7 +1,6 @@
 import hashlib
-import subprocess
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from datasets.location import spec_of
 from datasets.manifest import read_manifest
 from datasets.synthetic.draw import ensure_drawn
 from datasets.synthetic.scene import draw_scene
+from tests.support.process_groups import FORKSERVER
 
 PINNED_SCENE = "546bf85d14b491f34d9b608e85f52b55a851b90ddf3bbbbfdadf675e71faab55"
 
@@ -167,26 +167,26 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(own_config, 
     assert not list(Path(own_config.root).parent.iterdir())
 
 
-def test_processes_that_draw_at_once_agree_and_leave_nothing_behind(own_config, config) -> None:
-    code = (
-        "import sys; from datasets.config import *; from datasets.dataset import open_dataset\n"
-        f"drawn = SyntheticConfig(**{asdict(own_config.drawn)!r})\n"
-        "config = DataConfig(root=sys.argv[1], split='n4', drawn=drawn)\n"
-        "sys.stdin.readline(); print(open_dataset(config).fingerprint)"
-    )
+def draw_together(start: Barrier, config: DataConfig, path: Path) -> None:
+    start.wait()
+    path.write_text(open_dataset(config).fingerprint)
+
+
+def test_processes_that_draw_at_once_agree_and_leave_nothing_behind(
+    own_config, dataset, tmp_path_factory
+) -> None:
+    folder, start = tmp_path_factory.mktemp("fingerprints"), FORKSERVER.Barrier(3)
+    paths = [folder / str(number) for number in range(3)]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, own_config.root],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
+        FORKSERVER.Process(target=draw_together, args=(start, own_config, path)) for path in paths
     ]
 
-    prints = {process.communicate("go\n", timeout=60)[0].strip() for process in processes}
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
 
-    assert prints == {open_dataset(config).fingerprint}
+    assert {path.read_text() for path in paths} == {dataset.fingerprint}
     assert [path.name for path in Path(own_config.root).parent.iterdir()] == ["drawn"]
 
 
