@@ -17,7 +17,6 @@ from pathlib import Path
 from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.backends.slurm.registry import JobRegistry, job_spec_of
-from orchestrator.execution.queue import Queue
 from orchestrator.options import SlurmOptions
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import JobContext
@@ -32,47 +31,28 @@ class NoWork:
     """A cell's job without the cell: it ends at once and says when."""
 
     trial_json: str
-    notes: str
+    reports: str
     batch: str
 
     def __call__(self) -> None:
         """Say that the cell is done."""
         key, here = Trial.from_json(self.trial_json).key, JobContext.from_environment()
         outcome = Outcome("done", seconds=time.time())
-        note = JobReport(key, self.batch, here.job_id, here.restart, "", "ended", outcome)
-        note.write(Path(self.notes))
+        report = JobReport(key, self.batch, here.job_id, here.restart, "", "ended", outcome)
+        report.write(Path(self.reports))
 
 
-class Ends:
-    """Seconds from a job's end to its row in the controller."""
-
-    def __init__(self) -> None:
-        self.delays: list[float] = []
-
-    def started(self, trial: Trial) -> None:
-        """Nothing to show."""
-
-    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
-        """A job ended."""
-        self.delays.append(time.time() - (outcome.seconds or 0.0))
-
-
-def dispatcher_of(root: Path, num_cells: int, ends: Ends) -> Dispatcher:
+def dispatcher_of(root: Path, num_cells: int) -> Dispatcher:
     """A dispatcher of cells without work, with the pauses of a real launch."""
     options = SlurmOptions(memory_gb=0.1)
-    trials = [
-        Trial(f"synthetic.cell{i:05d}", "{}" * 1500, "f", str(root), "slurm", "")
-        for i in range(num_cells)
-    ]
-    queue = Queue(trials, num_cells, ends, lambda trial, outcome: None, lambda: False)
     return Dispatcher(
-        queue=queue,
-        desk=JobRegistry(root / "grids" / "g" / "slurm", "g", NoWork),
-        watch=JobMonitor(),
-        job_spec_of=lambda trial, hungry: job_spec_of(trial, options),
+        registry=JobRegistry(root / "grids" / "g" / "slurm", "g", NoWork),
+        monitor=JobMonitor(),
+        job_spec_of=lambda trial, oom_count: job_spec_of(trial, options),
+        prepare_trial=lambda trial: trial,
+        max_jobs=num_cells,
         max_array_size=1000,
-        say=print,
-        started=lambda trial: None,
+        on_message=print,
     )
 
 
@@ -84,24 +64,32 @@ def megabytes() -> float:
 def main(words: list[str]) -> None:
     """Measure and print."""
     num_cells, num_ending = (int(words[0]) if words else 2000, int(words[1]) if words[1:] else 20)
-    ends = Ends()
+    delays: list[float] = []  # seconds from a job's end to the controller's knowledge of it
     with tempfile.TemporaryDirectory() as folder, running_box(nodes=1, cpus=2) as box:
         box.run("sbatch", "-p", "high", "-c2", "-o", "/dev/null", "--wrap", "sleep 20")
-        found = dispatcher_of(Path(folder), num_cells, ends)
+        dispatcher = dispatcher_of(Path(folder), num_cells)
         before, started = megabytes(), time.monotonic()
-        found.step()
+        dispatcher.start(
+            [
+                Trial(f"synthetic.cell{i:05d}", "{}" * 1500, "f", folder, "slurm", "")
+                for i in range(num_cells)
+            ]
+        )
         print(f"submitted {num_cells} cells in {time.monotonic() - started:.1f} s, "
-              f"{found.num_submissions} sbatch")  # fmt: skip
-        requests, cpu, started = found.watch.num_requests, time.process_time(), time.monotonic()
-        while time.monotonic() - started < WATCH_SECONDS or len(ends.delays) < num_ending:
-            found.step()
-            time.sleep(1.0)
+              f"{dispatcher.num_submissions} sbatch")  # fmt: skip
+        requests = dispatcher.monitor.num_requests
+        cpu, started = time.process_time(), time.monotonic()
+        while time.monotonic() - started < WATCH_SECONDS or len(delays) < num_ending:
+            for report in dispatcher.poll():
+                if report.outcome is not None:
+                    delays.append(time.time() - (report.outcome.seconds or 0.0))
+            time.sleep(0.05)
         minutes = (time.monotonic() - started) / 60
-        print(f"{(found.watch.num_requests - requests) / minutes:.1f} requests a minute, "
+        print(f"{(dispatcher.monitor.num_requests - requests) / minutes:.1f} requests a minute, "
               f"{100 * (time.process_time() - cpu) / minutes / 60:.1f} % of a core")  # fmt: skip
         print(f"memory {before:.0f} -> {megabytes():.0f} MB")
-        print(f"job end to row seen: median {statistics.median(ends.delays):.2f} s, "
-              f"worst {max(ends.delays):.2f} s of {len(ends.delays)}")  # fmt: skip
+        print(f"job end to row seen: median {statistics.median(delays):.2f} s, "
+              f"worst {max(delays):.2f} s of {len(delays)}")  # fmt: skip
 
 
 if __name__ == "__main__":

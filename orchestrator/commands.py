@@ -203,7 +203,7 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     name = load_grid(grid).name
     options, _ = parse(words)
     registry = JobRegistry(_open_root(options).grid(name).folder / "slurm", name)
-    arrays = {job.batch.name for job in registry.known().values()}
+    arrays = {job.array.name for job in registry.known().values()}
     jobs = [job for job in squeue().values() if job.comment in arrays and not job.has_ended]
     cancel([job.job_id for job in jobs])
     _print(f"{name}: {len(jobs)} jobs cancelled; `launch` goes on from their checkpoints.")

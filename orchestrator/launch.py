@@ -1,21 +1,21 @@
-"""A trial in this process: no Ray, no other process, one rank."""
+"""One launch of a grid: check what is missing, run it on the chosen back end, say how it ended."""
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from datasets.dataset import open_dataset
+from orchestrator.backends.base import LaunchContext, backend, drain
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.screen import Screen
-from orchestrator.execution.attempt import failed_row, run_trial
+from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Queue, by_length
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
-from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
@@ -104,7 +104,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         # tried last, and wait for the run folder.
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
-            return _verdict(plan, order, screen)
+            return _say_end(plan, order, screen)
         check_data(cells)
         check_disk(root.folder, cells, running=max(1, order.options.concurrency))
         for cell in cells:
@@ -112,73 +112,44 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
                 old = cell.row.fingerprint if cell.row is not None else None
                 moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
                 screen.message(f"{cell.key}: the earlier run now lies in {moved}")
-        queue = _run(order, plan, cells, screen, is_lost)
+        stop = Stop(
+            root,
+            root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
+            detaches=backend(order.options.backend).detaches,
+            on_message=screen.message,
+            is_lost=is_lost,
+        )
+        queue = _run(order, plan, cells, stop, screen)
     _say_failures(queue, root, screen)
-    code = _verdict(order.plan(), order, screen)
-    if code != EXIT_DONE and queue.keys("failed") and not queue.is_stopping():
+    was_stopped = stop.is_asked()
+    if was_stopped:
+        screen.message("Stopped. The same command continues where every cell stands.", "yellow")
+    code = _say_end(order.plan(), order, screen)
+    if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
         return EXIT_FAILED  # a full disk leaves no row that would say so
     return code
 
 
 def _run(
-    order: LaunchRequest,
-    plan: Plan,
-    cells: Sequence[PlannedCell],
-    screen: Screen,
-    is_lost: Callable[[], bool],
+    order: LaunchRequest, plan: Plan, cells: Sequence[PlannedCell], stop: Stop, screen: Screen
 ) -> Queue:
-    """Feed the cells to inline, Ray or Slurm, unless the grid is lost to another launch."""
+    """Run the cells on the back end that the options name; returns how each of them ended."""
     options, root = order.options, order.root
-    place = root.grid(plan.grid.name)
-    stop = _stop(options)(root, plan.grid.name, uuid.uuid4().hex[:8], screen.message)
     screen.expect(len(cells))
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
     trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
+    trials = by_length(trials, lengths, _ranks(plan))
     queue = Queue(
-        waiting=by_length(trials, lengths, _ranks(plan)),
-        slots=1,
+        trials,
         listener=screen,
         give_up=_publish_failure,
-        is_stopping=lambda: stop.asked or is_lost(),
         retries=None if options.retries < 0 else options.retries,
     )
-    with stop.listening():
-        if options.backend == "inline":
-            _drain_inline(queue, screen)
-        elif options.backend == "slurm" and options.slurm.controller == "plain":
-            from orchestrator.backends.slurm.launch import drain_on_slurm
-
-            drain_on_slurm(queue, options, stop, screen=screen, place=place)
-        elif options.backend in ("slurm", "auto"):
-            from orchestrator.backends.ray.launch import drain_mixed
-            from orchestrator.backends.slurm.launch import check_site
-
-            check_site(queue, options, place)
-            drain_mixed(queue, options, stop, screen=screen, place=place)
-        else:
-            from orchestrator.backends.ray.launch import drain_on_ray
-
-            drain_on_ray(queue, options, stop, screen=screen, place=place)
+    context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
+    with stop.listening(), backend(options.backend).pools(context) as pools:
+        drain(queue, pools, stop, screen)
     return queue
-
-
-def _stop(options: LaunchOptions) -> type[Stop]:
-    """What Ctrl-C means: jobs in Slurm go on without the launch."""
-    if options.backend not in ("slurm", "auto"):
-        return Stop
-    from orchestrator.backends.slurm.launch import Detach
-
-    return Detach
-
-
-def _drain_inline(queue: Queue, screen: Screen) -> None:
-    """One trial after the other, in this process."""
-    from orchestrator import launch as inline
-
-    with screen.live(queue):
-        while (trial := queue.take()) is not None:
-            queue.settle(trial.key, inline.run(trial))
 
 
 def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
@@ -206,12 +177,12 @@ def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
 
 def _ranks(plan: Plan) -> dict[str, int]:
     """Index of the first table that prints a cell, by key; cells held by others come last."""
-    found = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
+    ranks = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
     for index, table in enumerate(tables_of(plan.grid)):
         for cell in table.cells:
             for seeded in (c for c in plan.grid.cells if c == cell):
-                found.setdefault(seeded.key, index)
-    return found
+                ranks.setdefault(seeded.key, index)
+    return ranks
 
 
 def _publish_failure(trial: Trial, outcome: Outcome) -> None:
@@ -229,32 +200,25 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
 def _say_failures(queue: Queue, root: Root, screen: Screen) -> None:
     """What failed, why, what to do, and where to read on."""
     for key in queue.keys("failed"):
-        outcome = queue.outcomes[key]
+        outcome = queue.outcome(key)
         advice = POLICIES[Failure(outcome.failure)].advice
         screen.message(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
         screen.message(f"        {advice} Log: {root.log_hint(key, outcome.attempt)}")
-    if queue.ended_early:
-        screen.message(f"No further cell was started: {queue.ended_early}", "red")
-    if queue.is_stopping():
-        screen.message("Stopped. The same command continues where every cell stands.", "yellow")
+    if queue.closed_because:
+        screen.message(f"No further cell was started: {queue.closed_because}", "red")
 
 
-def _verdict(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
+def _say_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
     plan, problem = with_queued_jobs(plan)
     if problem:
         screen.message(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
-    told = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
-    screen.message(f"{plan.grid.name}: {told} of {len(plan.cells)} cells", "bold")
+    counts = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
+    screen.message(f"{plan.grid.name}: {counts} of {len(plan.cells)} cells", "bold")
     screen.message(
         f"rows {order.root.results('rows').address}, runs and logs {order.root.address}/runs"
     )
     if numbers[State.drifted]:
         screen.message("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
     return exit_code(plan)
-
-
-def run(trial: Trial) -> Outcome:
-    """Run the trial here and now."""
-    return run_trial(trial)

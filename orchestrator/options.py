@@ -50,6 +50,16 @@ class SlurmOptions:
     controller: str = option("tune", "Ray Tune; plain: without Ray, for small login nodes")
 
 
+# The module of each back end (`backends/base.py` says what it offers), by the word of `backend=`.
+# Names and no imports, since most verbs of the command line must answer without Ray.
+BACKENDS = {
+    "ray": "orchestrator.backends.ray.launch",
+    "inline": "orchestrator.backends.inline",
+    "slurm": "orchestrator.backends.slurm.launch",
+    "auto": "orchestrator.backends.auto",
+}
+
+
 @dataclass(frozen=True)
 class LaunchOptions:
     """How and where a grid runs; nothing here can move a number."""
@@ -61,7 +71,7 @@ class LaunchOptions:
     backend: str = option(
         "ray",
         "ray: Ray Tune and Train; slurm: one job a cell; auto: both",
-        choices=("ray", "inline", "slurm", "auto"),
+        choices=BACKENDS,
     )
     ray_address: str = option("", "empty: an own local Ray; auto or host:port joins a cluster")
     ranks: int = option(1, "processes that train one cell together", least=1)

@@ -15,9 +15,7 @@ class Site:
         max_array_size: array indices stay below it.
         max_submitted: jobs this user may have in the queue; 0: no limit known.
         forgets_seconds: after which squeue no longer knows a finished job.
-        kill_wait_seconds: between SIGTERM and SIGKILL.
         can_requeue: whether jobs may be started again by default.
-        warns_before_preemption: whether a preempted job gets our signal ahead of SIGTERM.
     """
 
     version: str
@@ -25,10 +23,8 @@ class Site:
     max_array_size: int
     max_submitted: int
     forgets_seconds: int
-    kill_wait_seconds: int
     has_accounting: bool
     can_requeue: bool
-    warns_before_preemption: bool
 
 
 def site() -> Site:
@@ -40,17 +36,14 @@ def site() -> Site:
     """
     config = read_config(call("scontrol", "show", "config"))
     has_accounting = config.get("AccountingStorageType", "").endswith("slurmdbd")
-    parameters = config.get("SlurmctldParameters", "")
     return Site(
         version=config.get("SLURM_VERSION", "unknown"),
         cluster=config.get("ClusterName", "unknown"),
         max_array_size=_number(config.get("MaxArraySize", "1001")),
         max_submitted=_max_submitted() if has_accounting else 0,
         forgets_seconds=_number(config.get("MinJobAge", "300")),
-        kill_wait_seconds=_number(config.get("KillWait", "30")),
         has_accounting=has_accounting,
         can_requeue=_number(config.get("JobRequeue", "1")) == 1,
-        warns_before_preemption="preempt_send_user_signal" in parameters,
     )
 
 
@@ -61,17 +54,17 @@ def read_config(text: str) -> dict[str, str]:
 
 
 def _number(text: str) -> int:
-    found = re.match(r"\d+", text)
-    return int(found.group()) if found else 0
+    digits = re.match(r"\d+", text)
+    return int(digits.group()) if digits else 0
 
 
 def _max_submitted() -> int:
     """The least limit among this user's associations; 0 without one."""
     try:
-        said = call(
+        answer = call(
             "sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}",
             "format=MaxSubmitJobs",
         )  # fmt: skip
     except (SlurmMissing, SlurmRefused, SlurmSilent):
         return 0
-    return min((int(word) for word in said.split() if word.isdigit()), default=0)
+    return min((int(word) for word in answer.split() if word.isdigit()), default=0)

@@ -1,10 +1,10 @@
-"""Call Slurm's own programs, and tell a deaf controller from a refusal."""
+"""Call Slurm's own programs, and tell a controller that does not answer from one that refuses."""
 
 import os
 import subprocess
 
 # What clients print when the controller did not answer: the request may have been served.
-_DEAF = (
+_NO_ANSWER = (
     "Socket timed out",
     "Unable to contact slurm controller",
     "Connection refused",
@@ -74,7 +74,7 @@ def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
     if done.returncode == 0:
         return done.stdout + (done.stderr.strip() if keep_errors else "")
     text = done.stderr.strip() or f"exit code {done.returncode}"
-    if any(sign in text for sign in _DEAF):
+    if any(sign in text for sign in _NO_ANSWER):
         raise SlurmSilent(text)
     if any(sign in text for sign in _FULL):
         raise SlurmFull(text)

@@ -1,4 +1,4 @@
-"""What a job does about itself: heed signals, meet its other tasks, start again."""
+"""What runs inside a job: its number and rank, its signals, its next start, and its other tasks."""
 
 import json
 import os
@@ -42,7 +42,7 @@ class JobContext:
 class Signals:
     """Remembers which signal asked the job to end.
 
-    A handler only sets a word: work inside a handler meets half-changed state.
+    A handler only notes the signal: work inside a handler meets half-changed state.
 
     Attributes:
         received: "" until then; "SIGUSR2" is a warning after which the job should requeue itself,
@@ -115,10 +115,10 @@ def rendezvous(here: JobContext, folder: Path) -> dict[str, str]:
         part = path.with_suffix(".tmp")
         part.write_text(json.dumps({"host": socket.gethostname(), "port": _free_port()}))
         part.replace(path)
-    place = _read_soon(path)
+    address = _read_soon(path)
     return {
-        "MASTER_ADDR": str(place["host"]),
-        "MASTER_PORT": str(place["port"]),
+        "MASTER_ADDR": str(address["host"]),
+        "MASTER_PORT": str(address["port"]),
         "RANK": str(here.rank),
         "WORLD_SIZE": str(here.num_tasks),
         "LOCAL_RANK": str(here.local_rank),
@@ -154,13 +154,13 @@ def _read_soon(path: Path) -> dict[str, str | int]:
     give_up = time.monotonic() + _MEETING_SECONDS
     while True:
         try:
-            found: dict[str, str | int] = json.loads(path.read_text())
+            facts: dict[str, str | int] = json.loads(path.read_text())
         except OSError:
             if time.monotonic() > give_up:
                 raise TimeoutError(f"Task 0 never wrote {path}; is that folder shared?") from None
             time.sleep(0.1)
         else:
-            return found
+            return facts
 
 
 def _free_port() -> int:

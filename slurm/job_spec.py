@@ -1,4 +1,4 @@
-"""What a job asks for."""
+"""What a job asks of Slurm, and the surroundings it needs."""
 
 from dataclasses import dataclass
 from typing import Any

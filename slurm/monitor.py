@@ -6,7 +6,7 @@ that just came back may know less than before, a finished job is forgotten after
 
 import getpass
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent, call
@@ -47,7 +47,6 @@ class JobInfo:
     submitted: str = ""
     name: str = ""
     comment: str = ""
-    exit_code: str = ""
 
     @property
     def has_ended(self) -> bool:
@@ -65,9 +64,9 @@ def squeue(*, seconds: float = 60.0) -> dict[str, JobInfo]:
         SlurmSilent: no answer.
     """
     words = ("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
-    said = call(*words, seconds=seconds)
-    found = (line.split("|", 7) for line in said.splitlines() if line.count("|") >= 7)
-    return {words[0]: JobInfo(*words) for words in found}
+    lines = call(*words, seconds=seconds).splitlines()
+    columns = [line.split("|", 7) for line in lines if line.count("|") >= 7]
+    return {values[0]: JobInfo(*values) for values in columns}
 
 
 def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
@@ -76,16 +75,15 @@ def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
     if not wanted:
         return {}
     try:
-        said = call("sacct", "-n", "-X", "-P", "-j", wanted, "-o", "JobID,State,ExitCode,NodeList")
+        answer = call("sacct", "-n", "-X", "-P", "-j", wanted, "-o", "JobID,State,NodeList")
     except (SlurmSilent, SlurmRefused, SlurmMissing):
         return {}
-    found = {}
-    for line in said.splitlines():
-        job_id, state, exit_code, nodes = line.split("|", 3)
+    infos = {}
+    for line in answer.splitlines():
+        job_id, state, nodes = line.split("|", 2)
         word = state.split()[0] if state else ""  # "CANCELLED by 1000"
-        array_id = job_id.partition("_")[0]
-        found[job_id] = JobInfo(job_id, array_id, word, nodes=nodes, exit_code=exit_code)
-    return found
+        infos[job_id] = JobInfo(job_id, job_id.partition("_")[0], word, nodes=nodes)
+    return infos
 
 
 @dataclass
@@ -98,8 +96,10 @@ class JobMonitor:
         certain_seconds: how long a job must look ended before that is believed.
         absent_seconds: how long it must be missing from every answer.
         has_accounting: whether sacct is worth a request.
+        clock: seconds that only grow.
         num_requests: to Slurm so far.
         is_silent: whether the last request had no answer.
+        infos: the newest answer, by job id.
     """
 
     shortest_seconds: float = 5.0
@@ -107,47 +107,48 @@ class JobMonitor:
     certain_seconds: float = 15.0
     absent_seconds: float = 300.0
     has_accounting: bool = True
+    clock: Callable[[], float] = time.monotonic
     num_requests: int = 0
     is_silent: bool = False
-    seen: dict[str, JobInfo] = field(default_factory=dict)
+    infos: dict[str, JobInfo] = field(default_factory=dict)
     _since: dict[str, float] = field(default_factory=dict)
     _wait: float = 0.0
-    _next: float = 0.0
+    _next: float = float("-inf")
 
     def poll_soon(self) -> None:
         """Something happened: ask again soon, and slow down from there."""
         self._wait = 0.0
-        self._next = min(self._next, time.monotonic() + self.shortest_seconds)
+        self._next = min(self._next, self.clock() + self.shortest_seconds)
 
     def is_due(self) -> bool:
         """Whether it is time for the next request."""
-        return time.monotonic() >= self._next
+        return self.clock() >= self._next
 
     def look(self, job_ids: Iterable[str]) -> bool:
         """Ask about jobs; False when there was no answer, which says nothing about any job."""
         self._wait = min(max(self.shortest_seconds, self._wait * 1.5), self.longest_seconds)
-        self._next = time.monotonic() + self._wait
+        self._next = self.clock() + self._wait
         self.num_requests += 1
         try:
-            self.seen = squeue()
+            self.infos = squeue()
         except SlurmSilent:
             self.is_silent = True
             return False
         self.is_silent = False
         wanted = list(job_ids)
-        missing = [job_id for job_id in wanted if job_id not in self.seen]
+        missing = [job_id for job_id in wanted if job_id not in self.infos]
         if missing and self.has_accounting:
             self.num_requests += 1
-            self.seen |= sacct(missing)
-        self._remember(wanted, self.seen)
+            self.infos |= sacct(missing)
+        self._note_bad_news(wanted)
         return True
 
-    def _remember(self, job_ids: Iterable[str], seen: Mapping[str, JobInfo]) -> None:
-        """Since when each job looks as it does, as far as that is bad news."""
-        now = time.monotonic()
+    def _note_bad_news(self, job_ids: Iterable[str]) -> None:
+        """Since when each of the jobs looks ended, or is missing."""
+        now = self.clock()
         for job_id in job_ids:
-            sighting = seen.get(job_id)
-            if sighting is not None and not sighting.has_ended:
+            info = self.infos.get(job_id)
+            if info is not None and not info.has_ended:
                 self._since.pop(job_id, None)
             else:
                 self._since.setdefault(job_id, now)
@@ -156,9 +157,9 @@ class JobMonitor:
         """How a job ended, once that is certain; None for all others."""
         if job_id not in self._since or self.is_silent:
             return None
-        age = time.monotonic() - self._since[job_id]
-        sighting = self.seen.get(job_id)
-        if sighting is None:
+        age = self.clock() - self._since[job_id]
+        info = self.infos.get(job_id)
+        if info is None:
             gone = JobInfo(job_id, job_id.partition("_")[0], "GONE")
             return gone if age >= self.absent_seconds else None
-        return sighting if age >= self.certain_seconds else None
+        return info if age >= self.certain_seconds else None

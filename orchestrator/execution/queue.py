@@ -1,10 +1,7 @@
-"""One list of waiting cells, taken from by several slots at once."""
+"""The cells of a launch: which wait, which run where, and how each of them ended."""
 
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
@@ -13,85 +10,158 @@ from orchestrator.trial import Outcome, Trial
 
 
 class Listener(Protocol):
-    """Somebody who shows what happens."""
+    """What a queue tells about its cells; the screen of a launch is one."""
 
     def started(self, trial: Trial) -> None:
-        """An attempt was handed out."""
+        """An attempt began."""
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         """An attempt ended; `retried` says that another one follows."""
 
 
-@dataclass
-class Queue:
-    """The trials of a launch, longest wait first.
+class Taker(Protocol):
+    """The part of a pool (`backends/base.py`) that decides which cells it gets.
 
     Attributes:
-        waiting: still to start, in order.
-        slots: how many may run at once.
-        listener: told about every start and end.
-        give_up: called when a retryable failure has used up its budget; publishes the row.
-        is_stopping: asked before anything new starts.
-        retries: limit that replaces the classes' own; None keeps them.
-        outcomes: how each cell ended, by key.
+        slots: cells that may be in the pool at once, as things stand now.
     """
 
-    waiting: list[Trial]
     slots: int
-    listener: Listener
-    give_up: Callable[[Trial, Outcome], None]
-    is_stopping: Callable[[], bool]
-    retries: int | None = None
-    running: dict[str, Trial] = field(default_factory=dict)
-    started_at: dict[str, float] = field(default_factory=dict)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    ended_early: str = ""
-    _budgets: dict[str, Budget] = field(default_factory=dict)
+
+    def accepts(self, trial: Trial) -> bool:
+        """Whether the cell may run here at all."""
+
+    def prepare(self, trial: Trial) -> Trial:
+        """The trial with what this pool adds to it, such as the number of GPUs."""
+
+
+class Queue:
+    """The cells of a launch, from waiting over running to their outcome.
+
+    A cell belongs to the pool that took it until it is finished or put back. A failure that may be
+    repeated lets the cell wait again, ahead of all others.
+
+    Args:
+        trials: still to start, in the order to start them.
+        listener: told about every start and end.
+        give_up: called when a retryable failure has used up its budget; publishes the row.
+        retries: limit that replaces the failure classes' own; None keeps them.
+    """
+
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        *,
+        listener: Listener,
+        give_up: Callable[[Trial, Outcome], None],
+        retries: int | None = None,
+    ) -> None:
+        self._waiting = list(trials)
+        self._running: dict[str, tuple[Trial, Trial, Taker]] = {}  # as it waited, as it runs, where
+        self._outcomes: dict[str, Outcome] = {}
+        self._budgets: dict[str, Budget] = {}
+        self._listener = listener
+        self._give_up = give_up
+        self._retries = retries
+        self._is_closed = False
+        self._closed_because = ""
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing runs and nothing will start."""
-        return not self.running and (not self.waiting or self._is_closed())
+    def waiting(self) -> Sequence[Trial]:
+        """Cells still to start, the next one first."""
+        return tuple(self._waiting)
 
-    def take(self) -> Trial | None:
-        """The next trial to start now; None when no place is free or nothing shall start."""
-        if not self.waiting or len(self.running) >= self.slots or self._is_closed():
-            return None
-        trial = self.waiting.pop(0)
-        self.running[trial.key] = trial
-        self.started_at[trial.key] = time.monotonic()
-        self.listener.started(trial)
-        return trial
+    @property
+    def num_waiting(self) -> int:
+        """How many cells wait."""
+        return len(self._waiting)
 
-    def settle(self, key: str, outcome: Outcome) -> None:
-        """Note how an attempt ended; a retryable failure goes back to the front."""
-        trial = self.running.pop(key)
-        retried = outcome.status == "failed" and self._retry(trial, outcome)
+    @property
+    def closed_because(self) -> str:
+        """Why nothing more is started; empty while the queue is open, or after a stop."""
+        return self._closed_because
+
+    def num_running(self, pool: Taker) -> int:
+        """How many cells a pool has now."""
+        return sum(where is pool for _, _, where in self._running.values())
+
+    def is_over(self, pools: Collection[Taker]) -> bool:
+        """Whether nothing runs and nothing will start in any of these pools."""
+        if self._running:
+            return False
+        return self._is_closed or not any(
+            pool.accepts(trial) for trial in self._waiting for pool in pools
+        )
+
+    def take(self, pool: Taker) -> list[Trial]:
+        """The trials that a pool shall start now, as many as it has free slots."""
+        free = 0 if self._is_closed else pool.slots - self.num_running(pool)
+        taken: list[Trial] = []
+        left: list[Trial] = []
+        for trial in self._waiting:
+            chosen = taken if len(taken) < free and pool.accepts(trial) else left
+            chosen.append(trial)
+        self._waiting = left
+        return [self._hand_over(trial, pool) for trial in taken]
+
+    def adopt(self, pool: Taker, keys: Collection[str]) -> None:
+        """Note that waiting cells run in a pool already, left there by an earlier launch."""
+        for trial in [trial for trial in self._waiting if trial.key in keys]:
+            self._waiting.remove(trial)
+            self._hand_over(trial, pool)
+
+    def start(self, key: str) -> None:
+        """Note that a cell that was taken has begun to run."""
+        self._listener.started(self._running[key][1])
+
+    def put_back(self, key: str) -> None:
+        """Let a cell that was taken wait again: the pool had no room for it after all."""
+        self._waiting.insert(0, self._running.pop(key)[0])
+
+    def finish(self, key: str, outcome: Outcome) -> None:
+        """Note how an attempt ended; after a failure that may be repeated the cell waits again."""
+        waited, trial, _ = self._running.pop(key)
+        retried = outcome.status == "failed" and self._may_retry(trial, outcome)
         if retried:
-            self.waiting.insert(0, trial)
+            self._waiting.insert(0, waited)
         else:
-            self.outcomes[key] = outcome
-        self.listener.ended(trial, outcome, retried=retried)
+            self._outcomes[key] = outcome
+        self._listener.ended(trial, outcome, retried=retried)
+
+    def close(self, reason: str = "") -> None:
+        """Start nothing more; what runs may end.
+
+        Args:
+            reason: what is wrong, in words; empty when somebody asked for the end.
+        """
+        self._is_closed = True
+        self._closed_because = self._closed_because or reason
+
+    def outcome(self, key: str) -> Outcome:
+        """How a cell ended."""
+        return self._outcomes[key]
 
     def keys(self, status: str) -> list[str]:
         """Keys of the cells that ended so."""
-        return [key for key, outcome in self.outcomes.items() if outcome.status == status]
+        return [key for key, outcome in self._outcomes.items() if outcome.status == status]
 
-    def _is_closed(self) -> bool:
-        return bool(self.ended_early) or self.is_stopping()
+    def _hand_over(self, trial: Trial, pool: Taker) -> Trial:
+        prepared = pool.prepare(trial)
+        self._running[trial.key] = (trial, prepared, pool)
+        return prepared
 
-    def _retry(self, trial: Trial, outcome: Outcome) -> bool:
+    def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
         """Decide by class whether the cell runs again; a final failure is published."""
         failure = Failure(outcome.failure)
         if POLICIES[failure].ends_launch:
-            self.ended_early = outcome.error_text
+            self.close(outcome.error_text)
         step = root_of(trial).newest_step(trial.key)
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
-        if budget.allows(failure, step=step, limit=self.retries):
+        if budget.allows(failure, step=step, limit=self._retries):
             return True
         if not outcome.is_published:
             with suppress(OSError):  # a full disk takes no row either; the screen still tells
-                self.give_up(trial, outcome)
+                self._give_up(trial, outcome)
         return False
 
 
@@ -108,54 +178,3 @@ def by_length(
         table: index of the first table that needs a cell, by key.
     """
     return sorted(trials, key=lambda t: (table.get(t.key, len(table)), -seconds.get(t.key, 0.0)))
-
-
-def everything(trial: Trial) -> bool:
-    """The rule of a place that takes any cell."""
-    return True
-
-
-def as_it_is(trial: Trial) -> Trial:
-    """The dress of a place that changes nothing."""
-    return trial
-
-
-@dataclass
-class SharedQueue(Queue):
-    """A queue whose waiting cells may also be taken by another queue of the same launch.
-
-    The queues share `waiting`, `outcomes` and `lock`; each has its own `running` and `slots`.
-
-    Attributes:
-        fits: which cells this place takes.
-        dress: what this place adds to a trial that it takes.
-    """
-
-    fits: Callable[[Trial], bool] = everything
-    dress: Callable[[Trial], Trial] = as_it_is
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing runs here and nothing that fits waits."""
-        with self.lock:
-            waits = any(self.fits(trial) for trial in self.waiting)
-            return not self.running and (not waits or self._is_closed())
-
-    def take(self) -> Trial | None:
-        """The next trial that fits and finds a place."""
-        with self.lock:
-            chosen = next((trial for trial in self.waiting if self.fits(trial)), None)
-            if chosen is None or len(self.running) >= self.slots:
-                return None
-            self.waiting.remove(chosen)
-            self.waiting.insert(0, self.dress(chosen))
-            taken = super().take()
-            if taken is None:  # nothing shall start any more
-                self.waiting[0] = chosen
-            return taken
-
-    def settle(self, key: str, outcome: Outcome) -> None:
-        """Note how an attempt ended."""
-        with self.lock:
-            super().settle(key, outcome)

@@ -1,4 +1,4 @@
-"""How a launch is asked to stop: a file that every run looks for, and two signals that make it."""
+"""How a launch is asked to stop: a file that every run looks for, and the signals that make it."""
 
 import os
 import signal
@@ -12,6 +12,11 @@ from orchestrator.storage.root import Root
 
 EXIT_UNFINISHED = 10
 _LOOK_SECONDS = 0.2
+_CELLS_END = "running cells checkpoint and end; once more to leave at once."
+_JOBS_GO_ON = (
+    "the jobs go on in Slurm and publish by themselves. The same command watches them again; "
+    "`python -m orchestrator cancel GRID` ends them."
+)
 
 
 def stop_asked(path: Path) -> Callable[[], bool]:
@@ -21,32 +26,53 @@ def stop_asked(path: Path) -> Callable[[], bool]:
         path: the stop file; looked for at most five times a second.
     """
     next_look = 0.0
-    found = False
+    is_there = False
 
     def ask() -> bool:
-        nonlocal next_look, found
+        nonlocal next_look, is_there
         now = time.monotonic()
-        if not found and now >= next_look:
-            found = path.exists()
+        if not is_there and now >= next_look:
+            is_there = path.exists()
             next_look = now + _LOOK_SECONDS
-        return found
+        return is_there
 
     return ask
 
 
 class Stop:
-    """The wish of a person or a scheduler that a launch ends.
+    """Whether a launch shall end: a person or a scheduler asked for it, or it lost its grid.
 
-    The first SIGINT or SIGTERM makes the stop file: every run checkpoints at its step and ends.
-    The second leaves at once; what runs dies with this process and later goes on from its last
-    checkpoint.
+    The first SIGINT or SIGTERM makes the stop file: every run that belongs to this launch alone
+    checkpoints at its step and ends. The second leaves at once; what runs dies with this process
+    and later goes on from its last checkpoint.
+
+    Args:
+        root: where the grid's files lie.
+        path: of the stop file, unlike that of any other launch.
+        detaches: the cells are jobs that go on without the launch.
+        on_message: shows words to a person.
+        is_lost: whether another launch took the grid over.
     """
 
-    def __init__(self, root: Root, grid: str, launch_id: str, say: Callable[[str], None]) -> None:
-        self.path = root.grid(grid).stop_file(launch_id)
-        self._signal = root.stop_signal(self.path)
-        self._say = say
-        self.asked = False
+    def __init__(
+        self,
+        root: Root,
+        path: Path,
+        *,
+        detaches: bool,
+        on_message: Callable[[str], None],
+        is_lost: Callable[[], bool],
+    ) -> None:
+        self.path = path
+        self._signal = root.stop_signal(path)
+        self._text = _JOBS_GO_ON if detaches else _CELLS_END
+        self._on_message = on_message
+        self._is_lost = is_lost
+        self._was_signalled = False
+
+    def is_asked(self) -> bool:
+        """Whether nothing more shall start."""
+        return self._was_signalled or self._is_lost()
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
@@ -67,18 +93,11 @@ class Stop:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self._was_signalled:
             os._exit(EXIT_UNFINISHED)
-        self.ask(signal.Signals(number).name)
-
-    def ask(self, why: str) -> None:
-        """Ask every run of this launch to end at its next step."""
-        self.mark()
-        self._say(f"{why}: running cells checkpoint and end; once more to leave at once.")
-
-    def mark(self) -> None:
-        """Make the stop file, here and where other hosts see it."""
-        self.asked = True
+        self._was_signalled = True
+        # The stop file, here and where other hosts see it.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         self._signal.send()
+        self._on_message(f"{signal.Signals(number).name}: {self._text}")

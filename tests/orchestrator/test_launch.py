@@ -93,7 +93,7 @@ def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["optim.epoch=3"], "Did you mean optim.epochs"),
         (["optim.epochs=three"], "optim.epochs"),
@@ -104,13 +104,13 @@ def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken:
     ],
 )
 def test_a_mistake_in_words_is_exit_code_2_and_leaves_nothing(
-    lab: Lab, words: list[str], told: str
+    lab: Lab, words: list[str], message: str
 ) -> None:
     lab.write_grid(("supervised", "none"))
 
     text = lab.run("launch", INLINE, *words, code=2)
 
-    assert told in text
+    assert message in text
     assert "Traceback" not in text
     assert not lab.root.exists()
 
@@ -173,10 +173,10 @@ def test_a_killed_launch_is_launched_again_to_the_same_weights(
 def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
     for key in (SUPERVISED, UNIMATCH):
-        place = lab.opened.run(key)
-        place.folder.mkdir(parents=True)
+        run = lab.opened.run(key)
+        run.folder.mkdir(parents=True)
         # The kernel's own full disk: every write below this name fails with ENOSPC.
-        place.progress.with_name("progress.json.tmp").symlink_to(Path("/dev/full"))
+        run.progress.with_name("progress.json.tmp").symlink_to(Path("/dev/full"))
 
     text = lab.run("launch", INLINE, code=11)
 

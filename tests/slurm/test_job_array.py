@@ -19,7 +19,7 @@ SMALL = JobSpec(partition="low", memory_gb=0.3, setup=SETUP)
 def test_one_call_carries_its_label_and_everything_it_asked_for(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
-    shape = JobSpec(
+    spec = JobSpec(
         partition="high",
         gpus_per_task=2,
         memory_gb=0.5,
@@ -27,19 +27,19 @@ def test_one_call_carries_its_label_and_everything_it_asked_for(
         extra=(("nice", "5"),),
         setup=(*SETUP, "export GREETING=hello"),
     )
-    batch = JobArray.write(tmp_path / "b", {"cell.a": Say(tmp_path / "said", "one")}, shape, "grid")
+    array = JobArray.write(tmp_path / "b", {"cell.a": Say(tmp_path / "said", "one")}, spec, "grid")
 
-    job_id = batch.submit()
+    job_id = array.submit()
     wait_until((tmp_path / "said").exists)
 
     words, node, gpus, greeting = (tmp_path / "said").read_text().split("|")
     assert (words, gpus, greeting) == ("one", "0,1", "hello")
     assert node in cluster.node_names
-    told = cluster.run("scontrol", "show", "job", job_id)
+    facts = cluster.run("scontrol", "show", "job", job_id)
     for fact in ("JobName=cell.a", "TimeLimit=00:07:00", "mem=512M", "Nice=5", "Partition=high"):
-        assert fact in told
-    assert batch.job_of("cell.a") == job_id
-    out, _ = batch.logs("cell.a")
+        assert fact in facts
+    assert array.job_of("cell.a") == job_id
+    out, _ = array.logs("cell.a")
     wait_until(lambda: "Exiting after successful completion" in out.read_text())
 
 
@@ -47,61 +47,61 @@ def test_an_array_runs_every_call_and_each_job_takes_its_label(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
     calls = {f"cell.{i}": Count(tmp_path / str(i), 5, label=f"cell.{i}") for i in range(3)}
-    batch = JobArray.write(tmp_path / "b", calls, SMALL, "grid")
+    array = JobArray.write(tmp_path / "b", calls, SMALL, "grid")
 
-    batch.submit()
-    jobs = {batch.job_of(label): label for label in batch.labels}
+    array.submit()
+    jobs = {array.job_of(label): label for label in array.labels}
     wait_until(lambda: all((tmp_path / f"{i}.ends").exists() for i in range(3)))
 
     named = {words[0]: words[1] for words in cluster.jobs()}
     assert {job: named[job] for job in jobs} == jobs
-    assert JobArray.read(tmp_path / "b") == batch
+    assert JobArray.read(tmp_path / "b") == array
 
 
 def test_a_wrong_wish_is_refused_in_slurms_words(cluster: SlurmBox, tmp_path: Path) -> None:
-    batch = JobArray.write(
+    array = JobArray.write(
         tmp_path / "b", {"a": Say(tmp_path / "x", "")}, JobSpec(partition="lowe")
     )
 
     with pytest.raises(SlurmRefused, match="invalid partition specified: lowe"):
-        batch.submit()
+        array.submit()
 
 
 def test_a_submission_without_an_answer_is_found_by_its_name(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
     calls = {f"cell.{i}": Say(tmp_path / str(i), "ran") for i in range(2)}
-    batch = JobArray.write(tmp_path / "lost", calls, SMALL, "grid")
+    array = JobArray.write(tmp_path / "lost", calls, SMALL, "grid")
     cluster.freeze("slurmctld")
 
     with pytest.raises(SlurmSilent):
-        batch.submit()
-    assert batch.job_id is None
+        array.submit()
+    assert array.job_id is None
     cluster.thaw("slurmctld")
-    wait_until(lambda: batch.find_by_name(squeue()))
+    wait_until(lambda: array.find_by_name(squeue()))
 
     wait_until(lambda: all((tmp_path / str(i)).exists() for i in range(2)))
-    ours = [words for words in cluster.jobs() if words[0].startswith(f"{batch.job_id}_")]
+    ours = [words for words in cluster.jobs() if words[0].startswith(f"{array.job_id}_")]
     assert len(ours) == 2
 
 
 def test_tasks_on_two_nodes_meet_and_compute_together(cluster: SlurmBox, tmp_path: Path) -> None:
-    shape = JobSpec(partition="low", memory_gb=1, nodes=2, tasks_per_node=2, setup=SETUP)
-    JobArray.write(tmp_path / "b", {"a": SumRanks(tmp_path)}, shape).submit()
+    spec = JobSpec(partition="low", memory_gb=1, nodes=2, tasks_per_node=2, setup=SETUP)
+    JobArray.write(tmp_path / "b", {"a": SumRanks(tmp_path)}, spec).submit()
 
     wait_until(lambda: len(list(tmp_path.glob("rank-*"))) == 4)
     time.sleep(0.2)
-    said = [(tmp_path / f"rank-{rank}").read_text().split() for rank in range(4)]
-    assert [words[0] for words in said] == ["10"] * 4
-    assert len({words[1] for words in said}) == 2
-    assert [words[2] for words in said] == ["0", "1", "0", "1"]
+    ranks = [(tmp_path / f"rank-{rank}").read_text().split() for rank in range(4)]
+    assert [words[0] for words in ranks] == ["10"] * 4
+    assert len({words[1] for words in ranks}) == 2
+    assert [words[2] for words in ranks] == ["0", "1", "0", "1"]
 
 
 def preempt_a_count(box: SlurmBox, folder: Path, partition: str) -> str:
     """Count on one node, take all nodes away for a moment; the signals that the count got."""
     count = Count(folder / "count", 25)
-    shape = JobSpec(partition=partition, cpus_per_task=4, setup=SETUP)
-    JobArray.write(folder / "low", {"a": count}, shape).submit()
+    spec = JobSpec(partition=partition, cpus_per_task=4, setup=SETUP)
+    JobArray.write(folder / "low", {"a": count}, spec).submit()
     wait_until(lambda: count.reached() >= 5)
     urgent = JobSpec(partition="high", nodes=box.nodes, cpus_per_task=4, setup=SETUP)
 
@@ -124,8 +124,8 @@ def test_a_job_preempted_without_warning_goes_on_too(
 
 def test_a_cancelled_job_stays_away(cluster: SlurmBox, tmp_path: Path) -> None:
     count = Count(tmp_path / "count", 1000)
-    batch = JobArray.write(tmp_path / "b", {"a": count}, SMALL)
-    job_id = batch.submit()
+    array = JobArray.write(tmp_path / "b", {"a": count}, SMALL)
+    job_id = array.submit()
     wait_until(lambda: count.reached() >= 5)
 
     cluster.run("scancel", job_id)

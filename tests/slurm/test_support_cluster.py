@@ -19,15 +19,15 @@ with running_box(accounting=False) as box:
 
 def processes_in(folder: Path) -> list[str]:
     """What runs with a box's configuration, seen or unseen by its nodes."""
-    found = []
+    pids = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
             words = environ.read_bytes()
         except OSError:
             continue
         if os.fsencode(folder) in words:
-            found.append(environ.parent.name)
-    return found
+            pids.append(environ.parent.name)
+    return pids
 
 
 def test_a_killed_session_takes_its_daemons_along_and_the_next_one_sweeps(

@@ -1,4 +1,4 @@
-"""Fakes of sbatch, squeue, scancel and sacct for what a real Slurm does only now and then.
+"""Fakes of Slurm's programs, and of time, for what a real Slurm does only now and then.
 
 They read `slurm.json` beside them: jobs (lines of squeue), most jobs, and whether they answer.
 """
@@ -42,6 +42,16 @@ file.write_text(json.dumps(state))
 """
 
 
+@dataclass
+class Clock:
+    """Seconds that go by when a test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass(frozen=True)
 class FakeSlurm:
     """The programs in a folder, and the state that they share."""
@@ -63,8 +73,8 @@ class FakeSlurm:
 
     @property
     def state(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self.file.read_text())
-        return found
+        state: dict[str, object] = json.loads(self.file.read_text())
+        return state
 
     def set(self, **changes: object) -> None:
         state = self.state if self.file.exists() else {}

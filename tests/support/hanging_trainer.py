@@ -13,8 +13,8 @@ HANGS = ("hang_minutes=0.05", "run.checkpoint_steps=6")  # steps take well below
 def in_midst_of_steps(lab: Lab) -> int:
     """Wait until the KL cell is between two checkpoints; the process of its first rank."""
     pid = lab.worker_at(KL, 6)
-    place = lab.opened.run(KL)
-    wait_until(lambda: (found := read_progress(place)) is not None and found.step % 6 > 0)
+    run = lab.opened.run(KL)
+    wait_until(lambda: (progress := read_progress(run)) is not None and progress.step % 6 > 0)
     return pid
 
 
@@ -41,7 +41,7 @@ class Blocked:
         part.replace(self.image)  # never a moment without a file
 
     def tells(self, *words: str, rank: int = 0) -> str:
-        """Wait until a rank has told that it stands where one of these words stands."""
+        """Wait until a rank's log holds one of these words; the whole log."""
         log = self.lab.opened.run(KL).log(1)
         if rank:
             log = log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")

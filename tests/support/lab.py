@@ -16,6 +16,7 @@ import yaml
 from orchestrator.execution.code_snapshot import PACKAGES
 from orchestrator.results.store import Row, counted, read_rows
 from orchestrator.storage.root import Root, open_root
+from tests.support.warm_process import WarmCommand
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -27,10 +28,12 @@ TINY = (
     "loss.threshold=0.25",
 )
 LONGEST_SECONDS = 600.0  # of anything here, on a machine that does much else
-EPOCHS = 24  # of the long cells: some seconds even on an idle machine
+EPOCHS = 12  # of the long cells: some seconds even on an idle machine
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
 KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"
+
+Command = subprocess.Popen[str] | WarmCommand
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Lab:
     Attributes:
         url: of a root in an object store, instead of a folder.
         host: name of the scratch folder under it; another one stands for another host.
+        is_warm: commands come from a process that has imported what they need.
     """
 
     folder: Path
@@ -47,6 +51,7 @@ class Lab:
     url: str = ""
     host: str = "host"
     checkout: Path = CHECKOUT
+    is_warm: bool = True
 
     @property
     def root(self) -> Path:
@@ -98,8 +103,10 @@ class Lab:
         call = [sys.executable, "-m", "orchestrator", verb, str(self.grid)]
         return [*call, *self.words, *words]
 
-    def start(self, verb: str, *words: str) -> "subprocess.Popen[str]":
+    def start(self, verb: str, *words: str) -> Command:
         """Start a command in a process group of its own."""
+        if self.is_warm and self.checkout == CHECKOUT:
+            return WarmCommand([verb, str(self.grid), *self.words, *words], self.checkout)
         return subprocess.Popen(
             self.command(verb, *words),
             cwd=self.checkout,
@@ -118,8 +125,8 @@ class Lab:
 
     def states(self, *words: str) -> dict[str, str]:
         """State of every cell, from `plan --json`."""
-        found = json.loads(self.run("plan", "--json", *words))
-        return {cell["key"]: cell["state"] for cell in found["cells"]}
+        plan = json.loads(self.run("plan", "--json", *words))
+        return {cell["key"]: cell["state"] for cell in plan["cells"]}
 
     def rows(self) -> dict[str, Row]:
         return counted(read_rows(self.opened))
@@ -149,7 +156,7 @@ def wait_until(holds: Callable[[], object], seconds: float = LONGEST_SECONDS) ->
         time.sleep(0.02)
 
 
-def kill_all(process: "subprocess.Popen[str]") -> None:
+def kill_all(process: Command) -> None:
     """SIGKILL a command and everything it started, at once."""
     family = [process.pid, *descendants(process.pid)]
     for pid in family:
@@ -168,26 +175,26 @@ def descendants(pid: int) -> list[int]:
         except OSError:
             continue
         parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found: list[int] = []
+    below: list[int] = []
     waiting = [pid]
     while waiting:
         children = parents.get(waiting.pop(), [])
-        found += children
+        below += children
         waiting += children
-    return found
+    return below
 
 
 def rank_processes(launch: int) -> list[int]:
     """Processes of the Ray Train worker group of a launch, by the name Ray gives them."""
-    found = []
+    ranks = []
     for pid in descendants(launch):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
         if words.startswith(b"ray::RayTrainWorker"):
-            found.append(pid)
-    return found
+            ranks.append(pid)
+    return ranks
 
 
 def process_name(pid: int) -> str:

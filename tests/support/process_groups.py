@@ -22,7 +22,16 @@ import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["pytest", "hypothesis", "tests.support.recording_ranks"])
+FORKSERVER.set_forkserver_preload(
+    [
+        "pytest",
+        "hypothesis",
+        "tests.support.recording_ranks",
+        "orchestrator.commands",
+        "orchestrator.launch",
+        "orchestrator.backends.inline",
+    ]
+)
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:

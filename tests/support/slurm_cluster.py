@@ -262,15 +262,15 @@ class SlurmBox:
 
 def _free_ports(names: Sequence[str]) -> dict[str, int]:
     """Ports that nobody listens on, below those that clients get."""
-    found: dict[str, int] = {}
+    ports: dict[str, int] = {}
     port = 20000 + os.getpid() * 37 % 9000
     for name in names:
-        while name not in found:
+        while name not in ports:
             port += 1
             with socket.socket() as probe:
                 try:
                     probe.bind(("0.0.0.0", port))
                 except OSError:
                     continue
-                found[name] = port
-    return found
+                ports[name] = port
+    return ports

@@ -22,9 +22,9 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
     missing = what_is_missing()
     if missing:
         raise BoxError(missing)
-    place = _place()
-    sweep(place)
-    parent = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+    folder = _box_folder()
+    sweep(folder)
+    parent = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
     owner = (Path(parent) / "owner").open("w")
     fcntl.flock(owner, fcntl.LOCK_EX)  # the kernel gives it back, however this process ends
     box = SlurmBox(Path(parent) / "box", **options)
@@ -39,16 +39,16 @@ def running_box(**options: int) -> Iterator[SlurmBox]:
         owner.close()
 
 
-def _place() -> Path:
+def _box_folder() -> Path:
     """In memory: a start takes 2 s instead of 5, since the daemons fsync."""
     memory, disk = Path("/dev/shm"), Path(tempfile.gettempdir())
     has_room = memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES
     return memory if has_room else disk
 
 
-def sweep(place: Path) -> None:
+def sweep(folder: Path) -> None:
     """Delete the folders of boxes whose process was killed; their daemons died with it."""
-    for path in place.glob(f"{_PREFIX}*/owner"):
+    for path in folder.glob(f"{_PREFIX}*/owner"):
         with path.open() as owner:
             try:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

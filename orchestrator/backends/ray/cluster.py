@@ -13,22 +13,87 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.execution.provenance import CHECKOUT
+from orchestrator.backends.base import worker_environment
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.file_lock import FRESH_VARIABLE, file_lock, lock_owner
-from orchestrator.storage.s3_storage import PATIENCE_VARIABLE
+from orchestrator.storage.file_lock import file_lock, lock_owner
+
+_LOOK_SECONDS = 1.0  # between two looks at the raylet
+_PREFIX = "ipix-"
+_PROBE_SECONDS = 5.0
+_LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
+_OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
+
+# For the driver and everything it starts; must stand before ray is imported.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # our files are the truth, not Tune's
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
 
 
 class ClusterUnreachable(RuntimeError):
     """No Ray answers at the given address, or the own one does not start."""
 
 
-_LOOK_SECONDS = 1.0
+@dataclass(frozen=True)
+class Cluster:
+    """What the connected Ray offers.
+
+    Attributes:
+        scratch: a folder that every node sees, removed after the launch.
+    """
+
+    cpus: float
+    gpus: float
+    scratch: Path
+    is_own: bool
 
 
 @contextmanager
-def watched(on_death: Callable[[], None]) -> Iterator[None]:
-    """Watch the raylet that this process started, until the block ends.
+def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[Cluster]:
+    """Start or join Ray, and leave it at the end.
+
+    Args:
+        options: `ray_address` decides.
+        shared: folder for scratch files when a cluster of several machines is joined.
+        code: folder of the launch's copy of the code; empty for the checkout itself.
+
+    Raises:
+        ClusterUnreachable: in words, with the address.
+    """
+    os.environ.update(_QUIET)
+    os.environ.update(worker_environment(code))
+    own = not options.ray_address
+    if own:
+        _remove_leftovers()
+    scratch = Path(
+        tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _existing(shared)
+    )
+    with file_lock(scratch / "owner", "this launch"):
+        try:
+            # Ray puts the working folder of this moment ahead of all else where workers import.
+            with chdir(code or "."):
+                cluster = _start(options, scratch) if own else _join(options, scratch, code)
+            yield cluster
+        finally:
+            import ray
+
+            ray.shutdown()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def raylet_watchdog(on_death: Callable[[], None]) -> Iterator[None]:
+    """Watch the raylet (Ray's process on this machine) that we started, until the block ends.
 
     Args:
         on_death: called from a thread, once, when it is gone.
@@ -70,100 +135,6 @@ def _lives(pid: int | None) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] != "Z"
-
-
-_PREFIX = "ipix-"
-_KNOCK_SECONDS = 5.0
-_LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
-_OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
-
-# Settings that mean the same on every host, and no secrets: those come to a host in its own way.
-PASSED = (
-    FRESH_VARIABLE,
-    PATIENCE_VARIABLE,
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_PROFILE",
-)
-
-# For the driver and everything it starts; must stand before ray is imported.
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # our files are the truth, not Tune's
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-}
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What the connected Ray offers.
-
-    Attributes:
-        scratch: a folder that every node sees, removed after the launch.
-    """
-
-    cpus: float
-    gpus: float
-    scratch: Path
-    is_own: bool
-
-
-@contextmanager
-def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[Cluster]:
-    """Start or join Ray, and leave it at the end.
-
-    Args:
-        options: `ray_address` decides.
-        shared: folder for scratch files when a cluster of several machines is joined.
-        code: folder of the launch's copy of the code; empty for the checkout itself.
-
-    Raises:
-        ClusterUnreachable: in words, with the address.
-    """
-    os.environ.update(_QUIET)
-    os.environ.update(worker_environment(code))
-    own = not options.ray_address
-    if own:
-        _remove_leftovers()
-    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _made(shared))
-    with file_lock(scratch / "owner", "this launch"):
-        try:
-            # Ray puts the working folder of this moment ahead of all else where workers import.
-            with chdir(code or "."):
-                cluster = _start(options, scratch) if own else _join(options, scratch, code)
-            yield cluster
-        finally:
-            import ray
-
-            ray.shutdown()
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def worker_environment(code: str = "") -> dict[str, str]:
-    """What every worker process must find in its environment before it starts.
-
-    Args:
-        code: folder of the launch's copy of the code; empty for the checkout itself.
-    """
-    from datasets.location import HOME_VARIABLE, home
-    from trainer.environment import ENVIRONMENT
-
-    paths = [code, str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
-    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
-    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path, HOME_VARIABLE: str(home())}
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:
@@ -218,14 +189,14 @@ def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
 
 
 def _probe(address: str) -> None:
-    """Knock before ray.init, which waits for minutes where nobody answers."""
+    """Try the address before ray.init, which waits for minutes where nobody answers."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
     host, colon, port = address.rpartition(":")
     if not colon or "://" in address:
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
     except (OSError, ValueError) as error:
         raise _unreachable(address, error) from error
 
@@ -240,12 +211,12 @@ def _unreachable(address: str, error: Exception) -> ClusterUnreachable:
 def _offer(scratch: Path, *, is_own: bool) -> Cluster:
     import ray
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Cluster(found.get("CPU", 0.0), found.get("GPU", 0.0), scratch, is_own)
+    has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Cluster(has.get("CPU", 0.0), has.get("GPU", 0.0), scratch, is_own)
 
 
 def _silence() -> None:
-    """Ray's own messages would tear our table apart; what matters arrives as an outcome."""
+    """Keep Ray's own messages out of the launch's table; what matters arrives as an outcome."""
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -261,7 +232,7 @@ def _short_temp() -> Path:
     return chosen if len(str(chosen)) <= _LONGEST_TEMP else Path("/tmp")
 
 
-def _made(folder: Path) -> Path:
+def _existing(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

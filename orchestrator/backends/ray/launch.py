@@ -1,72 +1,124 @@
-"""One launch with Ray Tune as its controller, and its cells in Slurm, or on Ray and in Slurm."""
+"""The back end on Ray: an own local Ray or a joined cluster, with Ray Tune as the controller."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from orchestrator.backends.ray.cluster import Cluster, connected, watched
-from orchestrator.backends.slurm.launch import (
-    dispatcher_for,
-    log_request_count,
-    registry_of,
-    trial_for_slurm,
-)
-from orchestrator.backends.slurm.registry import check_options
-from orchestrator.display.screen import Screen
-from orchestrator.execution.queue import Queue, SharedQueue
-from orchestrator.execution.stop import EXIT_UNFINISHED, Stop
+from orchestrator.backends.base import LaunchContext, Pool, Report
+from orchestrator.backends.ray.cluster import Cluster, connected, raylet_watchdog
+from orchestrator.execution.stop import EXIT_UNFINISHED
+from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
 from orchestrator.options import LaunchOptions
-from orchestrator.storage.paths import GridPaths
 from orchestrator.trial import Trial
 
+if TYPE_CHECKING:
+    from orchestrator.backends.ray.tune import TuneRun
 
-def drain_on_ray(
-    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPaths
-) -> None:
-    """Run the queue on an own or a joined Ray until it is over.
+detaches = False
+
+
+@contextmanager
+def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
+    """Ray as the only pool.
 
     Raises:
         ClusterUnreachable: no Ray answers.
         ValueError: one trial asks for more than the whole cluster has.
     """
-    with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
-        stop.listen()  # ray.init takes SIGTERM for itself
-        gpus = gpus_per_rank(options, cluster)
-        queue.slots = count_slots(options, cluster, gpus)
-        queue.waiting = [
-            replace(trial, gpus_per_rank=gpus, scratch=str(cluster.scratch))
-            for trial in queue.waiting
-        ]
+    options, farewell = context.options, ". Launch again: every cell goes on from its checkpoint."
+    with connected_tune(context, farewell) as tune:
+        pool, cluster = RayPool(options, tune), tune.cluster
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
-        screen.message(
-            f"{len(queue.waiting)} cells, {queue.slots} at once, {options.ranks} ranks each, "
+        context.screen.message(
+            f"{len(context.trials)} cells, {pool.slots} at once, {options.ranks} ranks each, "
             f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
         )
-        from orchestrator.backends.ray.tune import drain
-
-        def leave() -> None:
-            screen.message("Ray died. Launch again: every cell goes on from its checkpoint.", "red")
-            os._exit(EXIT_UNFINISHED)
-
-        log = place.folder / "ray.log"
-        with watched(leave), screen.live(queue), redirect_output(log):
-            drain(queue, options, cluster)
-
-
-def code_of(queue: Queue) -> str:
-    """Where the launch keeps its copy of the code."""
-    return next((trial.code for trial in queue.waiting), "")
+        yield [pool]
 
 
 @contextmanager
-def redirect_output(log: Path) -> Iterator[None]:
+def connected_tune(context: LaunchContext, farewell: str) -> Iterator["TuneRun"]:
+    """Start or join Ray, with Ray Tune on it, until the block ends.
+
+    Args:
+        context: of the launch; `stop` takes its signals back from Ray.
+        farewell: what a person should know if Ray dies.
+
+    Raises:
+        ClusterUnreachable: no Ray answers.
+    """
+
+    def leave() -> None:
+        context.screen.message(f"Ray died{farewell}", "red")
+        os._exit(EXIT_UNFINISHED)
+
+    with connected(context.options, context.folder / "scratch", context.code) as cluster:
+        context.stop.listen()  # ray.init takes SIGTERM for itself
+        # Here and not above: Ray reads its settings from the environment when it is imported.
+        from orchestrator.backends.ray.tune import TuneRun
+
+        tune = TuneRun(context.options, cluster)
+        with raylet_watchdog(leave), _redirected_output(context.folder / "ray.log"):
+            try:
+                yield tune
+            finally:
+                tune.close()
+
+
+@contextmanager
+def _redirected_output(log: Path) -> Iterator[None]:
     """Send what Ray prints to a file; what matters arrives as an outcome."""
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         yield
+
+
+class RayPool(Pool):
+    """Cells as trials of Ray Tune.
+
+    Args:
+        options: of the launch.
+        tune: the running Tune.
+        only: keys of the cells that may run here, as a glob.
+
+    Raises:
+        ValueError: one trial asks for more than the whole cluster has.
+    """
+
+    def __init__(self, options: LaunchOptions, tune: "TuneRun", *, only: str = "*") -> None:
+        self._tune = tune
+        self._gpus = gpus_per_rank(options, tune.cluster)
+        self._only = only
+        self.slots = count_slots(options, tune.cluster, self._gpus)
+        self._trials: dict[str, tuple[Trial, int]] = {}  # with the newest attempt before the start
+        self._begun: list[str] = []
+
+    def accepts(self, trial: Trial) -> bool:
+        """Whether the cell's key is among those that may run here."""
+        return fnmatch(trial.key, self._only)
+
+    def prepare(self, trial: Trial) -> Trial:
+        """The trial with its GPUs, and with a folder that all nodes see."""
+        scratch = str(self._tune.cluster.scratch)
+        return replace(trial, backend="ray", gpus_per_rank=self._gpus, scratch=scratch)
+
+    def start(self, trials: Sequence[Trial]) -> None:
+        """Hand cells to Tune."""
+        for trial in trials:
+            self._trials[trial.key] = (trial, newest_attempt(trial))
+            self._begun.append(trial.key)
+            self._tune.submit(trial, "run")
+
+    def poll(self) -> Iterator[Report]:
+        """What began, and what Tune says about ends; a process that died may have left words."""
+        while self._begun:
+            yield Report(self._begun.pop(0), "running")
+        for key, outcome in self._tune.ended("run"):
+            trial, newest = self._trials.pop(key)
+            yield Report(key, "ended", outcome or outcome_of_dead_process(trial, newest))
 
 
 def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:
@@ -82,106 +134,13 @@ def count_slots(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
     Raises:
         ValueError: not even one.
     """
-    fits = [int(cluster.cpus // (options.ranks * options.cpus_per_rank))]
+    limits = [int(cluster.cpus // (options.ranks * options.cpus_per_rank))]
     if gpus:
-        fits.append(int(cluster.gpus // (options.ranks * gpus)))
-    if min(fits) < 1:
+        limits.append(int(cluster.gpus // (options.ranks * gpus)))
+    if min(limits) < 1:
         raise ValueError(
             f"One cell asks for {options.ranks} ranks with {options.cpus_per_rank} CPUs and "
             f"{gpus:g} GPUs each; the cluster has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs. "
             "Lower ranks, cpus_per_rank or gpus_per_rank."
         )
-    return min(*fits, options.concurrency) if options.concurrency else min(fits)
-
-
-def drain_mixed(
-    queue: Queue, options: LaunchOptions, stop: Stop, *, screen: Screen, place: GridPaths
-) -> None:
-    """Run the queue until it is over, or until somebody wants to leave.
-
-    With backend=auto a cell goes to the place whose rule (`to_ray`, `to_slurm`) it fits, and where
-    both fit to the first with a free place (`concurrency` cells on Ray, `slurm.max_jobs` jobs).
-
-    Raises:
-        ClusterUnreachable: no Ray answers.
-        SlurmMissing, SlurmSilent: no Slurm here, or no answer.
-        ValueError: options that no cell can have.
-    """
-    check_options(options)
-    with connected(options, place.folder / "scratch", code_of(queue)) as cluster:
-        stop.listen()  # ray.init takes SIGTERM for itself
-        on_ray = _ray_part(queue, options, stop, cluster) if options.backend == "auto" else None
-        in_slurm = _slurm_part(queue, on_ray, options, place)
-        dispatcher = dispatcher_for(in_slurm, options, screen, place)
-        from orchestrator.backends.ray.tune import Watched, drain_with_tune, runs_inside_actor
-
-        def leave() -> None:
-            screen.message("Ray died; jobs in Slurm go on. Launch again to watch them.", "red")
-            os._exit(EXIT_UNFINISHED)
-
-        jobs = Watched(dispatcher, _made(cluster.scratch / "watched"))
-        log = place.folder / "ray.log"
-        with watched(leave), screen.live(queue), redirect_output(log):
-            drain_with_tune(
-                jobs,
-                on_ray,
-                inside=runs_inside_actor(options, cluster),
-                cpus=options.cpus_per_rank,
-            )
-    queue.ended_early = queue.ended_early or in_slurm.ended_early
-    log_request_count(dispatcher, screen)
-
-
-def _ray_part(queue: Queue, options: LaunchOptions, stop: Stop, cluster: Cluster) -> SharedQueue:
-    """The part of the queue that Ray takes."""
-    gpus = gpus_per_rank(options, cluster)
-
-    def dress(trial: Trial) -> Trial:
-        return replace(
-            trial,
-            backend="ray",
-            stop_file=str(stop.path),
-            gpus_per_rank=gpus,
-            scratch=str(cluster.scratch),
-        )
-
-    part = _part(queue, fits=lambda trial: fnmatch(trial.key, options.to_ray), dress=dress)
-    part.slots = count_slots(options, cluster, gpus)
-    return part
-
-
-def _slurm_part(
-    queue: Queue, on_ray: SharedQueue | None, options: LaunchOptions, place: GridPaths
-) -> SharedQueue:
-    """The part of the queue that Slurm takes: what fits, less what Ray takes at once."""
-
-    def fits(trial: Trial) -> bool:
-        if on_ray is None:
-            return True
-        if not fnmatch(trial.key, options.to_slurm):
-            return False
-        free = max(0, on_ray.slots - len(on_ray.running))
-        firsts = [other for other in queue.waiting if on_ray.fits(other)][:free]
-        return trial not in firsts
-
-    part = _part(queue, fits=fits, dress=trial_for_slurm(options, registry_of(place)))
-    if on_ray is not None:
-        part.lock = on_ray.lock
-    return part
-
-
-def _part(
-    queue: Queue, *, fits: Callable[[Trial], bool], dress: Callable[[Trial], Trial]
-) -> SharedQueue:
-    """A queue over the same waiting cells and outcomes."""
-    same: dict[str, Any] = {
-        item.name: getattr(queue, item.name)
-        for item in fields(Queue)
-        if item.name not in ("running", "slots", "ended_early")
-    }
-    return SharedQueue(**same, slots=queue.slots, fits=fits, dress=dress)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+    return min(*limits, options.concurrency) if options.concurrency else min(limits)

@@ -18,7 +18,7 @@ class TrialFailed(RuntimeError):
     """Rank 0 failed; raised so that Ray Train ends the other ranks, which wait for it."""
 
 
-def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
+def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
     """Train on the trial's ranks and say how it ended; a lost process is an outcome too.
 
     Our own files are the only truth: Train's storage is a folder that is thrown away, and its
@@ -46,7 +46,7 @@ def run(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             result = trainer.fit()
             return Outcome.from_json(str(cast(Any, result).return_value))
         except TrainingFailedError as error:
-            return _post_mortem(trial, before, error)
+            return _outcome_of_lost_group(trial, before, error)
 
 
 def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
@@ -73,7 +73,7 @@ def _worker(config: dict[str, str]) -> str:
     return outcome.to_json()
 
 
-def _post_mortem(trial: Trial, before: int, error: TrainingFailedError) -> Outcome:
+def _outcome_of_lost_group(trial: Trial, before: int, error: TrainingFailedError) -> Outcome:
     """What happened to a worker group that is gone, from the files it left."""
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
@@ -91,5 +91,5 @@ def _class_of(error: TrainingFailedError) -> Failure:
         return Failure.preempted
     inner = getattr(error, "worker_failures", None) or {}
     classes = [classify(getattr(cause, "_base_exc", cause)) for cause in inner.values()]
-    telling = [found for found in classes if found not in (Failure.node_lost, Failure.bug)]
-    return telling[0] if telling else Failure.node_lost
+    causes = [failure for failure in classes if failure not in (Failure.node_lost, Failure.bug)]
+    return causes[0] if causes else Failure.node_lost

@@ -1,4 +1,4 @@
-"""A trial as a Slurm job: what runs inside the job."""
+"""A trial as a Slurm job: what runs inside the job, and what the job reports to the launch."""
 
 import json
 import os
@@ -16,13 +16,15 @@ from orchestrator.storage.root import root_of
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 
+_DYING_SECONDS = 30.0  # on top of the heartbeat's time
+
 
 @dataclass(frozen=True)
 class JobReport:
-    """The newest word of a cell's job.
+    """What a cell's job last said about itself.
 
     Attributes:
-        batch: name of the batch that the job belongs to.
+        batch: name of the array that the job belongs to.
         job_id: Slurm's number, such as 17 or 17_3.
         restart: how often Slurm started this job before.
         phase: "ended" means that this start of the job is over.
@@ -40,26 +42,26 @@ class JobReport:
     problem: str = ""
 
     def write(self, folder: Path) -> None:
-        """Replace the cell's note."""
+        """Replace the cell's report."""
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / f"{self.key}.json", json.dumps(asdict(self)))
 
 
 def read_report(path: Path) -> JobReport | None:
-    """The note of a file; None when there is none."""
+    """The report in a file; None when there is none."""
     try:
-        found = json.loads(path.read_text())
+        fields = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    outcome = found.pop("outcome")
-    return JobReport(**found, outcome=Outcome(**outcome) if outcome else None)
+    outcome = fields.pop("outcome")
+    return JobReport(**fields, outcome=Outcome(**outcome) if outcome else None)
 
 
 class JobReports:
-    """Reads each note once after every change.
+    """Reads each report once after every change.
 
     Args:
-        folder: of the notes.
+        folder: of the reports.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,24 +69,21 @@ class JobReports:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def news(self) -> Iterator[JobReport]:
-        """Notes that are new or changed since the last call."""
+        """Reports that are new or changed since the last call."""
         if not self._folder.is_dir():
             return
         for path in self._folder.glob("*.json"):
             try:
-                found = path.stat()
+                facts = path.stat()
             except OSError:
                 continue
-            mark = (found.st_mtime_ns, found.st_ino)
+            mark = (facts.st_mtime_ns, facts.st_ino)
             if self._seen.get(path.name) == mark:
                 continue
             self._seen[path.name] = mark
-            note = read_report(path)
-            if note is not None:
-                yield note
-
-
-_DYING_SECONDS = 30.0  # on top of the heartbeat's time
+            report = read_report(path)
+            if report is not None:
+                yield report
 
 
 class CellFailed(RuntimeError):
@@ -95,17 +94,17 @@ class CellFailed(RuntimeError):
 class CellJob:
     """One cell as a call that travels to a job; every task of the job makes it.
 
-    Nothing here needs a controller: the run folder is claimed, the row published and another start
-    asked for by the job itself.
+    Nothing here needs a controller: the run is locked, the row published and another start asked
+    for by the job itself.
 
     Attributes:
         trial_json: the trial.
-        notes: folder for words to the controller.
-        batch: name of the batch that carries the job.
+        reports: folder for words to the controller.
+        batch: name of the array that carries the job.
     """
 
     trial_json: str
-    notes: str
+    reports: str
     batch: str
 
     def __call__(self) -> None:
@@ -113,21 +112,22 @@ class CellJob:
         trial, here = Trial.from_json(self.trial_json), JobContext.from_environment()
         signals = Signals().listen()
         if here.num_tasks > 1:
-            os.environ.update(rendezvous(here, Path(self.notes).parent))
+            os.environ.update(rendezvous(here, Path(self.reports).parent))
         if here.rank > 0:
             run_trial(trial)
             return
-        note = JobReport(trial.key, self.batch, here.job_id, here.restart, _host(), "started")
-        note.write(Path(self.notes))
+        folder = Path(self.reports)
+        report = JobReport(trial.key, self.batch, here.job_id, here.restart, _host(), "started")
+        report.write(folder)
         rename(here.job_id, trial.key)
         outcome = run_when_free(trial, _should_stop(trial, signals))
-        # The note first: a requeued job is killed at once.
-        note = replace(note, phase="ended", outcome=outcome)
-        note.write(Path(self.notes))
+        # The report first: a requeued job is killed at once.
+        report = replace(report, phase="ended", outcome=outcome)
+        report.write(folder)
         if outcome.status == "stopped" and signals.asked:
             problem = requeue(here.job_id, signals.received)
             if problem:
-                replace(note, problem=problem).write(Path(self.notes))
+                replace(report, problem=problem).write(folder)
         if outcome.status == "failed":
             raise CellFailed(f"{outcome.failure}: {outcome.error_text}")
 

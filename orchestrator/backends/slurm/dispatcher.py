@@ -1,7 +1,7 @@
-"""Turns a queue of cells into Slurm jobs and jobs into outcomes. Holds no state that matters.
+"""Slurm as a pool: cells become jobs, and what Slurm and the jobs say becomes outcomes.
 
-Everything it knows stands in the grid's folder or in Slurm, so it may die at any moment: the jobs
-go on, publish by themselves, and the next launch finds them.
+Everything that matters stands in the grid's folder or in Slurm, so the dispatcher may die at any
+moment: the jobs go on, publish by themselves, and the next launch finds them.
 """
 
 import re
@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from datasets.errors import Unreachable
+from orchestrator.backends.base import Pool, Report
 from orchestrator.backends.slurm.cell_job import JobReport, JobReports
-from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, refusal, sighting_of
+from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_of, refusal
 from orchestrator.execution.attempt import has_done_row
-from orchestrator.execution.queue import Queue, everything
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
 from orchestrator.storage.root import root_of
@@ -50,48 +51,46 @@ _BY_TEXT = (
 
 
 def classify_exit(
-    trial: Trial, seen: JobInfo, note: JobReport | None, *, before: int, log: Path
+    trial: Trial, info: JobInfo, report: JobReport | None, *, before: int, log: Path
 ) -> Outcome:
     """The outcome of a job that is over.
 
     Args:
         trial: what it ran.
-        seen: Slurm's last word about it.
-        note: the job's own last word.
+        info: Slurm's last word about it.
+        report: the job's own last word.
         before: newest attempt when the job was submitted.
         log: what it wrote to its errors.
     """
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
-    written = [note.outcome] if note is not None and note.outcome is not None else []
-    told = recorded_outcome(root, trial.key, before)
-    if told is not None:
-        written.insert(0, told)
+    own_words = [recorded_outcome(root, trial.key, before), report.outcome if report else None]
+    written = [outcome for outcome in own_words if outcome is not None]
     final = [outcome for outcome in written if outcome.status in ("done", "failed", "busy")]
     if final:
         return final[0]
     if has_done_row(root, trial):
         return Outcome("done", number, is_published=True)
-    if seen.state == "CANCELLED":
-        return Outcome("stopped", number, error_text=f"job {seen.job_id} was cancelled")
-    if seen.state == "FAILED" and number <= before and not log.exists():
+    if info.state == "CANCELLED":
+        return Outcome("stopped", number, error_text=f"job {info.job_id} was cancelled")
+    if info.state == "FAILED" and number <= before and not log.exists():
         failure, sign = Failure.bad_config, _UNSEEN.format(log)
     else:
-        failure, sign = _class_of(seen, log, was_stopped=bool(written), began=number > before)
-    nodes = f" on {seen.nodes}" if seen.nodes else ""
-    text = f"job {seen.job_id}{nodes} ended as {seen.state}{f': {sign}' if sign else ''}"
+        failure, sign = _class_of(info, log, was_stopped=bool(written), began=number > before)
+    nodes = f" on {info.nodes}" if info.nodes else ""
+    text = f"job {info.job_id}{nodes} ended as {info.state}{f': {sign}' if sign else ''}"
     return Outcome("failed", number if number > before else 0, failure.value, text)
 
 
-def _class_of(seen: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tuple[Failure, str]:
+def _class_of(info: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tuple[Failure, str]:
     """The class, and the line of the log that shows it."""
     try:
         text = log.read_text(errors="replace")[-_TAIL:]
     except OSError:
         text = ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if seen.state in _BY_STATE:
-        return _BY_STATE[seen.state], ""
+    if info.state in _BY_STATE:
+        return _BY_STATE[info.state], ""
     if was_stopped:
         return Failure.preempted, "it stopped at a signal"
     for line in reversed(lines):
@@ -102,198 +101,233 @@ def _class_of(seen: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tu
     return Failure.node_lost, lines[-1] if lines else ""
 
 
+_STEP_SECONDS = 1.0  # between two looks at the jobs' reports, which lie on a shared disk
 _FULL_SECONDS = 60.0  # between two tries at a full queue
 
 
 @dataclass
-class Dispatcher:
+class Dispatcher(Pool):
     """Submits, watches and judges the jobs of one launch.
 
     Attributes:
-        queue: of the launch.
+        registry: of the grid's jobs.
+        monitor: asks Slurm about all jobs at once.
         job_spec_of: what a trial's job asks for, given how often it ran out of memory.
+        prepare_trial: the trial as it travels to a job.
+        max_jobs: in Slurm's queue at once.
         max_array_size: jobs in one array.
-        say: tells a person.
-        started: told when a cell's job begins to run.
-        fits: which waiting cells may go to Slurm.
-        finish: takes the outcome of a job; the queue itself, unless somebody stands between.
+        on_message: shows words to a person.
+        only: keys of the cells that may run here, as a glob.
+        where: the cluster, in words.
+        clock: seconds that only grow.
+        jobs: of the cells that are in this pool, by key.
     """
 
-    queue: Queue
-    desk: JobRegistry
-    watch: JobMonitor
+    registry: JobRegistry
+    monitor: JobMonitor
     job_spec_of: Callable[[Trial, int], JobSpec]
+    prepare_trial: Callable[[Trial], Trial]
+    max_jobs: int
     max_array_size: int
-    say: Callable[[str], None]
-    started: Callable[[Trial], None]
-    fits: Callable[[Trial], bool] = everything
-    finish: Callable[[str, Outcome], None] | None = None
+    on_message: Callable[[str], None]
+    only: str = "*"
+    where: str = "Slurm"
+    clock: Callable[[], float] = time.monotonic
+    detaches: bool = True
     jobs: dict[str, Job] = field(default_factory=dict)
     num_submissions: int = 0
-    _chunk: int = 0
-    _notes: dict[str, JobReport] = field(default_factory=dict)
-    _mailbox: JobReports | None = None
-    _doubts: dict[str, float] = field(default_factory=dict)  # since when, by batch name
+    _trials: dict[str, Trial] = field(default_factory=dict)  # of the jobs, by key
+    _news: list[Report] = field(default_factory=list)
+    _job_reports: dict[str, JobReport] = field(default_factory=dict)  # the newest of each cell
+    _unanswered_since: dict[str, float] = field(default_factory=dict)  # sbatch, by array name
     _oom_count: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
-    _full_until: float = 0.0
+    _full_until: float = float("-inf")
+    _next_step: float = float("-inf")
     _was_silent: bool = False
 
     def __post_init__(self) -> None:
+        self.slots = self.max_jobs
         self._chunk = self.max_array_size
+        self._reader = JobReports(self.registry.reports)
 
-    def attach(self) -> int:
-        """Take over the jobs that an earlier launch left; returns how many.
+    def accepts(self, trial: Trial) -> bool:
+        """Whether the cell's key is among those that may run here."""
+        return fnmatch(trial.key, self.only)
+
+    def prepare(self, trial: Trial) -> Trial:
+        """The trial as it travels to a job."""
+        return self.prepare_trial(trial)
+
+    def adopt(self, waiting: Sequence[Trial]) -> list[str]:
+        """Take over the jobs that an earlier launch left.
 
         Raises:
             SlurmSilent: without an answer nobody can know which are alive.
         """
-        known = self.desk.known()
-        if not self.watch.look([]):
+        known = self.registry.known()
+        if not self.monitor.look([]):
             raise SlurmSilent("squeue had no answer")
-        by_key = {trial.key: trial for trial in self.queue.waiting if self.fits(trial)}
+        by_key = {trial.key: self.prepare(trial) for trial in waiting if self.accepts(trial)}
         stale = []
         for key, job in known.items():
-            seen = self._sighting(job)
-            if seen is None or seen.has_ended:
+            info = self._info(job)
+            if info is None or info.has_ended:
                 continue
             if key in by_key and job.fingerprint == by_key[key].fingerprint:
-                self.jobs[key] = job
+                self.jobs[key], self._trials[key] = job, by_key[key]
             elif key in by_key:
-                stale.append(seen.job_id)  # it would train another configuration than today's
+                stale.append(info.job_id)  # it would train another configuration than today's
         cancel(stale)
         others = sum(job.code != Path(by_key[key].code).name for key, job in self.jobs.items())
         if others:
-            self.say(f"{others} jobs go on with the code of their own launch, which is not today's")
-        for key in self.jobs:
-            self._take(by_key[key])
-        self.watch.poll_soon()
-        return len(self.jobs)
+            self.on_message(
+                f"{others} jobs go on with the code of their own launch, which is not today's"
+            )
+        self.on_message(
+            f"{len(waiting)} cells on {self.where}, at most {self.max_jobs} jobs in the queue; "
+            f"{len(self.jobs)} jobs of an earlier launch go on"
+        )
+        self.monitor.poll_soon()
+        return list(self.jobs)
 
-    def step(self) -> None:
-        """Read what the jobs say, ask Slurm if it is time to, submit what waits."""
-        self._read_notes()
-        if self.watch.is_due() and self.jobs:
-            self._look()
-        self._submit()
+    def start(self, trials: Sequence[Trial]) -> None:
+        """Submit cells, in arrays of jobs that ask for the same.
 
-    def _take(self, trial: Trial) -> None:
-        """Out of the queue's order, for a job that exists already."""
-        self.queue.waiting.remove(trial)
-        self.queue.waiting.insert(0, trial)
-        self.queue.slots = max(self.queue.slots, len(self.queue.running) + 1)
-        self.queue.take()
+        Raises:
+            ValueError: Slurm refuses such jobs.
+        """
+        self._trials |= {trial.key: trial for trial in trials}
+        by_spec: dict[JobSpec, list[Trial]] = {}
+        for trial in trials:
+            spec = self.job_spec_of(trial, self._oom_count.get(trial.key, 0))
+            by_spec.setdefault(spec, []).append(trial)
+        for spec, rest in by_spec.items():
+            while rest and self.clock() >= self._full_until:
+                chunk, rest = rest[: self._chunk], rest[self._chunk :]
+                self._submit(chunk, spec)
+            self._put_back([trial.key for trial in rest])
 
-    def _sighting(self, job: Job) -> JobInfo | None:
+    def poll(self) -> list[Report]:
+        """Read what the jobs say, and ask Slurm if it is time to."""
+        if self.clock() >= self._next_step:
+            self._next_step = self.clock() + _STEP_SECONDS
+            self._read_reports()
+            if self.monitor.is_due() and self.jobs:
+                self._look()
+        # No more than there are while Slurm takes none.
+        is_blocked = self._was_silent or self.clock() < self._full_until
+        self.slots = len(self.jobs) if is_blocked else self.max_jobs
+        news, self._news = self._news, []
+        return news
+
+    def say_num_requests(self) -> None:
+        """Say how much the launch asked of Slurm's controller."""
+        number = self.monitor.num_requests + self.num_submissions
+        self.on_message(f"{number} requests to Slurm, {self.num_submissions} of them submissions")
+
+    def _info(self, job: Job) -> JobInfo | None:
         """Slurm's word on a job, also where its submission had no answer."""
         if job.job_id is None:
-            job.batch.find_by_name(self.watch.seen)
-        return sighting_of(job, self.watch.seen)
+            job.array.find_by_name(self.monitor.infos)
+        return info_of(job, self.monitor.infos)
 
-    def _read_notes(self) -> None:
-        self._mailbox = self._mailbox or JobReports(self.desk.notes)
-        for note in self._mailbox.news():
-            job = self.jobs.get(note.key)
-            if job is None or job.batch.name != note.batch:
+    def _read_reports(self) -> None:
+        for report in self._reader.news():
+            job = self.jobs.get(report.key)
+            if job is None or job.array.name != report.batch:
                 continue
             if job.job_id is None:  # an sbatch that failed and did submit
-                job.batch.set_job_id(note.job_id.partition("_")[0])
-            self._notes[note.key] = note
-            if note.phase == "started":
-                self.started(self.queue.running[note.key])
-            elif note.outcome is not None and note.outcome.status != "stopped":
-                self._settle(job, note.outcome)
+                job.array.set_job_id(report.job_id.partition("_")[0])
+            self._job_reports[report.key] = report
+            if report.phase == "started":
+                self._news.append(Report(report.key, "running"))
+            elif report.outcome is not None and report.outcome.status != "stopped":
+                self._finish(report.key, report.outcome)
             else:
-                self.watch.poll_soon()  # stopped: only Slurm knows whether it starts again
+                self.monitor.poll_soon()  # stopped: only Slurm knows whether it starts again
 
     def _look(self) -> None:
         """One request about all jobs; no answer says nothing about any of them."""
         ids = [job.job_id for job in self.jobs.values() if job.job_id is not None]
-        answered = self.watch.look(ids)
+        answered = self.monitor.look(ids)
         if answered == self._was_silent:
             self._was_silent = not answered
-            self.say("Slurm answers again." if answered else "Slurm does not answer; jobs go on.")
+            self.on_message(
+                "Slurm answers again." if answered else "Slurm does not answer; jobs go on."
+            )
         if not answered:
             return
         for job in list(self.jobs.values()):
+            if job.key not in self.jobs:
+                continue  # put back with another job of its array
             if job.job_id is None:
-                self._doubt(job)
+                self._look_for(job)
             else:
                 with suppress(Unreachable):  # the store is asked again at the next look
                     self._judge(job, job.job_id)
 
-    def _doubt(self, job: Job) -> None:
+    def _look_for(self, job: Job) -> None:
         """A submission without an answer: found by its name, or known to have failed."""
-        if job.batch.find_by_name(self.watch.seen):
-            self._doubts.pop(job.batch.name, None)
+        if job.array.find_by_name(self.monitor.infos):
+            self._unanswered_since.pop(job.array.name, None)
             return
-        since = self._doubts.setdefault(job.batch.name, time.monotonic())
-        if time.monotonic() - since >= self.watch.certain_seconds:
-            self._put_back(
-                [self.queue.running[key] for key in job.batch.labels if key in self.jobs]
-            )
+        since = self._unanswered_since.setdefault(job.array.name, self.clock())
+        if self.clock() - since >= self.monitor.certain_seconds:
+            self._put_back([key for key in job.array.labels if key in self.jobs])
 
     def _judge(self, job: Job, job_id: str) -> None:
-        """Settle a job that certainly ended; a fresh claim on its folder says that it did not."""
-        seen = self.watch.end_of(job_id)
-        trial = self.queue.running[job.key]
-        if seen is None or root_of(trial).lock_owner(job.key) is not None:
+        """Finish a job that certainly ended; a fresh lock of its run says that it did not."""
+        info = self.monitor.end_of(job_id)
+        trial = self._trials[job.key]
+        if info is None or root_of(trial).lock_owner(job.key) is not None:
             return
-        note = self._notes.get(job.key)
-        log = job.batch.logs(job.key)[1]
-        outcome = classify_exit(trial, seen, note, before=job.before, log=log)
-        if outcome.status == "failed" and not seen.has_ended:
-            cancel([job_id])  # it may come back; the claim would then keep it from running
-        self._settle(job, outcome)
+        report = self._job_reports.get(job.key)
+        log = job.array.logs(job.key)[1]
+        outcome = classify_exit(trial, info, report, before=job.before, log=log)
+        if outcome.status == "failed" and not info.has_ended:
+            cancel([job_id])  # it may come back; the lock would then keep it from running
+        self._finish(job.key, outcome)
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
-        """Give the outcome to the queue, which decides what follows."""
-        del self.jobs[job.key]
-        self._notes.pop(job.key, None)
+    def _finish(self, key: str, outcome: Outcome) -> None:
+        """Report how a cell's job ended."""
+        self._forget(key)
         if outcome.failure == Failure.out_of_memory.value:
-            self._oom_count[job.key] = self._oom_count.get(job.key, 0) + 1
-        (self.finish or self.queue.settle)(job.key, outcome)
+            self._oom_count[key] = self._oom_count.get(key, 0) + 1
+        self._news.append(Report(key, "ended", outcome))
 
-    def _submit(self) -> None:
-        """Hand over everything that waits, in arrays of one shape."""
-        if time.monotonic() < self._full_until or self._was_silent:
-            return
-        taken: dict[JobSpec, list[Trial]] = {}
-        while (trial := self.queue.take()) is not None:
-            taken.setdefault(self.job_spec_of(trial, self._oom_count.get(trial.key, 0)), []).append(
-                trial
-            )
-        for shape, trials in taken.items():
-            while trials and time.monotonic() >= self._full_until:
-                chunk, trials = trials[: self._chunk], trials[self._chunk :]
-                self._submit_one(chunk, shape)
-            self._put_back(trials)
-
-    def _submit_one(self, trials: Sequence[Trial], shape: JobSpec) -> None:
-        written = self.desk.write(trials, shape)
+    def _submit(self, trials: Sequence[Trial], spec: JobSpec) -> None:
+        """Hand one array to Slurm."""
+        written = self.registry.write(trials, spec)
         self.jobs |= {job.key: job for job in written}
-        batch: JobArray = written[0].batch
+        array: JobArray = written[0].array
         self.num_submissions += 1
         try:
-            batch.submit()
+            array.submit()
         except SlurmSilent as silent:
-            self.say(f"sbatch had no answer ({silent}); looking for its jobs by name.")
+            self.on_message(f"sbatch had no answer ({silent}); looking for its jobs by name.")
         except SlurmRefused as refused:
-            shutil.rmtree(batch.folder)
+            shutil.rmtree(array.folder)
             raise refusal(refused) from None
         except SlurmFull as full:
-            shutil.rmtree(batch.folder)
-            self._put_back(trials)
+            shutil.rmtree(array.folder)
+            self._put_back(array.labels)
             self._chunk = max(1, len(trials) // 2)
             if len(trials) == 1:
-                self._full_until = time.monotonic() + _FULL_SECONDS
-                self.say(f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}")
+                self._full_until = self.clock() + _FULL_SECONDS
+                self.on_message(
+                    f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}"
+                )
         else:
             self._chunk = min(self.max_array_size, self._chunk * 2)
-        self.watch.poll_soon()
+        self.monitor.poll_soon()
 
-    def _put_back(self, trials: Sequence[Trial]) -> None:
-        """Let cells wait again; their jobs were never accepted."""
-        for trial in reversed(trials):
-            self.jobs.pop(trial.key, None)
-            self.queue.running.pop(trial.key)
-            self.queue.waiting.insert(0, trial)
+    def _put_back(self, keys: Sequence[str]) -> None:
+        """Let cells wait again, in their order; their jobs were never accepted."""
+        for key in reversed(keys):  # each goes to the front of the queue
+            self._forget(key)
+            self._news.append(Report(key, "no room"))
+
+    def _forget(self, key: str) -> None:
+        self.jobs.pop(key, None)
+        self._trials.pop(key)
+        self._job_reports.pop(key, None)

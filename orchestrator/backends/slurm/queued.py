@@ -31,33 +31,35 @@ def with_queued_jobs(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, s
     if not folder.exists():
         return plan, ""
     # Here and not above: most grids never see Slurm.
-    from orchestrator.backends.slurm.registry import Job, JobRegistry, sighting_of
+    from orchestrator.backends.slurm.registry import Job, JobRegistry, info_of
     from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent
     from slurm.monitor import squeue
 
-    desk = JobRegistry(folder, plan.grid.name)
+    registry = JobRegistry(folder, plan.grid.name)
     waiting = {cell.key: cell for cell in plan.cells if cell.state in _WAITING}
-    jobs = {key: job for key, job in desk.known().items() if key in waiting}
+    jobs = {key: job for key, job in registry.known().items() if key in waiting}
     if not jobs:
         return plan, ""
     try:
         if not _asked or time.monotonic() - _asked[-1][0] >= pause_seconds:
             _asked[:] = [(time.monotonic(), squeue(seconds=_ANSWER_SECONDS))]
-        seen = _asked[-1][1]
+        infos = _asked[-1][1]
     except (SlurmMissing, SlurmSilent, SlurmRefused) as error:
         return plan, f"Cells may be queued in Slurm, which cannot be asked: {error}"
 
     def job_of(job: Job) -> QueuedJob | None:
         if job.job_id is None:
-            job.batch.find_by_name(seen)  # an sbatch without an answer that did submit
-        found = sighting_of(job, seen)
-        if found is None or found.has_ended:
+            job.array.find_by_name(infos)  # an sbatch without an answer that did submit
+        info = info_of(job, infos)
+        if info is None or info.has_ended:
             return None
-        return QueuedJob(found.job_id, found.state, found.reason, found.submitted)
+        return QueuedJob(info.job_id, info.state, info.reason, info.submitted)
 
-    found = {key: queued for key, job in jobs.items() if (queued := job_of(job)) is not None}
-    stale = {key for key in found if jobs[key].fingerprint != waiting[key].fingerprint}
-    cells = (_queued(c, found[c.key], c.key in stale) if c.key in found else c for c in plan.cells)
+    queued = {key: alive for key, job in jobs.items() if (alive := job_of(job)) is not None}
+    stale = {key for key in queued if jobs[key].fingerprint != waiting[key].fingerprint}
+    cells = (
+        _queued(c, queued[c.key], c.key in stale) if c.key in queued else c for c in plan.cells
+    )
     return replace(plan, cells=tuple(cells)), ""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.ray.cluster import worker_environment
+from orchestrator.backends.base import worker_environment
 from orchestrator.backends.slurm.cell_job import CellJob
 from orchestrator.options import LaunchOptions, SlurmOptions
 from orchestrator.storage.root import root_of
@@ -31,7 +31,7 @@ class Job:
     """
 
     key: str
-    batch: JobArray
+    array: JobArray
     before: int
     fingerprint: str
     code: str = ""
@@ -39,7 +39,7 @@ class Job:
     @property
     def job_id(self) -> str | None:
         """Slurm's number; None while nobody knows whether it was accepted."""
-        return self.batch.job_of(self.key)
+        return self.array.job_of(self.key)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class JobRegistry:
     Attributes:
         folder: ``<root>/grids/<name>/slurm``, seen by all nodes.
         grid: name, part of the job names.
-        job: makes the call of a cell from its trial, the notes' folder and the batch's name.
+        job: makes the call of a cell from its trial, the reports' folder and the array's name.
     """
 
     folder: Path
@@ -57,7 +57,7 @@ class JobRegistry:
     job: Callable[[str, str, str], Callable[[], Any]] = CellJob
 
     @property
-    def notes(self) -> Path:
+    def reports(self) -> Path:
         """What the jobs say."""
         return self.folder / "notes"
 
@@ -66,37 +66,37 @@ class JobRegistry:
         """Asks every job of the grid to checkpoint and end for good."""
         return self.folder / "stop"
 
-    def write(self, trials: Sequence[Trial], shape: JobSpec) -> list[Job]:
-        """Lay down a batch; nothing is submitted yet."""
+    def write(self, trials: Sequence[Trial], spec: JobSpec) -> list[Job]:
+        """Write an array of jobs down; nothing is submitted yet."""
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
-        calls = {t.key: self.job(t.to_json(), str(self.notes), name) for t in trials}
+        calls = {t.key: self.job(t.to_json(), str(self.reports), name) for t in trials}
         befores = {t.key: root_of(t).newest_attempt(t.key) for t in trials}
-        batch = JobArray.write(folder, calls, shape, self.grid)
+        array = JobArray.write(folder, calls, spec, self.grid)
         facts: dict[str, tuple[int, str, str]] = {
             t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials
         }
         (folder / "cells.json").write_text(json.dumps(facts))
-        return [Job(key, batch, *found) for key, found in facts.items()]
+        return [Job(key, array, *values) for key, values in facts.items()]
 
     def known(self) -> dict[str, Job]:
         """The newest job of every cell that ever had one."""
-        found: dict[str, Job] = {}
+        jobs: dict[str, Job] = {}
         files = (self.folder / "batches").glob("*/cells.json")
         for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
-            batch = JobArray.read(path.parent)
-            if batch is None:
+            array = JobArray.read(path.parent)
+            if array is None:
                 continue
             for key, facts in json.loads(path.read_text()).items():
-                found[key] = Job(key, batch, *facts)
-        return found
+                jobs[key] = Job(key, array, *facts)
+        return jobs
 
 
-def sighting_of(job: Job, seen: Mapping[str, JobInfo]) -> JobInfo | None:
+def info_of(job: Job, infos: Mapping[str, JobInfo]) -> JobInfo | None:
     """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
-    found = seen.get(job.job_id or "")
-    is_other = found is not None and found.comment and found.comment != job.batch.name
-    return None if is_other else found
+    info = infos.get(job.job_id or "")
+    is_other = info is not None and info.comment and info.comment != job.array.name
+    return None if is_other else info
 
 
 def cancel(job_ids: Sequence[str]) -> None:
@@ -116,10 +116,11 @@ def refusal(refused: SlurmRefused) -> ValueError:
 
 def job_spec_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1.0) -> JobSpec:
     """What the job of a trial asks for."""
-    found = worker_environment(trial.code)
+    environment = worker_environment(trial.code)
     if trial.code:
-        found["PYTHONSAFEPATH"] = "1"  # else the folder the job was submitted from comes first
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in found.items()]
+        # Else the folder that the job was submitted from comes first.
+        environment["PYTHONSAFEPATH"] = "1"
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     return JobSpec(
         partition=options.partition,
         account=options.account,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.ray.cluster import worker_environment
+from orchestrator.backends.base import worker_environment
 from orchestrator.execution.code_snapshot import PACKAGES, snapshot_code
 from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab
 

@@ -1,6 +1,6 @@
 """What runs next, and what runs again."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ DONE = Outcome("done", 1, is_published=True)
 
 
 @dataclass
-class Seen:
+class Listening:
     """A listener that remembers."""
 
     starts: list[str] = field(default_factory=list)
@@ -28,107 +28,181 @@ class Seen:
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         self.ends.append((trial.key, outcome.status, retried))
 
+    def give_up(self, trial: Trial, outcome: Outcome) -> None:
+        self.given_up.append(trial.key)
+
+
+@dataclass(eq=False)
+class Place:
+    """Somewhere cells of some keys can run."""
+
+    slots: int = 1
+    keys: str = "abcd"
+    name: str = "inline"
+
+    def accepts(self, trial: Trial) -> bool:
+        return trial.key in self.keys
+
+    def prepare(self, trial: Trial) -> Trial:
+        return replace(trial, backend=self.name)
+
 
 def trial(key: str, root: str = "/nowhere") -> Trial:
     return Trial(key, "{}", "f", root, "inline", "/nowhere/stop")
 
 
-def queue_of(*keys: str, seen: Seen, slots: int = 1, stopping: list[int] | None = None) -> Queue:
-    return Queue(
-        waiting=[trial(key) for key in keys],
-        slots=slots,
-        listener=seen,
-        give_up=lambda trial, _: seen.given_up.append(trial.key),
-        is_stopping=lambda: bool(stopping),
-    )
+def queue_of(keys: str, listener: Listening | None = None) -> Queue:
+    listener = listener or Listening()
+    return Queue([trial(key) for key in keys], listener=listener, give_up=listener.give_up)
+
+
+def taken(queue: Queue, pool: Place) -> str:
+    """Keys of the cells that a pool gets now."""
+    return "".join(trial.key for trial in queue.take(pool))
+
+
+def waiting(queue: Queue) -> str:
+    return "".join(trial.key for trial in queue.waiting)
 
 
 def failed(failure: Failure, *, published: bool = False) -> Outcome:
     return Outcome("failed", 1, failure.value, "why", is_published=published)
 
 
-def test_no_more_trials_run_than_there_are_places() -> None:
-    queue = queue_of("a", "b", "c", seen=Seen(), slots=2)
+def test_no_more_trials_run_than_there_are_slots() -> None:
+    queue, pool = queue_of("abc"), Place(slots=2)
 
-    assert [queue.take(), queue.take(), queue.take()] == [trial("a"), trial("b"), None]
-    queue.settle("a", DONE)
-    assert queue.take() == trial("c")
+    assert taken(queue, pool) == "ab"
+    assert taken(queue, pool) == ""
+    queue.finish("a", DONE)
+    assert taken(queue, pool) == "c"
 
 
 def test_a_lost_trial_runs_again_before_the_others() -> None:
-    seen = Seen()
-    queue = queue_of("a", "b", seen=seen)
+    listener, pool = Listening(), Place()
+    queue = queue_of("ab", listener)
 
-    queue.take()
-    queue.settle("a", Outcome.lost("killed"))
+    queue.take(pool)
+    queue.finish("a", Outcome.lost("killed"))
 
-    assert queue.take() == trial("a")
-    assert seen.ends == [("a", "failed", True)]
-    assert seen.given_up == []
+    assert taken(queue, pool) == "a"
+    assert listener.ends == [("a", "failed", True)]
+    assert listener.given_up == []
 
 
 def test_a_trial_that_is_lost_again_and_again_is_given_up_with_a_row() -> None:
-    seen = Seen()
-    queue = queue_of("a", seen=seen)
+    listener, pool = Listening(), Place()
+    queue = queue_of("a", listener)
 
-    while queue.take() is not None:
-        queue.settle("a", Outcome.lost("killed"))
+    while queue.take(pool):
+        queue.start("a")
+        queue.finish("a", Outcome.lost("killed"))
 
-    assert len(seen.starts) == 6
-    assert seen.given_up == ["a"]
+    assert len(listener.starts) == 6
+    assert listener.given_up == ["a"]
     assert queue.keys("failed") == ["a"]
-    assert queue.is_over
+    assert queue.is_over([pool])
 
 
 def test_a_bug_is_final_and_its_row_is_not_published_twice() -> None:
-    seen = Seen()
-    queue = queue_of("a", seen=seen)
+    listener, pool = Listening(), Place()
+    queue = queue_of("a", listener)
 
-    queue.take()
-    queue.settle("a", failed(Failure.bug, published=True))
+    queue.take(pool)
+    queue.finish("a", failed(Failure.bug, published=True))
 
-    assert queue.is_over
-    assert seen.given_up == []
+    assert queue.is_over([pool])
+    assert listener.given_up == []
 
 
 def test_a_full_disk_starts_nothing_more() -> None:
-    queue = queue_of("a", "b", "c", seen=Seen(), slots=2)
-    queue.take()
-    queue.take()
+    queue, pool = queue_of("abc"), Place(slots=2)
+    queue.take(pool)
 
-    queue.settle("a", failed(Failure.disk_full))
+    queue.finish("a", failed(Failure.disk_full))
 
-    assert queue.take() is None
-    assert not queue.is_over
-    queue.settle("b", DONE)
-    assert queue.is_over
+    assert queue.take(pool) == []
+    assert queue.closed_because == "why"
+    assert not queue.is_over([pool])
+    queue.finish("b", DONE)
+    assert queue.is_over([pool])
 
 
 def test_a_disk_too_full_for_the_row_still_ends_the_cell_as_failed() -> None:
     def refuse(trial: Trial, outcome: Outcome) -> None:
         raise OSError(28, "No space left on device")
 
-    queue = queue_of("a", "b", seen=Seen())
-    queue.give_up = refuse
-    queue.take()
+    pool = Place()
+    queue = Queue([trial("a"), trial("b")], listener=Listening(), give_up=refuse)
+    queue.take(pool)
 
-    queue.settle("a", failed(Failure.disk_full))
+    queue.finish("a", failed(Failure.disk_full))
 
     assert queue.keys("failed") == ["a"]
-    assert queue.is_over
+    assert queue.is_over([pool])
 
 
 def test_a_stop_starts_nothing_more_and_waits_for_what_runs() -> None:
-    stopping: list[int] = []
-    queue = queue_of("a", "b", seen=Seen(), stopping=stopping)
-    queue.take()
+    queue, pool = queue_of("ab"), Place()
+    queue.take(pool)
 
-    stopping.append(2)
+    queue.close()
 
-    assert queue.take() is None
-    assert not queue.is_over
-    queue.settle("a", Outcome("stopped", 1))
-    assert queue.is_over
+    assert queue.take(pool) == []
+    assert not queue.is_over([pool])
+    queue.finish("a", Outcome("stopped", 1))
+    assert queue.is_over([pool])
+    assert queue.closed_because == ""
+
+
+def test_each_pool_gets_the_cells_that_it_accepts_as_far_as_it_has_slots() -> None:
+    queue = queue_of("abcd")
+    ray, slurm = Place(slots=1, keys="ac", name="ray"), Place(slots=9, keys="abc", name="slurm")
+
+    assert [t.backend for t in queue.take(ray)] == ["ray"]
+    assert [t.backend for t in queue.take(slurm)] == ["slurm", "slurm"]
+
+    assert waiting(queue) == "d"
+    assert not queue.is_over([ray, slurm])
+    for key in "abc":
+        queue.finish(key, DONE)
+    assert queue.is_over([ray, slurm])  # nobody accepts d
+
+
+def test_a_cell_that_failed_in_one_pool_may_be_tried_in_another() -> None:
+    queue = queue_of("a")
+    ray, slurm = Place(name="ray"), Place(name="slurm")
+
+    queue.take(slurm)
+    queue.finish("a", Outcome.lost("killed"))
+
+    assert queue.take(ray) == [replace(trial("a"), backend="ray")]
+
+
+def test_cells_put_back_in_reverse_wait_in_their_order_and_may_go_elsewhere() -> None:
+    listener = Listening()
+    queue, full, other = queue_of("abcd", listener), Place(slots=3), Place(slots=4, name="ray")
+    queue.take(full)
+
+    for key in "cba":
+        queue.put_back(key)
+
+    assert waiting(queue) == "abcd"
+    assert taken(queue, other) == "abcd"
+    assert (listener.starts, listener.ends) == ([], [])
+
+
+def test_cells_of_an_earlier_launch_count_as_running_even_beyond_the_slots() -> None:
+    queue, pool = queue_of("abcd"), Place(slots=1)
+
+    queue.adopt(pool, {"b", "d"})
+
+    assert waiting(queue) == "ac"
+    assert queue.num_running(pool) == 2
+    assert queue.take(pool) == []
+    queue.finish("b", DONE)
+    queue.finish("d", DONE)
+    assert taken(queue, pool) == "a"
 
 
 def test_tables_come_first_and_within_a_table_the_longest_cell() -> None:
@@ -137,7 +211,7 @@ def test_tables_come_first_and_within_a_table_the_longest_cell() -> None:
 
     order = by_length(trials, seconds, {"a": 0, "b": 1, "c": 0, "d": 1})
 
-    assert [found.key for found in order] == ["c", "a", "b", "d"]
+    assert [trial.key for trial in order] == ["c", "a", "b", "d"]
 
 
 @given(
@@ -145,20 +219,22 @@ def test_tables_come_first_and_within_a_table_the_longest_cell() -> None:
     st.integers(1, 4),
 )
 def test_whatever_happens_every_cell_ends_exactly_once(answers: list[str], slots: int) -> None:
-    seen = Seen()
-    queue = queue_of("a", "b", "c", "d", seen=seen, slots=slots)
+    listener, pool = Listening(), Place(slots=slots)
+    queue = queue_of("abcd", listener)
     script = iter(answers)
+    running: list[str] = []
 
-    while not queue.is_over:
-        while queue.take() is not None:
-            assert len(queue.running) <= slots
-        key = next(iter(queue.running))
+    while not queue.is_over([pool]):
+        running += taken(queue, pool)
+        assert queue.num_running(pool) == len(running) <= slots
+        key = running.pop(0)
         answer = next(script, "done")
         made = {"lost": Outcome.lost("x"), "bug": failed(Failure.bug, published=True)}
-        queue.settle(key, made.get(answer) or Outcome(answer, 1))  # type: ignore[arg-type]
+        queue.finish(key, made.get(answer) or Outcome(answer, 1))  # type: ignore[arg-type]
 
-    assert sorted(queue.outcomes) == ["a", "b", "c", "d"]
-    assert sorted(key for key, _, retried in seen.ends if not retried) == ["a", "b", "c", "d"]
+    ended = [key for status in ("done", "failed", "stopped", "busy") for key in queue.keys(status)]
+    assert sorted(ended) == ["a", "b", "c", "d"]
+    assert sorted(key for key, _, retried in listener.ends if not retried) == ["a", "b", "c", "d"]
 
 
 def test_a_trial_and_an_outcome_travel_as_text(tmp_path: Path) -> None:

@@ -140,14 +140,14 @@ def test_no_process_of_ray_outlives_a_launch(lab: Lab, own_temp: Path) -> None:
     lab.run("launch")
 
     def leftovers() -> list[str]:
-        found = []
+        commands = []
         for command in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 text = command.read_bytes().decode(errors="replace")
             except OSError:
                 continue
             if f"{own_temp}/ipix-" in text:
-                found.append(text)
-        return found
+                commands.append(text)
+        return commands
 
     wait_until(lambda: not leftovers(), seconds=15)

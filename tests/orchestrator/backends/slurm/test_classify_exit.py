@@ -23,8 +23,8 @@ def failure(root: Path, state: str, line: str = "") -> str:
     log = root / "log.err"
     log.write_text(f"{line}\n")
     trial = Trial("cell", "", "f", str(root), "slurm", "")
-    seen = JobInfo("7", "7", state, nodes="n1")
-    outcome = classify_exit(trial, seen, None, before=0, log=log)
+    info = JobInfo("7", "7", state, nodes="n1")
+    outcome = classify_exit(trial, info, None, before=0, log=log)
     return outcome.failure or outcome.status
 
 
@@ -52,9 +52,9 @@ def test_slurms_word_counts_where_the_job_left_none(
 
 def test_a_job_that_could_not_write_its_log_ran_where_the_root_is_not_seen(tmp_path: Path) -> None:
     trial = Trial("cell", "", "f", str(tmp_path), "slurm", "")
-    seen = JobInfo("7", "7", "FAILED", nodes="n1")
+    info = JobInfo("7", "7", "FAILED", nodes="n1")
 
-    outcome = classify_exit(trial, seen, None, before=0, log=tmp_path / "7_0_log.err")
+    outcome = classify_exit(trial, info, None, before=0, log=tmp_path / "7_0_log.err")
 
     assert outcome.failure == "bad_config"
     assert "choose a root=DIR that every node sees" in outcome.error_text

@@ -1,32 +1,18 @@
-"""What a dispatcher does when Slurm behaves strangely; the programs are fakes."""
+"""What a dispatcher does when Slurm behaves strangely; the programs are fakes, and so is time."""
 
-import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.backends.base import Report
 from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.backends.slurm.registry import JobRegistry
-from orchestrator.execution.queue import Queue
 from orchestrator.trial import Outcome, Trial
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobMonitor
-from tests.support.fake_slurm import FakeSlurm
-
-
-class Ends:
-    """A listener that notes what ended."""
-
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def started(self, trial: Trial) -> None:
-        return
-
-    def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
-        self.words.append(f"{trial.key} {outcome.failure or outcome.status} {retried}")
+from tests.support.fake_slurm import Clock, FakeSlurm
 
 
 @pytest.fixture
@@ -35,135 +21,207 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return FakeSlurm(tmp_path).install()
 
 
-def dispatcher(root: Path, num_cells: int = 3, fingerprint: str = "f") -> Dispatcher:
-    trials = [Trial(f"cell{i}", "", fingerprint, str(root), "slurm", "") for i in range(num_cells)]
-    queue = Queue(
-        waiting=trials,
-        slots=100,
-        listener=Ends(),
-        give_up=lambda trial, outcome: None,
-        is_stopping=lambda: False,
-    )
-    return Dispatcher(
-        queue=queue,
-        desk=JobRegistry(root / "grids" / "g" / "slurm", "g"),
-        watch=JobMonitor(0.05, 0.1, certain_seconds=0.3, absent_seconds=0.6, has_accounting=False),
-        job_spec_of=lambda trial, hungry: JobSpec(),
-        max_array_size=100,
-        say=lambda text: None,
-        started=lambda trial: None,
-    )
+@dataclass
+class Launch:
+    """A dispatcher, its clock, and what it said and reported."""
+
+    root: Path
+    num_cells: int = 3
+    fingerprint: str = "f"
+    code: str = ""
+    clock: Clock = field(default_factory=Clock)
+    messages: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dispatcher = Dispatcher(
+            registry=JobRegistry(self.root / "grids" / "g" / "slurm", "g"),
+            monitor=JobMonitor(
+                5.0,
+                10.0,
+                certain_seconds=30.0,
+                absent_seconds=60.0,
+                has_accounting=False,
+                clock=self.clock,
+            ),
+            job_spec_of=lambda trial, oom_count: JobSpec(memory_gb=1.0 + oom_count),
+            prepare_trial=lambda trial: trial,
+            max_jobs=100,
+            max_array_size=100,
+            on_message=self.messages.append,
+            clock=self.clock,
+        )
+
+    @property
+    def trials(self) -> list[Trial]:
+        blank = Trial("", "", self.fingerprint, str(self.root), "slurm", "", code=self.code)
+        return [replace(blank, key=f"cell{i}") for i in range(self.num_cells)]
+
+    @property
+    def job_ids(self) -> list[str | None]:
+        return [job.job_id for job in self.dispatcher.jobs.values()]
+
+    def start(self) -> "Launch":
+        self.dispatcher.start(self.trials)
+        return self
+
+    def adopt(self) -> int:
+        return len(self.dispatcher.adopt(self.trials))
+
+    def polls(self, seconds: float) -> list[Report]:
+        """Let time go by, with a poll every second."""
+        news: list[Report] = []
+        for _ in range(int(seconds)):
+            self.clock.now += 1.0
+            news += self.dispatcher.poll()
+        return news
+
+    def end(self, key: str, status: str) -> None:
+        """Let the job of a cell say how it ended."""
+        job = self.dispatcher.jobs[key]
+        outcome = Outcome("done") if status == "done" else Outcome("failed", failure=status)
+        report = JobReport(key, job.array.name, job.job_id or "", 0, "n1", "ended", outcome)
+        report.write(self.dispatcher.registry.reports)
 
 
-def steps(found: Dispatcher, seconds: float) -> None:
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        found.step()
-        time.sleep(0.05)
+def events(news: list[Report]) -> list[str]:
+    return [
+        f"{report.key} {report.outcome.failure or report.outcome.status}"
+        if report.outcome
+        else f"{report.key} {report.event}"
+        for report in news
+    ]
 
 
-def end(found: Dispatcher, key: str, status: str) -> None:
-    job = found.jobs[key]
-    outcome = Outcome("done") if status == "done" else Outcome("failed", failure=status)
-    note = JobReport(key, job.batch.name, job.job_id or "", 0, "n1", "ended", outcome)
-    note.write(found.desk.notes)
-
-
-def test_cells_of_one_shape_are_one_submission(fake: FakeSlurm, tmp_path: Path) -> None:
-    found = dispatcher(tmp_path, num_cells=20)
-    found.step()
+def test_cells_that_ask_for_the_same_are_one_submission(fake: FakeSlurm, tmp_path: Path) -> None:
+    launch = Launch(tmp_path, num_cells=20).start()
 
     assert fake.num_calls("sbatch") == 1
-    assert found.jobs["cell7"].job_id == "101_7"
+    assert launch.dispatcher.jobs["cell7"].job_id == "101_7"
 
 
 def test_a_full_queue_takes_what_fits_and_the_rest_later(fake: FakeSlurm, tmp_path: Path) -> None:
     fake.set(most=3)
-    found = dispatcher(tmp_path, num_cells=7)
+    launch = Launch(tmp_path, num_cells=7)
+    waiting = launch.trials
     for _ in range(6):
-        found.step()
+        launch.dispatcher.start(waiting)
+        back = [report.key for report in launch.polls(1)]
+        waiting = [trial for trial in launch.trials if trial.key in back]
 
-    assert len(found.jobs) == 3
-    assert len(found.queue.waiting) == 4
+    assert len(launch.dispatcher.jobs) == launch.dispatcher.slots == 3
+    assert len(waiting) == 4
+    assert "3 jobs are in the queue, more are refused now" in launch.messages[-1]
     fake.set(most=100)
-    found._full_until = 0.0  # a minute later
-    for _ in range(3):
-        found.step()
-    assert len(found.jobs) == 7
-    assert [trial.key for trial in found.queue.waiting] == []
+    launch.polls(60)
+    assert launch.dispatcher.slots == 100
+    launch.dispatcher.start(waiting)
+    assert sorted(launch.dispatcher.jobs) == [trial.key for trial in launch.trials]
+    assert launch.polls(1) == []
+
+
+def test_cells_without_room_are_reported_from_the_last_to_the_first(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    fake.set(most=0)
+
+    news = Launch(tmp_path).start().polls(1)
+
+    assert events(news[:3]) == ["cell2 no room", "cell1 no room", "cell0 no room"]
 
 
 def test_a_submission_that_never_arrived_is_made_again(fake: FakeSlurm, tmp_path: Path) -> None:
     fake.set(silent=["sbatch"])
-    found = dispatcher(tmp_path)
-    found.step()
-    assert [job.job_id for job in found.jobs.values()] == [None] * 3
+    launch = Launch(tmp_path).start()
+    assert launch.job_ids == [None] * 3
 
     fake.set(silent=[])
-    steps(found, 1.0)
+    news = launch.polls(60)
 
-    assert [job.job_id for job in found.jobs.values()] == ["101_0", "101_1", "101_2"]
+    assert events(news) == ["cell2 no room", "cell1 no room", "cell0 no room"]
+    assert launch.start().job_ids == ["101_0", "101_1", "101_2"]
 
 
 def test_a_new_launch_takes_over_living_jobs_of_the_same_configuration(
     fake: FakeSlurm, tmp_path: Path
 ) -> None:
-    dispatcher(tmp_path).step()
+    Launch(tmp_path).start()
 
-    same, other = dispatcher(tmp_path), dispatcher(tmp_path, fingerprint="g")
-    assert same.attach() == 3
-    same.step()
+    same, other = Launch(tmp_path), Launch(tmp_path, fingerprint="g")
+    assert same.adopt() == 3
     assert fake.num_calls("sbatch") == 1
+    assert "3 jobs of an earlier launch go on" in same.messages[-1]
 
-    assert other.attach() == 0
-    other.step()
+    assert other.adopt() == 0
     assert fake.num_calls("scancel") == 1
-    assert other.jobs["cell0"].job_id == "102_0"
+    assert other.start().dispatcher.jobs["cell0"].job_id == "102_0"
 
 
 def test_jobs_of_another_code_go_on_and_are_told(fake: FakeSlurm, tmp_path: Path) -> None:
-    dispatcher(tmp_path).step()
-    told: list[str] = []
-    later = dispatcher(tmp_path)
-    later.say = told.append
-    later.queue.waiting = [replace(trial, code="/root/code/b") for trial in later.queue.waiting]
+    Launch(tmp_path).start()
+    later = Launch(tmp_path, code="/root/code/b")
 
-    assert later.attach() == 3
-    assert told == ["3 jobs go on with the code of their own launch, which is not today's"]
+    assert later.adopt() == 3
+    assert (
+        later.messages[0] == "3 jobs go on with the code of their own launch, which is not today's"
+    )
 
 
 def test_a_number_that_came_back_for_another_job_is_not_ours(
     fake: FakeSlurm, tmp_path: Path
 ) -> None:
-    dispatcher(tmp_path, num_cells=1).step()
+    Launch(tmp_path, num_cells=1).start()
     fake.set(jobs=[fake.job("101", "RUNNING", "somebody-elses")])
 
-    assert dispatcher(tmp_path, num_cells=1).attach() == 0
+    assert Launch(tmp_path, num_cells=1).adopt() == 0
 
 
 def test_a_forgotten_job_is_replaced_only_after_long_and_cancelled_first(
     fake: FakeSlurm, tmp_path: Path
 ) -> None:
-    found = dispatcher(tmp_path, num_cells=1)
-    found.step()
+    launch = Launch(tmp_path, num_cells=1).start()
     fake.set(jobs=[])
-    steps(found, 0.3)
-    assert found.queue.listener.words == []  # type: ignore[attr-defined]
+    assert launch.polls(60) == []
 
-    steps(found, 1.5)
-    assert found.queue.listener.words[0] == "cell0 node_lost True"  # type: ignore[attr-defined]
-    assert fake.num_calls("scancel") >= 1
-    assert fake.num_calls("sbatch") >= 2
+    assert events(launch.polls(30)) == ["cell0 node_lost"]
+    assert fake.num_calls("scancel") == 1
+    assert launch.start().job_ids == ["102"]
 
 
-def test_a_note_settles_a_job_before_slurm_is_asked(fake: FakeSlurm, tmp_path: Path) -> None:
-    found = dispatcher(tmp_path)
-    found.step()
+def test_a_silent_slurm_gets_no_new_jobs_until_it_answers(fake: FakeSlurm, tmp_path: Path) -> None:
+    launch = Launch(tmp_path).start()
     fake.set(silent=["squeue"])
-    end(found, "cell1", "done")
-    end(found, "cell2", "out_of_memory")
-    found.step()
+    launch.polls(20)
+    assert launch.messages == ["Slurm does not answer; jobs go on."]
+    assert launch.dispatcher.slots == 3
 
-    ended = found.queue.listener.words  # type: ignore[attr-defined]
-    assert sorted(ended) == ["cell1 done False", "cell2 out_of_memory True"]
-    assert found._oom_count == {"cell2": 1}
+    fake.set(silent=[])
+    launch.polls(20)
+
+    assert launch.messages[-1] == "Slurm answers again."
+    assert launch.dispatcher.slots == 100
+
+
+def test_a_report_ends_a_job_before_slurm_is_asked_and_the_next_job_gets_more_memory(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    launch = Launch(tmp_path).start()
+    fake.set(silent=["squeue"])
+    launch.end("cell1", "done")
+    launch.end("cell2", "out_of_memory")
+
+    assert sorted(events(launch.polls(1))) == ["cell1 done", "cell2 out_of_memory"]
+    fake.set(silent=[])
+    launch.dispatcher.start(launch.trials[2:])
+    script = launch.dispatcher.jobs["cell2"].array.folder / "submission.sh"
+    assert "#SBATCH --mem=2048M" in script.read_text()
+
+
+def test_a_job_that_begins_is_news_each_time(fake: FakeSlurm, tmp_path: Path) -> None:
+    launch = Launch(tmp_path).start()
+    job = launch.dispatcher.jobs["cell1"]
+    for restart in (0, 1):
+        report = JobReport("cell1", job.array.name, "101_1", restart, "n1", "started")
+        report.write(launch.dispatcher.registry.reports)
+
+        assert launch.polls(1) == [Report("cell1", "running")]

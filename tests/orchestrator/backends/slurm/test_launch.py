@@ -17,7 +17,7 @@ from orchestrator.storage import events
 from slurm.commands import SlurmSilent
 from slurm.monitor import ENDED, squeue
 from tests.support.hanging_trainer import HANGS, Blocked
-from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab
+from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Command, Lab
 from tests.support.slurm_cluster import SlurmBox
 from tests.support.wait_for import wait_until
 
@@ -46,7 +46,7 @@ def node_of(box: SlurmBox, key: str) -> str:
     return next(words[3] for words in box.jobs() if words[1] == key and words[2] == "RUNNING")
 
 
-def finish(launch: "subprocess.Popen[str]", code: int = 0) -> str:
+def finish(launch: Command, code: int = 0) -> str:
     """Wait for the end of a launch; what it printed since it was last read."""
     assert launch.stdout is not None
     with impatient(launch), launch.stdout:
@@ -55,7 +55,7 @@ def finish(launch: "subprocess.Popen[str]", code: int = 0) -> str:
     return text
 
 
-def read_until(launch: "subprocess.Popen[str]", words: str) -> None:
+def read_until(launch: Command, words: str) -> None:
     """Wait for a line that a launch prints."""
     assert launch.stdout is not None
     read = []
@@ -68,7 +68,7 @@ def read_until(launch: "subprocess.Popen[str]", words: str) -> None:
 
 
 @contextmanager
-def impatient(launch: "subprocess.Popen[str]") -> Iterator[None]:
+def impatient(launch: Command) -> Iterator[None]:
     """End a launch that takes for ever."""
     timer = threading.Timer(LONGEST_SECONDS, launch.kill)
     timer.start()
@@ -81,7 +81,7 @@ def impatient(launch: "subprocess.Popen[str]") -> Iterator[None]:
 def processes_of(box: SlurmBox, key: str) -> list[int]:
     """What trains a cell, as the kernel sees it from outside its nodes."""
     job_id = box.run("squeue", "-h", "-t", "RUNNING", "--name", key, "-o", "%A").strip()
-    found = []
+    pids = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
             words = environ.read_bytes()
@@ -89,8 +89,8 @@ def processes_of(box: SlurmBox, key: str) -> list[int]:
             continue
         signs = (b"SLURM_PROCID=", f"SLURM_JOB_ID={job_id}\0".encode(), os.fsencode(box.folder))
         if all(sign in words for sign in signs):  # another box may have a job of this number
-            found.append(int(environ.parent.name))
-    return found
+            pids.append(int(environ.parent.name))
+    return pids
 
 
 def ended_as(job_id: str) -> str:
@@ -131,8 +131,8 @@ def preempt(box: SlurmBox, key: str, cpus: int = 4) -> None:
 
 def restarts(box: SlurmBox, job_id: str) -> int:
     """How often Slurm started a job again."""
-    told = box.run("scontrol", "show", "job", job_id)
-    return int(told.partition("Restarts=")[2].split()[0])
+    facts = box.run("scontrol", "show", "job", job_id)
+    return int(facts.partition("Restarts=")[2].split()[0])
 
 
 def test_a_dead_node_a_preemption_and_a_dead_controller_leave_the_weights_alone(

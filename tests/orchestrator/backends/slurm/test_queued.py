@@ -28,8 +28,8 @@ def submitted(fake: FakeSlurm, lab: Lab) -> Lab:
     cells = make_plan(str(lab.grid), lab.opened).cells
     trials = [Trial(c.key, c.config_json, c.fingerprint, str(lab.root), "slurm", "") for c in cells]
     trials[1] = replace(trials[1], fingerprint="another")
-    desk = JobRegistry(lab.root / "grids" / "tiny" / "slurm", "tiny")
-    desk.write(trials, JobSpec())[0].batch.submit()
+    registry = JobRegistry(lab.root / "grids" / "tiny" / "slurm", "tiny")
+    registry.write(trials, JobSpec())[0].array.submit()
     return lab
 
 
@@ -43,13 +43,13 @@ def test_a_waiting_job_shows_with_its_number_and_reason_after_one_request(
 ) -> None:
     main([verb, str(submitted.grid), f"root={submitted.root}", "--json"])
 
-    found = cells(capsys)
-    assert {cell["state"] for cell in found.values()} == {"queued"}
+    shown = cells(capsys)
+    assert {cell["state"] for cell in shown.values()} == {"queued"}
     since = "2026-05-01T09:30:00"
     job = {"job_id": "101_0", "state": "PENDING", "reason": "Priority", "since": since}
-    assert found[UNIMATCH]["job"] == job
-    assert found[UNIMATCH]["why"] == f"job 101_0 pending (Priority) since {since}"
-    assert "launch replaces it" in str(found[KL]["why"])
+    assert shown[UNIMATCH]["job"] == job
+    assert shown[UNIMATCH]["why"] == f"job 101_0 pending (Priority) since {since}"
+    assert "launch replaces it" in str(shown[KL]["why"])
     assert fake.num_calls("squeue") == 1
 
 
@@ -70,9 +70,9 @@ def test_a_silent_slurm_is_said_and_changes_nothing(
 
     main(["status", str(submitted.grid), f"root={submitted.root}", "--json"])
 
-    told = capsys.readouterr()
-    assert "Cells may be queued in Slurm, which cannot be asked" in told.err
-    assert {cell["state"] for cell in json.loads(told.out)["cells"]} == {"missing"}
+    printed = capsys.readouterr()
+    assert "Cells may be queued in Slurm, which cannot be asked" in printed.err
+    assert {cell["state"] for cell in json.loads(printed.out)["cells"]} == {"missing"}
 
 
 def test_a_grid_without_jobs_asks_nothing(

@@ -1,0 +1,139 @@
+"""Cells that run elsewhere, such as in Slurm, each with a Ray Tune trial that waits for its end.
+
+The other pool starts all its jobs at once; Tune gets a trial for a cell when its job runs or has
+ended. So there are a few waiting processes, not one for every queued job.
+"""
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.backends.base import Pool, Report
+from orchestrator.trial import Outcome, Trial
+
+if TYPE_CHECKING:
+    from orchestrator.backends.ray.tune import TuneRun
+
+_NUM_WATCHERS = 4  # Tune trials that wait for running jobs; one more takes those that ended
+_LOOK_SECONDS = 0.5
+_LEAVE = "leave"
+
+
+class WatchedPool(Pool):
+    """Another pool's cells as Ray Tune sees them.
+
+    Args:
+        jobs: the pool that runs the cells.
+        tune: gets a trial for each of them.
+        folder: an existing folder through which outcomes reach the waiting trials.
+    """
+
+    def __init__(self, jobs: Pool, tune: "TuneRun", folder: Path) -> None:
+        self.slots = jobs.slots
+        self.detaches = jobs.detaches
+        self._jobs = jobs
+        self._tune = tune
+        self._folder = folder
+        self._trials: dict[str, Trial] = {}
+        self._outcomes: dict[str, Outcome] = {}  # of jobs whose Tune trial has not yet returned
+        self._watched: set[str] = set()  # cells that have a Tune trial
+        self._running: deque[str] = deque()  # cells that have none yet
+        self._ended: deque[str] = deque()  # nor these
+
+    def accepts(self, trial: Trial) -> bool:
+        """Whether the other pool accepts the cell."""
+        return self._jobs.accepts(trial)
+
+    def prepare(self, trial: Trial) -> Trial:
+        """The trial for the other pool."""
+        return self._jobs.prepare(trial)
+
+    def adopt(self, waiting: Sequence[Trial]) -> Collection[str]:
+        """What the other pool adopts."""
+        keys = self._jobs.adopt(waiting)
+        self._trials |= {trial.key: trial for trial in waiting if trial.key in keys}
+        return keys
+
+    def start(self, trials: Sequence[Trial]) -> None:
+        """Start jobs in the other pool."""
+        self._trials |= {trial.key: trial for trial in trials}
+        self._jobs.start(trials)
+
+    def poll(self) -> Iterator[Report]:
+        """News of the jobs; that one has ended is news once its Tune trial says so, too."""
+        news = self._jobs.poll()
+        self.slots = self._jobs.slots
+        for report in news:
+            if report.outcome is not None:
+                self._on_end(report.key, report.outcome)
+                continue
+            if report.event == "running" and report.key not in {*self._watched, *self._running}:
+                self._running.append(report.key)
+            yield report
+        for key, outcome in self._tune.ended("watch"):
+            self._watched.discard(key)
+            if outcome is None:
+                self._on_lost_watcher(key)
+            else:
+                self._outcomes.pop(key, None)
+                yield Report(key, "ended", outcome)
+        self._submit()
+
+    def close(self) -> None:
+        """Let every waiting Tune trial return; the jobs go on."""
+        (self._folder / _LEAVE).touch()
+
+    def _on_end(self, key: str, outcome: Outcome) -> None:
+        self._outcomes[key] = outcome
+        _write_outcome(self._folder, key, outcome)
+        if key in self._running:
+            self._running.remove(key)
+        if key not in self._watched:
+            self._ended.append(key)
+
+    def _on_lost_watcher(self, key: str) -> None:
+        """A watching process died; the job is none the worse for it."""
+        if key not in self._outcomes:
+            self._running.append(key)
+        else:
+            self._on_end(key, self._outcomes[key])
+
+    def _submit(self) -> None:
+        """Let Tune watch ended jobs first, then running ones."""
+        while self._ended and len(self._watched) <= _NUM_WATCHERS:
+            self._watch(self._ended.popleft())
+        while self._running and len(self._watched) < _NUM_WATCHERS:
+            self._watch(self._running.popleft())
+
+    def _watch(self, key: str) -> None:
+        self._watched.add(key)
+        self._tune.submit(replace(self._trials[key], scratch=str(self._folder)), "watch")
+
+
+def wait_for_outcome(trial: Trial) -> Outcome:
+    """Wait until the job of a cell has ended, or the launch leaves it alone."""
+    folder = Path(trial.scratch)
+    path = _outcome_path(folder, trial.key)
+    while not path.exists():
+        if (folder / _LEAVE).exists():
+            return Outcome("stopped", error_text="its job goes on in Slurm")
+        time.sleep(_LOOK_SECONDS)
+    outcome = Outcome.from_json(path.read_text())
+    path.unlink()
+    return outcome
+
+
+def _write_outcome(folder: Path, key: str, outcome: Outcome) -> None:
+    """Let the Tune trial that waits for a cell return."""
+    path = _outcome_path(folder, key)
+    part = path.with_suffix(".tmp")
+    part.write_text(outcome.to_json())
+    part.replace(path)
+
+
+def _outcome_path(folder: Path, key: str) -> Path:
+    """Where the outcome of a cell's job is written."""
+    return folder / f"outcome-{key}.json"
