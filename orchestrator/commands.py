@@ -21,7 +21,7 @@ from orchestrator.display.status import as_json as plan_json
 from orchestrator.display.status import counts, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
-from orchestrator.printers.explain import as_json, as_text, explain
+from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
@@ -110,7 +110,11 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         return _check(Path(chosen["check"]).expanduser(), filled, console)
     if "explain" in chosen:
         explanations = explain(chosen["explain"], filled, read_rows(plan.root))
-        text = as_json(explanations) if json else "\n\n".join(map(as_text, explanations))
+        text = (
+            explanations_json(explanations)
+            if json
+            else "\n\n".join(map(explanation_text, explanations))
+        )
         console.out(text, highlight=False)
         return EXIT_DONE
     for table in filled:
@@ -173,12 +177,12 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Write the counted runs for another tool."""
-    from orchestrator.export.formats import KINDS, export
+    from orchestrator.export.formats import EXPORT_KINDS, export
 
     chosen, rest = _split_words(words, "to")
     kind = chosen.get("to", "csv")
-    if kind not in KINDS:
-        raise ValueError(f"to={kind}: known are {', '.join(KINDS)}.")
+    if kind not in EXPORT_KINDS:
+        raise ValueError(f"to={kind}: known are {', '.join(EXPORT_KINDS)}.")
     root = _request(grid, rest).root
     _show_files(root, [export(load_grid(grid), root, kind)])
     return EXIT_DONE
@@ -308,7 +312,7 @@ def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
     checked = check_manuscript(path, filled)
     for finding in checked.findings:
         console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
-    lines = len({finding.place for finding in checked.findings})
+    lines = len({finding.where for finding in checked.findings})
     text = f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
     console.print(text, highlight=False, soft_wrap=True, markup=False)
     return EXIT_FINDINGS if checked.findings else EXIT_DONE

@@ -11,11 +11,11 @@ from orchestrator.export.wandb import export_wandb
 from orchestrator.storage.root import Root
 from sweeps.grid import Grid
 
-Kind = Literal["csv", "tensorboard", "mlflow", "wandb"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+ExportKind = Literal["csv", "tensorboard", "mlflow", "wandb"]
+EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
 
 
-def export(grid: Grid, root: Root, kind: Kind) -> Path:
+def export(grid: Grid, root: Root, kind: ExportKind) -> Path:
     """Write the counted runs of a grid, at any seed, for another tool.
 
     Args:

@@ -1,8 +1,8 @@
 """Runs for MLflow, written by its own client into a file store.
 
 MLflow 3.17 reads the folder with ``MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri
-<folder>``; ``mlflow migrate-filestore --source <folder> --target sqlite:///mlflow.db`` takes it over
-into a database. One experiment per grid, one run per row. Nothing is sent anywhere.
+<folder>``; ``mlflow migrate-filestore --source <folder> --target sqlite:///mlflow.db`` takes it
+over into a database. One experiment per grid, one run per row. Nothing is sent anywhere.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from orchestrator.export.runs import ExportedRun
 from orchestrator.results.row import AXES, Row
 
-EXTRA = "pip install 'mlflow-skinny>=3.17'"  # the same as the extra `mlflow` of pyproject.toml
+_EXTRA = "pip install 'mlflow-skinny>=3.17'"  # the same as the extra `mlflow` of pyproject.toml
 
 _BATCH = 100  # of parameters, as many as MLflow takes in one call; of metrics it takes more
 _SCORES = ("best_miou_percent", "last_miou_percent", "seconds", "gpu_seconds")
@@ -43,7 +43,7 @@ def export_mlflow(runs: Iterable[ExportedRun], folder: Path, *, experiment: str)
             from mlflow import MlflowClient
         except ImportError as error:
             raise ValueError(
-                f"Export to MLflow needs mlflow-skinny, which is not installed here: {EXTRA}"
+                f"Export to MLflow needs mlflow-skinny, which is not installed here: {_EXTRA}"
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=folder.absolute().as_uri())

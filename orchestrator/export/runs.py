@@ -51,8 +51,8 @@ def exported_runs(root: Root, cells: Iterable[Cell]) -> list[ExportedRun]:
 
 
 def _epochs(history: pa.Table, attempts: dict[str, int]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    epochs: dict[str, list[dict[str, Any]]] = {}
     for line in history.to_pylist():
         if attempts.get(line["key"]) == line["attempt"]:
-            found.setdefault(line["key"], []).append(line)
-    return found
+            epochs.setdefault(line["key"], []).append(line)
+    return epochs

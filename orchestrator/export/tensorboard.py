@@ -25,12 +25,12 @@ def export_tensorboard(runs: Iterable[ExportedRun], folder: Path) -> list[Path]:
         ) from error
     paths = []
     for run in runs:
-        place = folder / run.row.key
-        shutil.rmtree(place, ignore_errors=True)
+        run_folder = folder / run.row.key
+        shutil.rmtree(run_folder, ignore_errors=True)
         moment = run.row.finished.timestamp()
-        with SummaryWriter(str(place)) as writer:
+        with SummaryWriter(str(run_folder)) as writer:
             writer.add_text("configuration", f"    {run.row.config_json}", 0, moment)
             for name, epoch, value in run.values():
                 writer.add_scalar(name, value, epoch, walltime=moment)
-        paths.append(place)
+        paths.append(run_folder)
     return paths

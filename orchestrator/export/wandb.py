@@ -18,7 +18,7 @@ import pyarrow as pa
 from orchestrator.export.runs import ExportedRun
 from orchestrator.results.row import AXES, SCHEMA, Row
 
-EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
+_EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
 
 # Columns of single values that are not in the configuration: numbers of training are the summary
 # of the run in W&B, everything else is told beside its configuration.
@@ -55,7 +55,7 @@ def export_wandb(runs: Iterable[ExportedRun], folder: Path, *, project: str) -> 
             import wandb
         except ImportError as error:
             raise ValueError(
-                f"Export to Weights & Biases needs wandb, which is not installed here: {EXTRA}"
+                f"Export to Weights & Biases needs wandb, which is not installed here: {_EXTRA}"
             ) from error
         shutil.rmtree(folder / "wandb", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,9 +80,9 @@ def _write(wandb: Any, run: ExportedRun, folder: Path, project: str) -> Path:
     for epoch, values in sorted(epochs.items()):
         writer.log(values, step=epoch)
     writer.summary.update(_summary(row))
-    place = Path(writer.dir).parent
+    run_folder = Path(writer.dir).parent
     writer.finish(exit_code=0 if row.status == "done" else 1)
-    return place
+    return run_folder
 
 
 def _settings(wandb: Any, folder: Path) -> Any:
@@ -104,10 +104,10 @@ def _settings(wandb: Any, folder: Path) -> Any:
 
 def _summary(row: Row) -> dict[str, Any]:
     """Scores, and the IoU of every class at the best epoch."""
-    found = {name: getattr(row, name) for name in _SCORES}
+    summary = {name: getattr(row, name) for name in _SCORES}
     for name, value in zip(row.class_names, row.best_iou_percent, strict=False):
-        found[f"best_iou_percent/{name}"] = value
-    return {name: value for name, value in found.items() if value is not None}
+        summary[f"best_iou_percent/{name}"] = value
+    return {name: value for name, value in summary.items() if value is not None}
 
 
 @contextmanager

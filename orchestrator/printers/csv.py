@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from orchestrator.tables.filled import FilledRow, FilledTable, TableEntry
 
-HEAD = (
+_HEAD = (
     "table",
     "block",
     "row",
@@ -32,16 +32,16 @@ HEAD = (
 )
 
 
-def long_form(filled: FilledTable) -> str:
+def table_csv(filled: FilledTable) -> str:
     """The whole table; numbers in full precision, lists separated by spaces."""
-    lines = [_line(HEAD)]
+    lines = [_line(_HEAD)]
     for block in filled.blocks:
         for row in block.rows:
             for column, entry in zip(filled.table.columns, row.entries, strict=True):
                 head = " ".join(str(value) for value in column.values())
-                place = [filled.table.name, block.label, row.row.label, row.row.kind, head]
+                names = [filled.table.name, block.label, row.row.label, row.row.kind, head]
                 lines.append(
-                    _line([*place, *_axes(entry), filled.epoch, *_rest(filled, row, entry)])
+                    _line([*names, *_axes(entry), filled.epoch, *_rest(filled, row, entry)])
                 )
     return "".join(lines)
 

@@ -1,4 +1,4 @@
-"""Leads a printed number, or a cell, back to its rows, configurations and commits."""
+"""The rows, configurations and commits behind a printed number or a cell (``--explain``)."""
 
 import difflib
 import json
@@ -45,7 +45,7 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     """Everything behind a number or a cell.
 
     Args:
-        what: name of a number (see `entry_ids`), the beginning of several, a cell's key, or a key
+        what: name of a number (see `named_entries`), the beginning of several, a cell's key, or a key
             without its seed.
         tables: filled from the results.
         rows: all results, for cells that no table prints, and for failed attempts.
@@ -55,13 +55,13 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     """
     named = [(table, entry) for table in tables for entry in named_entries(table)]
     wanted = what.strip("/")
-    found = [pair for pair in named if pair[1].name == wanted]
-    found = found or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
-    if found:
-        return [_of_entry(table, entry) for table, entry in found]
-    own = [row for row in rows if what in (row.key, row.group)]
-    if own:
-        return [_of_cell(what, own)]
+    chosen = [pair for pair in named if pair[1].name == wanted]
+    chosen = chosen or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
+    if chosen:
+        return [_of_entry(table, entry) for table, entry in chosen]
+    attempts = [row for row in rows if what in (row.key, row.group)]
+    if attempts:
+        return [_of_cell(what, attempts)]
     names = [entry.name for _, entry in named]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
     raise ValueError(
@@ -70,34 +70,38 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     )
 
 
-def as_text(found: Explanation) -> str:
+def explanation_text(explanation: Explanation) -> str:
     """The explanation for people."""
-    lines = [found.name, f"  prints  {found.prints}", f"  is      {found.formula}"]
-    lines += [f"  {warning}" for warning in found.warnings]
-    for row in found.rows:
-        lines += [f"  {line}" for line in _row_lines(row, found.epoch)]
-    lines += [f"  {line}" for line in _configuration(found.rows)]
+    lines = [
+        explanation.name,
+        f"  prints  {explanation.prints}",
+        f"  is      {explanation.formula}",
+    ]
+    lines += [f"  {warning}" for warning in explanation.warnings]
+    for row in explanation.rows:
+        lines += [f"  {line}" for line in _row_lines(row, explanation.epoch)]
+    lines += [f"  {line}" for line in _configuration(explanation.rows)]
     return "\n".join(lines)
 
 
-def as_json(found: Iterable[Explanation]) -> str:
+def explanations_json(explanations: Iterable[Explanation]) -> str:
     """The explanations for programs, with whole rows."""
-    return json.dumps([_plain(item) for item in found], indent=1, default=str)
+    return json.dumps([_plain(item) for item in explanations], indent=1, default=str)
 
 
-def _plain(found: Explanation) -> dict[str, Any]:
+def _plain(explanation: Explanation) -> dict[str, Any]:
     rows = [
         {name: getattr(row, name) for name in SCHEMA.names}
         | {"place": row.group, "config": json.loads(row.config_json)}
-        for row in found.rows
+        for row in explanation.rows
     ]
     for row in rows:
         del row["config_json"]
     return {
-        "name": found.name,
-        "prints": found.prints,
-        "formula": found.formula,
-        "warnings": list(found.warnings),
+        "name": explanation.name,
+        "prints": explanation.prints,
+        "formula": explanation.formula,
+        "warnings": list(explanation.warnings),
         "rows": rows,
     }
 
@@ -215,10 +219,10 @@ def _flat(plain: Any, prefix: str = "") -> dict[str, str]:
     """Nested values by dotted name, as JSON."""
     if not isinstance(plain, dict) or not plain:
         return {prefix[:-1]: json.dumps(plain)}
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, inner in plain.items():
-        found |= _flat(inner, f"{prefix}{name}.")
-    return found
+        values |= _flat(inner, f"{prefix}{name}.")
+    return values
 
 
 def _short(sha256: str | None) -> str:

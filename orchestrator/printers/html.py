@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LinkOf = Callable[[NamedEntry], str | None]
 Marks = list[tuple[str, str]]  # id of a note, and the mark that links to it
 
-TEMPLATES = Path(__file__).with_name("templates")
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def html(filled: FilledTable, link_of: LinkOf = lambda _: None) -> "Markup":
     return Markup(text)
 
 
-def document(title: str, body: "Markup") -> str:
+def html_document(title: str, body: "Markup") -> str:
     """A small page of its own around a fragment."""
     return environment().get_template("document.html").render(title=title, body=body)
 
@@ -115,7 +115,7 @@ def environment(*folders: Path) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
-        loader=FileSystemLoader([*folders, TEMPLATES]),
+        loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,7 +9,7 @@ from itertools import groupby
 from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable
 from orchestrator.tables.text import MISSING, Shown, caption, has_block_labels, label, legend, shown
 
-PACKAGES = ("booktabs", "multirow", "xcolor")
+LATEX_PACKAGES = ("booktabs", "multirow", "xcolor")
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -38,7 +38,7 @@ def latex(filled: FilledTable) -> str:
     blocks = has_block_labels(filled)
     columns = len(filled.table.columns)
     lines = [
-        f"% needs \\usepackage{{{','.join(PACKAGES)}}}",
+        f"% needs \\usepackage{{{','.join(LATEX_PACKAGES)}}}",
         r"\begin{table*}[t]",
         r"\providecommand{\color}[2][]{}",  # black and small where xcolor is not loaded
         r"\centering",
@@ -56,9 +56,9 @@ def latex(filled: FilledTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def document(bodies: list[str]) -> str:
+def latex_document(bodies: list[str]) -> str:
     """A LaTeX file of its own around tables, to look at them."""
-    packages = ",".join(PACKAGES)
+    packages = ",".join(LATEX_PACKAGES)
     head = ["\\documentclass[10pt]{article}", "\\usepackage[margin=2cm]{geometry}"]
     head += [f"\\usepackage{{{packages}}}", "\\begin{document}"]
     return "\n".join([*head, *bodies, "\\end{document}", ""])
@@ -89,8 +89,8 @@ def _head(filled: FilledTable) -> list[str]:
 
 def _path(heads: tuple[tuple[str, ...], ...], column: int, depth: int) -> tuple[str, ...]:
     """Labels of a column from the outermost axis down; the innermost never joins its neighbour."""
-    place = (str(column),) if depth == len(heads) - 1 else ()
-    return tuple(head[column] for head in heads[: depth + 1]) + place
+    own = (str(column),) if depth == len(heads) - 1 else ()
+    return tuple(head[column] for head in heads[: depth + 1]) + own
 
 
 def _spanning(text: str, count: int) -> str:

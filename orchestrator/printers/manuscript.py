@@ -1,4 +1,4 @@
-r"""Checks the numbers of a manuscript against today's results.
+r"""The numbers of a LaTeX manuscript, checked against today's results.
 
 It reads the LaTeX file and what that inputs: every ``\gridnumber{name}`` and
 ``\gridtyped{name}{text}``, the numbers files (``\gridset``) and the tables it takes in whole.
@@ -35,16 +35,16 @@ _MARKED: dict[Mark, tuple[Problem, str]] = {
 class Finding:
     """What is wrong with one number."""
 
-    place: str
+    where: str
     problem: Problem
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.problem}: {self.text}"
+        return f"{self.where}: {self.problem}: {self.text}"
 
 
 @dataclass(frozen=True)
-class Check:
+class ManuscriptCheck:
     """The answer: how many numbers were looked at, and what is wrong."""
 
     numbers: int
@@ -53,11 +53,11 @@ class Check:
 
 @dataclass(frozen=True)
 class _Line:
-    place: str
+    where: str
     text: str
 
 
-def check_manuscript(path: Path, tables: Sequence[FilledTable]) -> Check:
+def check_manuscript(path: Path, tables: Sequence[FilledTable]) -> ManuscriptCheck:
     """Compare every number that a manuscript takes from the results with today's.
 
     Args:
@@ -72,12 +72,12 @@ def check_manuscript(path: Path, tables: Sequence[FilledTable]) -> Check:
         ValueError: the file cannot be read, or takes no number from the results.
     """
     lines, absent = _read(path, frozenset())
-    used = [(line.place, *_name(match)) for line in lines for match in _USED.finditer(line.text)]
+    used = [(line.where, *_name(match)) for line in lines for match in _USED.finditer(line.text)]
     whole = [line for line in lines if _INPUT.search(line.text)]
     by_name = {table.table.name: table for table in tables}
     findings = list(absent)
     tabled = [f for line in whole for f in _whole_table(line, path.parent, by_name)]
-    findings += [found for found in tabled if found is not None]
+    findings += [finding for finding in tabled if finding is not None]
     if not used and not tabled:
         raise ValueError(
             f"{path} takes no number from the results: input a <table>_numbers.tex and write "
@@ -85,8 +85,8 @@ def check_manuscript(path: Path, tables: Sequence[FilledTable]) -> Check:
         )
     carried = dict(pair for line in lines for pair in _SET.findall(line.text))
     checker = _Checker(tables, carried)
-    findings += [found for item in used for found in checker.check(*item)]
-    return Check(len(used) + len(tabled), tuple(findings))
+    findings += [finding for use in used for finding in checker.check(*use)]
+    return ManuscriptCheck(len(used) + len(tabled), tuple(findings))
 
 
 class _Checker:
@@ -97,23 +97,23 @@ class _Checker:
         self._today = {name: text for table in tables for name, text in all_texts(table).items()}
         self._entries = {n.name: n.entry for table in tables for n in named_entries(table)}
 
-    def check(self, place: str, name: str, typed: str | None) -> Iterator[Finding]:
+    def check(self, where: str, name: str, typed: str | None) -> Iterator[Finding]:
         """What is wrong with one use of a number."""
         base, _, last = name.rpartition("/")
         entry = self._entries.get(base if last in _BESIDE else name)
         if name not in self._today:
-            yield Finding(place, "missing", self._unknown(name, is_entry=entry is not None))
+            yield Finding(where, "missing", self._unknown(name, is_entry=entry is not None))
             return
         shown = self._carried.get(name) if typed is None else typed
         today = self._today[name]
         if shown is None:
-            yield Finding(place, "missing", f"{name} is in no numbers file that is input.")
+            yield Finding(where, "missing", f"{name} is in no numbers file that is input.")
         elif _plain(shown) != _plain(today):
-            yield Finding(place, "stale", f"{name} reads {shown}; today it is {today}.")
+            yield Finding(where, "stale", f"{name} reads {shown}; today it is {today}.")
         for mark in entry.marks if entry else ():
             if mark in _MARKED and last != "paper":
                 problem, text = _MARKED[mark]
-                yield Finding(place, problem, f"{name}: {text}.")
+                yield Finding(where, problem, f"{name}: {text}.")
 
     def _unknown(self, name: str, *, is_entry: bool) -> str:
         if is_entry:
@@ -144,7 +144,7 @@ def _read(path: Path, above: frozenset[Path]) -> tuple[list[_Line], list[Finding
             if file in above:
                 continue
             if not file.is_file():
-                absent.append(Finding(line.place, "missing", f"there is no file {file}."))
+                absent.append(Finding(line.where, "missing", f"there is no file {file}."))
                 continue
             inner, more = _read(file, above | {path})
             lines += inner
@@ -163,7 +163,7 @@ def _whole_table(
             continue
         is_today = file.read_text(encoding="utf-8") == latex(filled)
         text = f"the table {file.name} is not today's; write it again with `tables`."
-        yield None if is_today else Finding(line.place, "stale", text)
+        yield None if is_today else Finding(line.where, "stale", text)
 
 
 def _file(folder: Path, name: str) -> Path:

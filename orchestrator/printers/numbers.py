@@ -1,7 +1,7 @@
 r"""One LaTeX macro per number, so that a manuscript quotes results by name and never by hand.
 
 ``\input{table3_numbers}`` and then ``\gridnumber{table3/321/ipixmatch/resnet50-p1-1of16}``; names
-are those of `entry_ids`, with /spread, /n, /paper or /difference for what stands beside a number.
+are those of `named_entries`, with /spread, /n, /paper or /difference for what stands beside a number.
 ``\gridtyped{name}{74.5}`` prints what is typed and lets `tables --check` watch over it.
 """
 
@@ -22,7 +22,7 @@ def numbers(filled: FilledTable) -> str:
     """The macros of a table, each with the runs behind it as a comment."""
     lines = [
         f"% Numbers of {filled.table.name}, written by `python -m orchestrator tables`;",
-        "% what is changed here by hand is found by `tables --check`.",
+        "% what is changed here by hand is macros by `tables --check`.",
         MACROS,
     ]
     for named in named_entries(filled):
@@ -37,10 +37,10 @@ def numbers(filled: FilledTable) -> str:
 
 def all_texts(filled: FilledTable) -> dict[str, str]:
     """Every name of a table with its text, as LaTeX has it."""
-    found: dict[str, str] = {}
+    macros: dict[str, str] = {}
     for named in named_entries(filled):
-        found |= texts(filled, named)
-    return {name: _minus(text) for name, text in (found | compared(filled)).items()}
+        macros |= texts(filled, named)
+    return {name: _minus(text) for name, text in (macros | compared(filled)).items()}
 
 
 def texts(filled: FilledTable, named: NamedEntry) -> dict[str, str]:
@@ -68,10 +68,10 @@ def texts(filled: FilledTable, named: NamedEntry) -> dict[str, str]:
 
 def compared(filled: FilledTable) -> dict[str, str]:
     """Means, intervals and p-values of the table's comparisons, by name."""
-    found: dict[str, str] = {}
+    macros: dict[str, str] = {}
     for comparison in comparisons(filled):
-        found |= _comparison(filled, comparison)
-    return found
+        macros |= _comparison(filled, comparison)
+    return macros
 
 
 def _comparison(filled: FilledTable, comparison: Comparison) -> dict[str, str]:

@@ -4,22 +4,22 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from datasets.files import atomic_write
-from orchestrator.printers.csv import long_form
-from orchestrator.printers.html import document, html
+from orchestrator.printers.csv import table_csv
+from orchestrator.printers.html import html, html_document
 from orchestrator.printers.latex import latex
 from orchestrator.printers.markdown import markdown
 from orchestrator.printers.numbers import numbers
-from orchestrator.statistics import text as wording
+from orchestrator.statistics.text import comparisons_csv, comparisons_markdown
 from orchestrator.tables.filled import FilledTable
 
 _PRINTERS: dict[str, Callable[[FilledTable], str]] = {
     ".md": markdown,
     ".tex": latex,
-    ".csv": long_form,
-    ".html": lambda filled: document(filled.table.title, html(filled)),
+    ".csv": table_csv,
+    ".html": lambda filled: html_document(filled.table.title, html(filled)),
     "_numbers.tex": numbers,
-    "_statistics.md": wording.markdown,
-    "_statistics.csv": wording.long_form,
+    "_statistics.md": comparisons_markdown,
+    "_statistics.csv": comparisons_csv,
 }
 
 

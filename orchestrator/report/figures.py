@@ -7,7 +7,7 @@ from datasets.files import atomic_write
 from orchestrator.planning.plan import Plan
 from orchestrator.report.charts import charts
 from orchestrator.report.data import gather
-from orchestrator.report.plots import Kind, file_content
+from orchestrator.report.plots import FigureFormat, file_content
 from orchestrator.tables.filled import Epoch
 
 
@@ -29,7 +29,7 @@ def write_figures(plan: Plan, epoch: Epoch = "best") -> list[Path]:
     paths = []
     for chart in charts(gather(plan, epoch)):
         folder.mkdir(parents=True, exist_ok=True)
-        for kind in get_args(Kind):
-            paths.append(folder / f"{chart.name}.{kind}")
-            atomic_write(paths[-1], file_content(chart, kind))
+        for suffix in get_args(FigureFormat):
+            paths.append(folder / f"{chart.name}.{suffix}")
+            atomic_write(paths[-1], file_content(chart, suffix))
     return paths

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-TEMPLATES = Path(__file__).with_name("templates")
+_TEMPLATES = Path(__file__).with_name("templates")
 
 _MINUS = re.compile(r"(?<![\w.&-])-(?=\d)")
 _PERCENT = re.compile(r"(\d) %")
@@ -21,7 +21,7 @@ _PERCENT = re.compile(r"(\d) %")
 @cache
 def report_environment() -> "Environment":
     """The templates, with their filters."""
-    made = environment(TEMPLATES)
+    made = environment(_TEMPLATES)
     made.filters |= {"slug": slug, "anchor": anchor, "words": words, "number": number}
     return made
 

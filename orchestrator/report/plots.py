@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from orchestrator.report.charts import Bar, BarChart, Chart, LineChart, Series
 
-Kind = Literal["pdf", "svg", "png"]
+FigureFormat = Literal["pdf", "svg", "png"]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, dark enough for lines on
 # white. Dash and marker say the same once more, for prints without colour.
@@ -66,7 +66,7 @@ _STYLE: Any = {  # matplotlib types its keys one by one
     "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
     "svg.hashsalt": "ipixmatch",
 }
-_METADATA: dict[Kind, dict[str, None]] = {
+_METADATA: dict[FigureFormat, dict[str, None]] = {
     "pdf": {"CreationDate": None},
     "svg": {"Date": None},
     "png": {},
@@ -81,12 +81,12 @@ def figure_of(chart: Chart) -> Figure:
         return _bar_figure(chart)
 
 
-def file_content(chart: Chart, kind: Kind) -> bytes:
+def file_content(chart: Chart, suffix: FigureFormat) -> bytes:
     """A file of the chart for a paper, with fonts inside; its text alternative is in the SVG."""
     out = io.BytesIO()
     with mpl.rc_context(_STYLE):
-        figure_of(chart).savefig(out, format=kind, metadata=_METADATA[kind])
-    if kind != "svg":
+        figure_of(chart).savefig(out, format=suffix, metadata=_METADATA[suffix])
+    if suffix != "svg":
         return out.getvalue()
     text = out.getvalue().decode()
     start = text.index("<svg")

@@ -142,7 +142,7 @@ def cells(data: ReportData) -> Section:
     return {"cells": data.plan.cells, "clock": clock}
 
 
-def provenance(data: ReportData) -> Section:
+def origins(data: ReportData) -> Section:
     """Numbers to runs, and the runs with their code and machines."""
     return {
         "tables": [(filled.table.name, list(_origins(filled))) for filled in data.tables],
@@ -227,5 +227,5 @@ SECTIONS = {
     "Cost": cost,
     "Failures": failures,
     "Cells": cells,
-    "Provenance": provenance,
+    "Provenance": origins,
 }

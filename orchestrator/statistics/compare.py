@@ -29,7 +29,7 @@ class Comparison:
         groups: differences by column, new minus rival, in percentage points.
         interval: of the mean; None where a split has one seed only.
         p: of the exact sign-flip test, two-sided.
-        p_holm: corrected for all rivals of `new` at this place.
+        p_holm: corrected for all rivals of `new` in this block and column.
         rivals: how many these are.
         is_exact: every sign pattern was counted.
         is_main: the table itself prints this difference.
@@ -89,9 +89,9 @@ def comparisons(filled: FilledTable, *, by_column: bool = False) -> tuple[Compar
         filled: the table.
         by_column: each column for itself, rather than all together.
     """
-    found = [list(_in_block(filled, block, by_column)) for block in filled.blocks]
-    found.append(list(_across(filled)) if not by_column else [])
-    return tuple(comparison for family in found for comparison in family)
+    families = [list(_in_block(filled, block, by_column)) for block in filled.blocks]
+    families.append(list(_across(filled)) if not by_column else [])
+    return tuple(comparison for family in families for comparison in family)
 
 
 def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Iterator[Comparison]:
@@ -103,13 +103,13 @@ def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Itera
     for new in news:
         rivals = [row for label, row in ours.items() if label != new]
         for chosen in [[i] for i in columns] if by_column else [list(columns)]:
-            place = (block.label, new, heads[chosen[0]] if by_column else "")
+            names = (block.label, new, heads[chosen[0]] if by_column else "")
             pairs = {r.row.label: _groups(ours[new], r, chosen) for r in rivals if new in ours}
             base = {
                 row.row.minus[1] for row in block.rows if row.row.minus and row.row.minus[0] == new
             }
-            for found in _family(place, pairs):
-                yield replace(found, is_main=found.rival in base)
+            for comparison in _family(names, pairs):
+                yield replace(comparison, is_main=comparison.rival in base)
 
 
 def _across(filled: FilledTable) -> Iterator[Comparison]:
@@ -140,14 +140,14 @@ def _differences(new: TableEntry, rival: TableEntry) -> tuple[float, ...]:
 
 
 def _family(
-    place: tuple[str, str, str], pairs: Mapping[str, Sequence[tuple[float, ...]]]
+    names: tuple[str, str, str], pairs: Mapping[str, Sequence[tuple[float, ...]]]
 ) -> Iterator[Comparison]:
     """The comparisons that one correction covers; rivals without a pair are left out."""
     kept = {name: tuple(group for group in groups if group) for name, groups in pairs.items()}
     kept = {name: groups for name, groups in kept.items() if groups}
     tests = [sign_flip([v for group in groups for v in group]) for groups in kept.values()]
     corrected = holm([test.p for test in tests])
-    block, new, column = place
+    block, new, column = names
     for (rival, groups), test, p_holm in zip(kept.items(), tests, corrected, strict=True):
         yield Comparison(
             block=block,

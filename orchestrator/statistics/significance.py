@@ -1,8 +1,9 @@
-"""The exact sign-flip test of paired differences.
+"""Significance of paired differences: sign-flip test, Holm's correction, bootstrap interval.
 
-If two methods were the same, each pair's difference could as well have the other sign. The p-value
-is the part of all 2^n sign patterns whose sum lies at least as far from zero as the observed one.
-It needs no normal distribution, and it says itself when n is too small for any answer.
+The sign-flip test is exact. If two methods were the same, each pair's difference could as well have
+the other sign. The p-value is the part of all 2^n sign patterns whose sum lies at least as far from
+zero as the observed one. It needs no normal distribution, and it says itself when n is too small
+for any answer.
 """
 
 from collections.abc import Sequence

@@ -13,19 +13,30 @@ METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
     "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split."
 )
-HEAD = ("block", "method", "against", "column", "n", "mean", "low", "high", "p", "p_holm", "rivals")
+_HEAD = (
+    "block",
+    "method",
+    "against",
+    "column",
+    "n",
+    "mean",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "rivals",
+)
 
 
 def sentence(comparison: Comparison, decimals: int) -> str:
     """What one comparison says."""
-    found = comparison
-    place = f" ({found.block})" if found.block else ""
-    mean = signed(found.mean, decimals)
-    text = f"{found.new} against {found.rival}{place}: {mean} over {pairs(found)}"
-    if found.interval is not None:
-        low, high = (signed(value, decimals) for value in found.interval)
+    block = f" ({comparison.block})" if comparison.block else ""
+    mean = signed(comparison.mean, decimals)
+    text = f"{comparison.new} against {comparison.rival}{block}: {mean} over {pairs(comparison)}"
+    if comparison.interval is not None:
+        low, high = (signed(value, decimals) for value in comparison.interval)
         text += f", 95 % interval [{low}, {high}]"
-    return f"{text}; {verdict(found)}"
+    return f"{text}; {verdict(comparison)}"
 
 
 def verdict(comparison: Comparison) -> str:
@@ -59,10 +70,10 @@ def p_text(p: float) -> str:
 
 def sentences(filled: FilledTable) -> list[str]:
     """Every comparison of a table, all columns together."""
-    return [sentence(found, filled.table.decimals) for found in comparisons(filled)]
+    return [sentence(comparison, filled.table.decimals) for comparison in comparisons(filled)]
 
 
-def markdown(filled: FilledTable) -> str:
+def comparisons_markdown(filled: FilledTable) -> str:
     """The comparisons of a table as Markdown; says so where there are none."""
     lines = [f"- {_plain(text)}" for text in sentences(filled)]
     body = lines or [_why_none(filled)]
@@ -76,18 +87,18 @@ def _why_none(filled: FilledTable) -> str:
     return "This table asks for no comparison; a row with `minus: [NEW, BASELINE]` does."
 
 
-def long_form(filled: FilledTable) -> str:
+def comparisons_csv(filled: FilledTable) -> str:
     """The comparisons as CSV: all columns together, then each column for itself."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEAD)
+    writer.writerow(_HEAD)
     writer.writerows(_lines(comparisons(filled)))
     writer.writerows(_lines(comparisons(filled, by_column=True)))
     return out.getvalue()
 
 
-def _lines(found: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
-    for c in found:
+def _lines(some: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
+    for c in some:
         low, high = c.interval or ("", "")
         numbers = [c.n, c.mean, low, high, c.p, c.p_holm, c.rivals]
         yield [c.block, c.new, c.rival, c.column, *numbers]

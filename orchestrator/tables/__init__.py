@@ -1,1 +1,1 @@
-"""Tables: filled from the results, printed for Markdown, LaTeX, CSV, HTML and the terminal."""
+"""Tables filled with results, and the words of their numbers and notes; `fill` makes one."""

@@ -1,4 +1,4 @@
-"""Puts results into a table: means, spreads, differences, and what stands behind each number."""
+"""Fills a table with results: means, spreads, differences, and the rows behind each number."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace

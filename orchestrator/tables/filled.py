@@ -1,4 +1,4 @@
-"""A table with its numbers: what the printers print."""
+"""A table filled with results, as every printer takes it: blocks of rows of entries."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

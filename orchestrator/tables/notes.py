@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers: sources, gaps, mixtures, provenance."""
+"""The notes below a table: sources, missing results, mixed configurations, provenance."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sweeps.table import Table, TableRow
 
 @dataclass(frozen=True)
 class Rounding:
-    """One such place.
+    """An improvement that the printed scores do not give.
 
     Attributes:
         printed: the improvement the paper prints.
@@ -42,24 +42,24 @@ def roundings(table: Table) -> Iterator[Rounding]:
                 gap = abs(printed - recomputed)
                 if gap > 0.51 * unit:
                     # Each of the three rounded numbers is off by at most half a unit.
-                    place = (block.label, row.label, heads[index])
-                    yield Rounding(*place, printed, recomputed, gap < 1.51 * unit)
+                    names = (block.label, row.label, heads[index])
+                    yield Rounding(*names, printed, recomputed, gap < 1.51 * unit)
 
 
 def rounding_note(table: Table) -> str:
     """One sentence about all of them; empty where there are none."""
-    found = list(roundings(table))
-    if not found:
+    rounded = list(roundings(table))
+    if not rounded:
         return ""
-    places = "; ".join(
+    differing = "; ".join(
         f"{' '.join(filter(None, (r.block, r.column)))}: {r.printed:+.{table.decimals}f} printed, "
         f"{r.recomputed:+.{table.decimals}f} from the scores"
-        for r in found
+        for r in rounded
     )
     reason = "rounding after the subtraction explains it"
-    if not all(r.is_explained for r in found):
+    if not all(r.is_explained for r in rounded):
         reason = "rounding alone does not explain all of it"
-    return f"Improvements of the paper that differ from its printed scores ({reason}): {places}."
+    return f"Improvements of the paper that differ from its printed scores ({reason}): {differing}."
 
 
 def _recomputed(table: Table, row: TableRow, rows: dict[str, TableRow]) -> list[float | None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from orchestrator.export.formats import KINDS, export
+from orchestrator.export.formats import EXPORT_KINDS, export
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
@@ -107,7 +107,7 @@ def test_mlflows_own_reader_finds_runs_parameters_metrics_and_tags(root, monkeyp
 
 
 def test_an_export_of_nothing_is_empty(tmp_path):
-    for kind in KINDS:
+    for kind in EXPORT_KINDS:
         export(load_grid("demo"), LocalRoot(tmp_path), kind)
 
     assert (tmp_path / "exports/demo/csv/rows.csv").read_text().count("\n") == 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.printers.explain import as_json, as_text, explain
+from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.latex import latex
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.numbers import numbers
@@ -69,7 +69,7 @@ def test_a_star_is_part_of_a_name():
 def test_a_number_leads_to_its_rows_configurations_and_commits(table, rows):
     (found,) = explain(NAME, [fill(table, rows)], rows)
 
-    text = as_text(found)
+    text = explanation_text(found)
     assert [row.seed for row in found.rows] == [1, 2]
     assert "prints  71.9 ±0.2 (paper 74.5)" in text
     assert "is      mIoU (%) at the best epoch, mean over seeds 1, 2" in text
@@ -88,7 +88,7 @@ def test_a_quoted_number_leads_to_its_source(table, rows):
     found = explain("table3/321/cac", [fill(table, rows)], rows)
 
     assert len(found) == 6
-    assert "source: CAC paper" in as_text(found[0])
+    assert "source: CAC paper" in explanation_text(found[0])
 
 
 def test_a_cell_leads_to_all_its_attempts(table, rows):
@@ -97,7 +97,7 @@ def test_a_cell_leads_to_all_its_attempts(table, rows):
     (found,) = explain(rows[0].key, [fill(table, rows)], [*rows, again])
     (seeds,) = explain(rows[0].group, [fill(table, rows)], rows)
 
-    assert "attempt 2: failed: diverged" in as_text(found)
+    assert "attempt 2: failed: diverged" in explanation_text(found)
     assert len(seeds.rows) == 2
 
 
@@ -106,13 +106,13 @@ def test_differing_configurations_and_machines_are_said(table, rows):
 
     (found,) = explain(rows[0].group, [], [odd, rows[36]])
 
-    text = as_text(found)
+    text = explanation_text(found)
     assert "configurations differ in lr: 2, (absent)" in text
     assert "code and machines differ: 2 kinds" in text
 
 
 def test_programs_get_whole_rows(table, rows):
-    (found,) = json.loads(as_json(explain(NAME, [fill(table, rows)], rows)))
+    (found,) = json.loads(explanations_json(explain(NAME, [fill(table, rows)], rows)))
 
     assert found["rows"][0]["key"] == f"{found['rows'][0]['recipe']}.p1_1of16.resnet50.c321" + (
         ".unimatch_star.kl.s1"
@@ -153,7 +153,7 @@ def test_a_number_that_changed_is_found(tmp_path, table, rows, change, problem, 
     found = check_manuscript(path, [fill(table, changed, expected=expected)])
 
     assert any(f.problem == problem and text in f.text for f in found.findings)
-    assert found.findings[0].place == "paper.tex:2"
+    assert found.findings[0].where == "paper.tex:2"
 
 
 def _is_named(row):
@@ -198,7 +198,7 @@ def test_a_whole_table_of_yesterday_is_stale(tmp_path, table, rows):
 
     assert check_manuscript(path, [fill(table, rows)]).findings == ()
     (found,) = check_manuscript(path, [fill(table, rows[1:])]).findings
-    assert (found.problem, found.place) == ("stale", "paper.tex:1")
+    assert (found.problem, found.where) == ("stale", "paper.tex:1")
 
 
 def test_a_manuscript_without_numbers_is_an_error(tmp_path, table):

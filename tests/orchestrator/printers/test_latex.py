@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from orchestrator.printers.latex import document, escaped, latex
+from orchestrator.printers.latex import escaped, latex, latex_document
 from orchestrator.tables.fill import fill
 from sweeps.table import load_table, table_names
 from tests.support.result_rows import row_of
@@ -53,7 +53,7 @@ def test_latex_compiles_with_xcolor_and_without(tmp_path, has_grey):
         return
     bodies = [latex(filled(name)) for name in table_names()]
     odd = escaped('#P1_a & 5% {x} $~^\\ <b> | "q" \u00b1 \u2191')
-    text = document([*bodies, odd])
+    text = latex_document([*bodies, odd])
     (tmp_path / "all.tex").write_text(text if has_grey else text.replace(",xcolor", ""))
 
     done = subprocess.run(

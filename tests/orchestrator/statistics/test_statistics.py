@@ -19,7 +19,7 @@ from orchestrator.statistics.significance import (
     sign_flip,
     smallest_p,
 )
-from orchestrator.statistics.text import long_form, markdown, sentences, verdict
+from orchestrator.statistics.text import comparisons_csv, comparisons_markdown, sentences, verdict
 from orchestrator.tables.fill import fill
 from sweeps.table import load_table
 from tests.support.result_rows import row_of
@@ -261,11 +261,13 @@ def test_table_1_holds_each_column_against_the_baseline_column():
 
 
 def test_a_table_without_results_says_that_nothing_can_be_compared():
-    assert "no two methods share a split and a seed" in markdown(fill(load_table("table3"), []))
+    assert "no two methods share a split and a seed" in comparisons_markdown(
+        fill(load_table("table3"), [])
+    )
 
 
 def test_the_csv_has_all_columns_together_and_each_for_itself(table):
-    lines = long_form(filled_with(table, [(0.5, 0.1), (0.25, 0.2)])).splitlines()
+    lines = comparisons_csv(filled_with(table, [(0.5, 0.1), (0.25, 0.2)])).splitlines()
 
     assert len(lines) == 1 + 2 + 4
     assert lines[2].startswith("64,IPixMatch,UniMatch*,,4,0.26")

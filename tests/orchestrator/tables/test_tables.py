@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 import pytest
 from rich.console import Console
 
-from orchestrator.printers.csv import long_form
+from orchestrator.printers.csv import table_csv
 from orchestrator.printers.markdown import markdown
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
@@ -233,7 +233,7 @@ def test_the_demo_prints_no_paper_column():
 
 
 def test_the_csv_leads_every_entry_back_to_its_runs(table, rows):
-    lines = list(csv.DictReader(io.StringIO(long_form(fill(table, rows)))))
+    lines = list(csv.DictReader(io.StringIO(table_csv(fill(table, rows)))))
 
     ours = lines[4]
     assert len(lines) == 10
