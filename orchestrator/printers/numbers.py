@@ -22,7 +22,7 @@ def numbers(filled: FilledTable) -> str:
     """The macros of a table, each with the runs behind it as a comment."""
     lines = [
         f"% Numbers of {filled.table.name}, written by `python -m orchestrator tables`;",
-        "% what is changed here by hand is macros by `tables --check`.",
+        "% what is changed here by hand is found by `tables --check`.",
         MACROS,
     ]
     for named in named_entries(filled):

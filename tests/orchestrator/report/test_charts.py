@@ -1,8 +1,6 @@
 """The charts: what is drawn, in which words, and that the same numbers give the same bytes."""
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.__main__ import main
 from orchestrator.planning.plan import make_plan
 from orchestrator.report.charts import (
     Bar,
@@ -37,7 +36,6 @@ from tests.support.contrast import contrast
 from tests.support.report_results import TABLE, write_history
 from tests.support.result_rows import row_of
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 LINES = LineChart(
     "curve-a",
     "Validation mIoU: a < b",
@@ -149,7 +147,7 @@ def test_a_figure_names_no_moment_and_carries_its_fonts():
     assert "<text" not in svg
 
 
-def test_figures_writes_every_chart_of_the_report_in_three_formats(tmp_path):
+def test_figures_writes_every_chart_of_the_report_in_three_formats(tmp_path, capsys):
     (tmp_path / "two.yaml").write_text(TABLE)
     grid, root = tmp_path / "grid.yaml", tmp_path / "out"
     grid.write_text("title: Two\ntables: [two.yaml]\n")
@@ -157,13 +155,13 @@ def test_figures_writes_every_chart_of_the_report_in_three_formats(tmp_path):
         lines = write_history(tmp_path / cell.key, {1: {"miou_percent": 40.0, "mask_ratio": 0.5}})
         publish_history(LocalRoot(root), cell.key, 1, lines)
         publish(LocalRoot(root), row_of(cell, 40.0, class_names=("sky",), best_iou_percent=(40.0,)))
-    command = [sys.executable, "-m", "orchestrator", "figures", str(grid), f"root={root}"]
 
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    code = main(["figures", str(grid), f"root={root}"])
 
-    assert (done.returncode, done.stderr) == (0, "")
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, "")
     names = [chart.name for chart in charts(gather(make_plan(str(grid), LocalRoot(root))))]
-    paths = [Path(line) for line in done.stdout.split()]
+    paths = [Path(line) for line in printed.out.split()]
     assert [name.partition("-")[0] for name in names] == ["curve", "curve", "classes"]
     assert [path.name for path in paths] == [
         f"{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")
@@ -175,13 +173,10 @@ def test_figures_writes_every_chart_of_the_report_in_three_formats(tmp_path):
         assert image.width > 1000
 
 
-def test_figures_of_nothing_says_so(tmp_path):
-    command = [sys.executable, "-m", "orchestrator", "figures", "demo", f"root={tmp_path}"]
+def test_figures_of_nothing_says_so(tmp_path, capsys):
+    assert main(["figures", "demo", f"root={tmp_path}"]) == 2
 
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-
-    assert done.returncode == 2
-    assert "No run of demo has logged an epoch" in done.stderr
+    assert "No run of demo has logged an epoch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("colour", COLOURS)
