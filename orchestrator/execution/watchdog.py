@@ -23,7 +23,7 @@ from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0
 _LATE_SECONDS = 10.0  # a tick that comes later than this finds a process that was stopped
-_GRACE_SECONDS = 10.0  # between the first sign and the end: the other ranks write, too
+_GRACE_SECONDS = 10.0  # at most, between the first sign and the end: other ranks write, too
 _STEPS = 20.0  # usual step times without a step
 _SLOW = 6.0  # times as long until the first step, within an evaluation, and after a checkpoint
 _START_SECONDS = 600.0  # at least, until the first step: data is prepared, kernels are built
@@ -110,7 +110,7 @@ class HangWatch:
             file.write(f"Hang: {self.problem}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
-            if stop.wait(_GRACE_SECONDS):
+            if stop.wait(min(_GRACE_SECONDS, 2 * self.floor_seconds)):
                 return False  # it broke: whoever catches that reads the problem
             if self._moved != moved:
                 self.problem = ""

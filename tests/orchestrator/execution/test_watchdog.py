@@ -18,15 +18,15 @@ Weights = dict[str, tuple[str | None, float | None]]
 
 
 def watched(folder: Path, floor_seconds: float = 1.0) -> tuple[HangWatch, threading.Event]:
-    told = threading.Event()
-    return HangWatch(floor_seconds, lambda text: told.set(), folder / "log"), told
+    reported = threading.Event()
+    return HangWatch(floor_seconds, lambda text: reported.set(), folder / "log"), reported
 
 
 def test_steps_that_stay_away_are_a_hang_and_their_place_is_told(tmp_path: Path) -> None:
-    watch, told = watched(tmp_path)
+    watch, reported = watched(tmp_path, floor_seconds=0.2)
     with watch.watching():
-        watch.beat("step")
-        wait_until(told.is_set)
+        watch.heartbeat("step")
+        wait_until(reported.is_set)
 
     assert "after 1 steps of this attempt (step)" in watch.problem
     text = (tmp_path / "log").read_text()
@@ -35,34 +35,34 @@ def test_steps_that_stay_away_are_a_hang_and_their_place_is_told(tmp_path: Path)
 
 
 def test_a_run_that_moves_again_while_its_stacks_are_told_goes_on(tmp_path: Path) -> None:
-    watch, told = watched(tmp_path)
+    watch, reported = watched(tmp_path)
     with watch.watching():
-        watch.beat("step")
+        watch.heartbeat("step")
         wait_until((tmp_path / "log").exists)
-        watch.beat("step")
+        watch.heartbeat("step")
         wait_until(lambda: "It moved again." in (tmp_path / "log").read_text())
 
     assert not watch.problem
-    assert not told.is_set()
+    assert not reported.is_set()
 
 
 def test_what_breaks_while_the_stacks_are_told_is_still_a_hang(tmp_path: Path) -> None:
-    watch, told = watched(tmp_path)
+    watch, reported = watched(tmp_path)
     with watch.watching():
-        watch.beat("step")
+        watch.heartbeat("step")
         wait_until((tmp_path / "log").exists)
 
     wait_until(lambda: not any(thread.name == "hang watch" for thread in threading.enumerate()))
     assert "no progress for" in watch.problem
-    assert not told.is_set()
+    assert not reported.is_set()
 
 
 def test_the_bound_grows_with_the_steps_of_the_run_itself(tmp_path: Path) -> None:
     watch, _ = watched(tmp_path, floor_seconds=0.01)
     for _ in range(4):
-        watch.beat("step")
+        watch.heartbeat("step")
         time.sleep(0.1)
-    watch.beat("step")
+    watch.heartbeat("step")
 
     assert watch.bound_seconds() >= 20 * 0.1
 
@@ -71,14 +71,14 @@ def test_the_bound_grows_with_the_steps_of_the_run_itself(tmp_path: Path) -> Non
 def test_what_takes_long_by_nature_may_take_long(tmp_path: Path, phase: str) -> None:
     watch, _ = watched(tmp_path)
     assert watch.bound_seconds() == 600.0  # nothing was done yet
-    watch.beat("step")
+    watch.heartbeat("step")
     assert watch.bound_seconds() == 1.0
-    watch.beat(phase)
+    watch.heartbeat(phase)
     assert watch.bound_seconds() == 6.0
 
 
-def diary(lab: Lab) -> list[str]:
-    return [e["event"] for e in events.read(lab.opened.run(KL).events)]
+def event_names(lab: Lab) -> list[str]:
+    return [line["event"] for line in events.read(lab.opened.run(KL).events)]
 
 
 def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
@@ -93,7 +93,7 @@ def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
     assert launch.returncode == 0, text
     assert f"retry    {KL}" in text
     assert "hang: Hang: no progress for" in text
-    assert diary(blocked.lab) == ["started", "failed", "started", "done"]
+    assert event_names(blocked.lab) == ["started", "failed", "started", "done"]
     assert blocked.lab.weights()[KL] == undisturbed[KL]
 
 
@@ -109,7 +109,7 @@ def test_a_loader_that_blocks_on_ray_is_killed_and_tried_again(
 
     assert launch.returncode == 0, text
     assert re.search("hang: (Hang: )?no progress for", text)
-    assert diary(blocked.lab) == ["started", "failed", "started", "done"]
+    assert event_names(blocked.lab) == ["started", "failed", "started", "done"]
     assert blocked.lab.weights()[KL] == undisturbed[KL]
 
 
