@@ -17,8 +17,7 @@ from rich.text import Text
 
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import clock
-from orchestrator.display.status import as_json as plan_json
-from orchestrator.display.status import counts, plan_table, status_picture
+from orchestrator.display.status import counts, plan_json, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
@@ -250,7 +249,7 @@ def doctor(words: Sequence[str], *, is_drill: bool) -> int:
         for check in drill(options, root, _print):
             done.append(check)
             checks.show_check(check, _print)
-    return checks.exit_code(done)
+    return checks.exit_code_of(done)
 
 
 def _request(grid: str, words: Sequence[str]) -> LaunchRequest:

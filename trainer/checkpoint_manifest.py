@@ -4,6 +4,7 @@ A checkpoint is `step-00000123.pt` and then, written last, `step-00000123.json`:
 commit record, so a file without one was never finished.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ class Manifest:
     """The commit record of one checkpoint.
 
     Attributes:
-        guards: what a resuming run must agree with, see `trainer.checkpoint.guards`.
+        guards: what a resuming run must agree with, see `trainer.checkpoint.Guards`.
     """
 
     step: int
@@ -59,14 +60,14 @@ def newest(run_folder: Path) -> Manifest | None:
 
 def newest_step(run_folder: Path) -> int | None:
     """Step of the newest committed checkpoint; None without one."""
-    manifest = newest(run_folder)
-    return manifest.step if manifest else None
+    found = newest(run_folder)
+    return found.step if found else None
 
 
 def fingerprint_of(run_folder: Path) -> str | None:
     """Fingerprint of the configuration that wrote the newest checkpoint."""
-    manifest = newest(run_folder)
-    return manifest.fingerprint if manifest else None
+    found = newest(run_folder)
+    return found.fingerprint if found else None
 
 
 def _newest_first(run_folder: Path) -> Iterator[Manifest]:
@@ -78,6 +79,12 @@ def _newest_first(run_folder: Path) -> Iterator[Manifest]:
         return
     for name in sorted(names, reverse=True):
         if name.startswith("step-") and name.endswith(".json"):
-            manifest = read_manifest(folder / name)
-            if manifest is not None:
-                yield manifest
+            found = read_manifest(folder / name)
+            if found is not None:
+                yield found
+
+
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,23 +26,6 @@ class Diverged(RuntimeError):
     """The loss is no longer a number."""
 
 
-@dataclass(frozen=True)
-class StepReport:
-    """One step that is done, for somebody who watches a run.
-
-    Attributes:
-        state: after the step; to look at, not to change.
-        terms: this rank's shares of the loss and of its parts, detached; the shares add up.
-        labelled: this rank's labelled images of the step.
-        unlabelled: and its unlabelled ones.
-    """
-
-    state: TrainState
-    terms: dict[str, Tensor]
-    labelled: LabelledBatch
-    unlabelled: UnlabelledBatch | None
-
-
 @dataclass
 class Loop:
     """One run under way.
@@ -50,8 +33,7 @@ class Loop:
     Attributes:
         epoch_steps: optimiser steps per epoch.
         total_steps: of the whole run.
-        on_step: given every step, before it is logged, scored or saved.
-        heartbeat: given "step", "evaluation" or "checkpoint" whenever the run moves.
+        beat: told "step", "evaluation" or "checkpoint" whenever the run moves.
     """
 
     config: TrainConfig
@@ -59,18 +41,17 @@ class Loop:
     dataset: Dataset
     state: TrainState
     checkpoints: Checkpoints
-    run_log: RunLog
+    journal: RunLog
     epoch_steps: int
     total_steps: int
-    on_step: Callable[[StepReport], None] | None = None
-    heartbeat: Callable[[str], None] | None = None
+    beat: Callable[[str], None] = lambda phase: None
     _saved_at: float = 0.0
     _clock: float = 0.0
     _bad_step: Tensor | None = None
     _recent: deque[tuple[int, tuple[str, ...]]] = field(default_factory=deque)
 
-    def run(self, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Train to the end, or to the step at which `should_stop` of rank 0 answers True.
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """Train to the end, or to the step at which rank 0 is told to stop.
 
         Returns:
             Whether the run is complete.
@@ -87,20 +68,13 @@ class Loop:
             self._remember(labelled, unlabelled)
             loss, terms = objective(networks, labelled, unlabelled, weight=self._weight())
             self._descend(loss)
-            self._beat("step")
-            if self.on_step is not None:
-                self.on_step(StepReport(self.state, terms, labelled, unlabelled))
+            self.beat("step")
             self._after_step(terms)
-            stops = should_stop is not None and should_stop()
-            if self.ranks.all_agree(stops) and self.state.step < self.total_steps:
+            if self.ranks.all_agree(should_stop()) and self.state.step < self.total_steps:
                 self._end()
                 return False
         self._end()
         return True
-
-    def _beat(self, phase: str) -> None:
-        if self.heartbeat is not None:
-            self.heartbeat(phase)
 
     def _end(self) -> None:
         """The last checkpoint of this call, on the disk before anybody leaves."""
@@ -163,18 +137,18 @@ class Loop:
         rate = learning_rate(self.config, step - 1, self.total_steps)
         if self.ranks.is_first:
             named = dict(zip(terms, values.tolist(), strict=True))
-            self.run_log.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
+            self.journal.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
 
     def _evaluate(self, epoch: int) -> None:
         """Score the epoch; keep its weights when none was better."""
         state = self.state
-        hook = state.student.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
+        hook = state.student.register_forward_pre_hook(lambda *_: self.beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
         hook.remove()
         state.add_score(epoch, score)
         if not self.ranks.is_first:
             return
-        self.run_log.metric(
+        self.journal.metric(
             step=state.step,
             epoch=epoch,
             miou_percent=score.miou_percent,
@@ -182,7 +156,7 @@ class Loop:
         )
         best = state.best_epoch
         assert best is not None
-        self.run_log.confusion(
+        self.journal.confusion(
             best=(best, state.scores[best].confusion), last=(epoch, score.confusion)
         )
         if best == epoch:
@@ -190,7 +164,7 @@ class Loop:
 
     def _save(self) -> None:
         """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
-        self._beat("checkpoint")
+        self.beat("checkpoint")
         self._check_finite()
         now = time.monotonic()
         self.state.seconds += now - self._clock
@@ -206,7 +180,7 @@ class Loop:
         state, best = self.state, self.state.best_epoch
         last = state.scores[max(state.scores)].miou_percent if state.scores else None
         halves = 2 if self.config.method.facts.needs_unlabelled else 1
-        self.run_log.progress(
+        self.journal.progress(
             state.step,
             images=self.config.batch * halves,
             force=force,

@@ -36,7 +36,7 @@ def counts(plan: Plan) -> str:
     return f"{plan.grid.name}: {len(plan.cells)} cells: {text}"
 
 
-def as_json(plan: Plan, chosen: Collection[str]) -> str:
+def plan_json(plan: Plan, chosen: Collection[str]) -> str:
     """Everything the tables show, for programs."""
     progress = progress_of(plan, plan.cells)
     cells = [_plain(cell, progress[cell.key], runs=cell.key in chosen) for cell in plan.cells]

@@ -44,7 +44,7 @@ def examine(options: LaunchOptions, root: Root) -> Iterable[Check]:
     if not root.costs_requests:  # keys for one bucket need not list them all
         yield check_s3(options)
     for recipe in ("synthetic", "voc", "cityscapes"):
-        yield check_data(recipe)
+        yield check_data_of(recipe)
 
 
 def check_gpu() -> Check:
@@ -166,7 +166,7 @@ def check_s3(options: LaunchOptions) -> Check:
     return Check("S3", "works", f"{endpoint or 'AWS'}: {len(buckets)} buckets")
 
 
-def check_data(recipe: str) -> Check:
+def check_data_of(recipe: str) -> Check:
     """Whether a recipe's data is in place."""
     from datasets.dataset import open_dataset
     from trainer.config.compose import compose
@@ -184,7 +184,7 @@ def check_data(recipe: str) -> Check:
     )
 
 
-def exit_code(checks: Iterable[Check]) -> int:
+def exit_code_of(checks: Iterable[Check]) -> int:
     """0 unless something is broken; what is only absent may not be wanted."""
     return 20 if any(check.state == "broken" for check in checks) else 0
 

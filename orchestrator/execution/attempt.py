@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets.errors import Unreachable
 from datasets.files import atomic_write
 from datasets.location import spec_of
-from orchestrator.execution.provenance import CHECKOUT, provenance
+from orchestrator.execution.provenance import CHECKOUT, current_provenance
 from orchestrator.execution.stop import stop_asked
 from orchestrator.execution.watchdog import hang_watchdog, rank_log
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
@@ -61,7 +61,7 @@ def failed_row(
 
 def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
     """An attempt of this process, with the code and the machine it ran on."""
-    code = provenance()
+    code = current_provenance()
     runs_copy = bool(trial.code) and Path(trial.code).resolve() == CHECKOUT
     # The launch knows of which commit its copy is. A node that does not see the copy runs its own
     # checkout, and says which that is.
@@ -149,9 +149,7 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
 
     log = rank_log(owner.paths, number)
     with owner.training(), hang_watchdog(trial, number, log, ended) as heartbeat:
-        summary = train(
-            run.config, owner.paths.folder, should_stop=should_stop, heartbeat=heartbeat
-        )
+        summary = train(run.config, owner.paths.folder, should_stop=should_stop, beat=heartbeat)
     owner.save()
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
@@ -202,7 +200,7 @@ def _follow(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
     try:
         with hang_watchdog(run.trial, number, log, ended) as heartbeat:
             folder = run.root.folder_of_rank(key, number, rank)
-            summary = train(run.config, folder, should_stop=should_stop, heartbeat=heartbeat)
+            summary = train(run.config, folder, should_stop=should_stop, beat=heartbeat)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
         text = f"rank {rank}: {error!r}"

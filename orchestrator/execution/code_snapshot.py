@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.execution.provenance import CHECKOUT
 
-PACKAGES = ("datasets", "orchestrator", "slurm", "sweeps", "trainer")
+CODE_PACKAGES = ("datasets", "orchestrator", "slurm", "sweeps", "trainer")
 
 
 def snapshot_code(folder: Path) -> Path:
@@ -45,7 +45,7 @@ def snapshot_code(folder: Path) -> Path:
 def _read(root: Path) -> dict[str, bytes]:
     """Every file of the packages, by its path; new files that git does not know yet, too."""
     files = {}
-    for package in PACKAGES:
+    for package in CODE_PACKAGES:
         for path in sorted((root / package).rglob("*")):
             is_ours = path.suffix != ".pyc" and not path.name.startswith(".")
             if is_ours and path.is_file():

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @cache
-def provenance() -> Provenance:
+def current_provenance() -> Provenance:
     """Provenance of this process; asked once, since its code was loaded once."""
     commit, is_dirty = checkout_state()
     return Provenance(

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
-from orchestrator.execution.code_snapshot import PACKAGES
+from orchestrator.execution.code_snapshot import CODE_PACKAGES
 from orchestrator.results.store import Row, counted, read_rows
 from orchestrator.storage.root import Root, open_root
 from tests.support.warm_process import WarmCommand
+
+Answer = TypeVar("Answer")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BASE = {"recipe": "synthetic", "split": "1of2", "crop": 32, "backbone": "resnet14_w8"}
@@ -85,7 +88,7 @@ class Lab:
     def with_own_checkout(self) -> "Lab":
         """The same lab with a copy of the code that may be changed."""
         checkout = self.folder / "checkout"
-        for package in PACKAGES:
+        for package in CODE_PACKAGES:
             shutil.copytree(CHECKOUT / package, checkout / package)
         return replace(self, checkout=checkout)
 
@@ -142,18 +145,25 @@ class Lab:
     def worker_at(self, key: str, step: int) -> int:
         """Wait for a checkpoint at or after a step; the process that trains."""
         root = self.opened
-        wait_until(lambda: (root.newest_step(key) or 0) >= step and root.lock_owner(key))
-        owner = root.lock_owner(key)
-        assert owner is not None
-        return owner.pid
+
+        def pid() -> int:
+            state = root.states([key])[key]
+            is_there = state.newest is not None and state.newest.step >= step
+            return state.owner.pid if is_there and state.owner is not None else 0
+
+        # Each look at a bucket takes time from the run that it waits for.
+        return wait_until(pid, pause=0.2 if self.url else 0.02)
 
 
-def wait_until(holds: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
-    """Wait for something that other processes do."""
+def wait_until(
+    question: Callable[[], Answer], seconds: float = LONGEST_SECONDS, *, pause: float = 0.02
+) -> Answer:
+    """Ask again and again about what other processes do; the first answer that is true."""
     give_up = time.monotonic() + seconds
-    while not holds():
+    while not (answer := question()):
         assert time.monotonic() < give_up, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(pause)
+    return answer
 
 
 def kill_all(process: Command) -> None:

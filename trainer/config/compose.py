@@ -57,14 +57,14 @@ def choices(group: str) -> list[str]:
 
 def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
     """Dotted names of every field of the schema."""
-    names = []
+    found = []
     for item in fields(schema):
         inner = dataclass_in(item.type)
         if inner is not None:
-            names += field_names(inner, f"{prefix}{item.name}.")
+            found += field_names(inner, f"{prefix}{item.name}.")
         else:
-            names.append(f"{prefix}{item.name}")
-    return names
+            found.append(f"{prefix}{item.name}")
+    return found
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestrator.doctor.checks import check_fast, check_root, check_slurm, exit_code
+from orchestrator.doctor.checks import check_fast, check_root, check_slurm, exit_code_of
 from orchestrator.options import LaunchOptions
 from orchestrator.storage.local_root import LocalRoot
 from tests.support.lab import CHECKOUT
@@ -35,7 +35,7 @@ def test_a_folder_that_is_a_file_is_broken(tmp_path: Path) -> None:
     check = check_root(LocalRoot(tmp_path / "file"))
 
     assert (check.state, check.advice) == ("broken", "Choose another root=DIR")
-    assert exit_code([check]) == 20
+    assert exit_code_of([check]) == 20
 
 
 def test_nobody_answering_is_told_apart_from_no_slurm(tmp_path: Path) -> None:

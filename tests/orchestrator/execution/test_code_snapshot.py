@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.backends.base import worker_environment
-from orchestrator.execution.code_snapshot import PACKAGES, snapshot_code
+from orchestrator.execution.code_snapshot import CODE_PACKAGES, snapshot_code
 from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab
 
 
@@ -19,7 +19,7 @@ def test_the_same_code_is_copied_once_and_whole(tmp_path: Path) -> None:
 
     assert first == second
     assert [path.name for path in (tmp_path / "code").iterdir()] == [first.name]
-    assert sorted(path.name for path in first.iterdir()) == sorted(PACKAGES)
+    assert sorted(path.name for path in first.iterdir()) == sorted(CODE_PACKAGES)
     for name in (
         "orchestrator/report/templates/style.css",
         "sweeps/grids/demo.yaml",
