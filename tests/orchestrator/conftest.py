@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.hanging_trainer import Blocked
-from tests.support.lab import EPOCHS, Lab
+from tests.support.lab import EPOCHS, LONG_RUNS, Lab
 from tests.support.lab import torchrun_weights as weights_by_torchrun
-
-RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +24,7 @@ def lab(tmp_path: Path, drawn: Path) -> Lab:
 @pytest.fixture
 def long_lab(lab: Lab) -> Lab:
     """Two cells long enough to be killed in the middle."""
-    lab.write_grid(*RUNS, epochs=EPOCHS)
+    lab.write_grid(*LONG_RUNS, epochs=EPOCHS)
     return lab
 
 
@@ -36,9 +34,9 @@ def undisturbed(
 ) -> dict[str, tuple[str | None, float | None]]:
     """Weights and accuracies of the long cells when nothing happens."""
     lab = Lab(tmp_path_factory.mktemp("undisturbed"), drawn)
-    lab.write_grid(*RUNS, epochs=EPOCHS)
+    lab.write_grid(*LONG_RUNS, epochs=EPOCHS)
     lab.run("launch", "backend=inline")
-    assert len(set(lab.weights().values())) == len(RUNS)  # the cells do differ
+    assert len(set(lab.weights().values())) == len(LONG_RUNS)  # the cells do differ
     return lab.weights()
 
 

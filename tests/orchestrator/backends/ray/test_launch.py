@@ -4,13 +4,16 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from orchestrator.storage import events
 from tests.support.lab import (
+    EPOCHS,
     KL,
+    LONG_RUNS,
     LONGEST_SECONDS,
     UNIMATCH,
     Lab,
@@ -28,12 +31,19 @@ def diary(lab: Lab, key: str) -> list[str]:
     return [e["event"] for e in events.read(lab.opened.run(key).events)]
 
 
+@contextmanager
+def short_temp() -> Iterator[Path]:
+    """A temporary folder with a path short enough for Ray."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture
 def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder for the launches of one test alone, with a path short enough for Ray."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        monkeypatch.setenv("TMPDIR", folder)
-        yield Path(folder)
+    """A temporary folder for the launches of one test alone."""
+    with short_temp() as folder:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        yield folder
 
 
 def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
@@ -75,7 +85,7 @@ def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
     assert launch.returncode == 10, text
     assert "Traceback" not in text
     assert diary(long_lab, UNIMATCH) == ["started", "stopped"]
-    long_lab.run("launch")
+    long_lab.run("launch", "backend=inline")  # any back end goes on from there
     assert long_lab.weights() == undisturbed
 
 
@@ -118,14 +128,6 @@ def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
     assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
 
 
-def test_an_own_worker_group_gives_the_weights_of_the_shared_process(
-    long_lab: Lab, undisturbed: Weights
-) -> None:
-    long_lab.run("launch", "workers=group", "only=*.kl.*")
-
-    assert long_lab.weights()[KL] == undisturbed[KL]
-
-
 def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab) -> None:
     text = long_lab.run("launch", "ray_address=127.0.0.1:1", code=20)
     assert "No Ray answers at ray_address=127.0.0.1:1" in text
@@ -135,10 +137,26 @@ def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab
     assert not long_lab.rows()
 
 
-def test_no_process_of_ray_outlives_a_launch(lab: Lab, own_temp: Path) -> None:
-    lab.write_grid(("supervised", "none"))
-    lab.run("launch")
+@pytest.fixture(scope="module")
+def group_launch(
+    tmp_path_factory: pytest.TempPathFactory, drawn: Path
+) -> Iterator[tuple[Lab, Path]]:
+    """A finished launch of a cell in a worker group of its own, and its temporary folder."""
+    lab = Lab(tmp_path_factory.mktemp("group"), drawn)
+    lab.write_grid(*LONG_RUNS, epochs=EPOCHS)
+    with short_temp() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        lab.run("launch", "workers=group", "only=*.kl.*")
+        yield lab, folder
 
+
+def test_an_own_worker_group_gives_the_weights_of_the_shared_process(
+    group_launch: tuple[Lab, Path], undisturbed: Weights
+) -> None:
+    assert group_launch[0].weights() == {KL: undisturbed[KL]}
+
+
+def test_no_process_of_ray_outlives_a_launch(group_launch: tuple[Lab, Path]) -> None:
     def leftovers() -> list[str]:
         commands = []
         for command in Path("/proc").glob("[0-9]*/cmdline"):
@@ -146,7 +164,7 @@ def test_no_process_of_ray_outlives_a_launch(lab: Lab, own_temp: Path) -> None:
                 text = command.read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if f"{own_temp}/ipix-" in text:
+            if f"{group_launch[1]}/ipix-" in text:
                 commands.append(text)
         return commands
 
