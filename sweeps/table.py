@@ -15,7 +15,6 @@ from sweeps.yaml_spec import (
     complete,
     find,
     mapping,
-    names,
     read,
     sequence,
     text,
@@ -124,11 +123,6 @@ class Table:
             tuple(self.labels.get(str(column[axis]), str(column[axis])) for column in self.columns)
             for axis in axes
         )
-
-
-def table_names() -> list[str]:
-    """Names of the tables in ``sweeps/tables``."""
-    return names(FOLDER)
 
 
 def load_table(name_or_path: str) -> Table:

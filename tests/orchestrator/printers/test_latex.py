@@ -9,9 +9,10 @@ import pytest
 
 from orchestrator.printers.latex import escaped, latex, latex_document
 from orchestrator.tables.fill import fill
-from sweeps.table import load_table, table_names
+from sweeps.table import FOLDER, load_table
 from tests.support.result_rows import row_of
 
+TABLES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 DEBIAN = "texlive-latex-base texlive-latex-recommended texlive-latex-extra"
 
 
@@ -51,7 +52,7 @@ def test_latex_compiles_with_xcolor_and_without(tmp_path, has_grey):
         assert os.environ.get("CI") != "true", f"CI needs pdflatex: apt-get install {DEBIAN}"
         sys.stderr.write(f"left out: compiling LaTeX needs pdflatex (apt-get install {DEBIAN})\n")
         return
-    bodies = [latex(filled(name)) for name in table_names()]
+    bodies = [latex(filled(name)) for name in TABLES]
     odd = escaped('#P1_a & 5% {x} $~^\\ <b> | "q" \u00b1 \u2191')
     text = latex_document([*bodies, odd])
     (tmp_path / "all.tex").write_text(text if has_grey else text.replace(",xcolor", ""))
@@ -70,7 +71,7 @@ def test_latex_compiles_with_xcolor_and_without(tmp_path, has_grey):
     assert (tmp_path / "all.pdf").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", table_names())
+@pytest.mark.parametrize("name", TABLES)
 def test_all_lines_of_a_table_have_the_same_number_of_columns(name):
     text = latex(filled(name)).partition(r"\toprule")[2].partition(r"\bottomrule")[0]
     widths = set()
