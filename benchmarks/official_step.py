@@ -1,4 +1,4 @@
-"""UniMatch's step as its code takes it (part_a 3.1, 4.1, 8.4), in plain torch: baseline and oracle.
+"""UniMatch's step as its code takes it, in plain torch: baseline and oracle.
 
 Nothing here is clever: batch statistics, boolean indices, torch.optim, a KL that gathers Omega.
 """
@@ -65,7 +65,7 @@ def inter_pixel(q: Tensor, p: Tensor, valid: Tensor, kind: str, tau: float, t: f
 
 
 def fixmatch_step(network: nn.Module, x: Any, u: Any, *, tau: float) -> tuple[Tensor, list[Any]]:
-    """part_a 3.1."""
+    """FixMatch's step in the UniMatch code."""
     network.eval()
     with torch.no_grad():
         mix = network(pixels(u.mix_weak))
@@ -84,7 +84,7 @@ def fixmatch_step(network: nn.Module, x: Any, u: Any, *, tau: float) -> tuple[Te
 
 
 def unimatch_step(network: nn.Module, x: Any, u: Any, *, tau: float) -> tuple[Tensor, list[Any]]:
-    """part_a 4.1."""
+    """UniMatch's step."""
     network.eval()
     with torch.no_grad():
         mix = network(pixels(u.mix_weak))
@@ -111,7 +111,7 @@ def unimatch_step(network: nn.Module, x: Any, u: Any, *, tau: float) -> tuple[Te
 
 
 def supervised_step(network: nn.Module, x: Any, u: Any, *, tau: float) -> tuple[Tensor, list[Any]]:
-    """part_a 2."""
+    """Labelled images alone."""
     out = network(pixels(x.images))
     return functional.cross_entropy(out, x.masks, ignore_index=255), []
 

@@ -40,7 +40,7 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
     _check_overrides(overrides)
     composed: dict[tuple[str, str, str, str], TrainConfig] = {}
     placed: dict[tuple[object, ...], TrainConfig] = {}
-    found: dict[Cell, TrainConfig] = {}
+    configs: dict[Cell, TrainConfig] = {}
     for cell in cells:
         kind = (cell.recipe, cell.backbone, cell.method, cell.loss)
         if kind not in composed:
@@ -48,8 +48,8 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
         place = (*kind, cell.split, cell.crop)
         if place not in placed:
             placed[place] = _placed(cell, composed[kind])
-        found[cell] = _seeded(cell, placed[place])
-    return found
+        configs[cell] = _seeded(cell, placed[place])
+    return configs
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

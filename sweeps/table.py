@@ -247,10 +247,12 @@ def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:
 
 def _baseline(pattern: Spec, columns: tuple[Spec, ...], where: str) -> int:
     """The one column that has the values of the pattern."""
-    found = [i for i, column in enumerate(columns) if pattern.items() <= column.items()]
-    if len(found) != 1:
-        raise ValueError(f"{where}: gain_over {pattern} must fit one column; it fits {len(found)}.")
-    return found[0]
+    positions = [i for i, column in enumerate(columns) if pattern.items() <= column.items()]
+    if len(positions) != 1:
+        raise ValueError(
+            f"{where}: gain_over {pattern} must fit one column; it fits {len(positions)}."
+        )
+    return positions[0]
 
 
 def _decimals(value: Any, where: str) -> int:

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent, and that refuse to continue another run."""
 
-import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datasets.files import atomic_path, file_sha256
 from trainer.checkpoint_manifest import (
     FOLDER,
     Manifest,
-    file_sha256,
     manifests,
     read_manifest,
     stem,
@@ -168,26 +167,27 @@ class Checkpoints:
         """Data, then its manifest; each by rename, so a reader never sees a part."""
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.folder / f"{name}.pt"
-        part = data.with_name(data.name + ".tmp")
+        record = data.with_suffix(".json")
         try:
-            torch.save(packed, part)
-            sha256, size = file_sha256(part), part.stat().st_size
-            _commit(part, data)
-            record = Manifest(
-                step=packed["step"],
-                epoch=packed["step"] // self.epoch_steps,
-                sha256=sha256,
-                size=size,
-                fingerprint=fingerprint(self.config),
-                config_json=config_json(self.config),
-                guards=self._guards(),
-            )
-            part = data.with_suffix(".json.tmp")
-            part.write_text(record.text())
-            _commit(part, data.with_suffix(".json"))
+            with atomic_path(data, part=self.folder / f"{name}.pt.tmp", durable=True) as part:
+                torch.save(packed, part)
+                sha256, size = file_sha256(part), part.stat().st_size
+            with atomic_path(record, part=self.folder / f"{name}.json.tmp", durable=True) as part:
+                part.write_text(self._manifest(packed["step"], sha256, size).text())
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            part.unlink(missing_ok=True)
             raise _disk_error(error, self.folder) from error
+
+    def _manifest(self, step: int, sha256: str, size: int) -> Manifest:
+        """The commit record of one file."""
+        return Manifest(
+            step=step,
+            epoch=step // self.epoch_steps,
+            sha256=sha256,
+            size=size,
+            fingerprint=fingerprint(self.config),
+            config_json=config_json(self.config),
+            guards=self._guards(),
+        )
 
     def _guards(self) -> dict[str, str | int]:
         """Those of this run."""
@@ -205,13 +205,10 @@ class Checkpoints:
                 f"run is {expected[:8]}): {changed or 'fields were added or removed'}. {cure}"
             )
         own = self._guards()
-        if "data" not in manifest.guards:  # written before they were guarded
-            own.pop("data", None)
         changed = "; ".join(
-            f"{name} was {manifest.guards[name]} and is {value}"
+            f"{name} was {manifest.guards.get(name, 'absent')} and is {value}"
             for name, value in own.items()
-            # A guard that an older version did not write is no reason to refuse.
-            if manifest.guards.get(name, value) != value
+            if manifest.guards.get(name) != value
         )
         if changed:
             raise CheckpointError(
@@ -221,7 +218,7 @@ class Checkpoints:
 
 def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
     """What moves the last bits without being part of the fingerprint."""
-    found: dict[str, str | int] = {
+    common: dict[str, str | int] = {
         "format": FORMAT,
         "world_size": ranks.world_size,
         "threads": config.run.threads,
@@ -229,26 +226,14 @@ def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
     }
     if ranks.device.type != "cuda":
         capability = torch.backends.cpu.get_cpu_capability()
-        return found | {"device": f"cpu {platform.machine()}", "capability": capability}
+        return common | {"device": f"cpu {platform.machine()}", "capability": capability}
     card = torch.cuda.get_device_properties(ranks.device)
-    return found | {
+    return common | {
         "device": f"cuda {card.name}",
         "multiprocessors": card.multi_processor_count,
         "cuda": torch.version.cuda or "",
         "cudnn": torch.backends.cudnn.version() or 0,  # type: ignore[no-untyped-call]
     }
-
-
-def _commit(part: Path, path: Path) -> None:
-    """Make `part` durable under its final name."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _disk_error(error: Exception, folder: Path) -> OSError:

@@ -4,7 +4,6 @@ A checkpoint is `step-00000123.pt` and then, written last, `step-00000123.json`:
 commit record, so a file without one was never finished.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ class Manifest:
     """The commit record of one checkpoint.
 
     Attributes:
-        guards: what a resuming run must agree with, see `trainer.checkpoint.Guards`.
+        guards: what a resuming run must agree with, see `trainer.checkpoint.guards`.
     """
 
     step: int
@@ -60,14 +59,14 @@ def newest(run_folder: Path) -> Manifest | None:
 
 def newest_step(run_folder: Path) -> int | None:
     """Step of the newest committed checkpoint; None without one."""
-    found = newest(run_folder)
-    return found.step if found else None
+    manifest = newest(run_folder)
+    return manifest.step if manifest else None
 
 
 def fingerprint_of(run_folder: Path) -> str | None:
     """Fingerprint of the configuration that wrote the newest checkpoint."""
-    found = newest(run_folder)
-    return found.fingerprint if found else None
+    manifest = newest(run_folder)
+    return manifest.fingerprint if manifest else None
 
 
 def _newest_first(run_folder: Path) -> Iterator[Manifest]:
@@ -79,12 +78,6 @@ def _newest_first(run_folder: Path) -> Iterator[Manifest]:
         return
     for name in sorted(names, reverse=True):
         if name.startswith("step-") and name.endswith(".json"):
-            found = read_manifest(folder / name)
-            if found is not None:
-                yield found
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+            manifest = read_manifest(folder / name)
+            if manifest is not None:
+                yield manifest

@@ -49,25 +49,25 @@ def run_lock(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
-def run_verb(verb: str, words: list[str], say: Say) -> None:
+def run_verb(verb: str, words: list[str], on_message: OnMessage) -> None:
     """Carry out one verb.
 
     Args:
         verb: a key of VERBS.
         words: what follows it on the command line.
-        say: given each line of output.
+        on_message: given each line of output.
 
     Raises:
         ValueError: a wrong argument, or a file that is not what it should be.
         ConnectionError: a server does not answer.
     """
-    VERBS[verb](words, say)
+    VERBS[verb](words, on_message)
 
 
-def _predict(words: list[str], say: Say) -> None:
+def _predict(words: list[str], on_message: OnMessage) -> None:
     given = _settings(words, {"checkpoint": "", "images": "", "out": "", "device": "auto"})
     from trainer.distributed import init_process_group
     from trainer.inference import load_trained, predict_folder
@@ -75,28 +75,29 @@ def _predict(words: list[str], say: Say) -> None:
     device = init_process_group(RunConfig(device=given["device"])).device
     trained = load_trained(Path(given["checkpoint"]))
     for line in predict_folder(trained, Path(given["images"]), Path(given["out"]), device.type):
-        say(line)
+        on_message(line)
 
 
-def _export(words: list[str], say: Say) -> None:
+def _export(words: list[str], on_message: OnMessage) -> None:
     given = _settings(words, {"run": "", "out": ""})
     from trainer.inference import export
 
     export(Path(given["run"]), Path(given["out"]))
-    say(f"wrote {given['out']}")
+    on_message(f"wrote {given['out']}")
 
 
-def _weights(words: list[str], say: Say) -> None:
+def _weights(words: list[str], on_message: OnMessage) -> None:
     from trainer.network.download import bring, fetch
 
     action, *rest = words or [""]
     if action == "import" and len(rest) == 2:
-        path, found = bring(rest[0], Path(rest[1]))
-        say(f"{path}: {found.matched} entries matched, sha256 {found.sha256}")
+        path, weights = bring(rest[0], Path(rest[1]))
+        on_message(f"{path}: {weights.matched} entries matched, sha256 {weights.sha256}")
     elif action == "fetch" and rest:
         given = _settings(rest[1:], {"source": "timm", "address": "-"})
         address = "" if given["address"] == "-" else given["address"]
-        say(f"wrote {fetch(rest[0], source=given['source'], address=address, say=say)}")
+        path = fetch(rest[0], source=given["source"], address=address, on_message=on_message)
+        on_message(f"wrote {path}")
     else:
         raise ValueError(
             "usage: python -m trainer weights fetch BACKBONE [source=timm|torchvision] "
@@ -119,7 +120,7 @@ def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
     return given
 
 
-VERBS: dict[str, Callable[[list[str], Say], None]] = {
+VERBS: dict[str, Callable[[list[str], OnMessage], None]] = {
     "predict": _predict,
     "export": _export,
     "weights": _weights,
@@ -171,7 +172,9 @@ def _train(arguments: list[str]) -> int:
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
     stopped, is_first = _stop_on_signal(), os.environ.get("RANK", "0") == "0"
     with run_lock(folder) if is_first else nullcontext():
-        summary = train(config, folder, should_stop=lambda: bool(stopped), say=_Line(config.key))
+        summary = train(
+            config, folder, should_stop=lambda: bool(stopped), on_progress=_Line(config.key)
+        )
     if is_first:
         print(_ending(summary, folder))
     return EXIT_DONE if summary.status == "done" else EXIT_STOPPED
@@ -191,8 +194,8 @@ def help_text() -> str:
     """Usage, the choices of every group, and every setting."""
     groups = "\n".join(f"  {group}: {', '.join(choices(group))}" for group in GROUPS)
     lines = [line for setting in settings(TrainConfig) for line in setting.lines()]
-    told = "\n".join(lines)
-    return f"{USAGE}\nGroups:\n{groups}\n\nSettings and their defaults; a recipe sets some:\n{told}"
+    title = "Settings and their defaults; a recipe sets some:"
+    return "\n".join([f"{USAGE}\nGroups:\n{groups}\n", title, *lines])
 
 
 def _stop_on_signal() -> list[int]:

@@ -101,9 +101,9 @@ def verify(config: TrainConfig) -> None:
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """Sha256 over names, types, shapes and bytes of tensors, in order of name."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha256.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()

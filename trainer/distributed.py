@@ -1,7 +1,7 @@
 """The processes of one run, and sums over them that do not depend on any library's order.
 
 NCCL and gloo may add in another order after a restart, so floats never meet in an all-reduce: rows
-are gathered and added in rank order, the same bytes on every rank (field notes: determinism).
+are gathered and added in rank order, the same bytes on every rank.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Validation: every image once, whole or in sliding windows (part_a 1.6)."""
+"""Validation: every image once, whole or in sliding windows, as the UniMatch code does."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -163,9 +163,9 @@ def _read_ahead(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[Tensor
         for name in (*names[1:], None):
             if coming is None:
                 return
-            found = coming.result()
+            image_and_mask = coming.result()
             coming = None if name is None else reader.submit(read, name)
-            yield found
+            yield image_and_mask
 
 
 def _tensor(image: object) -> Tensor:

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from datasets.errors import DataError
+from datasets.files import file_sha256
 from datasets.images.decode import read_image
 from datasets.location import num_classes, spec_of
 from datasets.spec import DatasetSpec
-from trainer.checkpoint_manifest import FOLDER, file_sha256, read_manifest
+from trainer.checkpoint_manifest import FOLDER, read_manifest
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json, fingerprint
 from trainer.config.schema import TrainConfig

@@ -26,6 +26,23 @@ class Diverged(RuntimeError):
     """The loss is no longer a number."""
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """One step that is done, for somebody who watches a run.
+
+    Attributes:
+        state: after the step; to look at, not to change.
+        terms: this rank's shares of the loss and of its parts, detached; the shares add up.
+        labelled: this rank's labelled images of the step.
+        unlabelled: and its unlabelled ones.
+    """
+
+    state: TrainState
+    terms: dict[str, Tensor]
+    labelled: LabelledBatch
+    unlabelled: UnlabelledBatch | None
+
+
 @dataclass
 class Loop:
     """One run under way.
@@ -33,7 +50,8 @@ class Loop:
     Attributes:
         epoch_steps: optimiser steps per epoch.
         total_steps: of the whole run.
-        beat: told "step", "evaluation" or "checkpoint" whenever the run moves.
+        on_step: given every step, before it is logged, scored or saved.
+        heartbeat: given "step", "evaluation" or "checkpoint" whenever the run moves.
     """
 
     config: TrainConfig
@@ -41,17 +59,18 @@ class Loop:
     dataset: Dataset
     state: TrainState
     checkpoints: Checkpoints
-    journal: RunLog
+    run_log: RunLog
     epoch_steps: int
     total_steps: int
-    beat: Callable[[str], None] = lambda phase: None
+    on_step: Callable[[StepReport], None] | None = None
+    heartbeat: Callable[[str], None] | None = None
     _saved_at: float = 0.0
     _clock: float = 0.0
     _bad_step: Tensor | None = None
     _recent: deque[tuple[int, tuple[str, ...]]] = field(default_factory=deque)
 
-    def run(self, should_stop: Callable[[], bool]) -> bool:
-        """Train to the end, or to the step at which rank 0 is told to stop.
+    def run(self, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Train to the end, or to the step at which `should_stop` of rank 0 answers True.
 
         Returns:
             Whether the run is complete.
@@ -68,13 +87,20 @@ class Loop:
             self._remember(labelled, unlabelled)
             loss, terms = objective(networks, labelled, unlabelled, weight=self._weight())
             self._descend(loss)
-            self.beat("step")
+            self._beat("step")
+            if self.on_step is not None:
+                self.on_step(StepReport(self.state, terms, labelled, unlabelled))
             self._after_step(terms)
-            if self.ranks.all_agree(should_stop()) and self.state.step < self.total_steps:
+            stops = should_stop is not None and should_stop()
+            if self.ranks.all_agree(stops) and self.state.step < self.total_steps:
                 self._end()
                 return False
         self._end()
         return True
+
+    def _beat(self, phase: str) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat(phase)
 
     def _end(self) -> None:
         """The last checkpoint of this call, on the disk before anybody leaves."""
@@ -137,18 +163,18 @@ class Loop:
         rate = learning_rate(self.config, step - 1, self.total_steps)
         if self.ranks.is_first:
             named = dict(zip(terms, values.tolist(), strict=True))
-            self.journal.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
+            self.run_log.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
 
     def _evaluate(self, epoch: int) -> None:
         """Score the epoch; keep its weights when none was better."""
         state = self.state
-        hook = state.student.register_forward_pre_hook(lambda *_: self.beat("evaluation"))
+        hook = state.student.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
         hook.remove()
         state.add_score(epoch, score)
         if not self.ranks.is_first:
             return
-        self.journal.metric(
+        self.run_log.metric(
             step=state.step,
             epoch=epoch,
             miou_percent=score.miou_percent,
@@ -156,7 +182,7 @@ class Loop:
         )
         best = state.best_epoch
         assert best is not None
-        self.journal.confusion(
+        self.run_log.confusion(
             best=(best, state.scores[best].confusion), last=(epoch, score.confusion)
         )
         if best == epoch:
@@ -164,7 +190,7 @@ class Loop:
 
     def _save(self) -> None:
         """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
-        self.beat("checkpoint")
+        self._beat("checkpoint")
         self._check_finite()
         now = time.monotonic()
         self.state.seconds += now - self._clock
@@ -180,7 +206,7 @@ class Loop:
         state, best = self.state, self.state.best_epoch
         last = state.scores[max(state.scores)].miou_percent if state.scores else None
         halves = 2 if self.config.method.facts.needs_unlabelled else 1
-        self.journal.progress(
+        self.run_log.progress(
             state.step,
             images=self.config.batch * halves,
             force=force,

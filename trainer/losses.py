@@ -56,7 +56,7 @@ def hard_pixels(
     batch: int,
     ranks: Ranks,
 ) -> Tensor:
-    """Pixels that online hard example mining keeps (part_a 1.5), over the global batch.
+    """Pixels that online hard example mining keeps, over the global batch.
 
     A pixel is kept when the probability of its class is at most the larger of `threshold` and the
     k-th smallest probability, k being `min_kept_per_image` times `batch`. With fewer labelled
@@ -91,7 +91,7 @@ def _gather_images(values: Tensor, batch: int, ranks: Ranks) -> Tensor:
 def pseudo_label_loss(
     student: Tensor, target: "Target", *, confidence: float, num_pixels: Tensor
 ) -> Tensor:
-    """L_s of part_a 3.1: cross-entropy where the teacher is sure, over all pixels that are real.
+    """L_s of FixMatch: cross-entropy where the teacher is sure, over all pixels that are real.
 
     Args:
         student: logits, (B, C, H, W).
@@ -106,7 +106,7 @@ def pseudo_label_loss(
 
 @dataclass(frozen=True)
 class Target:
-    """A teacher's opinion on a batch: logits, and what the pixel-wise loss needs of them.
+    """A teacher's prediction for a batch: logits, and what the pixel-wise loss needs of them.
 
     Attributes:
         logits: (B, C, H, W), detached.
@@ -122,14 +122,14 @@ class Target:
 
     @classmethod
     def of(cls, logits: Tensor, valid: Tensor) -> "Target":
-        """The opinion that logits (B, C, H, W) express."""
+        """The target that logits (B, C, H, W) make."""
         logits = logits.detach().float()
         top, classes = logits.max(1)
         # max and logsumexp read the logits twice; a whole softmax would write them, too.
         return cls(logits, (top - logits.logsumexp(1)).exp(), classes, valid)
 
     def pasted(self, other: "Target", box: Tensor) -> "Target":
-        """This opinion with `other`'s inside the box, (B, H, W) bool: CutMix on targets."""
+        """This target with `other`'s inside the box, (B, H, W) bool: CutMix on targets."""
         return Target(
             torch.where(box[:, None], other.logits, self.logits),
             torch.where(box, other.confidence, self.confidence),

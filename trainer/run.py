@@ -1,7 +1,6 @@
 """One run from configuration to summary: the function every launcher calls."""
 
 import resource
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,34 +8,27 @@ from typing import Any
 import torch
 
 from datasets.dataset import Dataset, open_dataset
+from datasets.files import atomic_write
 from trainer import determinism
 from trainer.checkpoint import Checkpoints
 from trainer.config.fingerprint import config_json
 from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks, init_process_group
-from trainer.loop import Loop
+from trainer.loop import Loop, StepReport
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
 from trainer.state import TrainState, new_state
-
-
-def never() -> bool:
-    """The answer of a run that nobody stops."""
-    return False
-
-
-def unheard(phase: str) -> None:
-    """The signs of life of a run that nobody watches."""
 
 
 def train(
     config: TrainConfig,
     folder: Path,
     *,
-    should_stop: Callable[[], bool] = never,
-    say: Callable[[dict[str, Any]], None] | None = None,
-    beat: Callable[[str], None] = unheard,
+    should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    heartbeat: Callable[[str], None] | None = None,
 ) -> Summary:
     """Train to the end, going on from the newest checkpoint in `folder` if there is one.
 
@@ -47,8 +39,10 @@ def train(
         config: the run.
         folder: of this run alone.
         should_stop: asked on rank 0 after each step; True saves that step and ends the call.
-        say: given the progress on rank 0, at most once a second.
-        beat: told on every rank what the run does, whenever it moves.
+        on_progress: given the progress on rank 0, at most once a second.
+        on_step: given every step on every rank, before it is logged, scored or saved.
+        heartbeat: given on every rank what the run does ("step", "evaluation" or "checkpoint"),
+            whenever it moves.
 
     Returns:
         The numbers of the run, the same on every rank.
@@ -70,10 +64,11 @@ def train(
     if newest is not None:
         state.unpack(newest)
     total_steps = epoch_steps * config.optim.epochs
-    journal = RunLog(folder, total_steps, config.optim.epochs, say)
+    run_log = RunLog(folder, total_steps, config.optim.epochs, on_progress)
     if ranks.is_first:
-        _open_folder(config, folder, checkpoints, journal, state.step)
-    loop = Loop(config, ranks, dataset, state, checkpoints, journal, epoch_steps, total_steps, beat)
+        _open_folder(config, folder, checkpoints, run_log, state.step)
+    position = (epoch_steps, total_steps)
+    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, *position, on_step, heartbeat)
     complete = state.step == total_steps or loop.run(should_stop)
     return _summary(loop, complete=complete)
 
@@ -93,17 +88,15 @@ def _plan(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
 
 
 def _open_folder(
-    config: TrainConfig, folder: Path, checkpoints: Checkpoints, journal: RunLog, step: int
+    config: TrainConfig, folder: Path, checkpoints: Checkpoints, run_log: RunLog, step: int
 ) -> None:
     """What rank 0 prepares before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-        file.write(config_json(config))
-    Path(file.name).replace(folder / "config.json")
+    atomic_write(folder / "config.json", config_json(config))
     checkpoints.sweep()
-    journal.rewind(step)
+    run_log.rewind(step)
     if config.run.tensorboard:
-        journal.open_events(step)
+        run_log.open_events(step)
 
 
 def _summary(loop: Loop, *, complete: bool) -> Summary:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets.files import atomic_path
+
 Counts = tuple[tuple[int, ...], ...]  # pixels by truth, then by prediction; 255 is left out
 
 
@@ -18,8 +20,7 @@ class Summary:
         status: "done", or "stopped" at a step from which it can go on.
         steps: optimiser steps done since step 0, over all attempts.
         best_iou_percent: per class at the best epoch; None where a class never occurs.
-        best_confusion: pixels of the validation set at the best epoch, (truth, prediction); empty
-            when that epoch was scored before this was kept.
+        best_confusion: pixels of the validation set at the best epoch, (truth, prediction).
         seconds: time in the training loop and evaluation, over all attempts.
         weights_sha256: of the final weights and buffers; None while the run is stopped.
     """
@@ -57,14 +58,14 @@ class RunLog:
     """metrics.jsonl (one line a logged step or epoch) and progress.json (where the run is now).
 
     Attributes:
-        say: called with the progress now and then, for a terminal.
+        on_progress: given the progress now and then, for a terminal.
         events: a tensorboardX writer, see `open_events`.
     """
 
     folder: Path
     total_steps: int
     epochs: int
-    say: Callable[[dict[str, Any]], None] | None = None
+    on_progress: Callable[[dict[str, Any]], None] | None = None
     events: Any = None
     _marks: list[tuple[float, int]] = field(default_factory=list)
     _written: float = 0.0
@@ -75,9 +76,7 @@ class RunLog:
         if not path.exists():
             return
         kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        part = path.with_name(path.name + ".tmp")
-        part.write_text("".join(line + "\n" for line in kept))
-        part.replace(path)
+        _replace(path, "".join(line + "\n" for line in kept))
 
     def metric(self, **values: Any) -> None:
         """Append one line, and its numbers to the TensorBoard events where there are any."""
@@ -95,12 +94,10 @@ class RunLog:
 
     def confusion(self, **epochs: tuple[int, Counts]) -> None:
         """Replace confusion.json: epoch and pixels (truth, prediction) of "best" and "last"."""
-        found = {
+        entries = {
             name: {"epoch": epoch, "counts": counts} for name, (epoch, counts) in epochs.items()
         }
-        part = self.folder / (CONFUSION + ".tmp")
-        part.write_text(json.dumps(found))
-        part.replace(self.folder / CONFUSION)
+        _replace(self.folder / CONFUSION, json.dumps(entries))
 
     def open_events(self, step: int) -> None:
         """Write TensorBoard events from now on; those of steps to be done again are purged."""
@@ -126,7 +123,7 @@ class RunLog:
         self._marks = [*self._marks[-30:], (now, step)]
         (first_time, first_step) = self._marks[0]
         rate = (step - first_step) / max(now - first_time, 1e-9)
-        found = {
+        progress = {
             "step": step,
             "total_steps": self.total_steps,
             "epochs": self.epochs,
@@ -135,11 +132,15 @@ class RunLog:
             "time": now,
             **values,
         }
-        part = self.folder / (PROGRESS + ".tmp")
-        part.write_text(json.dumps(found))
-        part.replace(self.folder / PROGRESS)
-        if self.say is not None:
-            self.say(found)
+        _replace(self.folder / PROGRESS, json.dumps(progress))
+        if self.on_progress is not None:
+            self.on_progress(progress)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file in one step; the temporary name is fixed, so a kill leaves no second one."""
+    with atomic_path(path, part=path.with_name(path.name + ".tmp")) as part:
+        part.write_text(text)
 
 
 def _step_of(line: str) -> float:

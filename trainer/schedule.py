@@ -8,9 +8,9 @@ from trainer.config.schema import LossConfig, RampUnit, TrainConfig
 def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:
     """Optimiser steps in one epoch.
 
-    An epoch is a pass over the unlabelled list; over the labelled list for the supervised method
-    (part_a 2.3), unless `method.match_iters` gives it the steps of a semi-supervised run. It does
-    not depend on the number of ranks.
+    An epoch is a pass over the unlabelled list; for a method that needs none, over the labelled
+    list, unless `method.match_iters` gives it the steps of a semi-supervised run. It does not
+    depend on the number of ranks.
 
     Raises:
         ValueError: the list is shorter than one batch.
@@ -32,7 +32,7 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
     """Rate of the backbone at a step: lr (1 - step / total)^power, per optimiser step.
 
-    With `optim.lag` step k takes the rate of k - 1, as the UniMatch code does (part_a 1.4).
+    With `optim.lag` step k takes the rate of k - 1, as the released UniMatch code does.
     """
     done = max(step - 1, 0) if config.optim.lag else step
     return float(config.lr * (1.0 - done / total_steps) ** config.optim.power)

@@ -110,10 +110,12 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on."""
-        found = {f"student.{name}": value for name, value in self.weights().items()}
+        tensors = {f"student.{name}": value for name, value in self.weights().items()}
         if self.ema is not None:
-            found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        return found | {f"momentum.{name}": value for name, value in self.descent.momentum.items()}
+            tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        return tensors | {
+            f"momentum.{name}": value for name, value in self.descent.momentum.items()
+        }
 
     def digest(self) -> str:
         """Sha256 of every tensor of the state."""
@@ -136,7 +138,6 @@ class TrainState:
         """Take over what `pack` gave."""
         self.step, self.seconds = packed["step"], packed["seconds"]
         self.pretrained_sha256 = packed["pretrained_sha256"]
-        # Two values in checkpoints of the time before pixel counts were kept.
         self.scores = {epoch: Score(*values) for epoch, values in packed["scores"].items()}
         groups: dict[str, dict[str, Tensor]] = {"student": {}, "ema": {}, "momentum": {}}
         for name, value in packed["tensors"].items():

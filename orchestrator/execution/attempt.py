@@ -149,7 +149,9 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
 
     log = rank_log(owner.paths, number)
     with owner.training(), hang_watchdog(trial, number, log, ended) as heartbeat:
-        summary = train(run.config, owner.paths.folder, should_stop=should_stop, beat=heartbeat)
+        summary = train(
+            run.config, owner.paths.folder, should_stop=should_stop, heartbeat=heartbeat
+        )
     owner.save()
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
@@ -200,7 +202,7 @@ def _follow(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
     try:
         with hang_watchdog(run.trial, number, log, ended) as heartbeat:
             folder = run.root.folder_of_rank(key, number, rank)
-            summary = train(run.config, folder, should_stop=should_stop, beat=heartbeat)
+            summary = train(run.config, folder, should_stop=should_stop, heartbeat=heartbeat)
     except Exception as error:
         # This process ends with its error; its class must not be lost with it.
         text = f"rank {rank}: {error!r}"

@@ -40,11 +40,11 @@ def seconds_by_key(
         rate = row.seconds / known.work(configs[row.key])  # it ran, so its split has a batch
         for kind in ((row.recipe, row.backbone), (row.recipe, "")):
             rates.setdefault(kind, []).append(rate)
-    found: dict[str, float | None] = {}
+    seconds: dict[str, float | None] = {}
     for key, config in configs.items():
         own = rates.get((config.recipe, config.model.backbone)) or rates.get((config.recipe, ""))
-        found[key] = known.scaled(config, own) if own else None
-    return found
+        seconds[key] = known.scaled(config, own) if own else None
+    return seconds
 
 
 class _Known:

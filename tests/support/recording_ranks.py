@@ -14,10 +14,12 @@ import torch.distributed as dist
 
 from tests.support.process_groups import FORKSERVER, as_a_process_of_its_own
 from tests.support.tiny_config import tiny_config
-from trainer import checkpoint, evaluate
+from trainer import evaluate
+from trainer.checkpoint_manifest import FOLDER
 from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
-from trainer.loop import Loop
+from trainer.distributed import Ranks
+from trainer.loop import StepReport
 from trainer.network.deeplab import normalise
 from trainer.network.resnet import ResNet
 from trainer.run import train
@@ -31,7 +33,7 @@ class Run:
     """A run of the tiny network.
 
     Attributes:
-        folder: of the run; what its ranks tell lies beside its checkpoints.
+        folder: of the run; what its ranks write down lies beside its checkpoints.
         is_double: whether the network computes in float64.
     """
 
@@ -57,37 +59,37 @@ class Run:
             assert process.exitcode == 0
         return self
 
-    def told(self, what: str = "step") -> list[dict[str, Any]]:
+    def records(self, what: str = "step") -> list[dict[str, Any]]:
         """The lines of all ranks and attempts about steps or about evaluated images."""
-        paths = sorted(self.folder.glob("told-*.jsonl"))
+        paths = sorted(self.folder.glob("record-*.jsonl"))
         lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
         return [line for line in lines if what in line]
 
     def num_lines(self) -> int:
-        """How much was told so far."""
-        return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("told-*.jsonl"))
+        """How much was written down so far."""
+        return sum(path.read_bytes().count(b"\n") for path in self.folder.glob("record-*.jsonl"))
 
     def digests(self) -> dict[int, str]:
-        """Sha256 of weights, average and momentum after each step, told alike whenever told."""
-        found: dict[int, str] = {}
-        for line in self.told():
-            assert found.setdefault(line["step"], line["digest"]) == line["digest"], line["step"]
-        return dict(sorted(found.items()))
+        """Sha256 of weights, average and momentum after each step, equal if done twice."""
+        digests: dict[int, str] = {}
+        for line in self.records():
+            assert digests.setdefault(line["step"], line["digest"]) == line["digest"]
+        return dict(sorted(digests.items()))
 
     def samples(self) -> dict[int, list[str]]:
         """What each step was made of, over all ranks: ids and bytes of each image's slot."""
-        found: dict[int, list[str]] = {}
-        for line in self.told():
-            found.setdefault(line["step"], []).extend(line["samples"])
-        return {step: sorted(samples) for step, samples in sorted(found.items())}
+        samples: dict[int, list[str]] = {}
+        for line in self.records():
+            samples.setdefault(line["step"], []).extend(line["samples"])
+        return {step: sorted(slots) for step, slots in sorted(samples.items())}
 
     def losses(self) -> dict[int, float]:
         """Loss of each step over the global batch."""
-        return {line["step"]: line["loss"] for line in self.told()}
+        return {line["step"]: line["loss"] for line in self.records()}
 
     def evaluated(self) -> list[str]:
         """Sha256 of every image and every mask that was scored, over all ranks and epochs."""
-        return sorted(line["evaluated"] for line in self.told("evaluated"))
+        return sorted(line["evaluated"] for line in self.records("evaluated"))
 
     def plan(self) -> list[tuple[float, float, float]]:
         """Step, epoch and learning rate of each line of metrics.jsonl."""
@@ -124,12 +126,13 @@ def _rank(run: Run, config: TrainConfig, rank: int, attempt: int, dies_at: str) 
         world_size=run.world_size,
         timeout=timedelta(seconds=SECONDS),
     )
-    _tell_steps(run.folder / f"told-{rank}.jsonl")
+    record = _Record(run.folder / f"record-{rank}.jsonl")
+    record.evaluated_images()
     if run.is_double:
         _compute_in_double()
     if dies_at and rank == 0:
         _die_in_a_write(dies_at)
-    train(config, run.folder)
+    train(config, run.folder, on_step=record.step)
     dist.destroy_process_group()
 
 
@@ -142,30 +145,35 @@ def _compute_in_double() -> None:
     torch.set_default_dtype(torch.float64)
 
 
-def _tell_steps(path: Path) -> None:
-    """Append a line after every step and for every evaluated image."""
-    after_step, remember, tensor = Loop._after_step, Loop._remember, evaluate._tensor
-    seen: list[str] = []
-    where = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+class _Record:
+    """A file with a line for every step and for every evaluated image."""
 
-    def tell(**values: Any) -> None:
-        os.write(where, (json.dumps(values) + "\n").encode())  # whole, whenever the process dies
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._ranks = Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))
 
-    def noting(loop: Loop, labelled: Any, unlabelled: Any) -> None:
-        seen[:] = [slot for batch in (labelled, unlabelled) if batch for slot in _slots(batch)]
-        remember(loop, labelled, unlabelled)
+    def write(self, **values: Any) -> None:
+        """One line, whole whenever the process dies."""
+        os.write(self._file, (json.dumps(values) + "\n").encode())
 
-    def telling(loop: Loop, terms: dict[str, torch.Tensor]) -> None:
-        loss = float(loop.ranks.sum(terms["loss"].double()))
-        tell(step=loop.state.step, digest=loop.state.digest(), loss=loss, samples=seen)
-        after_step(loop, terms)
+    def step(self, report: StepReport) -> None:
+        """What `train` reports of a step."""
+        loss = float(self._ranks.sum(report.terms["loss"].double()))
+        halves = (report.labelled, report.unlabelled)
+        samples = [slot for batch in halves if batch for slot in _slots(batch)]
+        state = report.state
+        self.write(step=state.step, digest=state.digest(), loss=loss, samples=samples)
 
-    def looking(image: Any) -> torch.Tensor:
-        found = tensor(image)
-        tell(evaluated=digest({"": found}))
-        return found
+    def evaluated_images(self) -> None:
+        """Also write down what validation reads from now on."""
+        tensor = evaluate._tensor
 
-    Loop._remember, Loop._after_step, evaluate._tensor = noting, telling, looking
+        def noting(image: Any) -> torch.Tensor:
+            pixels = tensor(image)
+            self.write(evaluated=digest({"": pixels}))
+            return pixels
+
+        evaluate._tensor = noting
 
 
 def _slots(batch: Any) -> list[str]:
@@ -184,8 +192,8 @@ def _slots(batch: Any) -> list[str]:
 
 def _die_in_a_write(moment: str) -> None:
     """SIGKILL this process while its second checkpoint is under way to the disk."""
-    save, commit = torch.save, checkpoint._commit
-    saves, commits = [0], [0]
+    save, replace = torch.save, Path.replace
+    saves, renames = [0], [0]
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -197,10 +205,10 @@ def _die_in_a_write(moment: str) -> None:
             os.truncate(path, path.stat().st_size // 2)
             die()
 
-    def committing(part: Path, path: Path) -> None:
-        commits[0] += 1
-        if moment in WRITING[1:] and commits[0] == 2 + WRITING.index(moment):
+    def renaming(part: Path, path: Path) -> Path:
+        renames[0] += path.parent.name == FOLDER
+        if moment in WRITING[1:] and renames[0] == 2 + WRITING.index(moment):
             die()
-        commit(part, path)
+        return replace(part, path)
 
-    torch.save, checkpoint._commit = saving, committing
+    torch.save, Path.replace = saving, renaming

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.process_groups import in_fresh_process
 from tests.support.tiny_config import TINY
+from trainer.config.compose import compose
+from trainer.run import train
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -17,21 +20,26 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from trainer.config.compose import compose
-from trainer.loop import Loop
 from trainer.run import train
 
-after_step = Loop._after_step
+def show(report):
+    print(report.state.digest(), bool(report.terms["loss"].isfinite()))
 
-def telling(loop, terms):
-    print(loop.state.digest(), bool(terms["loss"].isfinite()))
-    after_step(loop, terms)
-
-Loop._after_step = telling
-print(train(compose(sys.argv[2:]), Path(sys.argv[1])).weights_sha256)
+config = compose(sys.argv[2:])
+print(train(config, Path(sys.argv[1]), on_step=show).weights_sha256)
 """
 
 
-def told(folder: Path, overrides: list[str], **environment: str) -> list[str]:
+def digests_of_a_process(folder: Path, overrides: list[str]) -> list[str]:
+    """Digests after each step and of the weights at the end; in a process of its own."""
+    lines: list[str] = []
+    summary = train(
+        compose(overrides), folder, on_step=lambda report: lines.append(report.state.digest())
+    )
+    return [*lines, str(summary.weights_sha256)]
+
+
+def digests(folder: Path, overrides: list[str], **environment: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder), *overrides],
         env={**os.environ, **environment},
@@ -50,9 +58,9 @@ def test_two_processes_give_one_digest_after_every_step(
     overrides = [*TINY, f"data.root={drawn_root}", "loss=kl", "optim.epochs=2"]
     overrides += ["method.teacher=ema", f"run.device={device}"]
 
-    first = told(tmp_path / "a", overrides, PYTHONHASHSEED="1")
+    first = digests(tmp_path / "a", overrides, PYTHONHASHSEED="1")
     # Where samples are prepared, how strings hash and what OpenMP is told must not matter.
-    second = told(
+    second = digests(
         tmp_path / "b",
         [*overrides, "run.loader_workers=2"],
         PYTHONHASHSEED="2",
@@ -73,11 +81,11 @@ def test_a_run_stopped_on_its_device_goes_on_with_the_same_bits(
     # With a card the tests of `test_resume.py` say nothing about it: they run on the CPU.
     overrides = [*TINY, f"data.root={drawn_root}", "loss=cr", "optim.epochs=1"]
     overrides += [f"run.device={device}", "run.checkpoint_steps=1"]
-    straight = told(tmp_path / "a", overrides)
+    straight = in_fresh_process(digests_of_a_process, tmp_path / "a", overrides)
     for path in (tmp_path / "a" / "checkpoints").glob("step-00000003.*"):
         path.unlink()  # as if it had been killed after its second step
 
-    resumed = told(tmp_path / "a", overrides)
+    resumed = in_fresh_process(digests_of_a_process, tmp_path / "a", overrides)
 
     assert resumed == straight[2:]
     assert len(straight) == len(set(straight)) == 4

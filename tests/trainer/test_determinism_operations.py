@@ -1,6 +1,6 @@
 """CUDA refuses or randomises some operations; the step is traced for them where no card is.
 
-The list is of torch 2.11 to 2.15 (field notes: determinism, section 1).
+The list is of torch 2.11 to 2.15: documentation of use_deterministic_algorithms, kernels.
 """
 
 from collections import Counter
@@ -69,7 +69,7 @@ MOVING = """
     split_with_sizes squeeze stack t transpose unbind unsqueeze view zeros_like
 """
 # Sums and maxima that torch takes in a fixed order, matrix products under cuBLAS's workspace,
-# convolutions under cudnn.deterministic, and kernels without atomics (field notes, section 1):
+# convolutions under cudnn.deterministic, and kernels without atomics:
 REPEATABLE = """
     _log_softmax _log_softmax_backward_data _softmax all amax any argmax bmm convolution
     convolution_backward kthvalue linalg_vector_norm logsumexp max max_pool2d_with_indices
@@ -126,8 +126,8 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     state.descent = SGD.over(state.student, config.optim)
     ranks = Ranks(0, 1, device)
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps=99)
-    journal = RunLog(folder, total_steps=99, epochs=1)
-    loop = Loop(config, ranks, dataset, state, checkpoints, journal, 99, 99)
+    run_log = RunLog(folder, total_steps=99, epochs=1)
+    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, 99, 99)
     recorder = Recorder("meta")
     with ExitStack() as stack:
 

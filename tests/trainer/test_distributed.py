@@ -28,10 +28,10 @@ def test_two_runs_give_one_digest_after_every_step(
 
     assert list(first.digests()) == [1, 2, 3, 4, 5, 6]
     assert len(set(first.digests().values())) == 6  # every step moves the weights
-    assert len(first.told()) == 6 * world_size
-    assert all(math.isfinite(line["loss"]) for line in first.told())
+    assert len(first.records()) == 6 * world_size
+    assert all(math.isfinite(line["loss"]) for line in first.records())
     assert second.digests() == first.digests()
-    assert [line["loss"] for line in second.told()] == [line["loss"] for line in first.told()]
+    assert [line["loss"] for line in second.records()] == [line["loss"] for line in first.records()]
 
 
 KILLED = ("loss=kl", "method.teacher=ema", "optim.epochs=5", "run.checkpoint_steps=2")
@@ -59,11 +59,12 @@ def test_three_ranks_killed_at_random_moments_and_in_writes_repeat_every_step(
         assert any(process.exitcode == -signal.SIGKILL for process in processes), moment
     killed.finish(attempt=len(deaths))
 
-    assert killed.digests() == straight.digests()  # told twice, a step must have told the same
+    assert killed.digests() == straight.digests()  # a step done twice must have had the same
     assert list(killed.digests()) == list(range(1, 16))
-    assert len(killed.told()) > len(straight.told()) == 45
+    assert len(killed.records()) > len(straight.records()) == 45
+    last = killed.newest()
     for name, value in straight.newest().items():
-        assert torch.equal(killed.newest()[name], value), name
+        assert torch.equal(last[name], value), name
 
 
 def kill_somewhere(run: Run, processes: list[BaseProcess], draws: torch.Generator) -> None:
@@ -118,5 +119,6 @@ def test_in_double_precision_four_ranks_have_the_weights_of_one(
     )
 
     assert four.losses() == pytest.approx(one.losses(), rel=1e-11)
+    weights = four.newest("student.")
     for name, value in one.newest("student.").items():
-        assert (four.newest("student.")[name] - value).abs().max() <= 1e-9, name
+        assert (weights[name] - value).abs().max() <= 1e-9, name

@@ -200,14 +200,3 @@ def test_only_the_best_and_the_last_epoch_keep_their_pixel_counts(drawn_root: Pa
         False,
         True,
     ]
-
-
-def test_a_checkpoint_from_before_pixel_counts_were_kept_goes_on(drawn_root: Path) -> None:
-    state = new_state(tiny_config(drawn_root), 6, Ranks(0, 1, torch.device("cpu")))
-    state.add_score(1, score(30.0))
-    packed = state.pack()
-    packed["scores"] = {epoch: values[:2] for epoch, values in packed["scores"].items()}
-
-    state.unpack(packed)
-
-    assert state.scores == {1: Score(30.0, (30.0, None))}

@@ -1,4 +1,4 @@
-"""Eqs. 2 to 5 against values computed by hand (field notes part_a 8.2)."""
+"""Eqs. 2 to 5 against values computed by hand."""
 
 import shutil
 import subprocess

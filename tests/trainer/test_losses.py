@@ -25,7 +25,7 @@ def drawn(seed: int, ignored: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
 def brute_force_ohem(
     logits: torch.Tensor, masks: torch.Tensor, threshold: float, min_kept: int
 ) -> list[bool]:
-    """part_a 1.5 pixel by pixel."""
+    """OHEM pixel by pixel, as the UniMatch code defines it."""
     probabilities = []
     for b, y, x in ((b, y, x) for b in range(2) for y in range(6) for x in range(5)):
         truth = int(masks[b, y, x])

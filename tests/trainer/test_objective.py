@@ -224,7 +224,7 @@ def test_normalisation_layers_have_eps_1e_5_and_momentum_a_tenth() -> None:  # 1
 
     layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
-    assert len(layers) == 64  # with those of the head, as the field notes count
+    assert len(layers) == 64  # with those of the head
     assert {(layer.eps, layer.momentum) for layer in layers} == {(1e-5, 0.1)}
 
 

@@ -56,7 +56,7 @@ def in_pieces(root: Path, folder: Path, overrides: list[str], stops: list[int]) 
 def test_stopping_at_every_step_of_twelve_changes_no_bit(
     drawn_root: Path, tmp_path: Path, loss: str
 ) -> None:
-    overrides = [f"loss={loss}"]
+    overrides = [f"loss={loss}", "evaluation.every_epochs=2"]
     expected = straight(drawn_root, tmp_path / "straight", overrides)
 
     for step in range(1, 12):

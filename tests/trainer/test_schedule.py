@@ -1,4 +1,4 @@
-"""Steps, rates and ramp against part_a's own numbers."""
+"""Steps, rates and ramp against numbers worked out by hand."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_the_ramp_is_one_without_warm_up_and_after_it() -> None:
 @pytest.mark.parametrize(
     ("method", "unlabelled", "expected"),
     [
-        ("unimatch", 9920, 1240),  # VOC 1/16, part_a 1.4
+        ("unimatch", 9920, 1240),  # VOC 1/16: 9920 // 8
         ("unimatch", 10490, 1311),  # VOC 92
         ("unimatch_star", 9920, 2480),  # half the batch, A23
     ],

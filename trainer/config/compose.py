@@ -57,14 +57,14 @@ def choices(group: str) -> list[str]:
 
 def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
     """Dotted names of every field of the schema."""
-    found = []
+    names = []
     for item in fields(schema):
         inner = dataclass_in(item.type)
         if inner is not None:
-            found += field_names(inner, f"{prefix}{item.name}.")
+            names += field_names(inner, f"{prefix}{item.name}.")
         else:
-            found.append(f"{prefix}{item.name}")
-    return found
+            names.append(f"{prefix}{item.name}")
+    return names
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ def fingerprint(config: TrainConfig) -> str:
 def fingerprints(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
     """The fingerprint of each configuration; those that differ in the seed alone cost little."""
     texts: dict[tuple[object, ...], str] = {}
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for name, config in configs.items():
         # Equal parts of many configurations are mostly one object; a stranger costs time only.
         parts = (getattr(config, item.name) for item in fields(config) if item.name != "seed")
@@ -35,8 +35,8 @@ def fingerprints(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
             assert text.endswith(seed), "the seed is no longer the last field"
             texts[kind] = text.removesuffix(seed)
         text = f'{texts[kind]}"seed":{config.seed}}}'
-        found[name] = hashlib.sha256(text.encode()).hexdigest()
-    return found
+        hashes[name] = hashlib.sha256(text.encode()).hexdigest()
+    return hashes
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def differences(old_json: str, config: TrainConfig) -> list[str]:
     """Identity fields whose value changed since `old_json` was written.
 
     Args:
-        old_json: a text of `config_json`, perhaps of an older version of this project.
+        old_json: a text of `config_json`.
         config: today's configuration.
 
     Returns:
@@ -110,10 +110,10 @@ def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as dotted names; an empty dict keeps its name."""
     if not isinstance(plain, dict):
         return {prefix[:-1]: plain}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in plain.items():
-        found |= _flat(inner, f"{prefix}{name}.")
-    return found
+        flat |= _flat(inner, f"{prefix}{name}.")
+    return flat
 
 
 SEED = r',"seed":\d+\}$'  # of a configuration: of sorted names the seed comes last

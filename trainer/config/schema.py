@@ -1,7 +1,7 @@
 """The schema of one run: every field, its default, its unit. Needs no torch.
 
 Fields made by `execution()` say where or how fast; all others can move the numbers and are part of
-the fingerprint. Letters like A3 name the rows of the README's "Choices where the paper is silent".
+the fingerprint. Letters like A3 name the rows of docs/ambiguities.md.
 """
 
 from dataclasses import dataclass, field

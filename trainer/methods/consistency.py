@@ -1,4 +1,8 @@
-"""Weak-to-strong consistency: what FixMatch and UniMatch share (part_a 3.1 and 4.1)."""
+"""Weak-to-strong consistency: what FixMatch and UniMatch share.
+
+Sohn et al., FixMatch (2020), in the segmentation form of Yang et al., UniMatch (2023). Letters such
+as A1 name the rows of docs/ambiguities.md.
+"""
 
 from dataclasses import dataclass
 
@@ -30,10 +34,10 @@ def eval_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
 
 
 def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained: Tensor) -> Tensor:
-    """The student's opinion on the weak view, for pixel-wise pseudo-labels.
+    """The student's logits of the weak view, for pixel-wise pseudo-labels.
 
     Args:
-        method: says in which mode the opinion is formed (A2).
+        method: says in which batch-norm mode they are computed (A2).
         networks: the student gives it.
         weak: normalised images.
         trained: the student's logits of the same images in the training forward.
@@ -88,23 +92,21 @@ def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[Vi
     return views
 
 
-def partner_logits(
-    setting: MethodContext, networks: Networks, unlabelled: UnlabelledBatch
-) -> Tensor:
-    """P': the student's opinion on the CutMix partner, in evaluation mode, before its step."""
+def partner_logits(networks: Networks, unlabelled: UnlabelledBatch) -> Tensor:
+    """The student's logits of the CutMix partner, in evaluation mode, before its step."""
     return eval_logits(networks.student, normalise(unlabelled.mix_weak))
 
 
 def teacher_targets(
-    setting: MethodContext,
+    context: MethodContext,
     networks: Networks,
     unlabelled: UnlabelledBatch,
     *,
     trained: Tensor,
     partner: Tensor,
 ) -> tuple[TeacherTargets, TeacherTargets]:
-    """Pixel-wise labels and inter-pixel teacher; the same unless an EMA teacher speaks (A1)."""
-    method = setting.config.method
+    """Pixel-wise labels and inter-pixel teacher; the same unless there is an EMA teacher (A1)."""
+    method = context.config.method
     weak = normalise(unlabelled.weak)
     valid, mix_valid = ~unlabelled.padded, ~unlabelled.mix_padded
     own = TeacherTargets(
@@ -121,21 +123,21 @@ def teacher_targets(
     return (averaged if uses_ema_pseudo_labels(method) else own), averaged
 
 
-def pixel_term(setting: MethodContext, student: Tensor, target: Target) -> Tensor:
+def pixel_term(context: MethodContext, student: Tensor, target: Target) -> Tensor:
     """This rank's share of a pseudo-label loss over the global batch."""
-    num_pixels = setting.ranks.sum(target.valid.sum().to(torch.float64))
-    confidence = setting.config.method.confidence
+    num_pixels = context.ranks.sum(target.valid.sum().to(torch.float64))
+    confidence = context.config.method.confidence
     return pseudo_label_loss(student, target, confidence=confidence, num_pixels=num_pixels)
 
 
 def strong_pairs(
-    setting: MethodContext,
+    context: MethodContext,
     student: DeepLabV3Plus,
     teacher: TeacherTargets,
     views: dict[str, tuple[View, Tensor]],
 ) -> list[TeacherStudentPair]:
     """Teacher and student of each strong view, in the way `loss.cutmix` asks (A3)."""
-    loss = setting.config.loss
+    loss = context.config.loss
     chosen = {name: views[name] for name in loss.views if name in views}
     if loss.distance is Distance.none:
         return []
@@ -153,8 +155,8 @@ def strong_pairs(
     return pairs
 
 
-def mask_ratio(setting: MethodContext, target: Target) -> Tensor:
+def mask_ratio(context: MethodContext, target: Target) -> Tensor:
     """This rank's share of the fraction of real pixels whose pseudo-label counts."""
-    sure = (target.confidence >= setting.config.method.confidence) & target.valid
-    total = setting.ranks.sum(target.valid.sum().to(torch.float64))
+    sure = (target.confidence >= context.config.method.confidence) & target.valid
+    total = context.ranks.sum(target.valid.sum().to(torch.float64))
     return sure.sum() / total

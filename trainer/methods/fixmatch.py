@@ -1,4 +1,4 @@
-"""FixMatch in UniMatch's segmentation form (part_a 3)."""
+"""FixMatch (Sohn et al. 2020) in the segmentation form of the UniMatch code."""
 
 from dataclasses import dataclass
 
@@ -15,36 +15,36 @@ from trainer.network.deeplab import normalise
 class FixMatch:
     """L = (L_x + L_s) / 2 with one strong view."""
 
-    setting: MethodContext
+    context: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepResult:
-        """Steps 1 to 7 of part_a 3.1."""
+        """One forward of labelled and weak images together, then one of the strong view."""
         assert unlabelled is not None
-        setting, student = self.setting, networks.student
-        partner = consistency.partner_logits(setting, networks, unlabelled)
+        context, student = self.context, networks.student
+        partner = consistency.partner_logits(networks, unlabelled)
         (view,) = consistency.strong_views(unlabelled, ("s1",))
         num_labelled = len(labelled.images)
         both = normalise(torch.cat([labelled.images, unlabelled.weak]))
         logits, weak = student(both).float().tensor_split([num_labelled])
         strong = student(normalise(view.pasted)).float()
         labels, teacher = consistency.teacher_targets(
-            setting, networks, unlabelled, trained=weak, partner=partner
+            context, networks, unlabelled, trained=weak, partner=partner
         )
         loss_x = labelled_loss(
             logits,
             labelled.masks,
-            optim=setting.config.optim,
-            batch=setting.config.batch,
-            ranks=setting.ranks,
+            optim=context.config.optim,
+            batch=context.config.batch,
+            ranks=context.ranks,
         )
         target = labels.weak.pasted(labels.mix, view.box)
-        loss_s = consistency.pixel_term(setting, strong, target)
-        pairs = consistency.strong_pairs(setting, student, teacher, {"s1": (view, strong)})
+        loss_s = consistency.pixel_term(context, strong, target)
+        pairs = consistency.strong_pairs(context, student, teacher, {"s1": (view, strong)})
         terms = {
             "loss_labelled": loss_x.detach(),
             "loss_strong": loss_s.detach(),
-            "mask_ratio": consistency.mask_ratio(setting, labels.weak),
+            "mask_ratio": consistency.mask_ratio(context, labels.weak),
         }
         return StepResult((loss_x + loss_s) / 2.0, tuple(pairs), terms)

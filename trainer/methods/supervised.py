@@ -1,4 +1,4 @@
-"""Training on the labelled images alone (part_a 2)."""
+"""Training on the labelled images alone."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from trainer.network.deeplab import normalise
 class Supervised:
     """The baseline row of every table."""
 
-    setting: MethodContext
+    context: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepResult:
         """L = L_x."""
-        config = self.setting.config
+        config = self.context.config
         loss = labelled_loss(
             networks.student(normalise(labelled.images)).float(),
             labelled.masks,
             optim=config.optim,
             batch=config.batch,
-            ranks=self.setting.ranks,
+            ranks=self.context.ranks,
         )
         return StepResult(loss, (), {"loss_labelled": loss.detach()})

@@ -1,4 +1,4 @@
-"""UniMatch: two strong views and feature dropout (Yang et al. 2023; part_a 4)."""
+"""UniMatch: two strong views and feature dropout (Yang et al. 2023)."""
 
 from dataclasses import dataclass
 
@@ -17,44 +17,44 @@ from trainer.network.deeplab import normalise
 class UniMatch:
     """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
 
-    setting: MethodContext
+    context: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepResult:
-        """Steps 1 to 7 of part_a 4.1."""
+        """As FixMatch, with two strong views in one forward and a feature-dropped decoder pass."""
         assert unlabelled is not None
-        setting, student = self.setting, networks.student
-        partner = consistency.partner_logits(setting, networks, unlabelled)
+        context, student = self.context, networks.student
+        partner = consistency.partner_logits(networks, unlabelled)
         views = consistency.strong_views(unlabelled, ("s1", "s2"))
         forward = _weak_forward(networks, labelled, unlabelled)
         strong = student(normalise(torch.cat([view.pasted for view in views]))).float().chunk(2)
         labels, teacher = consistency.teacher_targets(
-            setting, networks, unlabelled, trained=forward.weak, partner=partner
+            context, networks, unlabelled, trained=forward.weak, partner=partner
         )
         loss_x = labelled_loss(
             forward.labelled,
             labelled.masks,
-            optim=setting.config.optim,
-            batch=setting.config.batch,
-            ranks=setting.ranks,
+            optim=context.config.optim,
+            batch=context.config.batch,
+            ranks=context.ranks,
         )
         loss_1, loss_2 = (
-            consistency.pixel_term(setting, logits, labels.weak.pasted(labels.mix, view.box))
+            consistency.pixel_term(context, logits, labels.weak.pasted(labels.mix, view.box))
             for view, logits in zip(views, strong, strict=True)
         )
-        loss_fp = consistency.pixel_term(setting, forward.weak_dropped, labels.weak)
+        loss_fp = consistency.pixel_term(context, forward.weak_dropped, labels.weak)
         loss = (loss_x + 0.25 * loss_1 + 0.25 * loss_2 + 0.5 * loss_fp) / 2.0
         seen = {view.name: (view, q) for view, q in zip(views, strong, strict=True)}
-        pairs = consistency.strong_pairs(setting, student, teacher, seen)
+        pairs = consistency.strong_pairs(context, student, teacher, seen)
         terms = {
             "loss_labelled": loss_x.detach(),
             "loss_strong": ((loss_1 + loss_2) / 2.0).detach(),
             "loss_features": loss_fp.detach(),
-            "mask_ratio": consistency.mask_ratio(setting, labels.weak),
+            "mask_ratio": consistency.mask_ratio(context, labels.weak),
         }
         return StepResult(
-            loss, (*pairs, *_feature_pairs(setting, teacher, forward, labelled)), terms
+            loss, (*pairs, *_feature_pairs(context, teacher, forward, labelled)), terms
         )
 
 
@@ -88,13 +88,13 @@ def _weak_forward(
 
 
 def _feature_pairs(
-    setting: MethodContext,
+    context: MethodContext,
     teacher: consistency.TeacherTargets,
     forward: _Forward,
     labelled: LabelledBatch,
 ) -> list[TeacherStudentPair]:
     """The pairs that A4 and A30 may ask for beside the strong views."""
-    loss = setting.config.loss
+    loss = context.config.loss
     pairs: list[TeacherStudentPair] = []
     if loss.distance is Distance.none:
         return pairs

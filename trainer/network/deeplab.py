@@ -1,4 +1,4 @@
-"""DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code (part_a 1.1)."""
+"""DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code."""
 
 from functools import cache, lru_cache
 from typing import Literal

@@ -47,7 +47,7 @@ SOURCES = {
 
 
 def fetch(
-    backbone: str, *, source: str = "timm", address: str = "", say: Callable[[str], None]
+    backbone: str, *, source: str = "timm", address: str = "", on_message: Callable[[str], None]
 ) -> Path:
     """Download, check and put into place the weights of one backbone.
 
@@ -58,7 +58,7 @@ def fetch(
         backbone: a file of sweeps/model.
         source: timm or torchvision.
         address: of a mirror; empty for the publisher's.
-        say: given a line of progress now and then.
+        on_message: given a line of progress now and then.
 
     Raises:
         WeightsError: unknown names, or a file that is not what it should be.
@@ -74,7 +74,7 @@ def fetch(
     part = FOLDER / f".{backbone}{suffix}.part{suffix}"
     try:
         part.unlink(missing_ok=True)  # of a run that was killed, perhaps of another address
-        headers = download(address, part, cure=_CURE, say=say)
+        headers = download(address, part, cure=_CURE, say=on_message)
         sha256 = file_sha256(part)
         expected = entry.sha256_prefix or _stated_sha256(headers)
         if expected and not sha256.startswith(expected):
@@ -102,8 +102,8 @@ def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
     part = FOLDER / f".{backbone}{suffix}.part{suffix}"
     try:
         shutil.copyfile(file, part)
-        found = _check(backbone, part, ())
-        return _place(part, backbone, suffix), found
+        weights = _check(backbone, part, ())
+        return _place(part, backbone, suffix), weights
     finally:
         part.unlink(missing_ok=True)
 

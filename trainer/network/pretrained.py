@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from datasets.files import file_sha256
 from datasets.location import home
-from trainer.checkpoint_manifest import file_sha256
 from trainer.config.schema import TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
 
@@ -84,12 +84,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}: {error}); fetch or import "
             "it again."
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(x, Tensor) for x in tensors.values()):
         raise WeightsError(f"{path} holds no plain state dict of tensors; export one first.")
-    return dict(found)
+    return dict(tensors)

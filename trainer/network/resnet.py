@@ -39,7 +39,7 @@ class ResNet(nn.Module):
     """Backbone of DeepLabV3+; gives the features of its first and last stage.
 
     Output stride 16: the last stage keeps its resolution, its first block has dilation 1 and the
-    others 2 (part_a 1.1). No multi-grid.
+    others 2 (the UniMatch code). No multi-grid.
     """
 
     def __init__(self, config: ModelConfig) -> None:

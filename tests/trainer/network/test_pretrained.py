@@ -166,7 +166,7 @@ def server(files: dict[str, Path]) -> Iterator[str]:
 def test_a_fetch_is_checked_against_what_the_server_states(server: str, folder: Path) -> None:
     said: list[str] = []
 
-    path = weights.fetch("resnet50", address=f"{server}/model.safetensors", say=said.append)
+    path = weights.fetch("resnet50", address=f"{server}/model.safetensors", on_message=said.append)
 
     assert path == folder / "resnet50.safetensors"
     assert "model.safetensors (MiB): 99 of 99" in said[-1]
@@ -179,7 +179,7 @@ def test_a_fetch_with_another_checksum_leaves_nothing(server: str, folder: Path)
             "resnet50",
             source="torchvision",
             address=f"{server}/resnet50-0676ba61.pth",
-            say=lambda _: None,
+            on_message=lambda _: None,
         )
 
     assert list(folder.iterdir()) == []
