@@ -95,12 +95,12 @@ class Ours:
     unlabelled: UnlabelledSource
 
     @classmethod
-    def of(cls, photos: ImageSource, names: list[str], crop: int) -> "Ours":
+    def of(cls, source: ImageSource, names: list[str], crop: int) -> "Ours":
         """The sources of one crop size."""
         config = DataConfig(crop=crop)
         return cls(
-            LabelledSource(photos, names, config, SEED),
-            UnlabelledSource(photos, names, config, SEED),
+            LabelledSource(source, names, config, SEED),
+            UnlabelledSource(source, names, config, SEED),
         )
 
     def views(self, positions: range) -> None:
@@ -146,11 +146,11 @@ def with_pillow_alone(function: Todo) -> Todo:
     """The same where the extra `fast` is not installed."""
 
     def alone(positions: range) -> None:
-        kept, png._decoder = png._decoder, lambda: None
+        installed, png.decoder = png.decoder, lambda: None
         try:
             function(positions)
         finally:
-            png._decoder = kept
+            png.decoder = installed
 
     return alone
 
