@@ -19,10 +19,10 @@ from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
 from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
 from orchestrator.results.store import cell_rows, publish
-from orchestrator.storage import events
 from orchestrator.storage.file_lock import Busy
 from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.root import Root, RunOwner, root_of
+from orchestrator.storage.run_state import append_event
 from orchestrator.trial import Outcome, Trial
 from trainer.config.compose import from_json
 from trainer.config.schema import TrainConfig
@@ -72,7 +72,7 @@ def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
     return Attempt(trial, number, started, code)
 
 
-DYING_SECONDS = 20.0  # a killed controller's worker may hold its run for so long
+DYING_SECONDS = 20.0  # a killed controller's worker may own its run for so long
 
 
 def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Outcome:
@@ -239,8 +239,8 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
     number, paths = owner.begin(trial.published_attempt), owner.paths
     paths.attempt(number).mkdir(parents=True, exist_ok=False)
     paths.log(number).parent.mkdir(exist_ok=True)
-    events.append(
-        paths.events,
+    append_event(
+        paths,
         "started",
         attempt=number,
         host=os.uname().nodename,
@@ -257,7 +257,7 @@ def _end(paths: RunPaths, outcome: Outcome) -> None:
     """Note how an attempt ended."""
     atomic_write(paths.outcome(outcome.attempt), outcome.to_json())
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
-    events.append(paths.events, outcome.status, attempt=outcome.attempt, **facts)
+    append_event(paths, outcome.status, attempt=outcome.attempt, **facts)
 
 
 @contextmanager

@@ -25,8 +25,6 @@ from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA
 from orchestrator.results.store import unique_rows
 from orchestrator.storage.root import ResultFolder, ResultKind, Root
 
-WORTHWHILE = 500  # small files; below, reading them takes well under a second
-
 _ROW_GROUP = 20_000  # lets a reader skip what it does not want
 _SETS: Mapping[ResultKind, tuple[pa.Schema, Reducer]] = {
     "rows": (SCHEMA, unique_rows),

@@ -1,1 +1,1 @@
-"""Where runs and results lie, who owns them; a folder or S3."""
+"""Where runs and results lie and who owns them: a folder or a bucket; `root` is the door."""

@@ -1,8 +1,11 @@
-"""What anybody may see of a run: who owns it, how often it began, how far it is."""
+"""What anybody may see of a run: who owns it, how often it began, how far it is, what happened."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.paths import RunPaths
@@ -67,3 +70,21 @@ def read_progress(paths: RunPaths) -> Progress | None:
         return parse_progress(paths.progress.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def append_event(paths: RunPaths, event: str, **facts: Any) -> None:
+    """Add a line to what happened to a run.
+
+    One write, so that lines of several processes never mix.
+
+    Args:
+        paths: of the run; its folder exists.
+        event: what happened, one word.
+        facts: JSON values.
+    """
+    line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **facts}) + "\n"
+    descriptor = os.open(paths.events, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)

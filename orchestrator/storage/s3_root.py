@@ -123,9 +123,9 @@ class S3Root(Root):
             return Probe("bucket", False, str(error), advice)
         if not holds:
             advice = "Its server ignores If-None-Match or If-Match: two hosts could train one cell."
-            return Probe("bucket", False, "claims do not hold", advice)
+            return Probe("bucket", False, "locks do not hold", advice)
         free = shutil.disk_usage(_existing(self.folder)).free / _GIB
-        text = f"{self.address}: claims hold, {1000 * seconds:.0f} ms a request; scratch"
+        text = f"{self.address}: locks hold, {1000 * seconds:.0f} ms a request; scratch"
         return Probe("bucket", True, f"{text} {self.folder}: {free:.0f} GiB free")
 
     def states(self, keys: Collection[str], done: Collection[str] = ()) -> dict[str, RunState]:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from datasets.files import file_sha256
 from datasets.storage.base import Held, Storage
-from orchestrator.storage import events
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.run_state import append_event
 from trainer.checkpoint_manifest import FOLDER
 
 MANIFEST = "folder.json"
@@ -259,11 +259,11 @@ class RunUploader:
         self.is_overtaken = False
 
     def push(self) -> None:
-        """Make the objects equal to the folder, waiting as long as the store may need.
+        """Make the objects equal to the folder, waiting as long as the server may need.
 
         Raises:
             Overtaken: a newer attempt has begun.
-            Unreachable: the store failed for too long; the last push stands, and so does the
+            Unreachable: the server failed for too long; the last push stands, and so does the
                 scratch folder.
         """
         self._push(self._mirror)
@@ -309,7 +309,7 @@ class RunUploader:
         """A line among the run's events about a change."""
         if not is_known:
             with suppress(OSError):
-                events.append(self._paths.events, event, **facts)
+                append_event(self._paths, event, **facts)
 
 
 def is_synced(path: str) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage import events
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 
 INLINE = "backend=inline"
@@ -147,7 +146,7 @@ def test_a_signal_checkpoints_and_the_next_launch_goes_on_to_the_same_weights(
     assert process.returncode == 10, text
     assert "once more to leave at once" in text
     assert long_lab.states()[UNIMATCH] == "interrupted"
-    diary = events.read(long_lab.opened.run(UNIMATCH).events)
+    diary = long_lab.events(UNIMATCH)
     assert [entry["event"] for entry in diary] == ["started", "stopped"]
     assert not list((long_lab.root / "grids" / "tiny").glob("stop-*"))
     long_lab.run("launch", INLINE)

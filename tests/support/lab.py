@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -131,6 +131,11 @@ class Lab:
         """State of every cell, from `plan --json`."""
         plan = json.loads(self.run("plan", "--json", *words))
         return {cell["key"]: cell["state"] for cell in plan["cells"]}
+
+    def events(self, key: str) -> list[dict[str, Any]]:
+        """What happened to a run, oldest first."""
+        path = self.opened.local_copy(key).events
+        return [json.loads(line) for line in path.read_text().splitlines()]
 
     def rows(self) -> dict[str, Row]:
         return counted(read_rows(self.opened))

@@ -6,11 +6,11 @@ from orchestrator.storage.s3_storage import storage_of
 from tests.support.s3_session import Store
 
 
-def test_a_bucket_in_which_claims_hold_works_and_nothing_is_left(store: Store) -> None:
+def test_a_bucket_in_which_locks_hold_works_and_nothing_is_left(store: Store) -> None:
     check = check_root(open_root(store.url))
 
     assert (check.state, check.name) == ("works", "bucket"), check
-    assert "claims hold" in check.text
+    assert "locks hold" in check.text
     assert not storage_of(store.url).entries()
 
 

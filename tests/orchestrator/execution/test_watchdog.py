@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.execution.watchdog import HangWatch
-from orchestrator.storage import events
 from tests.support.hanging_trainer import HANGS, Blocked, in_midst_of_steps
 from tests.support.lab import KL, LONGEST_SECONDS, Lab, rank_processes, wait_until
 
@@ -78,7 +77,7 @@ def test_what_takes_long_by_nature_may_take_long(tmp_path: Path, phase: str) -> 
 
 
 def event_names(lab: Lab) -> list[str]:
-    return [line["event"] for line in events.read(lab.opened.run(KL).events)]
+    return [line["event"] for line in lab.events(KL)]
 
 
 def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(

@@ -108,7 +108,7 @@ def test_another_host_holds_the_folder_while_its_heartbeat_is_fresh(tmp_path: Pa
         pass
 
 
-def test_an_ended_claim_leaves_no_name(tmp_path: Path) -> None:
+def test_an_ended_lock_leaves_no_name(tmp_path: Path) -> None:
     with file_lock(tmp_path / "lock", "mine") as hold:
         hold.describe("attempt 12")
         assert json.loads((tmp_path / "lock").read_text())["what"] == "attempt 12"

@@ -1,4 +1,4 @@
-"""A claim in an object store has one owner, who learns it when it is taken from him."""
+"""A lock in a bucket has one owner, who learns it when it is taken away."""
 
 import os
 import signal
@@ -32,13 +32,13 @@ ELSEWHERE = LockRecord(
 
 @pytest.fixture
 def quick() -> Iterator[None]:
-    """Claims of hosts that fell silent are given up after three seconds."""
+    """Locks of hosts that fell silent are given up after three seconds."""
     os.environ[FRESH_VARIABLE] = "3"
     yield
     del os.environ[FRESH_VARIABLE]
 
 
-def test_another_process_is_named_and_a_killed_one_leaves_the_claim_free_at_once(store) -> None:
+def test_another_process_is_named_and_a_killed_one_leaves_the_lock_free_at_once(store) -> None:
     call = [sys.executable, "-c", HOLD, store.url]
     process = subprocess.Popen(call, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -54,9 +54,9 @@ def test_another_process_is_named_and_a_killed_one_leaves_the_claim_free_at_once
 
     assert read_lock(storage_of(store.url), NAME)[1] is None
     with s3_lock(store.url, NAME, "mine"):
-        holder = read_lock(storage_of(store.url), NAME)[1]
-        assert holder is not None
-        assert holder.pid == os.getpid()
+        owner = read_lock(storage_of(store.url), NAME)[1]
+        assert owner is not None
+        assert owner.pid == os.getpid()
 
 
 def test_another_host_owns_it_while_its_heartbeat_is_fresh(store, quick) -> None:
@@ -68,12 +68,12 @@ def test_another_host_owns_it_while_its_heartbeat_is_fresh(store, quick) -> None
     with s3_lock(store.url, NAME, "mine", wait_seconds=15.0) as hold:
         assert hold.attempt == 4
         time.sleep(4.0)  # our own heartbeat keeps it
-        holder = read_lock(storage, NAME)[1]
-        assert holder is not None
-        assert holder.what == "mine"
+        owner = read_lock(storage, NAME)[1]
+        assert owner is not None
+        assert owner.what == "mine"
 
 
-def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(store, quick) -> None:
+def test_whose_lock_was_taken_can_neither_number_an_attempt_nor_release_it(store, quick) -> None:
     storage = storage_of(store.url)
 
     with s3_lock(store.url, NAME, "mine") as hold:
@@ -85,7 +85,7 @@ def test_whose_claim_was_taken_can_neither_number_an_attempt_nor_release_it(stor
     assert storage.read(NAME) == ELSEWHERE.text()
 
 
-def test_a_heartbeat_finds_out_that_the_claim_was_taken(store, quick) -> None:
+def test_a_heartbeat_finds_out_that_the_lock_was_taken(store, quick) -> None:
 
     with s3_lock(store.url, NAME, "mine") as hold:
         storage_of(store.url).write(NAME, ELSEWHERE.text())
@@ -93,7 +93,7 @@ def test_a_heartbeat_finds_out_that_the_claim_was_taken(store, quick) -> None:
         wait_until(lambda: hold.is_lost, seconds=10.0)
 
 
-def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
+def test_a_lock_outlives_answers_that_never_come(store: Store, quick) -> None:
     with s3_lock(store.url, NAME, "mine") as hold:
         store.proxy.harm(f"PUT .*{NAME}", "lose_answer", times=2)
         store.proxy.harm(f"(GET|HEAD) .*{NAME}", "stall", times=1)
@@ -104,7 +104,7 @@ def test_a_claim_outlives_answers_that_never_come(store: Store, quick) -> None:
         assert not hold.is_lost
 
 
-def test_a_claim_that_could_not_be_released_is_taken_again_by_its_process(store, quick) -> None:
+def test_a_lock_that_could_not_be_released_is_taken_again_by_its_process(store, quick) -> None:
     with s3_lock(store.url, NAME, "mine") as hold:
         hold.describe("attempt 3", attempt=3)
         store.proxy.harm(f"PUT .*{NAME}", "status")
@@ -114,7 +114,7 @@ def test_a_claim_that_could_not_be_released_is_taken_again_by_its_process(store,
         assert hold.attempt == 3
 
 
-def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
+def test_of_many_processes_one_owns_it_at_a_time(store) -> None:
     inside: list[int] = []
 
     def own() -> None:
@@ -135,14 +135,14 @@ def test_of_many_claimants_one_owns_it_at_a_time(store) -> None:
     assert len(done) == 6
 
 
-def test_a_claim_of_nobody_is_short_and_one_of_somebody_is_not() -> None:
+def test_a_lock_of_nobody_is_short_and_one_of_somebody_is_not() -> None:
     nobody, somebody = LockRecord(attempt=99999), LockRecord(owner=LockOwner("h", 1, "", ""))
 
     assert len(nobody.text()) <= IDLE_BYTES < len(somebody.text())
     assert LockRecord.of(None) == LockRecord()
 
 
-def test_a_store_that_does_not_answer_gives_no_claim(store: Store) -> None:
+def test_a_store_that_does_not_answer_gives_no_lock(store: Store) -> None:
     store.proxy.harm("GET .*", "status")
     patient = storage_of(store.url, patience=0.5)
 

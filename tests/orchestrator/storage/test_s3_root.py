@@ -12,7 +12,6 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.failures import StaleAttempt
-from orchestrator.storage import events
 from orchestrator.storage.file_lock import FRESH_VARIABLE
 from orchestrator.storage.root import Root, RunOwner, open_root
 from orchestrator.storage.s3_lock import LockRecord
@@ -65,8 +64,7 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab)
     assert not any(SECRET.encode() in storage.read(name) for name in names)
     left = [path for path in (far.folder / far.host).rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"lock"}
-    kept = far.opened.local_copy(SUPERVISED)
-    assert [line["event"] for line in events.read(kept.events)] == ["started", "done"]
+    assert [line["event"] for line in far.events(SUPERVISED)] == ["started", "done"]
 
 
 def test_readers_work_on_the_store_with_few_requests(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage import events
 from tests.support.lab import (
     EPOCHS,
     KL,
@@ -28,7 +27,7 @@ Weights = dict[str, tuple[str | None, float | None]]
 
 
 def diary(lab: Lab, key: str) -> list[str]:
-    return [e["event"] for e in events.read(lab.opened.run(key).events)]
+    return [line["event"] for line in lab.events(key)]
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage import events
 from slurm.commands import SlurmSilent
 from slurm.monitor import ENDED, squeue
 from tests.support.hanging_trainer import HANGS, Blocked
@@ -39,7 +38,7 @@ def _short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def diary(lab: Lab, key: str) -> list[str]:
-    return [e["event"] for e in events.read(lab.opened.run(key).events)]
+    return [line["event"] for line in lab.events(key)]
 
 
 def node_of(box: SlurmBox, key: str) -> str:
