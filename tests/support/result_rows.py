@@ -1,12 +1,17 @@
 """Rows of results for tests."""
 
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-from orchestrator.results.store import Row
+from orchestrator.results.compaction import compact
+from orchestrator.results.store import Row, publish
+from orchestrator.storage.root import Root
 from sweeps.cell import Cell
 from tests.support.strategies import cells
 
@@ -32,6 +37,19 @@ def row_of(cell: Cell, miou_percent: float | None = None, **fields: Any) -> Row:
         "weights_sha256": "a" * 64,
     }
     return Row(**asdict(cell), **(values | fields))
+
+
+def publish_all(root: Root, rows: Sequence[Row]) -> None:
+    """Publish rows; for processes of their own."""
+    for row in rows:
+        publish(root, row)
+
+
+def compact_until(root: Root, path: Path) -> None:
+    """Compact again and again until a file exists."""
+    while not path.exists():
+        compact(root)
+        time.sleep(0.05)  # readers and writers get their turn on a machine with few cores
 
 
 _numbers = st.floats(allow_nan=False) | st.none()

@@ -1,6 +1,5 @@
 """Compaction: every row counts once, whatever is written, read or killed meanwhile."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -34,7 +33,8 @@ from orchestrator.results.store import (
 )
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell import Cell
-from tests.support.result_rows import START, row_of, rows
+from tests.support.process_groups import FORKSERVER
+from tests.support.result_rows import START, compact_until, publish_all, row_of, rows
 
 ROOT = Path(__file__).resolve().parents[3]
 CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
@@ -202,31 +202,23 @@ def test_what_a_killed_compaction_had_begun_to_write_goes_with_the_next(tmp_path
     assert len(files(tmp_path)) == 1
 
 
-def _publish_some(root, first):
-    for row in seeds(40)[first::2]:
-        publish(root, row)
-
-
-def _compact_often(root, until):
-    while time.monotonic() < until:
-        compact(root)
-
-
 def test_writers_readers_and_compactions_at_once_lose_and_double_nothing(tmp_path):
-    root, until = LocalRoot(tmp_path), time.monotonic() + 4
-    publish(root, seeds(1)[0])
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_publish_some, args=(root, first)) for first in (0, 1)]
-    workers += [context.Process(target=_compact_often, args=(root, until)) for _ in range(2)]
+    root, made = LocalRoot(tmp_path), seeds(40)
+    publish(root, made[0])
+    ended = tmp_path / "ended"
+    writers = [FORKSERVER.Process(target=publish_all, args=(root, made[n::2])) for n in (0, 1)]
+    workers = [FORKSERVER.Process(target=compact_until, args=(root, ended)) for _ in range(2)]
+    workers += writers
     for worker in workers:
         worker.start()
 
     seen = [0]
-    while any(worker.is_alive() for worker in workers):
+    while any(writer.is_alive() for writer in writers):
         found = read_rows(root)
         assert len({row.key for row in found}) == len(found)
         assert len(found) >= seen[-1]  # what was there once never disappears
         seen.append(len(found))
+    ended.touch()
     for worker in workers:
         worker.join()
 

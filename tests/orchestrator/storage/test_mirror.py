@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,7 @@ def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, 
         process = subprocess.Popen([sys.executable, "-c", program, store.url, str(run)])
         while not rule.hits:
             assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
         store.proxy.heal()
