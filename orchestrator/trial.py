@@ -69,7 +69,7 @@ class Outcome:
     """How an attempt ended.
 
     Attributes:
-        status: "busy" when somebody else holds the run.
+        status: "busy" when another process owns the run.
         attempt: its number; 0 when none was made.
         failure: value of a `Failure`, for failed attempts.
         error_text: one line for people.

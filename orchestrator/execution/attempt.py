@@ -1,4 +1,4 @@
-"""Run a trial: own its run, train, publish the row."""
+"""One attempt at a cell: own its run, train, publish its row, or write down why not."""
 
 import logging
 import os

@@ -1,4 +1,7 @@
-"""What a command asks for, and what its exit code says. Imports neither a backend nor data."""
+"""The state of each cell of a grid, from what lies under its root, and what a command asks for.
+
+Nothing here needs torch, Ray or Slurm: `plan` and `status` should answer at once.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,7 +169,7 @@ def _states(
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
     data = data_of(configs_by_key)
     states = root.states(configs_by_key, done)
-    # A run that ended between the two looks is neither held nor among the rows: it is not cut off.
+    # A run that ended between the two looks has neither an owner nor a row: it is not cut off.
     free = {key for key, seen in states.items() if not seen.owner and seen.attempt} - done
     late = late_rows(root, free, rows)
     renewed = {row.key for row in late}
