@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from datasets.__main__ import main
-from orchestrator.display.status import as_json
+from orchestrator.display.status import plan_json
 from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.storage.file_lock import file_lock
 from tests.support import dataset_trees as trees
@@ -102,7 +102,7 @@ def test_json_names_every_cell_once_with_its_state(lab: Lab) -> None:
     lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
     plan = plan_of(lab)
 
-    found = json.loads(as_json(plan, [KL]))
+    found = json.loads(plan_json(plan, [KL]))
 
     assert [cell["key"] for cell in found["cells"]] == [SUPERVISED, KL]
     assert [cell["state"] for cell in found["cells"]] == ["missing", "missing"]
