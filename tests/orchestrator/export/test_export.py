@@ -45,12 +45,12 @@ def root(tmp_path):
 def events(folder):
     """Records of an event file: length, its checksum, content, its checksum."""
     (path,) = folder.iterdir()
-    content, found = path.read_bytes(), []
+    content, read = path.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        found.append(Event.FromString(content[12 : 12 + length]))
+        read.append(Event.FromString(content[12 : 12 + length]))
         content = content[16 + length :]
-    return found
+    return read
 
 
 def test_csv_has_a_line_per_run_and_per_epoch_of_the_grid_only(root):
@@ -151,25 +151,25 @@ def test_wandbs_own_reader_finds_config_epochs_and_summary_offline(root, monkeyp
     assert (done.returncode, done.stderr) == (0, "")
     runs = {}
     for path in Path(done.stdout.strip()).glob("wandb/offline-run-*/run-*.wandb"):
-        found = list(records(path))
-        (run,) = (record.run for record in found if record.HasField("run"))
-        runs[run.display_name] = (run, found)
+        items = list(records(path))
+        (run,) = (record.run for record in items if record.HasField("run"))
+        runs[run.display_name] = (run, items)
     first = load_grid("demo").cells[0]
     assert len(runs) == 3
-    run, found = runs[first.key]
+    run, items = runs[first.key]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert (run.project, run.run_group) == ("demo", first.key.removesuffix(".s12345"))
     assert config["optim"] == {"lr": 0.01}
     assert config["run"]["fingerprint"] == "f" * 64
     epochs = [
         {item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
-        for record in found
+        for record in items
         if record.HasField("history")
     ]
     assert [(line["_step"], line["miou_percent"]) for line in epochs] == [(1, 40.5), (2, 45.25)]
     summary = {
         item.key: json.loads(item.value_json)
-        for record in found
+        for record in items
         for item in record.summary.update
         if item.key
     }

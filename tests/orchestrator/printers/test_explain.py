@@ -64,10 +64,10 @@ def test_a_star_is_part_of_a_name():
 
 
 def test_a_number_leads_to_its_rows_configurations_and_commits(table, rows):
-    (found,) = explain(NAME, [fill(table, rows)], rows)
+    (explanation,) = explain(NAME, [fill(table, rows)], rows)
 
-    text = explanation_text(found)
-    assert [row.seed for row in found.rows] == [1, 2]
+    text = explanation_text(explanation)
+    assert [row.seed for row in explanation.rows] == [1, 2]
     assert "prints  71.9 ±0.2 (paper 74.5)" in text
     assert "is      mIoU (%) at the best epoch, mean over seeds 1, 2" in text
     assert "commit 0123456789abcdef; torch 2.13.0" in text
@@ -75,46 +75,46 @@ def test_a_number_leads_to_its_rows_configurations_and_commits(table, rows):
 
 
 def test_an_improvement_leads_to_the_rows_of_both_methods(table, rows):
-    (found,) = explain(NAME.replace("ipixmatch", "improvement"), [fill(table, rows)], rows)
+    (explanation,) = explain(NAME.replace("ipixmatch", "improvement"), [fill(table, rows)], rows)
 
-    assert found.formula.startswith("IPixMatch minus UniMatch*, seed by seed, n = 2")
-    assert {row.loss for row in found.rows} == {"kl", "none"}
+    assert explanation.formula.startswith("IPixMatch minus UniMatch*, seed by seed, n = 2")
+    assert {row.loss for row in explanation.rows} == {"kl", "none"}
 
 
 def test_a_quoted_number_leads_to_its_source(table, rows):
-    found = explain("table3/321/cac", [fill(table, rows)], rows)
+    explanations = explain("table3/321/cac", [fill(table, rows)], rows)
 
-    assert len(found) == 6
-    assert "source: CAC paper" in explanation_text(found[0])
+    assert len(explanations) == 6
+    assert "source: CAC paper" in explanation_text(explanations[0])
 
 
 def test_a_cell_leads_to_all_its_attempts(table, rows):
     again = row_of(rows[0].cell, attempt=2, error_class="diverged")
 
-    (found,) = explain(rows[0].key, [fill(table, rows)], [*rows, again])
+    (explanation,) = explain(rows[0].key, [fill(table, rows)], [*rows, again])
     (seeds,) = explain(rows[0].group, [fill(table, rows)], rows)
 
-    assert "attempt 2: failed: diverged" in explanation_text(found)
+    assert "attempt 2: failed: diverged" in explanation_text(explanation)
     assert len(seeds.rows) == 2
 
 
 def test_differing_configurations_and_machines_are_said(table, rows):
     odd = replace(rows[0], device="H200", config_json='{"recipe":"voc","lr":2,"seed":1}')
 
-    (found,) = explain(rows[0].group, [], [odd, rows[36]])
+    (explanation,) = explain(rows[0].group, [], [odd, rows[36]])
 
-    text = explanation_text(found)
+    text = explanation_text(explanation)
     assert "configurations differ in lr: 2, (absent)" in text
     assert "code and machines differ: 2 kinds" in text
 
 
 def test_programs_get_whole_rows(table, rows):
-    (found,) = json.loads(explanations_json(explain(NAME, [fill(table, rows)], rows)))
+    (plain,) = json.loads(explanations_json(explain(NAME, [fill(table, rows)], rows)))
 
-    assert found["rows"][0]["key"] == f"{found['rows'][0]['recipe']}.p1_1of16.resnet50.c321" + (
+    assert plain["rows"][0]["key"] == f"{plain['rows'][0]['recipe']}.p1_1of16.resnet50.c321" + (
         ".unimatch_star.kl.s1"
     )
-    assert found["rows"][0]["config"]["recipe"] == "voc"
+    assert plain["rows"][0]["config"]["recipe"] == "voc"
 
 
 def test_an_unknown_name_is_answered_with_near_ones(table, rows):
@@ -126,9 +126,9 @@ def test_a_manuscript_of_todays_numbers_is_fine(tmp_path, table, rows):
     filled = fill(table, rows)
     text = f"\\gridnumber{{{NAME}}} $\\pm$ \\gridnumber{{{NAME}/spread}} % \\gridnumber{{old}}"
 
-    found = check_manuscript(manuscript(tmp_path, filled, text), [filled])
+    answer = check_manuscript(manuscript(tmp_path, filled, text), [filled])
 
-    assert (found.numbers, found.findings) == (2, ())
+    assert (answer.numbers, answer.findings) == (2, ())
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_a_number_that_changed_is_found(tmp_path, table, rows, change, problem, 
     (at,) = (i for i, r in enumerate(rows) if f"{r.group}.s1" == r.key and _is_named(r))
 
     changed = [*rows[:at], replace(rows[at], **change), *rows[at + 1 :]]
-    found = check_manuscript(path, [fill(table, changed, expected=expected)])
+    answer = check_manuscript(path, [fill(table, changed, expected=expected)])
 
-    assert any(f.problem == problem and text in f.text for f in found.findings)
-    assert found.findings[0].where == "paper.tex:2"
+    assert any(f.problem == problem and text in f.text for f in answer.findings)
+    assert answer.findings[0].where == "paper.tex:2"
 
 
 def _is_named(row):
@@ -161,9 +161,9 @@ def test_a_typed_number_is_watched_too(tmp_path, table, rows):
     filled = fill(table, rows)
     text = f"\\gridtyped{{{NAME}}}{{71.9}} and \\gridtyped{{{NAME}}}{{72.0}}"
 
-    found = check_manuscript(manuscript(tmp_path, filled, text), [filled])
+    answer = check_manuscript(manuscript(tmp_path, filled, text), [filled])
 
-    assert [str(f) for f in found.findings] == [
+    assert [str(f) for f in answer.findings] == [
         f"paper.tex:2: stale: {NAME} reads 72.0; today it is 71.9."
     ]
 
@@ -172,20 +172,20 @@ def test_a_number_without_a_result_or_without_a_name_is_missing(tmp_path, table,
     filled = fill(table, [row for row in rows if not _is_named(row)])
     text = f"\\gridnumber{{{NAME}}} \\gridnumber{{{NAME}x}}\n\\input{{nowhere}}"
 
-    found = check_manuscript(manuscript(tmp_path, filled, text), [filled])
+    answer = check_manuscript(manuscript(tmp_path, filled, text), [filled])
 
-    assert [f.problem for f in found.findings] == ["missing"] * 3
-    assert "has no result yet" in found.findings[1].text
-    assert "Did you mean table3/" in found.findings[2].text
+    assert [f.problem for f in answer.findings] == ["missing"] * 3
+    assert "has no result yet" in answer.findings[1].text
+    assert "Did you mean table3/" in answer.findings[2].text
 
 
 def test_a_number_whose_file_is_not_input_is_missing(tmp_path, table, rows):
     path = tmp_path / "paper.tex"
     path.write_text(f"\\gridnumber{{{NAME}}}")
 
-    (found,) = check_manuscript(path, [fill(table, rows)]).findings
+    (finding,) = check_manuscript(path, [fill(table, rows)]).findings
 
-    assert "is in no numbers file that is input" in found.text
+    assert "is in no numbers file that is input" in finding.text
 
 
 def test_a_whole_table_of_yesterday_is_stale(tmp_path, table, rows):
@@ -194,8 +194,8 @@ def test_a_whole_table_of_yesterday_is_stale(tmp_path, table, rows):
     path.write_text("\\input{table3}")
 
     assert check_manuscript(path, [fill(table, rows)]).findings == ()
-    (found,) = check_manuscript(path, [fill(table, rows[1:])]).findings
-    assert (found.problem, found.where) == ("stale", "paper.tex:1")
+    (finding,) = check_manuscript(path, [fill(table, rows[1:])]).findings
+    assert (finding.problem, finding.where) == ("stale", "paper.tex:1")
 
 
 def test_a_manuscript_without_numbers_is_an_error(tmp_path, table):
@@ -232,12 +232,12 @@ def test_the_macros_compile_and_print_the_numbers(tmp_path, table, rows):
 
 
 def test_four_printed_improvements_differ_from_the_printed_scores_by_rounding():
-    found = [(t, r) for t in TABLES for r in roundings(load_table(t))]
+    rounded = [(t, r) for t in TABLES for r in roundings(load_table(t))]
 
-    assert [(t, r.block, r.column, r.printed, round(r.recomputed, 2)) for t, r in found] == [
+    assert [(t, r.block, r.column, r.printed, round(r.recomputed, 2)) for t, r in rounded] == [
         ("table3", "321", "ResNet-50 1/4", 0.4, 0.5),
         ("table3", "513", "ResNet-101 1/4", 0.4, 0.3),
         ("table4", "RN-50", "1464", 0.5, 0.4),
         ("table4", "RN-101", "183", -0.7, -0.8),
     ]
-    assert all(rounding.is_explained for _, rounding in found)
+    assert all(rounding.is_explained for _, rounding in rounded)

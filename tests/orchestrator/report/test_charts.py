@@ -252,7 +252,7 @@ def test_bars_are_mean_differences_of_each_class_over_pairs(tmp_path):
 def test_every_protocol_with_history_has_a_panel(demo):
     root = LocalRoot(demo.parents[1])
 
-    found = list(panels(gather(make_plan("demo", root))))
+    made = list(panels(gather(make_plan("demo", root))))
 
-    assert len(found) == len({(c.split, c.backbone) for c in load_grid("demo").cells})
-    assert all(panel.scores and panel.ratios for panel in found)
+    assert len(made) == len({(c.split, c.backbone) for c in load_grid("demo").cells})
+    assert all(panel.scores and panel.ratios for panel in made)

@@ -108,9 +108,9 @@ def test_order_and_sign_of_all_differences_do_not_matter(values, random):
 
 @given(st.lists(tenths, max_size=9))
 def test_no_p_is_below_the_smallest_and_agreement_reaches_it(values):
-    found = sign_flip(values)
+    answer = sign_flip(values)
 
-    assert found.smallest_p <= found.p <= 1
+    assert answer.smallest_p <= answer.p <= 1
     apart = [abs(value) for value in values if value]
     assert sign_flip(apart).p == pytest.approx(smallest_p(len(apart)))
 
@@ -198,15 +198,15 @@ PINNED = ["0x1.47ae147ae147bp-3", "0x1.47ae147ae147bp-1"]
 
 
 def test_methods_are_paired_by_split_and_seed_and_meet_every_rival(table):
-    found = comparisons(filled_with(table, [(0.5, 0.1), (0.25, 0.2)]))
+    compared = comparisons(filled_with(table, [(0.5, 0.1), (0.25, 0.2)]))
 
-    assert [(c.new, c.rival, c.block) for c in found] == [
+    assert [(c.new, c.rival, c.block) for c in compared] == [
         ("IPixMatch", "Supervised", "64"),
         ("IPixMatch", "UniMatch*", "64"),
     ]
-    assert found[1].groups == (pytest.approx((0.5, 0.25)), pytest.approx((0.1, 0.2)))
-    assert found[1].mean == pytest.approx(0.2625)
-    assert (found[1].n, found[1].rivals) == (4, 2)
+    assert compared[1].groups == (pytest.approx((0.5, 0.25)), pytest.approx((0.1, 0.2)))
+    assert compared[1].mean == pytest.approx(0.2625)
+    assert (compared[1].n, compared[1].rivals) == (4, 2)
 
 
 def test_a_seed_that_only_one_method_has_makes_no_pair(table):
@@ -228,9 +228,9 @@ def test_four_seeds_on_two_splits_can_be_significant(table):
 
 
 def test_too_few_seeds_are_said_with_how_many_would_do(table):
-    found = comparisons(filled_with(table, [(0.5, 0.1), (0.25, 0.2)]))[1]
+    compared = comparisons(filled_with(table, [(0.5, 0.1), (0.25, 0.2)]))[1]
 
-    assert verdict(found) == (
+    assert verdict(compared) == (
         "significance at 5 % cannot be reached with 4 pairs: the smallest p is 0.12 times 2 "
         "rivals. 7 pairs would do: 4 seeds on each of these 2 splits."
     )
@@ -252,9 +252,9 @@ def test_table_1_holds_each_column_against_the_baseline_column():
     table = load_table("table1")
     rows = [row_of(cell, 70.0 + i % 3) for i, cell in enumerate(table.cells)]
 
-    found = comparisons(fill(table, rows))
+    compared = comparisons(fill(table, rows))
 
-    assert [(c.new, c.rival, c.mean, c.n) for c in found] == [
+    assert [(c.new, c.rival, c.mean, c.n) for c in compared] == [
         ("L_KL", "UniMatch*", 1.0, 2),
         ("L_CR", "UniMatch*", 2.0, 2),
     ]
