@@ -104,7 +104,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         # tried last, and wait for the run folder.
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
-            return _say_end(plan, order, screen)
+            return _show_end(plan, order, screen)
         check_data(cells)
         check_disk(root.folder, cells, running=max(1, order.options.concurrency))
         for cell in cells:
@@ -120,11 +120,11 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
             is_lost=is_lost,
         )
         queue = _run(order, plan, cells, stop, screen)
-    _say_failures(queue, root, screen)
+    _show_failures(queue, root, screen)
     was_stopped = stop.is_asked()
     if was_stopped:
         screen.message("Stopped. The same command continues where every cell stands.", "yellow")
-    code = _say_end(order.plan(), order, screen)
+    code = _show_end(order.plan(), order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
         return EXIT_FAILED  # a full disk leaves no row that would say so
     return code
@@ -197,7 +197,7 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
         return
 
 
-def _say_failures(queue: Queue, root: Root, screen: Screen) -> None:
+def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
     """What failed, why, what to do, and where to read on."""
     for key in queue.keys("failed"):
         outcome = queue.outcome(key)
@@ -208,7 +208,7 @@ def _say_failures(queue: Queue, root: Root, screen: Screen) -> None:
         screen.message(f"No further cell was started: {queue.closed_because}", "red")
 
 
-def _say_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
+def _show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """The last lines, and the exit code, from the evidence on disk."""
     plan, problem = with_queued_jobs(plan)
     if problem:

@@ -23,4 +23,4 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         on_ray = RayPool(context.options, tune, only=context.options.to_ray)
         with watched_jobs(dispatcher, tune) as in_slurm:
             yield [on_ray, in_slurm]
-    dispatcher.say_num_requests()
+    dispatcher.show_num_requests()

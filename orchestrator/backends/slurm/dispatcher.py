@@ -220,8 +220,8 @@ class Dispatcher(Pool):
         news, self._news = self._news, []
         return news
 
-    def say_num_requests(self) -> None:
-        """Say how much the launch asked of Slurm's controller."""
+    def show_num_requests(self) -> None:
+        """Show how much the launch asked of Slurm's controller."""
         number = self.monitor.num_requests + self.num_submissions
         self.on_message(f"{number} requests to Slurm, {self.num_submissions} of them submissions")
 

@@ -49,7 +49,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
             watched_jobs(dispatcher, tune) as in_slurm,
         ):
             yield [in_slurm]
-    dispatcher.say_num_requests()
+    dispatcher.show_num_requests()
 
 
 def watched_jobs(dispatcher: Dispatcher, tune: "TuneRun") -> "closing[WatchedPool]":
