@@ -17,11 +17,13 @@ def test_the_weights_do_not_depend_on_where_the_images_lie(tmp_path, store) -> N
         main(["pack", f"root={files}", f"to={store.url}"])
         places.append(store.url)
 
-    found = []
+    outcomes = []
     for number, place in enumerate(places):
         near = f"data.cache={tmp_path / 'cache'}"
         config = tiny_config(files, *short, near, f"data.root={place}")
         summary = train(config, tmp_path / f"run{number}")
-        found.append((summary.weights_sha256, summary.data_fingerprint, summary.last_miou_percent))
+        outcomes.append(
+            (summary.weights_sha256, summary.data_fingerprint, summary.last_miou_percent)
+        )
 
-    assert len(set(found)) == 1
+    assert len(set(outcomes)) == 1

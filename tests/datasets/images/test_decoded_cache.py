@@ -24,8 +24,8 @@ def same(cache: DecodedCache, dataset: Dataset) -> bool:
     """Whether all images and masks are those of the files."""
     tree, split = dataset.tree, dataset.split
     for name in split.labelled:
-        for found, expected in zip(cache.pair(name), tree.pair(name), strict=True):
-            if not np.array_equal(found, np.asarray(expected)):
+        for pixels, expected in zip(cache.pair(name), tree.pair(name), strict=True):
+            if not np.array_equal(pixels, np.asarray(expected)):
                 return False
     return all(
         np.array_equal(cache.image(name), np.asarray(tree.image(name)))
@@ -53,10 +53,10 @@ def test_a_kept_image_is_mapped_and_not_decoded(own_config, tmp_path) -> None:
     source.write_bytes(b"x" * facts.st_size)
     os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
-    found = cache_of(dataset.tree, tmp_path).image(name)
+    pixels = cache_of(dataset.tree, tmp_path).image(name)
 
-    assert np.array_equal(found, expected)
-    assert not found.flags.writeable
+    assert np.array_equal(pixels, expected)
+    assert not pixels.flags.writeable
 
 
 def test_an_image_that_changed_is_decoded_again(own_config, tmp_path) -> None:
@@ -66,9 +66,9 @@ def test_an_image_that_changed_is_decoded_again(own_config, tmp_path) -> None:
     data = dataset.tree.image_path(two).read_bytes()
     dataset.tree.image_path(one).write_bytes(data)
 
-    found = cache_of(dataset.tree, tmp_path).image(one)
+    pixels = cache_of(dataset.tree, tmp_path).image(one)
 
-    assert np.array_equal(found, np.asarray(dataset.tree.image(two)))
+    assert np.array_equal(pixels, np.asarray(dataset.tree.image(two)))
 
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "empty"])

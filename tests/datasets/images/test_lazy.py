@@ -55,8 +55,8 @@ def test_batches_are_those_of_whole_pictures(tmp_path: Path, suffix: str) -> Non
         options = {"batch": 8} if kind is UnlabelledSource else {}
         one, other = (source.batch(positions, 9, **options) for source in (whole, coded))
         for field, value in vars(one).items():
-            found = getattr(other, field)
-            assert np.array_equal(np.asarray(found), np.asarray(value)), field
+            decoded = getattr(other, field)
+            assert np.array_equal(np.asarray(decoded), np.asarray(value)), field
 
 
 def test_a_picture_has_the_pixels_of_the_tree(tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_class_that_does_not_exist_is_named(tmp_path: Path, mode: str) -> None
         mask.putpalette([0] * 768)
     mask.save(tree.mask_path("p0"))
 
-    _, found = LazyTree(tree).pair("p0")
+    _, decoded = LazyTree(tree).pair("p0")
 
     with pytest.raises(DataError, match=r"p0\.png holds class 17, but there are 5 classes"):
-        part_of(found, (0, 0, *SIZE))
+        part_of(decoded, (0, 0, *SIZE))
 
 
 @pytest.mark.parametrize("place", [0.3, 0.9])
@@ -137,9 +137,9 @@ def test_a_damaged_file_is_named_with_the_cure(tmp_path: Path, place: float) -> 
 def test_a_picture_too_large_for_one_block_of_pillow_is_copied(tmp_path: Path) -> None:
     image = photo(1, (40, 30)).resize((2100, 2050))
 
-    found = part_of(image, (5, 2000, 2090, 2050))
+    decoded = part_of(image, (5, 2000, 2090, 2050))
 
-    assert np.array_equal(found[..., :3], np.asarray(image)[2000:, 5:2090])
+    assert np.array_equal(decoded[..., :3], np.asarray(image)[2000:, 5:2090])
 
 
 def test_a_view_outlives_its_picture_and_needs_no_pandas() -> None:
@@ -151,6 +151,6 @@ view = view_of(Image.linear_gradient("L").convert("RGB").crop((0, 0, 90, 256)))
 print(int(view[..., :3].sum()), "pandas" in sys.modules)
 """
 
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
-    assert told.stdout.split() == [str(90 * 3 * sum(range(256))).encode(), b"False"]
+    assert done.stdout.split() == [str(90 * 3 * sum(range(256))).encode(), b"False"]

@@ -84,12 +84,12 @@ def test_the_fast_decoder_makes_pillow_s_bytes(
     png = Png.of(data)
     assert png is not None
 
-    found = png.fast(rows)
+    decoded = png.fast(rows)
 
-    assert found is not None
-    assert found.dtype == np.uint8
-    assert np.array_equal(found.reshape(rows, WIDTH, -1), pixels[:rows])
-    assert np.array_equal(found, pillow(data)[:rows])
+    assert decoded is not None
+    assert decoded.dtype == np.uint8
+    assert np.array_equal(decoded.reshape(rows, WIDTH, -1), pixels[:rows])
+    assert np.array_equal(decoded, pillow(data)[:rows])
 
 
 @pytest.mark.parametrize("rows", [1, 20, HEIGHT])
@@ -100,10 +100,10 @@ def test_gamma_and_resolution_do_not_move_a_byte(rows: int) -> None:
     png = Png.of(plain[:33] + extra + plain[33:])
     assert png is not None
 
-    found = png.fast(rows)
+    decoded = png.fast(rows)
 
-    assert found is not None
-    assert np.array_equal(found, pillow(plain)[:rows])
+    assert decoded is not None
+    assert np.array_equal(decoded, pillow(plain)[:rows])
 
 
 def sixteen_bits(colour: int) -> bytes:
@@ -173,10 +173,10 @@ def test_the_fast_decoder_never_makes_other_bytes_of_a_damaged_file(
     data[place % len(data)] ^= flip
     png = Png.of(bytes(data))
 
-    found = None if png is None else png.fast(16)
+    decoded = None if png is None else png.fast(16)
 
-    if found is not None:
-        assert np.array_equal(found, pillow(bytes(data)))
+    if decoded is not None:
+        assert np.array_equal(decoded, pillow(bytes(data)))
 
 
 def test_without_the_extra_all_is_left_to_pillow() -> None:
@@ -187,8 +187,8 @@ from datasets.images.png import Png
 png = Png.of(sys.stdin.buffer.read())
 print(png.fast(5))
 """
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], input=KINDS["colour"], capture_output=True, check=True
     )
 
-    assert told.stdout == b"None\n"
+    assert done.stdout == b"None\n"

@@ -33,7 +33,7 @@ def root(tmp_path) -> Path:
     return root
 
 
-def found(root: Path) -> list[str]:
+def defects_of(root: Path) -> list[str]:
     return list(defects(locate(DataConfig(dataset="voc", root=str(root), split="mine"))))
 
 
@@ -232,7 +232,7 @@ def test_what_is_wrong_is_named_with_its_cure(root, kind) -> None:
     breaking(root / path)
 
     try:
-        texts = found(root)
+        texts = defects_of(root)
     except DataError as error:  # of a list or the manifest: nothing else can be said
         texts = [str(error)]
 
@@ -297,7 +297,7 @@ def test_what_has_a_plain_meaning_is_read_as_rgb(root, kind) -> None:
         )
     assert (image.mode, image.size) == ("RGB", trees.SIZE)
     assert np.array_equal(image, expected)
-    assert found(root) == []
+    assert defects_of(root) == []
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
@@ -314,7 +314,7 @@ def test_a_list_with_a_byte_order_mark_is_read(root) -> None:
     path = root / "splits/mine/labeled.txt"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
 
-    assert found(root) == []
+    assert defects_of(root) == []
 
 
 def test_every_defect_is_told_and_not_only_the_first(root) -> None:
@@ -323,17 +323,17 @@ def test_every_defect_is_told_and_not_only_the_first(root) -> None:
             root / path.replace("t0", {"image missing": "t0", "image empty": "t1"}.get(name, "s0"))
         )
 
-    assert len(found(root)) == 3
+    assert len(defects_of(root)) == 3
 
 
 def test_what_changes_after_the_proof_is_named(root) -> None:
-    assert found(root) == []
+    assert defects_of(root) == []
     flipped = bytearray((root / IMAGE).read_bytes())
     flipped[-30] ^= 1  # decodes, and is another picture
     (root / IMAGE).write_bytes(bytes(flipped))
     shutil.move(root / MASK, root / "elsewhere.png")
 
-    texts = found(root)
+    texts = defects_of(root)
 
     assert any(f"{root / IMAGE} has changed since" in text for text in texts)
     assert any(f"{root / MASK} is gone since" in text for text in texts)
@@ -344,4 +344,4 @@ def test_masks_of_0_and_255_are_told_apart_from_classes(root) -> None:
     for path in (root / "SegmentationClass").iterdir():
         saved(path, Image.new("L", trees.SIZE, 0), "PNG")
 
-    assert "no mask shows any class but 'background'. Masks of 0 and 255" in found(root)[0]
+    assert "no mask shows any class but 'background'. Masks of 0 and 255" in defects_of(root)[0]

@@ -117,8 +117,8 @@ def test_values_are_mapped_to_classes_and_255_may_be_one(root) -> None:
 
     assert main(["prepare", "folder", f"root={root}"]) == 0
 
-    found = np.asarray(open_dataset(config(root)).tree.mask("a/i00"))
-    assert np.array_equal(found, np.array([0, 1, 2, 255])[index])
+    mask = np.asarray(open_dataset(config(root)).tree.mask("a/i00"))
+    assert np.array_equal(mask, np.array([0, 1, 2, 255])[index])
 
 
 def test_any_suffix_goes_with_stem(tmp_path) -> None:

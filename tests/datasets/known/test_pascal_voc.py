@@ -11,10 +11,10 @@ from tests.support import dataset_trees as trees
 
 
 def test_a_file_written_by_scipy_gives_the_mask_it_was_given() -> None:
-    found = sbd_mask(trees.SBD_MAT, "a.mat")
+    mask = sbd_mask(trees.SBD_MAT, "a.mat")
 
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, trees.sbd_segmentation())
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, trees.sbd_segmentation())
 
 
 @given(st.integers(0, len(trees.SBD_MAT) - 1))

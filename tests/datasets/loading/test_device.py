@@ -225,14 +225,14 @@ def test_batches_made_on_the_device_equal_those_of_the_host(
 
 def contents(batch: Any) -> list[tuple[str, Any]]:
     """Everything in a batch, tensors as type, shape and bytes."""
-    found = []
+    parts = []
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Tensor):
                 part = (part.dtype, part.shape, part.contiguous().numpy().tobytes())
-            found.append((entry.name, part))
-    return found
+            parts.append((entry.name, part))
+    return parts
 
 
 class Recorder(TorchDispatchMode):

@@ -75,12 +75,12 @@ def test_sources_stay_as_they_are_and_give_one_fingerprint(tmp_path, root, how) 
 
     assert {name: trees.snapshot(tmp_path)[name] for name in before} == before
     trees.voc_lists(root)
-    found = open_dataset(DataConfig(dataset="voc", root=str(root), split="mine", crop=8))
+    dataset = open_dataset(DataConfig(dataset="voc", root=str(root), split="mine", crop=8))
     copied = tmp_path / "copied"
     prepare("voc", *sources, f"root={copied}")
     assert json.loads((copied / "manifest.json").read_text())["files"]
     assert (copied / "manifest.json").read_text() == (root / "manifest.json").read_text()
-    assert len(found.fingerprint) == 64
+    assert len(dataset.fingerprint) == 64
 
 
 def test_a_merged_tree_takes_its_validation_from_the_lists_at_the_root(tmp_path, root) -> None:
@@ -124,10 +124,10 @@ def test_label_ids_of_cityscapes_become_train_ids(tmp_path, root) -> None:
     tree = tree_of(KNOWN["cityscapes"].spec, root)
     values = np.asarray(labels(0, trees.SIZE, 34)).copy()
     values[values == 255] = 0
-    found = np.asarray(tree.mask("train/jena/jena_0_0"))
+    train_ids = np.asarray(tree.mask("train/jena/jena_0_0"))
     # road, sidewalk, car and bicycle, and three that count nowhere; labels.py of Cityscapes
     for label, train_id in {7: 0, 8: 1, 26: 13, 33: 18, 0: 255, 9: 255, 30: 255}.items():
-        assert set(found[values == label]) == {train_id}
+        assert set(train_ids[values == label]) == {train_id}
     assert not (root / "leftImg8bit/test").exists()
 
 

@@ -65,23 +65,23 @@ def test_samples_from_shards_of_a_folder_are_those_of_files(
     pack(config, str(tmp_path / "packed"), *more)
     packed = replace(config, root=str(tmp_path / "packed"))
 
-    found = open_dataset(packed)
+    opened = open_dataset(packed)
 
-    assert found.fingerprint == dataset.fingerprint
-    assert found.split == dataset.split
-    assert content(found, packed) == content(dataset, config)
-    for name in found.split.validation:
-        assert np.array_equal(found.tree.image(name), dataset.tree.image(name))
-        assert np.array_equal(found.tree.mask(name), dataset.tree.mask(name))
+    assert opened.fingerprint == dataset.fingerprint
+    assert opened.split == dataset.split
+    assert content(opened, packed) == content(dataset, config)
+    for name in opened.split.validation:
+        assert np.array_equal(opened.tree.image(name), dataset.tree.image(name))
+        assert np.array_equal(opened.tree.mask(name), dataset.tree.mask(name))
     assert list(defects(locate(packed))) == []
 
 
 def test_samples_from_s3_are_those_of_files_with_workers_too(far, config, dataset) -> None:
-    found = open_dataset(far)
+    opened = open_dataset(far)
 
-    assert found.fingerprint == dataset.fingerprint
-    assert content(found, far) == content(dataset, config)
-    assert content(found, far, workers=2) == content(dataset, config)
+    assert opened.fingerprint == dataset.fingerprint
+    assert content(opened, far) == content(dataset, config)
+    assert content(opened, far, workers=2) == content(dataset, config)
 
 
 def test_any_parquet_reader_reads_the_shards(near, dataset) -> None:
@@ -289,9 +289,9 @@ def test_a_file_that_changed_since_it_was_proved_is_not_packed(own_config, tmp_p
 
     assert main(["pack", f"root={own_config.root}", f"to={tmp_path / 'packed'}"]) == 2
 
-    told = capsys.readouterr().err
-    assert f"{tree.image_path(one)} has changed since manifest.json was written" in told
-    assert "python -m datasets verify" in told
+    error = capsys.readouterr().err
+    assert f"{tree.image_path(one)} has changed since manifest.json was written" in error
+    assert "python -m datasets verify" in error
 
 
 def test_packing_anew_that_breaks_off_leaves_nothing_that_looks_whole(own_config, tmp_path) -> None:

@@ -113,11 +113,11 @@ def test_list_defects_name_missing_and_changed_lists(voc, source) -> None:
     (folder / "val.txt").write_text("\n".join(lines(["w"])))
     (folder / "p2_92/labeled.txt").unlink()
 
-    found = list_defects(locate(voc))
+    texts = list_defects(locate(voc))
 
-    assert len(found) == 2
-    assert "labeled.txt: missing" in found[0]
-    assert "val.txt: not the published list" in found[1]
+    assert len(texts) == 2
+    assert "labeled.txt: missing" in texts[0]
+    assert "val.txt: not the published list" in texts[1]
     assert "no list is published" in list_defects(locate(voc), "mine")[0]
 
 
