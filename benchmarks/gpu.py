@@ -17,7 +17,7 @@ import torch
 from benchmarks.table import seconds, settings
 from benchmarks.two_steps import Case, Step, made_up, official, ours, stepping
 from trainer import determinism
-from trainer.config.schema import Distance, Precision, RunConfig, Upsample
+from trainer.config.schema import PixelDistance, Precision, RunConfig, Upsample
 from trainer.distributed import Ranks, init_process_group
 from trainer.state import TrainState, new_state
 
@@ -40,7 +40,7 @@ class Row:
     official: bool = False
     deterministic: bool = True
     upsample: Upsample = Upsample.nearest
-    distance: Distance = Distance.kl
+    distance: PixelDistance = PixelDistance.kl
 
 
 ROWS = [
@@ -52,7 +52,7 @@ ROWS = [
         for det in (True, False)
     ),
     Row("ours, tf32, bilinear", Precision.tf32, upsample=Upsample.bilinear),
-    Row("ours, tf32, no inter-pixel term", Precision.tf32, distance=Distance.none),
+    Row("ours, tf32, no inter-pixel term", Precision.tf32, distance=PixelDistance.none),
 ]
 
 

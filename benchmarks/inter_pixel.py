@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.official_step import inter_pixel as gathered
 from benchmarks.table import Column, in_turn, print_table, seconds, settings
 from benchmarks.two_steps import Case, made_up, ours
-from trainer.config.schema import Distance, LossConfig, RunConfig
+from trainer.config.schema import LossConfig, PixelDistance, RunConfig
 from trainer.distributed import init_process_group
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.objective import image_losses
@@ -68,7 +68,7 @@ def _logits(images: int, classes: int, crop: int, device: str) -> tuple[Tensor, 
 
 def _variants(student: Tensor, teacher: Tensor, valid: Tensor, kind: str) -> dict[str, Any]:
     """The gathered loop, plain autograd, and the closed form."""
-    reading = LossConfig(distance=Distance[kind])
+    reading = LossConfig(distance=PixelDistance[kind])
 
     def autograd() -> Tensor:
         flat = student.flatten(2), teacher.flatten(2), valid.flatten(1)

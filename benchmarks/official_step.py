@@ -25,7 +25,7 @@ def forward_fp(network: Any, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     k1, k4 = keep[:, : c1.shape[1]], keep[:, c1.shape[1] :]
     c1 = torch.cat([c1, c1 * k1[:, :, None, None] / 0.5])
     c4 = torch.cat([c4, c4 * k4[:, :, None, None] / 0.5])
-    out = network._decode(c1, c4, x.shape[-2:])
+    out = network.decode(c1, c4, x.shape[-2:])
     return out[: len(x)], out[len(x) :]
 
 

@@ -21,7 +21,7 @@ from orchestrator.results.store import Row
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
-from trainer.checkpoint_manifest import FOLDER, Manifest, stem
+from trainer.checkpoint_manifest import CHECKPOINTS, Manifest, stem
 from trainer.config.fingerprint import config_json, fingerprint
 from trainer.config.schema import TrainConfig
 
@@ -96,11 +96,11 @@ def _row(key: str, config: TrainConfig, status: str) -> dict[str, object]:
 
 def _leave_behind(folder: Path, config: TrainConfig) -> None:
     """What a run leaves in its folder."""
-    (folder / FOLDER).mkdir(parents=True)
+    (folder / CHECKPOINTS).mkdir(parents=True)
     (folder / "attempts" / "0001").mkdir(parents=True)
     (folder / "lock").touch()
     record = Manifest(400, 4, "0" * 64, 1, fingerprint(config), config_json(config), {})
-    (folder / FOLDER / f"{stem(400)}.json").write_text(record.text())
+    (folder / CHECKPOINTS / f"{stem(400)}.json").write_text(record.text())
     text = '{"step": 400, "total_steps": 8000, "epoch": 4, "epochs": 80, "miou_percent": 61.0}'
     (folder / "progress.json").write_text(text)
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datasets.config import option
 from trainer.config.compose import GROUPS, field_names, structured, with_tuples
-from trainer.config.help import settings
+from trainer.config.help import help_of_fields
 
 
 def _is_gpu_share(value: float) -> bool:
@@ -160,7 +160,7 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
 
 def describe() -> str:
     """Every option with its default and what it means."""
-    lines = [line for option in settings(LaunchOptions) for line in option.lines()]
+    lines = [line for item in help_of_fields(LaunchOptions) for line in item.lines()]
     first = next(number for number, line in enumerate(lines) if line.startswith("  slurm."))
     file = "  slurm=FILE                      a YAML file of the following, without `slurm.`"
     return "\n".join([*lines[:first], file, *lines[first:]])

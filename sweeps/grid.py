@@ -23,7 +23,7 @@ from sweeps.yaml_spec import (
     texts,
 )
 
-FOLDER = Path(__file__).parent / "grids"
+GRID_FOLDER = Path(__file__).parent / "grids"
 DEFAULT_SEEDS = (12345,)  # the paper's, Sec. IV-B
 
 _KEYS = ("title", "tables", "cells", "seeds", "overrides")
@@ -53,7 +53,7 @@ class Grid:
 
 def grid_names() -> list[str]:
     """Names of the grids in ``sweeps/grids``."""
-    return names(FOLDER)
+    return names(GRID_FOLDER)
 
 
 def load_grid(name_or_path: str) -> Grid:
@@ -62,7 +62,7 @@ def load_grid(name_or_path: str) -> Grid:
     Raises:
         ValueError: no such grid (lists the known ones), or a mistake in the file.
     """
-    path = find(name_or_path, FOLDER, "grid")
+    path = find(name_or_path, GRID_FOLDER, "grid")
     spec = read(path)
     check_keys(spec, str(path), _KEYS, needed=("title",))
     if not spec.get("tables") and not spec.get("cells"):

@@ -21,7 +21,7 @@ from sweeps.yaml_spec import (
     texts,
 )
 
-FOLDER = Path(__file__).parent / "tables"
+TABLE_FOLDER = Path(__file__).parent / "tables"
 
 _KEYS = (
     "title",
@@ -131,7 +131,7 @@ def load_table(name_or_path: str) -> Table:
     Raises:
         ValueError: no such table, or a mistake in the file; says where and what to do.
     """
-    path = find(name_or_path, FOLDER, "table")
+    path = find(name_or_path, TABLE_FOLDER, "table")
     spec = read(path)
     check_keys(spec, str(path), _KEYS, needed=("title", "columns", "blocks"))
     columns = _columns(spec["columns"], f"{path}: columns")

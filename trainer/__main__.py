@@ -16,9 +16,9 @@ def main(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    from trainer.cli import main as run
+    from trainer.cli import run_command_line
 
-    return run(words)
+    return run_command_line(words)
 
 
 if __name__ == "__main__":

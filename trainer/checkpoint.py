@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datasets.files import atomic_path, file_sha256
 from trainer.checkpoint_manifest import (
-    FOLDER,
+    CHECKPOINTS,
     Manifest,
     manifests,
     read_manifest,
@@ -88,7 +88,7 @@ class Checkpoints:
     @property
     def folder(self) -> Path:
         """Where the files lie."""
-        return self.run_folder / FOLDER
+        return self.run_folder / CHECKPOINTS
 
     def save(self, packed: dict[str, Any]) -> None:
         """Write a step, then drop all but the newest. The tensors are copied before this returns.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def fingerprint_of(run_folder: Path) -> str | None:
 
 
 def _newest_first(run_folder: Path) -> Iterator[Manifest]:
-    folder = run_folder / FOLDER
+    folder = run_folder / CHECKPOINTS
     try:
         with os.scandir(folder) as entries:  # a third of glob()'s time, which many runs feel
             names = [entry.name for entry in entries]

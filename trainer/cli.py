@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config.compose import GROUPS, choices, compose
-from trainer.config.help import settings
+from trainer.config.help import help_of_fields
 from trainer.config.schema import RunConfig, TrainConfig
 from trainer.run_log import Summary
 
@@ -141,7 +141,7 @@ configuration, 10 stopped, 11 failed, 20 a server does not answer.
 """
 
 
-def main(arguments: list[str]) -> int:
+def run_command_line(arguments: list[str]) -> int:
     """The command line; returns the exit code."""
     if {"--help", "-h"} & set(arguments):
         print(help_text())
@@ -193,7 +193,7 @@ def _ending(summary: Summary, folder: Path) -> str:
 def help_text() -> str:
     """Usage, the choices of every group, and every setting."""
     groups = "\n".join(f"  {group}: {', '.join(choices(group))}" for group in GROUPS)
-    lines = [line for setting in settings(TrainConfig) for line in setting.lines()]
+    lines = [line for item in help_of_fields(TrainConfig) for line in item.lines()]
     title = "Settings and their defaults; a recipe sets some:"
     return "\n".join([f"{USAGE}\nGroups:\n{groups}\n", title, *lines])
 

@@ -20,7 +20,7 @@ from datasets.files import file_sha256
 from datasets.images.decode import read_image
 from datasets.location import num_classes, spec_of
 from datasets.spec import DatasetSpec
-from trainer.checkpoint_manifest import FOLDER, read_manifest
+from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json, fingerprint
 from trainer.config.schema import TrainConfig
@@ -50,7 +50,7 @@ def load_trained(path: Path) -> Trained:
         NetworkError: the file is missing, broken, or lacks its configuration.
     """
     if path.is_dir():
-        path = path / FOLDER / "best.pt"
+        path = path / CHECKPOINTS / "best.pt"
     if not path.is_file():
         raise NetworkError(
             f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "

@@ -14,10 +14,10 @@ from trainer.config.schema import (
     CorrelateOn,
     CutMixPairs,
     Direction,
-    Distance,
     DivideBy,
     LossConfig,
     NormOver,
+    PixelDistance,
     Resolution,
     Scope,
     TrainConfig,
@@ -51,7 +51,7 @@ def image_losses(
     over = torch.ones_like(keep) if loss.norm_over is NormOver.all else keep
     log_p = _log_distribution(teacher / loss.temperature, over)
     log_q = _log_distribution(student / loss.temperature, over)
-    if loss.distance is Distance.kl:
+    if loss.distance is PixelDistance.kl:
         per_class = _divergence(log_p, log_q, keep, loss.direction)
     elif loss.cr_on is CorrelateOn.logits:
         per_class = 1.0 - _correlation(teacher, student, keep)
@@ -174,7 +174,7 @@ class InterPixelTerm:
                 student,
                 teacher,
                 valid=valid,
-                distance="kl" if self.loss.distance is Distance.kl else "cr",
+                distance="kl" if self.loss.distance is PixelDistance.kl else "cr",
                 threshold=self.loss.threshold,
                 temperature=self.loss.temperature,
             )
@@ -238,7 +238,7 @@ class Objective:
         with autocast(self.config.optim.precision, self.ranks.device):
             result = self.method(networks, labelled, unlabelled)
         loss, terms = result.loss, dict(result.terms)
-        if self.config.loss.distance is not Distance.none:
+        if self.config.loss.distance is not PixelDistance.none:
             added = self.term(result.pairs)
             terms["loss_inter_pixel"] = added.detach()
             loss = loss + weight * added

@@ -18,7 +18,7 @@ from trainer.distributed import Ranks, init_process_group
 from trainer.loop import Loop, StepReport
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
-from trainer.state import TrainState, new_state
+from trainer.state import new_state
 
 
 def train(
@@ -126,7 +126,7 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
         split_checksum=loop.dataset.split.checksum,
         pretrained_sha256=state.pretrained_sha256,
         world_size=ranks.world_size,
-        device=_device_name(state, ranks),
+        device=_device_name(ranks),
     )
 
 
@@ -137,7 +137,7 @@ def _peak_memory(ranks: Ranks) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _device_name(state: TrainState, ranks: Ranks) -> str:
+def _device_name(ranks: Ranks) -> str:
     if ranks.device.type == "cuda":
         return torch.cuda.get_device_name(ranks.device)
     return "cpu"

@@ -20,7 +20,7 @@ from datasets.spec import IGNORED, DatasetSpec
 from orchestrator.results.store import Row
 from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable
-from trainer.checkpoint_manifest import FOLDER, read_manifest
+from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 
 RULE = (
@@ -200,7 +200,7 @@ def _has_best(root: Root, row: Row) -> bool:
 
 def _folder(row: Row, root: Root) -> Path:
     """Checkpoints of a run, the best weights among them."""
-    return root.local_copy(row.key, also=(f"{FOLDER}/best.pt",)).folder / FOLDER
+    return root.local_copy(row.key, also=(f"{CHECKPOINTS}/best.pt",)).folder / CHECKPOINTS
 
 
 def _predictions(row: Row, root: Root, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:

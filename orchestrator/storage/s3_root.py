@@ -43,7 +43,7 @@ from orchestrator.storage.sync import (
     mark_attempt,
 )
 from orchestrator.trial import Outcome
-from trainer.checkpoint_manifest import FOLDER, Manifest, fingerprint_of
+from trainer.checkpoint_manifest import CHECKPOINTS, Manifest, fingerprint_of
 from trainer.run_log import PROGRESS
 
 _THREADS = 16
@@ -448,7 +448,7 @@ def _as_stale() -> Iterator[None]:
 def _newest_pushed(storage: Storage, name: str) -> Manifest | None:
     """The commit record of the newest checkpoint among a run's objects."""
     mirror = Mirror(storage, name)
-    steps = [path for path in mirror.paths() if path.startswith(f"{FOLDER}/step-")]
+    steps = [path for path in mirror.paths() if path.startswith(f"{CHECKPOINTS}/step-")]
     records = sorted(path for path in steps if path.endswith(".json"))
     with suppress(FileNotFoundError, ValueError, TypeError):
         return Manifest(**json.loads(mirror.read(records[-1]))) if records else None

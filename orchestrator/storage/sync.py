@@ -22,7 +22,7 @@ from datasets.storage.base import Held, Storage
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.run_state import append_event
-from trainer.checkpoint_manifest import FOLDER
+from trainer.checkpoint_manifest import CHECKPOINTS
 
 MANIFEST = "folder.json"
 _FORMAT = "ipixmatch folder 1"
@@ -359,7 +359,7 @@ def mark_attempt(paths: RunPaths, attempt: int) -> None:
 def _committed(folder: Path) -> tuple[str, ...]:
     """The checkpoints that are whole, as a value that changes with any of them."""
     names = []
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    for path in sorted((folder / CHECKPOINTS).glob("*.json")):
         with suppress(FileNotFoundError):
             names.append(f"{path.name} {path.stat().st_mtime_ns}")
     return tuple(names)
@@ -369,20 +369,20 @@ def _link_snapshot(folder: Path, snapshot: Path) -> tuple[str, ...]:
     """Link the checkpoints as they are at one moment, and copy what grows."""
     for _ in range(_LINK_TRIES):
         shutil.rmtree(snapshot, ignore_errors=True)
-        before = _checkpoint_files(folder / FOLDER)
+        before = _checkpoint_files(folder / CHECKPOINTS)
         committed = _committed(folder)
         with suppress(FileNotFoundError):
             for name in before:
-                target = snapshot / FOLDER / name
+                target = snapshot / CHECKPOINTS / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.hardlink_to(folder / FOLDER / name)
-            if _checkpoint_files(folder / FOLDER) == before:
+                target.hardlink_to(folder / CHECKPOINTS / name)
+            if _checkpoint_files(folder / CHECKPOINTS) == before:
                 break
     else:
-        raise OSError(f"{folder / FOLDER} changed {_LINK_TRIES} times while it was looked at.")
+        raise OSError(f"{folder / CHECKPOINTS} changed {_LINK_TRIES} times while it was looked at.")
     for path in folder.rglob("*"):
         below = path.relative_to(folder)
-        if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != FOLDER:
+        if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != CHECKPOINTS:
             with suppress(FileNotFoundError):
                 (snapshot / below).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, snapshot / below)

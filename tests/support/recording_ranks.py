@@ -15,7 +15,7 @@ import torch.distributed as dist
 from tests.support.process_groups import FORKSERVER, as_a_process_of_its_own
 from tests.support.tiny_config import tiny_config
 from trainer import evaluate
-from trainer.checkpoint_manifest import FOLDER
+from trainer.checkpoint_manifest import CHECKPOINTS
 from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks
@@ -206,7 +206,7 @@ def _die_in_a_write(moment: str) -> None:
             die()
 
     def renaming(part: Path, path: Path) -> Path:
-        renames[0] += path.parent.name == FOLDER
+        renames[0] += path.parent.name == CHECKPOINTS
         if moment in WRITING[1:] and renames[0] == 2 + WRITING.index(moment):
             die()
         return replace(part, path)

@@ -126,7 +126,7 @@ def test_with_seeds_changes_nothing_but_seeds():
 
 
 def test_a_table_path_counts_from_the_folder_of_the_grid(tmp_path):
-    source = (load_table.__globals__["FOLDER"] / "demo.yaml").read_text()
+    source = (load_table.__globals__["TABLE_FOLDER"] / "demo.yaml").read_text()
     (tmp_path / "own.yaml").write_text(source)
 
     grid = load(tmp_path, tables=["own.yaml"])

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sweeps.table import FOLDER, load_table
+from sweeps.table import TABLE_FOLDER, load_table
 from tests.support.paper_numbers import PRINTED, rows
 
-TABLES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TABLES = sorted(path.stem for path in TABLE_FOLDER.glob("*.yaml"))
 OWN = """
 title: Mine
 cell: {recipe: synthetic, method: unimatch_star, crop: 64, backbone: resnet14_w8}

@@ -17,11 +17,11 @@ from trainer.config.schema import (
     CorrelateOn,
     CutMixPairs,
     Direction,
-    Distance,
     DivideBy,
     LossConfig,
     NormOver,
     OptimConfig,
+    PixelDistance,
     Precision,
     Resolution,
     Scope,
@@ -37,7 +37,7 @@ from trainer.objective import InterPixelTerm, Objective, image_losses
 from trainer.state import SGD, new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
-KL = LossConfig(distance=Distance.kl)
+KL = LossConfig(distance=PixelDistance.kl)
 
 
 def oracle(loss: LossConfig) -> float:
@@ -58,8 +58,8 @@ def pair(seed: int = 1, view: str = "s1", box: Tensor | None = None) -> TeacherS
         ({"log_norm": False}, 0.067261),
         ({"direction": Direction.reverse}, 0.067545227),
         ({"threshold": 0.9, "norm_over": NormOver.all}, 0.118567295),
-        ({"distance": Distance.cr}, 0.458272),
-        ({"distance": Distance.cr, "log_norm": False}, 0.503463),
+        ({"distance": PixelDistance.cr}, 0.458272),
+        ({"distance": PixelDistance.cr, "log_norm": False}, 0.503463),
         ({"threshold": 0.99}, 0.0),
         ({"min_pixels": 4}, 0.0),
     ],
@@ -68,8 +68,8 @@ def test_the_oracle_of_each_reading(change: dict[str, object], expected: float) 
     assert oracle(replace(KL, **change)) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("distance", [Distance.kl, Distance.cr])
-def test_the_default_reading_is_the_public_function(distance: Distance) -> None:
+@pytest.mark.parametrize("distance", [PixelDistance.kl, PixelDistance.cr])
+def test_the_default_reading_is_the_public_function(distance: PixelDistance) -> None:
     student, teacher = random_logits(2)
     valid = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.2
 
@@ -119,7 +119,7 @@ def test_present_classes_leave_out_channels_that_win_nowhere() -> None:
 
 
 def test_cr_on_logits_correlates_the_logits() -> None:
-    loss = replace(KL, distance=Distance.cr, cr_on=CorrelateOn.logits, log_norm=False)
+    loss = replace(KL, distance=PixelDistance.cr, cr_on=CorrelateOn.logits, log_norm=False)
     rho = torch.corrcoef(torch.stack([TEACHER[0, 1, 0], STUDENT[0, 1, 0]]))[0, 1]
 
     assert oracle(loss) == pytest.approx((1.0 + 1.0 - rho.item()) / 2, abs=1e-9)

@@ -19,7 +19,7 @@ from trainer.config.help import dataclass_in
 from trainer.config.schema import TrainConfig
 from trainer.config.validation import check
 
-FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
+CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 GROUPS = ("recipe", "model", "method", "loss")
 
 
@@ -36,7 +36,7 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=structured(TrainConfig))
     try:
-        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
             composed = hydra_compose("train", list(overrides))
         config = OmegaConf.to_object(composed)
     except (HydraException, OmegaConfBaseException) as error:
@@ -52,7 +52,7 @@ def from_json(text: str) -> TrainConfig:
 
 def choices(group: str) -> list[str]:
     """Names one may give to a group, such as ``method``."""
-    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
 
 
 def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:

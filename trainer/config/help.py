@@ -38,7 +38,7 @@ class FieldHelp:
         yield from (" " * _INDENT + line for line in rest)
 
 
-def settings(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:
+def help_of_fields(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:
     """Every field of a dataclass and of the dataclasses in it, in order.
 
     Args:
@@ -48,7 +48,7 @@ def settings(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:
     for item in fields(schema):
         inner = dataclass_in(item.type)
         if inner is not None:
-            yield from settings(inner, f"{prefix}{item.name}.")
+            yield from help_of_fields(inner, f"{prefix}{item.name}.")
         else:
             note = item.metadata.get("help") or _of_enum(item.type)
             yield FieldHelp(prefix + item.name, _plain(_default(item)), choices_of(item), note)

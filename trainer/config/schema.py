@@ -68,7 +68,7 @@ class PseudoLabels(Enum):
     teacher = "teacher"
 
 
-class Distance(Enum):
+class PixelDistance(Enum):
     """phi of Eq. 2; none switches the inter-pixel term off."""
 
     none = "none"
@@ -223,7 +223,7 @@ class LossConfig:
     """The inter-pixel term L_IPix; every alternative reading of the paper is a field."""
 
     name: str = option("none", "name of the file in sweeps/loss")
-    distance: Distance = Distance.none
+    distance: PixelDistance = PixelDistance.none
     alpha: float = option(1.0, "weight in Eq. 6 (A6)")
     threshold: float = option(0.8, "tau of Eq. 3, strict (A14)")
     temperature: float = option(4.0, "t of Eq. 4")

@@ -1,6 +1,6 @@
 """Values that have the right type and are still wrong."""
 
-from trainer.config.schema import CutMixPairs, Distance, Init, TrainConfig
+from trainer.config.schema import CutMixPairs, Init, PixelDistance, TrainConfig
 from trainer.method_registry import METHODS
 
 MAX_SEED = 2**62
@@ -73,7 +73,7 @@ def _inter_pixel(config: TrainConfig) -> None:
     unknown = set(loss.views) - set(VIEWS)
     if unknown or not loss.views:
         raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(VIEWS)}.")
-    if loss.distance is Distance.none:
+    if loss.distance is PixelDistance.none:
         return
     if not facts.needs_unlabelled:
         raise ValueError(

@@ -12,8 +12,8 @@ from torch import Tensor
 from datasets.loading.samples import UnlabelledBatch
 from trainer.config.schema import (
     CutMixPairs,
-    Distance,
     MethodConfig,
+    PixelDistance,
     PseudoLabels,
     Teacher,
     TeacherMode,
@@ -139,7 +139,7 @@ def strong_pairs(
     """Teacher and student of each strong view, in the way `loss.cutmix` asks (A3)."""
     loss = context.config.loss
     chosen = {name: views[name] for name in loss.views if name in views}
-    if loss.distance is Distance.none:
+    if loss.distance is PixelDistance.none:
         return []
     if loss.cutmix is CutMixPairs.uncut:
         uncut = student(normalise(torch.cat([view.uncut for view, _ in chosen.values()]))).float()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from datasets.loading.samples import LabelledBatch, UnlabelledBatch
-from trainer.config.schema import Distance
+from trainer.config.schema import PixelDistance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
 from trainer.methods.interface import MethodContext, Networks, StepResult, TeacherStudentPair
@@ -96,7 +96,7 @@ def _feature_pairs(
     """The pairs that A4 and A30 may ask for beside the strong views."""
     loss = context.config.loss
     pairs: list[TeacherStudentPair] = []
-    if loss.distance is Distance.none:
+    if loss.distance is PixelDistance.none:
         return pairs
     if "fp" in loss.views:
         pairs.append(

@@ -92,7 +92,7 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W)."""
         low, high = self.backbone(images)
-        return self._decode(low, high, images.shape[-2:])
+        return self.decode(low, high, images.shape[-2:])
 
     def forward_perturbed(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the features as they are, and with half the channels dropped.
@@ -108,10 +108,10 @@ class DeepLabV3Plus(nn.Module):
         low_factor, high_factor = factor.tensor_split([low.shape[1]], dim=1)
         low = torch.cat([low, low * low_factor])
         high = torch.cat([high, high * high_factor])
-        clean, dropped = self._decode(low, high, images.shape[-2:]).chunk(2)
+        clean, dropped = self.decode(low, high, images.shape[-2:]).chunk(2)
         return clean, dropped
 
-    def _decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
+    def decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
         """Features at stride 4 and 16 to logits at the size of the images."""
         context = upsample(self.head(high, self.mode), (low.shape[-2], low.shape[-1]), self.mode)
         fused = self.fuse(torch.cat([self.reduce(low), context], dim=1))

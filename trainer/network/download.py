@@ -10,7 +10,7 @@ from datasets.files import file_sha256
 from datasets.storage.download import download
 from trainer.config.compose import choices, compose
 from trainer.network.deeplab import DeepLabV3Plus
-from trainer.network.pretrained import FOLDER, Pretrained, WeightsError, load_backbone
+from trainer.network.pretrained import WEIGHTS_FOLDER, Pretrained, WeightsError, load_backbone
 
 _CURE = (
     "On a machine with a network, download it, then here: python -m trainer weights import "
@@ -70,8 +70,8 @@ def fetch(
     entry = SOURCES[backbone, source]
     address = address or entry.address
     suffix = ".safetensors" if address.endswith(".safetensors") else ".pth"
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    part = FOLDER / f".{backbone}{suffix}.part{suffix}"
+    WEIGHTS_FOLDER.mkdir(parents=True, exist_ok=True)
+    part = WEIGHTS_FOLDER / f".{backbone}{suffix}.part{suffix}"
     try:
         part.unlink(missing_ok=True)  # of a run that was killed, perhaps of another address
         headers = download(address, part, cure=_CURE, say=on_message)
@@ -98,8 +98,8 @@ def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
     if not file.is_file():
         raise WeightsError(f"{file} does not exist.")
     suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    part = FOLDER / f".{backbone}{suffix}.part{suffix}"
+    WEIGHTS_FOLDER.mkdir(parents=True, exist_ok=True)
+    part = WEIGHTS_FOLDER / f".{backbone}{suffix}.part{suffix}"
     try:
         shutil.copyfile(file, part)
         weights = _check(backbone, part, ())
@@ -123,7 +123,7 @@ def _check(backbone: str, path: Path, overrides: tuple[str, ...]) -> Pretrained:
 
 def _place(part: Path, backbone: str, suffix: str) -> Path:
     """Give the checked file its name."""
-    final = FOLDER / f"{backbone}{suffix}"
+    final = WEIGHTS_FOLDER / f"{backbone}{suffix}"
     part.replace(final)
     return final
 

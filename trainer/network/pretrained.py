@@ -12,7 +12,7 @@ from datasets.location import home
 from trainer.config.schema import TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
 
-FOLDER = home() / "weights"
+WEIGHTS_FOLDER = home() / "weights"
 SUFFIXES = (".safetensors", ".pth")
 
 
@@ -40,7 +40,7 @@ def find_weights(config: TrainConfig) -> Path:
         WeightsError: it is not there.
     """
     backbone = config.model.backbone
-    places = [FOLDER / f"{backbone}{suffix}" for suffix in SUFFIXES]
+    places = [WEIGHTS_FOLDER / f"{backbone}{suffix}" for suffix in SUFFIXES]
     if config.run.weights:
         places = [Path(config.run.weights)]
     for path in places:
@@ -60,7 +60,7 @@ def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
     Raises:
         WeightsError: the file is broken or of another network.
     """
-    stored = {key: value for key, value in _read(path).items() if not key.startswith("fc.")}
+    stored = {key: value for key, value in read_tensors(path).items() if not key.startswith("fc.")}
     own = network.backbone.state_dict()
     # Old files carry no counters; nothing reads them while momentum is fixed.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
@@ -79,7 +79,7 @@ def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
     return Pretrained(str(path), file_sha256(path), len(stored))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """A state dict from safetensors, or from a pickle that may hold tensors only."""
     try:
         if path.suffix == ".safetensors":

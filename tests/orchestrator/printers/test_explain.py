@@ -16,10 +16,10 @@ from orchestrator.printers.numbers import numbers
 from orchestrator.tables.fill import fill
 from orchestrator.tables.notes import roundings
 from orchestrator.tables.text import named_entries, slug
-from sweeps.table import FOLDER, load_table
+from sweeps.table import TABLE_FOLDER, load_table
 from tests.support.result_rows import row_of
 
-TABLES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TABLES = sorted(path.stem for path in TABLE_FOLDER.glob("*.yaml"))
 NAME = "table3/321/ipixmatch/resnet50-p1-1of16"
 DEBIAN = "texlive-latex-base texlive-latex-recommended texlive-latex-extra"
 

@@ -9,10 +9,10 @@ import pytest
 
 from orchestrator.printers.latex import escaped, latex, latex_document
 from orchestrator.tables.fill import fill
-from sweeps.table import FOLDER, load_table
+from sweeps.table import TABLE_FOLDER, load_table
 from tests.support.result_rows import row_of
 
-TABLES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+TABLES = sorted(path.stem for path in TABLE_FOLDER.glob("*.yaml"))
 DEBIAN = "texlive-latex-base texlive-latex-recommended texlive-latex-extra"
 
 

@@ -21,7 +21,7 @@ from tests.orchestrator.storage.test_s3_lock import ELSEWHERE
 from tests.support.ceph import SECRET
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all, wait_until
 from tests.support.s3_session import Store
-from trainer.checkpoint_manifest import FOLDER
+from trainer.checkpoint_manifest import CHECKPOINTS
 
 INLINE = "backend=inline"
 Weights = dict[str, tuple[str | None, float | None]]
@@ -165,7 +165,7 @@ def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
 
     assert far.rows()[SUPERVISED].status == "done"
     assert far.rows()[SUPERVISED].attempt == 2
-    assert not store.proxy.count(rf"GET .*{FOLDER}/step.*\.pt")  # it went on from the scratch
+    assert not store.proxy.count(rf"GET .*{CHECKPOINTS}/step.*\.pt")  # it went on from the scratch
 
 
 def test_mistakes_about_the_store_are_words_before_anything_runs(

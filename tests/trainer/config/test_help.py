@@ -6,7 +6,7 @@ import pytest
 from datasets.config import option
 from orchestrator.options import LaunchOptions
 from trainer.config.compose import field_names
-from trainer.config.help import settings
+from trainer.config.help import help_of_fields
 from trainer.config.schema import TrainConfig
 
 
@@ -31,7 +31,7 @@ class Outer:
 
 
 def test_a_setting_tells_default_choices_and_the_sentence_of_its_field():
-    shown = {item.name: (item.default, item.choices, item.note) for item in settings(Outer)}
+    shown = {item.name: (item.default, item.choices, item.note) for item in help_of_fields(Outer)}
 
     assert shown == {
         "taste": ("sour", ("sweet", "sour"), "How it tastes"),
@@ -43,10 +43,10 @@ def test_a_setting_tells_default_choices_and_the_sentence_of_its_field():
 
 @pytest.mark.parametrize("schema", [TrainConfig, LaunchOptions])
 def test_every_setting_explains_itself_in_lines_of_100_characters(schema):
-    for item in settings(schema):
+    for item in help_of_fields(schema):
         assert item.note, f"{item.name} needs a sentence"
         assert all(len(line) <= 100 for line in item.lines())
 
 
 def test_the_help_lists_exactly_the_settings_that_the_door_accepts():
-    assert [item.name for item in settings(TrainConfig)] == field_names()
+    assert [item.name for item in help_of_fields(TrainConfig)] == field_names()

@@ -11,7 +11,7 @@ from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
 from tests.support.tiny_config import tiny_config
 from trainer.config.compose import compose
-from trainer.config.schema import Distance, TrainConfig
+from trainer.config.schema import PixelDistance, TrainConfig
 from trainer.distributed import Ranks
 from trainer.methods.interface import MethodContext, Networks
 from trainer.network.deeplab import DeepLabV3Plus, normalise
@@ -142,7 +142,7 @@ def one_step(config: TrainConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]
     labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
     method = new_method(MethodContext(config, ALONE))
     result = method(Networks(state.student, state.ema), labelled, unlabelled)
-    if config.loss.distance is not Distance.none:
+    if config.loss.distance is not PixelDistance.none:
         term = InterPixelTerm(config.loss, config.batch, ALONE)(result.pairs)
         return result.loss + term, {**result.terms, "ipix": term.detach()}, len(result.pairs)
     return result.loss, result.terms, len(result.pairs)

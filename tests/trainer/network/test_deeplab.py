@@ -130,7 +130,7 @@ def test_the_feature_dropout_doubles_what_it_keeps() -> None:
     clean, dropped = network.forward_perturbed(images, everything)
 
     torch.testing.assert_close(clean, network(images))
-    torch.testing.assert_close(dropped, network._decode(2 * low, 2 * high, images.shape[-2:]))
+    torch.testing.assert_close(dropped, network.decode(2 * low, 2 * high, images.shape[-2:]))
 
 
 def test_the_same_seed_draws_the_same_weights_whatever_torch_drew_before() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from datasets.files import file_sha256
 from tests.support.process_groups import run_trainer
 from trainer.config.compose import compose
 from trainer.network import download as weights
@@ -45,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another place for weights than the checkout's own."""
     for module in (pretrained, weights):
-        monkeypatch.setattr(module, "FOLDER", tmp_path / "weights")
+        monkeypatch.setattr(module, "WEIGHTS_FOLDER", tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -61,17 +62,17 @@ def test_every_key_of_a_published_file_finds_its_place(
     )
     network = DeepLabV3Plus(config.model, 21)
 
-    found = init_weights(network, config)
+    loaded = init_weights(network, config)
 
-    assert found is not None
-    assert found.matched == matched
-    assert found.sha256 == pretrained.file_sha256(files[kind])
+    assert loaded is not None
+    assert loaded.matched == matched
+    assert loaded.sha256 == file_sha256(files[kind])
     stored = (load_file_of(files[kind]))["layer3.2.conv2.weight"]
     assert torch.equal(network.backbone.layer3[2].conv2.weight, stored)
 
 
 def load_file_of(path: Path) -> dict[str, torch.Tensor]:
-    return pretrained._read(path)
+    return pretrained.read_tensors(path)
 
 
 @pytest.mark.parametrize("kind", ["timm", "unimatch"])
