@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from orchestrator.results.store import counted_rows
 from orchestrator.printers.write import write_filled
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 from orchestrator.tables.fill import fill
 from sweeps.grid import load_grid
 from sweeps.table import load_table

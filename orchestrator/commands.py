@@ -26,7 +26,8 @@ from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
 from orchestrator.results.store import counted_rows, read_rows
 from orchestrator.statistics.text import sentences
-from orchestrator.storage.root import Root, open_root
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import FilledTable
 from sweeps.grid import load_grid

@@ -27,7 +27,8 @@ from orchestrator.planning.plan import (
     exit_code,
 )
 from orchestrator.results.store import publish
-from orchestrator.storage.root import Root, root_of
+from orchestrator.storage.open import root_of
+from orchestrator.storage.root import Root
 from orchestrator.trial import Outcome, Trial
 from sweeps.grid_tables import tables_of
 from trainer.config.schema import TrainConfig

@@ -20,8 +20,9 @@ from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
 from orchestrator.results.store import cell_rows, publish
 from orchestrator.storage.file_lock import Busy
+from orchestrator.storage.open import root_of
 from orchestrator.storage.paths import RunPaths
-from orchestrator.storage.root import Root, RunOwner, root_of
+from orchestrator.storage.root import Root, RunOwner
 from orchestrator.storage.run_state import append_event
 from orchestrator.trial import Outcome, Trial
 from trainer.config.compose import from_json

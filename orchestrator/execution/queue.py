@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from orchestrator.failures import POLICIES, Budget, Failure
-from orchestrator.storage.root import root_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
 
 

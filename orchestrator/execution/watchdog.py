@@ -17,8 +17,9 @@ from types import FrameType
 
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.failures import Failure
+from orchestrator.storage.open import root_of
 from orchestrator.storage.paths import RunPaths
-from orchestrator.storage.root import Root, root_of
+from orchestrator.storage.root import Root
 from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0

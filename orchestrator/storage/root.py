@@ -1,7 +1,7 @@
-"""The root of all runs and results: a folder or a bucket, told apart here and nowhere else.
+"""What a root of runs and results offers, whether it is a folder or a bucket.
 
-`open_root` makes a `LocalRoot` or an `S3Root` of an address; everybody else takes a `Root` and
-does not ask which one it is. How a bucket differs from a folder stands in `s3_root`.
+`open_root` in `orchestrator/storage/open.py` makes a `LocalRoot` or an `S3Root` of an address;
+everybody else takes a `Root` and does not ask which one it is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from datasets.storage.open import is_url
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.paths import GridPaths, RunPaths
 from orchestrator.storage.run_state import Progress, RunState
-from orchestrator.trial import Outcome, Trial
+from orchestrator.trial import Outcome
 from trainer.checkpoint_manifest import newest_step
 
 ResultKind = Literal["rows", "history"]
@@ -256,27 +255,3 @@ class Root(Protocol):
 
     def log_hint(self, key: str, attempt: int) -> str:
         """Where, or with which command, the log of an attempt is read."""
-
-
-def open_root(address: str, scratch: str = "") -> Root:
-    """The root that a user names.
-
-    Args:
-        address: a folder, or s3://bucket/prefix.
-        scratch: folder for runs at work under a bucket; empty for the default.
-
-    Raises:
-        ValueError: a URL of another kind, or with credentials in it.
-    """
-    # Here and not above: both modules take the protocols from this one.
-    from orchestrator.storage.local_root import LocalRoot
-    from orchestrator.storage.s3_root import S3Root
-
-    if not is_url(address):
-        return LocalRoot(Path(address.removeprefix("file://")))
-    return S3Root.at(address, scratch)
-
-
-def root_of(trial: Trial) -> Root:
-    """The root that a trial belongs to, in the process that runs it or watches it."""
-    return open_root(trial.root, trial.root_scratch)

@@ -16,7 +16,8 @@ import yaml
 
 from orchestrator.execution.code_snapshot import CODE_PACKAGES
 from orchestrator.results.store import Row, counted, read_rows
-from orchestrator.storage.root import Root, open_root
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root
 from tests.support.warm_process import WarmCommand
 
 Answer = TypeVar("Answer")

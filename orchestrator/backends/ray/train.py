@@ -10,7 +10,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure, classify
-from orchestrator.storage.root import root_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
 
 

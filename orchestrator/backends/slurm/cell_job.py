@@ -12,7 +12,7 @@ from datasets.files import atomic_write
 from orchestrator.execution.attempt import run_trial
 from orchestrator.execution.stop import stop_asked
 from orchestrator.storage.file_lock import fresh_seconds
-from orchestrator.storage.root import root_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 

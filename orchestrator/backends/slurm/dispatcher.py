@@ -20,7 +20,7 @@ from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_
 from orchestrator.execution.attempt import has_done_row
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
-from orchestrator.storage.root import root_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
 from slurm.job_array import JobArray

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.backends.base import worker_environment
 from orchestrator.backends.slurm.cell_job import CellJob
 from orchestrator.options import LaunchOptions, SlurmOptions
-from orchestrator.storage.root import root_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
 from slurm.job_array import JobArray

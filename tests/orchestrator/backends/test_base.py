@@ -13,7 +13,7 @@ from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
 from orchestrator.options import BACKENDS
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 from orchestrator.trial import Outcome, Trial
 from tests.support.lab import KL, SUPERVISED, Lab
 

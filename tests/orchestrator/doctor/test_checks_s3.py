@@ -1,7 +1,7 @@
 """What the doctor says about a root in an object store."""
 
 from orchestrator.doctor.checks import check_root
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 from orchestrator.storage.s3_storage import storage_of
 from tests.support.s3_session import Store
 

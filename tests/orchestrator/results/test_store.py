@@ -36,7 +36,7 @@ CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
 PUBLISH = """
 import sys
 from orchestrator.results.store import publish
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 from sweeps.cell import Cell
 from tests.support.result_rows import row_of
 cell = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")

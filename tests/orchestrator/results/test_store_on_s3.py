@@ -19,7 +19,8 @@ from orchestrator.results.compaction import compact
 from orchestrator.results.history import publish_history, read_history
 from orchestrator.results.query import query
 from orchestrator.results.store import cell_rows, counted_rows, publish, read_rows
-from orchestrator.storage.root import Root, open_root
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root
 from sweeps.cell import Cell
 from tests.support.ceph import environment
 from tests.support.result_rows import row_of
@@ -33,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 from tests.orchestrator.results.test_store_on_s3 import CELL
 from tests.support.result_rows import row_of
 root, lines, first = open_root(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -45,7 +46,7 @@ for seed in range(first, first + 12):
 COMPACT = """
 import sys
 from orchestrator.results.compaction import compact
-from orchestrator.storage.root import open_root
+from orchestrator.storage.open import open_root
 compact(open_root(sys.argv[1]))
 """
 

@@ -13,7 +13,8 @@ import pytest
 from orchestrator.__main__ import main
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import FRESH_VARIABLE
-from orchestrator.storage.root import Root, RunOwner, open_root
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root, RunOwner
 from orchestrator.storage.s3_lock import LockRecord
 from orchestrator.storage.s3_storage import PATIENCE_VARIABLE, storage_of
 from orchestrator.storage.sync import MARKER, RunUploader
