@@ -6,14 +6,17 @@ queue, and how its trials ended goes back through another.
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from ray import tune
 from ray.tune.search import Searcher
 
+from datasets.files import atomic_write
 from orchestrator.backends.ray.cluster import Cluster
 from orchestrator.options import LaunchOptions
 from orchestrator.trial import Outcome, Trial
@@ -21,6 +24,8 @@ from orchestrator.trial import Outcome, Trial
 # What a Tune trial does: run the cell on Ray, or wait for the end of its job elsewhere.
 Work = Literal["run", "watch"]
 
+_LOOK_SECONDS = 0.5  # between two looks for the end of a job
+_LEAVE = "leave"  # name of the file that lets all who wait return
 _ANSWER_SECONDS = 0.2  # the loop of the launch needs less to answer an outcome with the next cell
 # An actor that only waits, for a worker group or for a job, takes no CPU: the group would lack it.
 # Every Ray has this resource on its head node, which is the safe place to wait.
@@ -106,15 +111,42 @@ def runs_inside_actor(options: LaunchOptions, cluster: Cluster) -> bool:
 def _body(config: dict[str, Any]) -> None:
     """What the actor of one trial does."""
     from orchestrator.backends.ray.train import run_on_ranks
-    from orchestrator.backends.ray.watched import wait_for_outcome
 
     trial = Trial.from_json(config["trial"])
     trial.enter_cwd()
     if config["work"] == "watch":
-        outcome = wait_for_outcome(trial)
+        outcome = _wait_for_outcome(trial)
     else:
         outcome = run_on_ranks(trial, in_this_process=config["inside"])
     tune.report({"outcome": outcome.to_json()})
+
+
+def _wait_for_outcome(trial: Trial) -> Outcome:
+    """Wait until the job of a cell has ended, or the launch leaves it alone."""
+    folder = Path(trial.scratch)
+    path = _outcome_path(folder, trial.key)
+    while not path.exists():
+        if (folder / _LEAVE).exists():
+            return Outcome("stopped", error_text="its job goes on in Slurm")
+        time.sleep(_LOOK_SECONDS)
+    outcome = Outcome.from_json(path.read_text())
+    path.unlink()
+    return outcome
+
+
+def write_outcome(folder: Path, key: str, outcome: Outcome) -> None:
+    """Let the Tune trial that waits for a cell return."""
+    atomic_write(_outcome_path(folder, key), outcome.to_json())
+
+
+def stop_waiting(folder: Path) -> None:
+    """Let every waiting Tune trial return; the jobs go on."""
+    (folder / _LEAVE).touch()
+
+
+def _outcome_path(folder: Path, key: str) -> Path:
+    """Where the outcome of a cell's job is written."""
+    return folder / f"outcome-{key}.json"
 
 
 class _Feeder(Searcher):

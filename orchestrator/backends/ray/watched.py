@@ -4,22 +4,16 @@ The other pool starts all its jobs at once; Tune gets a trial for a cell when it
 ended. So there are a few waiting processes, not one for every queued job.
 """
 
-import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends.base import Pool, Report
+from orchestrator.backends.ray.tune import TuneRun, stop_waiting, write_outcome
 from orchestrator.trial import Outcome, Trial
 
-if TYPE_CHECKING:
-    from orchestrator.backends.ray.tune import TuneRun
-
 _NUM_WATCHERS = 4  # Tune trials that wait for running jobs; one more takes those that ended
-_LOOK_SECONDS = 0.5
-_LEAVE = "leave"
 
 
 class WatchedPool(Pool):
@@ -31,7 +25,7 @@ class WatchedPool(Pool):
         folder: an existing folder through which outcomes reach the waiting trials.
     """
 
-    def __init__(self, jobs: Pool, tune: "TuneRun", folder: Path) -> None:
+    def __init__(self, jobs: Pool, tune: TuneRun, folder: Path) -> None:
         self.slots = jobs.slots
         self.detaches = jobs.detaches
         self._jobs = jobs
@@ -84,11 +78,11 @@ class WatchedPool(Pool):
 
     def close(self) -> None:
         """Let every waiting Tune trial return; the jobs go on."""
-        (self._folder / _LEAVE).touch()
+        stop_waiting(self._folder)
 
     def _on_end(self, key: str, outcome: Outcome) -> None:
         self._outcomes[key] = outcome
-        _write_outcome(self._folder, key, outcome)
+        write_outcome(self._folder, key, outcome)
         if key in self._running:
             self._running.remove(key)
         if key not in self._watched:
@@ -111,29 +105,3 @@ class WatchedPool(Pool):
     def _watch(self, key: str) -> None:
         self._watched.add(key)
         self._tune.submit(replace(self._trials[key], scratch=str(self._folder)), "watch")
-
-
-def wait_for_outcome(trial: Trial) -> Outcome:
-    """Wait until the job of a cell has ended, or the launch leaves it alone."""
-    folder = Path(trial.scratch)
-    path = _outcome_path(folder, trial.key)
-    while not path.exists():
-        if (folder / _LEAVE).exists():
-            return Outcome("stopped", error_text="its job goes on in Slurm")
-        time.sleep(_LOOK_SECONDS)
-    outcome = Outcome.from_json(path.read_text())
-    path.unlink()
-    return outcome
-
-
-def _write_outcome(folder: Path, key: str, outcome: Outcome) -> None:
-    """Let the Tune trial that waits for a cell return."""
-    path = _outcome_path(folder, key)
-    part = path.with_suffix(".tmp")
-    part.write_text(outcome.to_json())
-    part.replace(path)
-
-
-def _outcome_path(folder: Path, key: str) -> Path:
-    """Where the outcome of a cell's job is written."""
-    return folder / f"outcome-{key}.json"
