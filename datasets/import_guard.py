@@ -19,6 +19,7 @@ def check_is_ours() -> None:
     if imported != ours:
         raise RuntimeError(
             f"Python found a foreign package `datasets` ({imported}) before this project's "
-            f"({ours}). Start from the checkout ({ours.parent}) with `python -m ...`, or put it first on "
-            "PYTHONPATH; if that does not help, uninstall the other package from this environment."
+            f"({ours}). Start from the checkout ({ours.parent}) with `python -m ...`, or put it "
+            "first on PYTHONPATH; if that does not help, uninstall the other package from this "
+            "environment."
         )

@@ -45,8 +45,8 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     """Everything behind a number or a cell.
 
     Args:
-        what: name of a number (see `named_entries`), the beginning of several, a cell's key, or a key
-            without its seed.
+        what: name of a number (see `named_entries`), the beginning of several, a cell's key, or a
+            key without its seed.
         tables: filled from the results.
         rows: all results, for cells that no table prints, and for failed attempts.
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -15,15 +14,13 @@ from trainer.config.compose import compose
 CELL = Cell("voc", "p1_1of16", "resnet50", 321, "unimatch_star", "kl")
 
 
-def test_every_cell_of_the_paper_has_a_configuration_of_its_key_within_seconds():
+def test_every_cell_of_the_paper_has_a_configuration_of_its_key():
     cells = load_grid("paper").cells
 
-    started = time.monotonic()
-    found = cell_configs(cells)
+    configs = cell_configs(cells)
 
-    assert time.monotonic() - started < 10  # about one second on a free core
-    assert list(found) == list(cells)
-    assert all(config.key == cell.key for cell, config in found.items())
+    assert list(configs) == list(cells)
+    assert all(config.key == cell.key for cell, config in configs.items())
 
 
 def test_a_cell_gets_what_composing_it_alone_gives():
