@@ -1,6 +1,7 @@
-# make demo   a small real grid on this machine, ending with its table
-# make test   every check of the project
-# Both set up everything they need; a first run installs for some minutes.
+# make demo                  a small real grid on this machine, ending with its table
+# make test                  every check of the project
+# make check ROOM=trainer    the checks of one room, without long tests, Ray, Slurm and S3
+# All set up what they need; a first run installs for some minutes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,10 +21,18 @@ test: $(READY)
 	$(MAKE) check
 
 check: $(READY)
+ifdef ROOM
+	$(BIN)/ruff check $(ROOM) tests
+	$(BIN)/ruff format --check $(ROOM) tests
+	$(BIN)/mypy -p $(ROOM)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/$(ROOM) tests/test_architecture.py \
+		-m 'not long and not ray and not slurm and not s3'
+else
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+endif
 
 # Only what runs on a Slurm of its own, under faults.
 test-slurm: $(READY)
