@@ -16,11 +16,11 @@ from benchmarks import official_step
 from datasets.config import DataConfig
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import (
-    Distance,
     LossConfig,
     MethodConfig,
     ModelConfig,
     OptimConfig,
+    PixelDistance,
     Precision,
     TrainConfig,
     Upsample,
@@ -49,7 +49,7 @@ class Case:
     crop: int
     batch: int
     classes: int
-    distance: Distance = Distance.kl
+    distance: PixelDistance = PixelDistance.kl
     precision: Precision = Precision.fp32
     upsample: Upsample = Upsample.nearest
     confidence: float = 0.0
@@ -109,7 +109,7 @@ def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:
         trainer.network.deeplab.upsample = _torch_upsample
         try:
             loss, pairs = take(network, labelled, unlabelled, tau=config.method.confidence)
-            for q, p, valid in pairs if loss_config.distance is not Distance.none else ():
+            for q, p, valid in pairs if loss_config.distance is not PixelDistance.none else ():
                 loss = loss + 0.5 * official_step.inter_pixel(
                     q, p, valid, loss_config.distance.value, loss_config.threshold, 4.0
                 )

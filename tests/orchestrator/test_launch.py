@@ -185,7 +185,7 @@ def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) 
     assert [row.error_class for row in lab.rows().values()] == ["disk_full"]
     assert not list(lab.root.rglob("*.tmp.*"))
     for key in (SUPERVISED, UNIMATCH):
-        lab.opened.run(key).progress.with_name("progress.json.tmp").unlink()
+        lab.opened.run(key).progress.with_name("progress.json.tmp").unlink(missing_ok=True)
     lab.run("launch", INLINE)
     assert len(lab.weights()) == 2
 
