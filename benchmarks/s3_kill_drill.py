@@ -56,7 +56,7 @@ class Accidents:
     def start(self) -> None:
         """Launch, on one of the hosts."""
         host = HOSTS[self.draws.integer(0, len(HOSTS) - 1)]
-        lab = Lab(self.lab.folder, self.lab.data, self.lab.url, host)
+        lab = Lab(self.lab.folder, self.lab.data, self.lab.url, host, is_warm=False)
         self.launch = lab.start("launch", "backend=ray")
         self.launches += 1
 
@@ -132,8 +132,8 @@ def finish(found: Accidents) -> None:
 def drill(folder: Path, url: str, proxy: Proxy, numbers: tuple[int, int, int]) -> None:
     """Disturb, finish, compare."""
     num_cells, num_accidents, seed = numbers
-    calm = Lab(folder / "calm", folder / "drawn")
-    rough = Lab(folder / "rough", folder / "drawn", url)
+    calm = Lab(folder / "calm", folder / "drawn", is_warm=False)
+    rough = Lab(folder / "rough", folder / "drawn", url, is_warm=False)
     for lab in (calm, rough):
         write_grid(lab, num_cells)
     began = time.monotonic()

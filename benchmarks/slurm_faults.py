@@ -128,7 +128,7 @@ def main(words: list[str]) -> None:
         running_box(accounting=accounting, warns=accounting) as box,
     ):
         data = Path(folder) / "drawn"
-        calm, rough = Lab(Path(folder) / "calm", data), Lab(Path(folder) / "rough", data)
+        calm, rough = (Lab(Path(folder) / name, data, is_warm=False) for name in ("calm", "rough"))
         for lab in (calm, rough):
             write_grid(lab, num_cells, epochs=16)
         text, _ = (undisturbed := calm.start("launch", "backend=inline")).communicate()

@@ -101,7 +101,7 @@ def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:
     network = new_state(config, num_classes, ranks).student
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
-    take = cast(Any, official_step.STEPS[config.method.algorithm.value])
+    take = cast(Any, official_step.STEPS[config.method.algorithm])
     loss_config = config.loss
 
     def step(labelled: Any, unlabelled: Any) -> None:

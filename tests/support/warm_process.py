@@ -48,6 +48,11 @@ class WarmCommand:
         """End the process at once."""
         self.send_signal(signal.SIGKILL)
 
+    def poll(self) -> int | None:
+        """The exit code if it has ended."""
+        self.returncode = self._process.exitcode
+        return self.returncode
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end; returns the exit code, or minus the signal that killed it."""
         self._process.join(timeout)
