@@ -8,6 +8,8 @@ import pytest
 from tests.support.lab import KL, Lab, weights_without_launch
 from tests.support.slurm_cluster import SlurmBox
 
+pytestmark = pytest.mark.long
+
 EPOCHS = 2
 # What determinism.py lets through: each must be overruled, or not matter.
 HOSTILE = {

@@ -13,6 +13,8 @@ from tests.support.tiny_config import TINY
 from trainer.config.compose import compose
 from trainer.run import train
 
+pytestmark = pytest.mark.long
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 # Digests of weights, average and momentum after each step, and of the weights at the end.

@@ -131,6 +131,7 @@ def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path
     assert not tmp_path.exists()  # nothing came of it, so nothing is left
 
 
+@pytest.mark.long
 def test_torchrun_starts_the_ranks_of_one_run(drawn_root: Path, tmp_path: Path) -> None:
     torchrun = [
         sys.executable,

@@ -17,6 +17,8 @@ from trainer.distributed import Ranks
 from trainer.run import train
 from trainer.state import TrainState
 
+pytestmark = pytest.mark.long
+
 
 def straight_and_resumed(hooked: bool) -> tuple[list[str], list[str]]:
     """Digests after each of four steps, without a restart and with one after two."""

@@ -14,6 +14,8 @@ from tests.support.tiny_config import tiny_config
 from trainer.distributed import Ranks
 from trainer.state import new_state
 
+pytestmark = pytest.mark.long
+
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 

@@ -17,6 +17,8 @@ from trainer.checkpoint_manifest import newest_step
 from trainer.determinism import digest
 from trainer.run import train
 
+pytestmark = pytest.mark.long
+
 
 def stop_after(steps: int) -> Callable[[], bool]:
     """An answer that becomes True once it was asked that often."""

@@ -147,6 +147,7 @@ def words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["launch", str(lab.grid), *lab.words, "concurrency=2"]
 
 
+@pytest.mark.long
 def test_a_back_end_is_added_by_one_file_and_one_line(
     lab: Lab, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

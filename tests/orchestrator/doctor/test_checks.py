@@ -6,12 +6,15 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from orchestrator.doctor.checks import check_fast, check_root, check_slurm, exit_code_of
 from orchestrator.options import LaunchOptions
 from orchestrator.storage.local_root import LocalRoot
 from tests.support.lab import CHECKOUT
 
 
+@pytest.mark.long
 def test_a_machine_without_slurm_gets_words_and_advice(tmp_path: Path) -> None:
     call = [sys.executable, "-m", "orchestrator", "doctor", f"root={tmp_path}"]
     bare = {**os.environ, "PATH": str(Path(sys.executable).parent), "AWS_CONFIG_FILE": ""}

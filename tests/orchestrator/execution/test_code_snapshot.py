@@ -51,6 +51,7 @@ def committed(folder: Path) -> str:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_an_edit_of_the_checkout_during_a_launch_reaches_none_of_its_cells(
     long_lab: Lab, undisturbed: dict[str, tuple[str | None, float | None]]
 ) -> None:

@@ -80,6 +80,7 @@ def event_names(lab: Lab) -> list[str]:
     return [line["event"] for line in lab.events(KL)]
 
 
+@pytest.mark.long
 def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
     blocked: Blocked, undisturbed: Weights
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_loader_that_blocks_in_this_process_is_interrupted_and_tried_again(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_loader_that_blocks_on_ray_is_killed_and_tried_again(
     blocked: Blocked, undisturbed: Weights
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_loader_that_blocks_on_ray_is_killed_and_tried_again(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_ranks_of_which_one_stops_in_a_collective_are_killed_and_tried_again(
     long_lab: Lab, torchrun_weights: str
 ) -> None:

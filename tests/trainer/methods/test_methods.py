@@ -211,6 +211,7 @@ def calm_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("loss", ["none", "kl", "cr"])
+@pytest.mark.long
 def test_four_steps_of_resnet_50_give_the_weights_of_the_transcription(
     tmp_path: Path, calm_backbone: Path, loss: str
 ) -> None:
