@@ -48,9 +48,10 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
-        count = x.new_full((1,), x.numel() // channels)  # filled on the device: nothing is sent
-        mean = x.mean((0, 2, 3))
-        squares = (x - mean[:, None, None]).square().sum((0, 2, 3))
+        values = x.float() if x.dtype in _HALF else x  # half precision cannot even count the pixels
+        count = values.new_full((1,), x.numel() // channels)  # on the device: nothing is sent
+        mean = values.mean((0, 2, 3))
+        squares = (values - mean[:, None, None]).square().sum((0, 2, 3))
         rows = ranks.gather(torch.cat([mean, squares, count]))
         means, sums, counts = zip(
             *(r.tensor_split([channels, 2 * channels]) for r in rows), strict=True
@@ -61,19 +62,27 @@ class _Normalise(torch.autograd.Function):
         parts = [s + n * (m - mean).square() for m, s, n in zip(means, sums, counts, strict=True)]
         variance = ordered_sum(parts) / total
         scale = (variance + eps).rsqrt()
-        normal = (x - mean[:, None, None]) * scale[:, None, None]
-        ctx.save_for_backward(normal, weight, scale, total)
+        normal = (values - mean[:, None, None]) * scale[:, None, None]
+        ctx.save_for_backward(normal.to(x.dtype), weight, scale, total)
         ctx.ranks = ranks
         ctx.mark_non_differentiable(mean, variance, total)
-        return normal * weight[:, None, None] + bias[:, None, None], mean, variance, total
+        y = normal * weight[:, None, None] + bias[:, None, None]
+        return y.to(x.dtype), mean, variance, total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         normal, weight, scale, total = ctx.saved_tensors
+        dtype = grad.dtype
+        if dtype in _HALF:
+            grad, normal = grad.float(), normal.float()
         sum_grad = grad.sum((0, 2, 3))
         sum_grad_normal = (grad * normal).sum((0, 2, 3))
         both = ordered_sum(ctx.ranks.gather(torch.cat([sum_grad, sum_grad_normal]))) / total
         shift, slope = both.split(grad.shape[1])
         grad_x = grad - shift[:, None, None] - normal * slope[:, None, None]
+        grad_x = (grad_x * (weight * scale)[:, None, None]).to(dtype)
         # Weight and bias gradients stay local: the gradient sum over ranks adds them.
-        return grad_x * (weight * scale)[:, None, None], sum_grad_normal, sum_grad, None, None
+        return grad_x, sum_grad_normal, sum_grad, None, None
+
+
+_HALF = (torch.bfloat16, torch.float16)  # their statistics are float32, as in torch's own layer

@@ -91,3 +91,43 @@ def gradient_check() -> bool:
 
 def test_the_gradient_is_that_of_the_sum_over_ranks() -> None:
     assert all(run_ranks(gradient_check, 2))
+
+
+def half_batch() -> torch.Tensor:
+    """Activations as autocast hands them over: (4, 3, 21, 21), 1,764 values a channel."""
+    generator = torch.Generator().manual_seed(1)
+    return (3.0 + torch.randn(4, 3, 21, 21, generator=generator)).bfloat16()
+
+
+def half_rank() -> dict[str, torch.Tensor]:
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    ranks = Ranks(rank, size, torch.device("cpu"))
+    norm = RankOrderedBatchNorm(3)
+    set_ranks(norm, ranks)
+    mine = half_batch()[rank * 4 // size : (rank + 1) * 4 // size].requires_grad_(True)
+    y = norm(mine)
+    y.float().square().sum().backward()
+    assert mine.grad is not None
+    return {"y": y.detach(), "x": mine.grad, **norm.state_dict()}
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_statistics_of_half_precision_activations_are_float32(world_size: int) -> None:
+    x = half_batch().requires_grad_(True)
+    plain = nn.BatchNorm2d(3)
+    y = plain(x)
+    y.float().square().sum().backward()
+    assert x.grad is not None
+
+    rows = run_ranks(half_rank, world_size)
+
+    for row in rows:
+        assert row["running_mean"].dtype == torch.float32
+        for name in ("running_mean", "running_var"):  # bfloat16 would be 4e-3 off
+            torch.testing.assert_close(row[name], plain.state_dict()[name], atol=1e-6, rtol=1e-5)
+    together = torch.cat([row["y"] for row in rows])
+    assert together.dtype == torch.bfloat16
+    torch.testing.assert_close(together, y.detach(), atol=2e-2, rtol=1e-2)  # one unit of bfloat16
+    gradient = torch.cat([row["x"] for row in rows])
+    assert gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient, x.grad, atol=3e-2, rtol=2e-2)
