@@ -175,6 +175,126 @@ def test_shapes_that_differ_are_refused_with_both_named() -> None:
         inter_pixel_loss(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 4, 3))
 
 
+def grown_logits(size: int, noise: float) -> tuple[Tensor, Tensor]:
+    """Smooth float32 maps of a student that is `noise` away from its teacher, (1, 3, S, S)."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = 4.0 * torch.randn(1, 3, size // 8 + 1, size // 8 + 1, generator=generator)
+    moved = coarse + noise * torch.randn(coarse.shape, generator=generator)
+    student, teacher = (
+        torch.nn.functional.interpolate(x, (size, size), mode="bilinear", align_corners=True)
+        for x in (moved, coarse)
+    )
+    return student, teacher
+
+
+def loss_and_gradient(student: Tensor, teacher: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    student = student.detach().clone().requires_grad_(True)
+    loss = inter_pixel_loss(student, teacher, **options)
+    loss.backward()
+    assert student.grad is not None
+    return loss.detach(), student.grad
+
+
+@pytest.mark.parametrize("distance", ["kl", "cr"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_give_the_loss_of_their_values(
+    distance: str, dtype: torch.dtype
+) -> None:
+    student, teacher = (x.to(dtype) for x in grown_logits(321, 1.0))  # |Omega| is above 65,504
+
+    loss, gradient = loss_and_gradient(student, teacher, distance=distance, threshold=0.0)
+
+    exact, slope = loss_and_gradient(
+        student.float(), teacher.float(), distance=distance, threshold=0.0
+    )
+    assert loss.dtype == torch.float32
+    assert loss.item() == exact.item() > 0
+    assert gradient.dtype == dtype
+    torch.testing.assert_close(gradient, slope.to(dtype))
+
+
+@pytest.mark.parametrize("distance", ["kl", "cr"])
+def test_backward_may_run_twice_and_agrees_with_finite_differences(distance: str) -> None:
+    student, teacher = random_logits(3)
+    student.requires_grad_(True)
+    loss = inter_pixel_loss(student, teacher, distance=distance, threshold=0.5)
+
+    (once,) = torch.autograd.grad(loss, student, retain_graph=True)
+    (twice,) = torch.autograd.grad(loss, student)
+
+    assert torch.equal(once, twice)
+    assert torch.autograd.gradcheck(
+        lambda x: inter_pixel_loss(x, teacher, distance=distance, threshold=0.5), (student,)
+    )
+
+
+def test_a_second_derivative_is_refused_and_not_wrong() -> None:
+    student, teacher = random_logits(3)
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+    loss = weight * inter_pixel_loss(student.requires_grad_(True), teacher)
+    (slope,) = torch.autograd.grad(loss, student, create_graph=True)
+
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        slope.square().sum().backward()
+
+
+# The compiler itself makes an instance of every autograd function, which torch then warns of.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("distance", ["kl", "cr"])
+def test_function_transforms_and_whole_graph_compilation_give_the_same_gradient(
+    distance: str,
+) -> None:
+    student, teacher = random_logits(3)
+
+    def loss_of(x: Tensor) -> Tensor:
+        return inter_pixel_loss(x, teacher, distance=distance, threshold=0.5)
+
+    _, expected = loss_and_gradient(student, teacher, distance=distance, threshold=0.5)
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    (slope,) = torch.autograd.grad(compiled(student.requires_grad_(True)), student)
+
+    close = {"atol": 1e-14, "rtol": 1e-12}
+    torch.testing.assert_close(torch.func.grad(loss_of)(student.detach()), expected, **close)
+    torch.testing.assert_close(slope, expected, **close)
+
+
+@pytest.mark.parametrize("distance", ["kl", "cr"])
+def test_a_class_masked_with_minus_infinity_adds_nothing(distance: str) -> None:
+    student, teacher = random_logits(4, (1, 3, 6, 6))
+    masked = [torch.cat([x, torch.full((1, 1, 6, 6), -torch.inf)], 1) for x in (student, teacher)]
+    expected, slope = loss_and_gradient(student, teacher, distance=distance, threshold=0.0)
+
+    loss, gradient = loss_and_gradient(*masked, distance=distance, threshold=0.0)
+
+    if distance == "kl":  # a constant channel correlates with nothing, so CR counts it as one
+        assert loss.item() == pytest.approx(expected.item() * 3 / 4)
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(gradient[:, :3], slope * 3 / 4)
+    assert (gradient[:, 3] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperature": 0.0}, "temperature is 0.0; it divides the logits"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"valid": torch.ones(2, 4, 5)}, r"valid is torch.float32 .* needs to be torch.bool"),
+        ({"valid": torch.ones(2, 1, 5, dtype=torch.bool)}, r"shape \(2, 1, 5\).* = \(2, 4, 5\)"),
+        ({"distance": "l2"}, "Unknown distance 'l2'; known: kl, cr"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_in_one_sentence(change: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        inter_pixel_loss(*random_logits(0), **change)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)])
+def test_logits_of_nothing_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="no image, class or pixel"):
+        inter_pixel_loss(torch.zeros(shape), torch.zeros(shape))
+
+
 def test_the_file_works_alone_in_an_empty_folder(tmp_path: Path) -> None:
     shutil.copy(inter_pixel.__file__, tmp_path / "inter_pixel.py")
     probe = (
