@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.dataset import open_dataset
-from orchestrator.backends.base import LaunchContext, backend, drain
+from orchestrator.backends.base import LaunchContext, backend, run_queue
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.screen import Screen
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state
-from orchestrator.execution.queue import Queue, by_length
+from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.planning.estimate import work
@@ -140,7 +140,7 @@ def _run(
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
     trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
-    trials = by_length(trials, lengths, _ranks(plan))
+    trials = in_start_order(trials, lengths, _first_tables(plan))
     queue = Queue(
         trials,
         listener=screen,
@@ -149,7 +149,7 @@ def _run(
     )
     context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
     with stop.listening(), backend(options.backend).pools(context) as pools:
-        drain(queue, pools, stop, screen)
+        run_queue(queue, pools, stop, screen)
     return queue
 
 
@@ -176,7 +176,7 @@ def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
     )
 
 
-def _ranks(plan: Plan) -> dict[str, int]:
+def _first_tables(plan: Plan) -> dict[str, int]:
     """Index of the first table that prints a cell, by key; cells held by others come last."""
     ranks = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
     for index, table in enumerate(tables_of(plan.grid)):

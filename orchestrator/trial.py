@@ -1,4 +1,4 @@
-"""One attempt at one cell: the same function in this process, under Ray Train and under Slurm."""
+"""A trial, which is a cell as it is sent to a worker, and the outcome that comes back."""
 
 import json
 import os
@@ -17,9 +17,9 @@ class Trial:
         key: the cell.
         config_json: its whole configuration.
         fingerprint: of that configuration.
-        root: address of where runs and results lie; `storage.root.root_of` opens it.
+        root: address of where runs and results lie; `storage.open.root_of` opens it.
         root_scratch: folder for runs at work under a bucket; empty for each machine's default.
-        backend: inline or ray.
+        backend: name of the back end whose pool runs it.
         stop_file: its existence asks the run to checkpoint and end.
         scratch: an existing folder for what a backend must write and nobody needs afterwards.
         published_attempt: newest attempt among the published rows; numbers go on from there.

@@ -158,7 +158,7 @@ class Checkpoints:
                 return manifest.step
         return -1
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what an interrupted write left behind."""
         for path in self.folder.glob("*.tmp"):
             path.unlink(missing_ok=True)

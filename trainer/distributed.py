@@ -56,7 +56,7 @@ class Ranks:
         dist.all_gather(numbers, torch.tensor([number]), group=self.control)
         return int(numbers[0].item())
 
-    def all_agree(self, flag: bool) -> bool:
+    def broadcast_bool(self, flag: bool) -> bool:
         """Rank 0's answer, on every rank."""
         return bool(self.broadcast_int(int(flag)))
 

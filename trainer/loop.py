@@ -92,7 +92,7 @@ class Loop:
                 self.on_step(StepReport(self.state, terms, labelled, unlabelled))
             self._after_step(terms)
             stops = should_stop is not None and should_stop()
-            if self.ranks.all_agree(stops) and self.state.step < self.total_steps:
+            if self.ranks.broadcast_bool(stops) and self.state.step < self.total_steps:
                 self._end()
                 return False
         self._end()
@@ -106,7 +106,7 @@ class Loop:
         """The last checkpoint of this call, on the disk before anybody leaves."""
         self._save()
         self.checkpoints.finish()
-        self.ranks.all_agree(True)
+        self.ranks.broadcast_bool(True)
 
     def _batches(self) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
         """The batches of the steps still to do."""
@@ -152,7 +152,7 @@ class Loop:
         elapsed = time.monotonic() - self._saved_at > 60.0 * run.checkpoint_minutes
         due = bool(run.checkpoint_steps) and step % run.checkpoint_steps == 0
         # Only rank 0's clock counts, and all ranks must agree to look at the loss together.
-        if step < self.total_steps and self.ranks.all_agree(elapsed or due):
+        if step < self.total_steps and self.ranks.broadcast_bool(elapsed or due):
             self._save()
 
     def _log(self, terms: dict[str, Tensor]) -> None:

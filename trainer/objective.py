@@ -24,7 +24,7 @@ from trainer.config.schema import (
     ViewReduce,
 )
 from trainer.distributed import Ranks
-from trainer.inter_pixel import inter_pixel_loss
+from trainer.inter_pixel import Distance, inter_pixel_loss
 from trainer.methods.interface import Method, MethodContext, Networks, TeacherStudentPair
 from trainer.state import autocast
 
@@ -120,6 +120,7 @@ _PLACEMENT = (
     "resolution",
     "on_labeled",
 )
+_PLAIN: dict[PixelDistance, Distance] = {PixelDistance.kl: "kl", PixelDistance.cr: "cr"}
 _FEATURE_STRIDE = 4  # pixels of the crop per pixel of the decoder
 
 
@@ -174,7 +175,7 @@ class InterPixelTerm:
                 student,
                 teacher,
                 valid=valid,
-                distance="kl" if self.loss.distance is PixelDistance.kl else "cr",
+                distance=_PLAIN[self.loss.distance],
                 threshold=self.loss.threshold,
                 temperature=self.loss.temperature,
             )

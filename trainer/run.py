@@ -56,7 +56,7 @@ def train(
     determinism.enable_determinism(config)
     ranks = init_process_group(config.run)
     dataset = open_dataset(config.data)
-    epoch_steps = _plan(config, dataset, ranks)
+    epoch_steps = _checked_epoch_steps(config, dataset, ranks)
     own_data = dataset.fingerprint if config.data.dataset == "folder" else ""
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps, own_data)
     newest = checkpoints.newest()
@@ -73,7 +73,7 @@ def train(
     return _summary(loop, complete=complete)
 
 
-def _plan(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
+def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
     """Steps per epoch, once everything that must fit does."""
     if ranks.world_size > config.batch:
         raise ValueError(
@@ -93,7 +93,7 @@ def _open_folder(
     """What rank 0 prepares before the first step."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "config.json", config_json(config))
-    checkpoints.sweep()
+    checkpoints.remove_leftovers()
     run_log.rewind(step)
     if config.run.tensorboard:
         run_log.open_events(step)

@@ -1,4 +1,4 @@
-"""The known datasets by name; another one is a file of this folder and a line here."""
+"""The known datasets by name; another one is a file here, a line below, and its `sweeps/recipe`."""
 
 from datasets.known import cityscapes, folder, pascal_voc, synthetic
 from datasets.known.interface import KnownDataset

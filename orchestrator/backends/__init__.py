@@ -1,1 +1,1 @@
-"""Where one trial may run: three small functions of one signature, trial in, outcome out."""
+"""Where cells run: the pools of each back end, and the loop that feeds them."""

@@ -38,7 +38,7 @@ _PASSED = (
 
 
 @dataclass(frozen=True)
-class Report:
+class PoolEvent:
     """News of a cell in a pool.
 
     Attributes:
@@ -78,7 +78,7 @@ class Pool(Protocol):
     def start(self, trials: Sequence[Trial]) -> None:
         """Start cells, no more than there are free slots, often none; returns soon."""
 
-    def poll(self) -> Iterable[Report]:
+    def poll(self) -> Iterable[PoolEvent]:
         """What happened to the cells since the last call."""
 
 
@@ -125,7 +125,7 @@ class Backend(Protocol):
         """
 
 
-def drain(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -> None:
+def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -> None:
     """Run the cells of a queue in pools until nothing is left, or until the launch shall end.
 
     After a stop no cell is started any more. Cells that know of the stop by its file checkpoint and
@@ -146,7 +146,7 @@ def drain(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -> No
             time.sleep(_TICK_SECONDS)
 
 
-def _note(queue: Queue, report: Report) -> None:
+def _note(queue: Queue, report: PoolEvent) -> None:
     """Write a pool's news into the queue."""
     if report.event == "running":
         queue.start(report.key)

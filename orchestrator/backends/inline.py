@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.backends.base import LaunchContext, Pool, Report
+from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
 from orchestrator.execution.attempt import run_trial
 from orchestrator.trial import Trial
 
@@ -28,9 +28,9 @@ class InlinePool(Pool):
         """Let the cell run at the next poll."""
         self._started += trials
 
-    def poll(self) -> Iterator[Report]:
+    def poll(self) -> Iterator[PoolEvent]:
         """Run what was started, to its end."""
         while self._started:
             trial = self._started.pop()
-            yield Report(trial.key, "running")
-            yield Report(trial.key, "ended", run_trial(trial))
+            yield PoolEvent(trial.key, "running")
+            yield PoolEvent(trial.key, "ended", run_trial(trial))

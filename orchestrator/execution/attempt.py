@@ -94,20 +94,20 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     run = _Run(trial, root_of(trial), from_json(trial.config_json))
     asked = should_stop or stop_asked(Path(trial.stop_file))
     if int(os.environ.get("RANK", "0")) > 0:
-        return _follow(run, asked)
+        return _run_other_rank(run, asked)
     owned = run.root.own_run(
         trial.key, "a start", wait_seconds=DYING_SECONDS, stop_file=trial.stop_file
     )
     try:
         with owned as owner:
             if not has_done_row(run.root, trial):
-                return _lead(run, owner, lambda: asked() or owner.must_end())
+                return _run_first_rank(run, owner, lambda: asked() or owner.must_end())
             outcome = Outcome("done", owner.newest, is_published=True)
     except (Busy, StaleAttempt) as busy:
         outcome = Outcome("busy", error_text=str(busy))
     except Unreachable as error:
         outcome = Outcome("failed", 0, classify(error).value, str(error))
-    _share(None, run.config)
+    _broadcast_attempt(None, run.config)
     return outcome
 
 
@@ -120,7 +120,7 @@ class _Run:
     config: TrainConfig
 
 
-def _lead(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:
+def _run_first_rank(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:
     """Rank 0's part, which owns the run folder."""
     number = _begin(owner, run.trial)
     started = datetime.now(UTC)
@@ -140,7 +140,7 @@ def _lead(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcom
 def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bool]) -> Outcome:
     """Train, and publish if the run is complete."""
     trial, started = run.trial, datetime.now(UTC)
-    _share(number, run.config)
+    _broadcast_attempt(number, run.config)
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
@@ -183,9 +183,9 @@ def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcom
     return Outcome("failed", number, failure.value, text, is_published=is_published)
 
 
-def _follow(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
+def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
     """The part of a rank above 0."""
-    number = _share(None, run.config)
+    number = _broadcast_attempt(None, run.config)
     if number is None:
         return Outcome("stopped")
     from trainer.run import train
@@ -215,7 +215,7 @@ def _follow(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
     return Outcome(summary.status, number)
 
 
-def _share(number: int | None, config: TrainConfig) -> int | None:
+def _broadcast_attempt(number: int | None, config: TrainConfig) -> int | None:
     """Tell rank 0's attempt number to all ranks; None means that nobody trains."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return number

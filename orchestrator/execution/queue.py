@@ -165,7 +165,7 @@ class Queue:
         return False
 
 
-def by_length(
+def in_start_order(
     trials: Sequence[Trial], seconds: dict[str, float], table: dict[str, int]
 ) -> list[Trial]:
     """Trials in the order to start: first table first, and within a table the longest first.

@@ -1,1 +1,1 @@
-"""Where runs and results lie and who owns them: a folder or a bucket; `root` is the door."""
+"""Where runs and results lie and who owns them; `open.open_root` makes a root of an address."""

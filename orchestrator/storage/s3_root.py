@@ -333,7 +333,7 @@ class S3RunOwner:
         assert self._uploader is not None
         with _as_stale():
             self._uploader.push()
-        self._uploader.sweep()
+        self._uploader.remove_leftovers()
 
     def training(self) -> AbstractContextManager[None]:
         """See `RunOwner`."""

@@ -151,7 +151,7 @@ class Mirror:
             raise FileNotFoundError(2, "Not pushed", f"{self.storage.url}/{self.prefix}/{path}")
         return self.storage.read(self._name(file.object_of(path)))
 
-    def sweep(self) -> int:
+    def remove_leftovers(self) -> int:
         """Remove what pushes that were killed left behind; the owner calls it before its first."""
         kept = {self._name(name) for name in (*self._folder().objects(), MANIFEST)}
         stray = [
@@ -268,9 +268,9 @@ class RunUploader:
         """
         self._push(self._mirror)
 
-    def sweep(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove objects of pushes that were killed; no older attempt can push any more."""
-        self._mirror.sweep()
+        self._mirror.remove_leftovers()
 
     def pushing(self) -> AbstractContextManager[None]:
         """Push from a thread until the block ends: at once with every checkpoint."""

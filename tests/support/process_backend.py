@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from orchestrator.backends.base import LaunchContext, Pool, Report, worker_environment
+from orchestrator.backends.base import LaunchContext, Pool, PoolEvent, worker_environment
 from orchestrator.trial import Outcome, Trial
 
 detaches = False
@@ -46,16 +46,16 @@ class ProcessPool(Pool):
             )
             self._begun.append(trial.key)
 
-    def poll(self) -> Iterator[Report]:
+    def poll(self) -> Iterator[PoolEvent]:
         """What began, and which processes ended."""
         while self._begun:
-            yield Report(self._begun.pop(), "running")
+            yield PoolEvent(self._begun.pop(), "running")
         for key, process in list(self._processes.items()):
             if process.poll() is not None:
                 del self._processes[key]
                 text, _ = process.communicate()
                 lost = Outcome.lost(f"its process ended with {process.returncode}")
-                yield Report(key, "ended", Outcome.from_json(text) if text else lost)
+                yield PoolEvent(key, "ended", Outcome.from_json(text) if text else lost)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.backends.base import LaunchContext, Pool, Report
+from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
 from orchestrator.backends.ray.cluster import Cluster, connected, raylet_watchdog
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
@@ -112,13 +112,13 @@ class RayPool(Pool):
             self._begun.append(trial.key)
             self._tune.submit(trial, "run")
 
-    def poll(self) -> Iterator[Report]:
+    def poll(self) -> Iterator[PoolEvent]:
         """What began, and what Tune says about ends; a process that died may have left words."""
         while self._begun:
-            yield Report(self._begun.pop(0), "running")
+            yield PoolEvent(self._begun.pop(0), "running")
         for key, outcome in self._tune.ended("run"):
             trial, newest = self._trials.pop(key)
-            yield Report(key, "ended", outcome or outcome_of_dead_process(trial, newest))
+            yield PoolEvent(key, "ended", outcome or outcome_of_dead_process(trial, newest))
 
 
 def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:

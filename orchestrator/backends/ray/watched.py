@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.backends.base import Pool, Report
+from orchestrator.backends.base import Pool, PoolEvent
 from orchestrator.backends.ray.tune import TuneRun, stop_waiting, write_outcome
 from orchestrator.trial import Outcome, Trial
 
@@ -56,7 +56,7 @@ class WatchedPool(Pool):
         self._trials |= {trial.key: trial for trial in trials}
         self._jobs.start(trials)
 
-    def poll(self) -> Iterator[Report]:
+    def poll(self) -> Iterator[PoolEvent]:
         """News of the jobs; that one has ended is news once its Tune trial says so, too."""
         news = self._jobs.poll()
         self.slots = self._jobs.slots
@@ -73,7 +73,7 @@ class WatchedPool(Pool):
                 self._on_lost_watcher(key)
             else:
                 self._outcomes.pop(key, None)
-                yield Report(key, "ended", outcome)
+                yield PoolEvent(key, "ended", outcome)
         self._submit()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from datasets.errors import Unreachable
-from orchestrator.backends.base import Pool, Report
+from orchestrator.backends.base import Pool, PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport, JobReports
 from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_of, refusal
 from orchestrator.execution.attempt import has_done_row
@@ -137,7 +137,7 @@ class Dispatcher(Pool):
     jobs: dict[str, Job] = field(default_factory=dict)
     num_submissions: int = 0
     _trials: dict[str, Trial] = field(default_factory=dict)  # of the jobs, by key
-    _news: list[Report] = field(default_factory=list)
+    _news: list[PoolEvent] = field(default_factory=list)
     _job_reports: dict[str, JobReport] = field(default_factory=dict)  # the newest of each cell
     _unanswered_since: dict[str, float] = field(default_factory=dict)  # sbatch, by array name
     _oom_count: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
@@ -207,7 +207,7 @@ class Dispatcher(Pool):
                 self._submit(chunk, spec)
             self._put_back([trial.key for trial in rest])
 
-    def poll(self) -> list[Report]:
+    def poll(self) -> list[PoolEvent]:
         """Read what the jobs say, and ask Slurm if it is time to."""
         if self.clock() >= self._next_step:
             self._next_step = self.clock() + _STEP_SECONDS
@@ -240,7 +240,7 @@ class Dispatcher(Pool):
                 job.array.set_job_id(report.job_id.partition("_")[0])
             self._job_reports[report.key] = report
             if report.phase == "started":
-                self._news.append(Report(report.key, "running"))
+                self._news.append(PoolEvent(report.key, "running"))
             elif report.outcome is not None and report.outcome.status != "stopped":
                 self._finish(report.key, report.outcome)
             else:
@@ -293,7 +293,7 @@ class Dispatcher(Pool):
         self._forget(key)
         if outcome.failure == Failure.out_of_memory.value:
             self._oom_count[key] = self._oom_count.get(key, 0) + 1
-        self._news.append(Report(key, "ended", outcome))
+        self._news.append(PoolEvent(key, "ended", outcome))
 
     def _submit(self, trials: Sequence[Trial], spec: JobSpec) -> None:
         """Hand one array to Slurm."""
@@ -325,7 +325,7 @@ class Dispatcher(Pool):
         """Let cells wait again, in their order; their jobs were never accepted."""
         for key in reversed(keys):  # each goes to the front of the queue
             self._forget(key)
-            self._news.append(Report(key, "no room"))
+            self._news.append(PoolEvent(key, "no room"))
 
     def _forget(self, key: str) -> None:
         self.jobs.pop(key, None)

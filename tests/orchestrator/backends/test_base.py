@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.__main__ import main
-from orchestrator.backends.base import Pool, Report, drain
+from orchestrator.backends.base import Pool, PoolEvent, run_queue
 from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
@@ -38,7 +38,7 @@ class Countdown(Pool):
         self._room = room
         self._early = early
         self._left: dict[str, int] = {}
-        self._news: list[Report] = []
+        self._news: list[PoolEvent] = []
         self.started: list[str] = []
 
     def adopt(self, waiting: Sequence[Trial]) -> Collection[str]:
@@ -50,14 +50,14 @@ class Countdown(Pool):
             if len(self.started) < self._room:
                 self.started.append(trial.key)
                 self._left[trial.key] = self._polls
-                self._news.append(Report(trial.key, "running"))
+                self._news.append(PoolEvent(trial.key, "running"))
             else:
-                self._news.append(Report(trial.key, "no room"))
+                self._news.append(PoolEvent(trial.key, "no room"))
                 self._room += 1
 
-    def poll(self) -> list[Report]:
+    def poll(self) -> list[PoolEvent]:
         self._left = {key: left - 1 for key, left in self._left.items()}
-        ended = [Report(key, "ended", DONE) for key, left in self._left.items() if left == 0]
+        ended = [PoolEvent(key, "ended", DONE) for key, left in self._left.items() if left == 0]
         for report in ended:
             del self._left[report.key]
         news, self._news = [*self._news, *ended], []
@@ -79,7 +79,7 @@ def drained(root: Path, *pools: Pool, lost_after: int = 1000) -> tuple[Queue, st
     )
     trials = [Trial(key, "{}", "f", str(root), "inline", "") for key in "abcd"]
     queue = Queue(trials, listener=screen, give_up=lambda trial, outcome: None)
-    drain(queue, pools, stop, screen)
+    run_queue(queue, pools, stop, screen)
     return queue, printed.getvalue()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.execution.queue import Queue, by_length
+from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.failures import Failure
 from orchestrator.trial import Outcome, Trial
 
@@ -209,7 +209,7 @@ def test_tables_come_first_and_within_a_table_the_longest_cell() -> None:
     trials = [trial(key) for key in "abcd"]
     seconds = {"a": 1.0, "b": 9.0, "c": 5.0, "d": 7.0}
 
-    order = by_length(trials, seconds, {"a": 0, "b": 1, "c": 0, "d": 1})
+    order = in_start_order(trials, seconds, {"a": 0, "b": 1, "c": 0, "d": 1})
 
     assert [trial.key for trial in order] == ["c", "a", "b", "d"]
 

@@ -142,11 +142,11 @@ def test_a_push_that_is_killed_anywhere_leaves_the_folder_as_it_was(store, run, 
         assert content(tmp_path / "other") == before
 
     owner = Mirror(storage, "runs/k", attempt=2)
-    assert owner.sweep() >= 3
+    assert owner.remove_leftovers() >= 3
     owner.push(run)
     Mirror(storage, "runs/k").pull(tmp_path / "other")
     assert content(tmp_path / "other") == content(run)
-    assert owner.sweep() == 0
+    assert owner.remove_leftovers() == 0
 
 
 def test_a_push_through_harm_arrives(store, run, tmp_path) -> None:

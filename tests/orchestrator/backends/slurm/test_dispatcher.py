@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.base import Report
+from orchestrator.backends.base import PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.backends.slurm.registry import JobRegistry
@@ -31,7 +31,7 @@ class Launch:
     code: str = ""
     clock: Clock = field(default_factory=Clock)
     messages: list[str] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
+    reports: list[PoolEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(
@@ -68,9 +68,9 @@ class Launch:
     def adopt(self) -> int:
         return len(self.dispatcher.adopt(self.trials))
 
-    def polls(self, seconds: float) -> list[Report]:
+    def polls(self, seconds: float) -> list[PoolEvent]:
         """Let time go by, with a poll every second."""
-        news: list[Report] = []
+        news: list[PoolEvent] = []
         for _ in range(int(seconds)):
             self.clock.now += 1.0
             news += self.dispatcher.poll()
@@ -84,7 +84,7 @@ class Launch:
         report.write(self.dispatcher.registry.reports)
 
 
-def events(news: list[Report]) -> list[str]:
+def events(news: list[PoolEvent]) -> list[str]:
     return [
         f"{report.key} {report.outcome.failure or report.outcome.status}"
         if report.outcome
@@ -224,4 +224,4 @@ def test_a_job_that_begins_is_news_each_time(fake: FakeSlurm, tmp_path: Path) ->
         report = JobReport("cell1", job.array.name, "101_1", restart, "n1", "started")
         report.write(launch.dispatcher.registry.reports)
 
-        assert launch.polls(1) == [Report("cell1", "running")]
+        assert launch.polls(1) == [PoolEvent("cell1", "running")]
