@@ -4,7 +4,7 @@ import sys
 
 
 def main(words: list[str]) -> int:
-    """The command line, once it is certain that our own packages were found."""
+    """Run the command line, after a check that Python found our own package `datasets`."""
     try:
         from datasets.import_guard import check_is_ours
 

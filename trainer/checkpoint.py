@@ -1,4 +1,8 @@
-"""Checkpoints that are whole or absent, and that refuse to continue another run."""
+"""The checkpoints of a run: copied, written in the background, and read back.
+
+A checkpoint is whole or it does not exist, and it refuses to continue a run with another
+configuration, world size or kind of machine: the result would not be the seeded one.
+"""
 
 import platform
 import shutil
@@ -26,23 +30,28 @@ from trainer.distributed import Ranks
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Buffers that are filled again and again: fresh memory costs more than the copy into it."""
+    """Copies of tensors in CPU memory, so that training may go on while a thread writes them.
+
+    The buffers are kept from one checkpoint to the next: allocating fresh memory costs more than
+    copying into it.
+    """
 
     _buffers: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     _devices: set[torch.device] = field(default_factory=set)
 
     def of(self, packed: dict[str, Any]) -> dict[str, Any]:
-        """The same nested data, its tensors copied; whole when this returns.
+        """The same nested data with every tensor copied to the CPU.
 
-        It is overwritten by the next call.
+        The copies are complete when this returns; the next call overwrites them.
         """
         copied = self._copied(packed, ())
         assert isinstance(copied, dict)
         for device in self._devices:
-            torch.cuda.synchronize(device)  # the copies were only begun
+            torch.cuda.synchronize(device)  # non_blocking copies may still be under way
         return copied
 
     def _copied(self, value: Any, place: tuple[str, ...]) -> Any:
+        """A copy of nested data; `place` is the path of keys that leads to it."""
         if isinstance(value, Tensor):
             return self._buffer(value, place).copy_(value.detach(), non_blocking=True)
         if isinstance(value, dict):
@@ -52,6 +61,7 @@ class Snapshot:
     def _buffer(self, like: Tensor, place: tuple[str, ...]) -> Tensor:
         kept = self._buffers.get(place)
         if kept is None or kept.shape != like.shape or kept.dtype != like.dtype:
+            # Only into pinned memory does a copy from the GPU run without the host.
             kept = torch.empty_like(like, device="cpu", pin_memory=like.is_cuda)
             self._buffers[place] = kept
         if like.is_cuda:
@@ -59,8 +69,8 @@ class Snapshot:
         return kept
 
 
-FORMAT = 1
-KEPT = 2  # newest checkpoints that stay; the best one stays beside them
+FORMAT = 1  # of the packed state; one of the guards, so another format is refused
+KEPT = 2  # newest checkpoints that are not removed; best.pt is kept besides
 
 
 class CheckpointError(ValueError):
@@ -73,7 +83,9 @@ class Checkpoints:
 
     Attributes:
         epoch_steps: steps per epoch, to name the epoch in a manifest.
-        data: fingerprint of the data where the configuration does not say which they are.
+        run_folder: of the run; the checkpoints lie in a folder below it.
+        data: fingerprint of the data for a dataset whose configuration does not identify them (a
+            user's own folder); empty otherwise.
     """
 
     run_folder: Path
@@ -87,11 +99,16 @@ class Checkpoints:
 
     @property
     def folder(self) -> Path:
-        """Where the files lie."""
+        """The folder with the `.pt` files and their manifests."""
         return self.run_folder / CHECKPOINTS
 
     def save(self, packed: dict[str, Any]) -> None:
-        """Write a step, then drop all but the newest. The tensors are copied before this returns.
+        """Write the state of a step in the background, then remove all but the newest two.
+
+        The tensors are copied before this returns, so training may change them at once.
+
+        Args:
+            packed: what `TrainState.pack` gives.
 
         Raises:
             OSError: an earlier write failed; the newest checkpoint that is whole stays.
@@ -99,7 +116,7 @@ class Checkpoints:
         self._start(self._write_step, packed)
 
     def save_best(self, packed: dict[str, Any]) -> None:
-        """Write the weights of the best epoch so far, likewise."""
+        """Write the weights of the best epoch so far, in the background as well."""
         self._start(self._write_best, packed)
 
     def finish(self) -> None:
@@ -112,27 +129,32 @@ class Checkpoints:
             self._pending.pop(0).result()
 
     def _start(self, write: Callable[[dict[str, Any]], None], packed: dict[str, Any]) -> None:
-        """One write at a time: a slow disk slows training, it does not fill the memory."""
-        self.finish()
+        """Begin a write, after the one before it has ended.
+
+        One at a time, so that a slow disk slows training and does not fill the memory.
+        """
+        self.finish()  # before the snapshot, whose buffers the earlier write still reads
         self._pending.append(self._writer.submit(write, self._snapshot.of(packed)))
 
     def _write_step(self, packed: dict[str, Any]) -> None:
         self._write(stem(packed["step"]), packed)
         for old in manifests(self.run_folder)[KEPT:]:
-            for suffix in (".json", ".pt"):  # the commit record goes first
+            # The manifest goes first: a kill in between leaves a .pt that nobody counts.
+            for suffix in (".json", ".pt"):
                 (self.folder / (stem(old.step) + suffix)).unlink(missing_ok=True)
 
     def _write_best(self, packed: dict[str, Any]) -> None:
         self._write("best", packed)
 
     def best(self) -> Manifest | None:
-        """The commit record of the best weights."""
+        """The manifest of the best weights; None before the first evaluation."""
         return read_manifest(self.folder / "best.json")
 
     def newest(self) -> dict[str, Any] | None:
-        """What the newest whole checkpoint holds; None when there is none.
+        """The packed state in the newest undamaged checkpoint; None when there is none.
 
-        Rank 0 chooses: on a shared disk the others may see the folder as it was a moment ago.
+        Rank 0 chooses for all: on a network disk the other ranks may still see an older listing of
+        the folder.
 
         Raises:
             CheckpointError: it was written by another configuration, world size or machine kind.
@@ -151,7 +173,7 @@ class Checkpoints:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
 
     def _newest_whole(self) -> int:
-        """Step of the newest checkpoint whose bytes are those its manifest promises; -1 without."""
+        """Step of the newest checkpoint whose bytes have the sha256 of its manifest, or -1."""
         for manifest in manifests(self.run_folder):
             path = self.folder / (stem(manifest.step) + ".pt")
             if path.is_file() and file_sha256(path) == manifest.sha256:
@@ -159,12 +181,15 @@ class Checkpoints:
         return -1
 
     def remove_leftovers(self) -> None:
-        """Remove what an interrupted write left behind."""
+        """Remove the temporary files of interrupted writes."""
         for path in self.folder.glob("*.tmp"):
             path.unlink(missing_ok=True)
 
     def _write(self, name: str, packed: dict[str, Any]) -> None:
-        """Data, then its manifest; each by rename, so a reader never sees a part."""
+        """Write the data, then its manifest, each by rename, so that no reader sees a part.
+
+        In this order, because the manifest says that the data are complete.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.folder / f"{name}.pt"
         record = data.with_suffix(".json")
@@ -178,7 +203,7 @@ class Checkpoints:
             raise _disk_error(error, self.folder) from error
 
     def _manifest(self, step: int, sha256: str, size: int) -> Manifest:
-        """The commit record of one file."""
+        """The manifest of one file."""
         return Manifest(
             step=step,
             epoch=step // self.epoch_steps,
@@ -190,12 +215,12 @@ class Checkpoints:
         )
 
     def _guards(self) -> dict[str, str | int]:
-        """Those of this run."""
+        """The guards of this run, with the fingerprint of its data where one is needed."""
         own = guards(self.config, self.ranks)
         return {**own, "data": self.data} if self.data else own
 
     def _refuse_foreign(self, path: Path, manifest: Manifest) -> None:
-        """Compare the guards a checkpoint carries with this run's."""
+        """Raise if the checkpoint was written by another configuration or under other guards."""
         cure = f"Choose another folder, or remove {self.run_folder} to start again from step 0."
         expected = fingerprint(self.config)
         if manifest.fingerprint != expected:
@@ -217,7 +242,10 @@ class Checkpoints:
 
 
 def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
-    """What moves the last bits without being part of the fingerprint."""
+    """Facts that change the last bits of a run although the fingerprint leaves them out.
+
+    A checkpoint records them; a run resumes only where all of them are equal.
+    """
     common: dict[str, str | int] = {
         "format": FORMAT,
         "world_size": ranks.world_size,
@@ -227,6 +255,7 @@ def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
     if ranks.device.type != "cuda":
         capability = torch.backends.cpu.get_cpu_capability()
         return common | {"device": f"cpu {platform.machine()}", "capability": capability}
+    # cuBLAS and cuDNN choose kernels by card and by the number of its multiprocessors.
     card = torch.cuda.get_device_properties(ranks.device)
     return common | {
         "device": f"cuda {card.name}",
@@ -237,11 +266,11 @@ def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:
 
 
 def _disk_error(error: Exception, folder: Path) -> OSError:
-    """The error with the free space beside it; nothing was overwritten."""
+    """An OSError that also says how much space is free; no older checkpoint was touched."""
     free = shutil.disk_usage(folder).free
     number = error.errno if isinstance(error, OSError) else None
     if number is None and free < 64 * 2**20:
-        number = 28  # ENOSPC, which torch.save hides
+        number = 28  # ENOSPC: torch.save raises a RuntimeError without it
     return OSError(
         number or 5,
         f"Could not write a checkpoint in {folder} ({error}; {free / 2**20:.0f} MiB free). The "

@@ -1,7 +1,7 @@
-"""What a checkpoint folder holds, read without torch.
+"""The manifests of checkpoints: which steps a run's folder holds. Needs no torch.
 
-A checkpoint is `step-00000123.pt` and then, written last, `step-00000123.json`: the manifest is the
-commit record, so a file without one was never finished.
+A checkpoint is `step-00000123.pt` and then, written last, its manifest `step-00000123.json`. A
+`.pt` without manifest was never finished and does not count.
 """
 
 import json
@@ -15,9 +15,15 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The commit record of one checkpoint.
+    """What is known of one checkpoint without reading it.
 
     Attributes:
+        step: optimiser steps done.
+        epoch: whole epochs done.
+        sha256: of the `.pt` file.
+        size: of the `.pt` file, bytes.
+        fingerprint: of the configuration, see `trainer.config.fingerprint`.
+        config_json: the whole configuration.
         guards: what a resuming run must agree with, see `trainer.checkpoint.guards`.
     """
 
@@ -48,12 +54,12 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def manifests(run_folder: Path) -> list[Manifest]:
-    """Committed checkpoints of a run, newest first; their data may still prove broken."""
+    """Manifests of a run, newest first; whether the `.pt` files are undamaged is not checked."""
     return list(_newest_first(run_folder))
 
 
 def newest(run_folder: Path) -> Manifest | None:
-    """The newest committed checkpoint of a run; the records of older ones are not read."""
+    """The newest manifest of a run; None without one. Older ones are not read."""
     return next(_newest_first(run_folder), None)
 
 
@@ -72,7 +78,7 @@ def fingerprint_of(run_folder: Path) -> str | None:
 def _newest_first(run_folder: Path) -> Iterator[Manifest]:
     folder = run_folder / CHECKPOINTS
     try:
-        with os.scandir(folder) as entries:  # a third of glob()'s time, which many runs feel
+        with os.scandir(folder) as entries:  # a third of glob()'s time, over many runs
             names = [entry.name for entry in entries]
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return

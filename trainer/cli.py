@@ -1,4 +1,7 @@
-"""The command line of one run, and of what one does with it afterwards."""
+"""`python -m trainer`: train one run, or predict with, export or import weights.
+
+torch is imported only once the arguments have been checked, so a typing error is answered at once.
+"""
 
 import fcntl
 import os
@@ -20,14 +23,15 @@ LOCK = "train.lock"
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` until the block ends or the process dies, however it dies.
+    """Keep other processes from training in `folder` until the block or the process ends.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process trains there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    # A record lock: unlike flock it is not inherited by loader workers, which may live on a little.
+    # A POSIX record lock, which a child process does not inherit: loader workers may outlive a
+    # killed trainer for a moment, and with flock they would still hold the folder.
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,7 +48,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if [entry.name for entry in folder.iterdir()] == [LOCK]:  # nothing came of it
+            if [entry.name for entry in folder.iterdir()] == [LOCK]:  # no run began
                 path.unlink()
                 folder.rmdir()
 
@@ -107,7 +111,7 @@ def _weights(words: list[str], on_message: OnMessage) -> None:
 
 
 def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
-    """key=value words over defaults; an empty default must be given."""
+    """`key=value` words put over defaults; a key whose default is empty must be given."""
     given = dict(defaults)
     for word in words:
         key, separator, value = word.partition("=")
@@ -142,7 +146,7 @@ configuration, 10 stopped, 11 failed, 20 a server does not answer.
 
 
 def run_command_line(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
+    """Carry out a command line; returns the exit code (0, 2, 10, 11 or 20, see USAGE)."""
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return EXIT_DONE
@@ -157,7 +161,7 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _carry_out(arguments: list[str]) -> int:
-    """A verb, or a run."""
+    """Carry out a verb; train when the first word is none."""
     if not arguments or arguments[0] not in VERBS:
         return _train(arguments)
     run_verb(arguments[0], arguments[1:], print)
@@ -165,11 +169,12 @@ def _carry_out(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    """The default: one run."""
+    """Train one run; returns the exit code."""
     config = compose(arguments)
-    from trainer.run import train  # torch, only now that the arguments make sense
+    from trainer.run import train  # imports torch, so only after the arguments were checked
 
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
+    # RANK comes from torchrun; the process group does not exist yet.
     stopped, is_first = _stop_on_signal(), os.environ.get("RANK", "0") == "0"
     with run_lock(folder) if is_first else nullcontext():
         summary = train(
@@ -199,7 +204,10 @@ def help_text() -> str:
 
 
 def _stop_on_signal() -> list[int]:
-    """Collect SIGINT and SIGTERM; a second one ends the process as usual."""
+    """A list that a handler fills with each SIGINT or SIGTERM; a second one ends the process.
+
+    The handler saves nothing itself: the loop looks at the list between two steps.
+    """
     seen: list[int] = []
 
     def remember(number: int, _: Any) -> None:
@@ -212,7 +220,7 @@ def _stop_on_signal() -> list[int]:
 
 
 class _Line:
-    """Progress on one line of a terminal, or a line every ten seconds elsewhere."""
+    """Prints progress: on one line of a terminal, else a new line every ten seconds."""
 
     def __init__(self, key: str) -> None:
         self.key = key

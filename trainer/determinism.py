@@ -1,4 +1,8 @@
-"""The switches that make torch repeat itself, set and checked before any work starts."""
+"""Deterministic training: torch's switches are set and checked, and weights get a digest.
+
+Sec. IV-B asks for torch.use_deterministic_algorithms(True). That alone does not cover cuBLAS, NCCL,
+TF32 and the number of threads, so these are fixed here as well (A26 of docs/ambiguities.md).
+"""
 
 import hashlib
 import os
@@ -11,15 +15,15 @@ from torch import Tensor
 from trainer.config.schema import Precision, TrainConfig
 from trainer.environment import ENVIRONMENT
 
-CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # the sizes NVIDIA calls reproducible
+CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # those that cuBLAS documents as reproducible
 
 
 class NotDeterministicError(RuntimeError):
-    """A switch is off that byte-identical runs need."""
+    """A setting that byte-identical runs need cannot be had in this process."""
 
 
 def enable_determinism(config: TrainConfig) -> None:
-    """Set every switch, then look whether it holds.
+    """Set every switch, then verify each as torch reports it.
 
     Must come before the first CUDA call and before the process group is made.
 
@@ -43,17 +47,19 @@ def enable_determinism(config: TrainConfig) -> None:
     torch.set_deterministic_debug_mode("error")
     # Filling every empty tensor with NaN costs up to 15 % of a step and changes no bit.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # The search for the fastest kernel measures time, so two runs may choose differently.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     tf32 = config.optim.precision is not Precision.fp32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+    # Each thread sums a share, so their number decides the order of additions.
     torch.set_num_threads(config.run.threads)
     verify(config)
 
 
 def _refuse_late_start() -> None:
-    """Variables that cuBLAS and NCCL have read already can no longer be set here."""
+    """Raise if cuBLAS or NCCL started without its variable: they read it only once, at start."""
     started = []
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if cuda and "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
@@ -69,7 +75,7 @@ def _refuse_late_start() -> None:
 
 
 def verify(config: TrainConfig) -> None:
-    """Look at every switch as torch reports it.
+    """Check every switch as torch reports it.
 
     Raises:
         NotDeterministicError: names the switch that is off.
@@ -100,7 +106,10 @@ def verify(config: TrainConfig) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Sha256 over names, types, shapes and bytes of tensors, in order of name."""
+    """Sha256 over names, types, shapes and bytes of tensors, in order of name.
+
+    Equal digests mean equal weights to the last bit; tests and results compare runs by it.
+    """
     sha256 = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -1,7 +1,8 @@
-"""The processes of one run, and sums over them that do not depend on any library's order.
+"""The ranks of one run, and sums over them whose order of additions is ours.
 
-NCCL and gloo may add in another order after a restart, so floats never meet in an all-reduce: rows
-are gathered and added in rank order, the same bytes on every rank.
+Floating-point addition is not associative, and NCCL and gloo may add in another order after a
+restart. So no float goes through an all-reduce: the tensors of all ranks are gathered and added in
+rank order, which gives the same bytes on every rank and in every run.
 """
 
 import os
@@ -18,12 +19,14 @@ from trainer.config.schema import RunConfig
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together.
+    """This process among those that train one run together.
 
     Attributes:
         rank: from 0; rank 0 writes files.
         device: where this rank computes.
-        control: group for decisions, on the CPU: asking must not wait for the device.
+        world_size: number of ranks.
+        control: group for decisions, over gloo, so that a decision does not wait for the GPU; None
+            on a CPU, where the default group is gloo already.
     """
 
     rank: int
@@ -49,7 +52,7 @@ class Ranks:
         return ordered_sum(self.gather(values))
 
     def broadcast_int(self, number: int) -> int:
-        """Rank 0's number, on every rank; nobody goes on before all have asked."""
+        """Rank 0's number, on every rank; also a barrier, since it gathers from all ranks."""
         if self.world_size == 1:
             return number
         numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
@@ -57,7 +60,7 @@ class Ranks:
         return int(numbers[0].item())
 
     def broadcast_bool(self, flag: bool) -> bool:
-        """Rank 0's answer, on every rank."""
+        """Rank 0's answer, on every rank, so that all of them take the same branch."""
         return bool(self.broadcast_int(int(flag)))
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -71,7 +74,7 @@ class Ranks:
             return
         gradients = [cast(Tensor, p.grad) for p in parameters if p.requires_grad]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        share = -(-flat.numel() // self.world_size)
+        share = -(-flat.numel() // self.world_size)  # rounded up; zeros fill the last slice
         sent = flat.new_zeros(share * self.world_size)
         sent[: flat.numel()] = flat
         received = torch.empty_like(sent)
@@ -94,10 +97,10 @@ def ordered_sum(rows: Iterable[Tensor]) -> Tensor:
 
 
 def init_process_group(run: RunConfig) -> Ranks:
-    """This process's place: in a group that exists (Ray Train), in torchrun's, or alone.
+    """The ranks of this run: of an existing group (Ray Train), of torchrun, or this one alone.
 
     Raises:
-        ValueError: run.device=cuda and there is none.
+        ValueError: `run.device=cuda` and torch sees no GPU.
     """
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         backend = "nccl" if _device(run.device, 0).type == "cuda" else "gloo"

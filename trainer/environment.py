@@ -1,4 +1,7 @@
-"""Variables every worker process must start with; read without importing torch."""
+"""Environment variables that every process of a run must start with. Needs no torch.
+
+cuBLAS and NCCL read them once, when they start, so launchers set them for the child process.
+"""
 
 ENVIRONMENT = {
     # Read when cuBLAS makes its handle; other sizes may choose split-K with atomics.

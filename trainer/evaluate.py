@@ -1,4 +1,8 @@
-"""Validation: every image once, whole or in sliding windows, as the UniMatch code does."""
+"""Validation as in the UniMatch code: predictions, the confusion matrix, IoU and mIoU.
+
+Every image is scored once, at its own size: whole (VOC) or in sliding windows (Cityscapes).
+Legend: B images, C classes, H x W pixels.
+"""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +23,11 @@ from trainer.run_log import Counts
 
 
 class ConfusionMatrix(Metric):
-    """Counts of (truth, prediction); exact integers, so the number of ranks cannot matter.
+    """Pixel counts (truth, prediction), int64 (C, C).
 
-    torchmetrics gives the state and its reduction; the counting is one `bincount`, its own matrix
-    takes minutes in deterministic mode.
+    Whole numbers, so the sum over ranks is exact in any order. torchmetrics gives the state and its
+    reduction; the counting is one `bincount`, because the matrix of torchmetrics takes minutes in
+    deterministic mode.
     """
 
     full_state_update = False
@@ -35,10 +40,16 @@ class ConfusionMatrix(Metric):
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, truth: Tensor) -> None:
-        """Add pixels: class ids of one shape; truth 255 is left out, as all from `num_classes`."""
-        # A row for each value of a byte: the ignored pixels land in the last one, so no boolean
-        # index waits for the host. Narrow keys are counted several times faster than int64.
-        # CUDA keeps the number of bins in the type of the keys, so it must fit, too.
+        """Add the pixels of one or more images.
+
+        Args:
+            predicted: class ids below C, of any shape.
+            truth: class ids of the same shape; 255, like every value from C on, is not counted.
+        """
+        # One row for each value of a byte, so that ignored pixels get rows of their own, which are
+        # cut off below; selecting pixels with a mask would make the host wait for the device.
+        # Narrow keys are counted several times faster than int64. CUDA holds the number of bins in
+        # the type of the keys, so that number must fit as well.
         kind = torch.int16 if 256 * self.num_classes < 2**15 else torch.int32
         key = truth.to(kind) * self.num_classes + predicted.to(kind)
         counted = torch.bincount(key.flatten(), minlength=256 * self.num_classes)
@@ -50,7 +61,7 @@ class ConfusionMatrix(Metric):
 
 
 def iou_percent(counts: Tensor) -> Tensor:
-    """IoU per class in percent from a confusion matrix (truth, prediction)."""
+    """IoU per class in percent, float64 (C,), of a confusion matrix (truth, prediction) (C, C)."""
     counts = counts.to(torch.float64)
     intersection = counts.diagonal()
     union = counts.sum(0) + counts.sum(1) - intersection
@@ -58,21 +69,27 @@ def iou_percent(counts: Tensor) -> Tensor:
 
 
 def mean_iou_percent(per_class: Tensor) -> float:
-    """Mean over classes; one that never occurs counts zero, as in UniMatch (I / (U + 1e-10))."""
+    """Mean over the classes of IoU in percent (C,).
+
+    A class that neither occurs nor is predicted (NaN) counts zero, as in the UniMatch code, which
+    divides by U + 1e-10.
+    """
     return float(per_class.nan_to_num(0.0).mean())
 
 
-# On a CPU one by one: nothing is gained by more, and scores keep the bits they always had.
+# On a CPU one by one: several at once are not faster there. The number is fixed because another
+# one moves the last digits, see `slide`.
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 4}
 
 
 @dataclass(frozen=True)
 class Score:
-    """One evaluation.
+    """The result of one evaluation.
 
     Attributes:
+        miou_percent: mean IoU over all classes.
         iou_percent: per class; None where a class neither occurs nor is predicted.
-        confusion: pixels by truth and prediction; empty where it was not kept.
+        confusion: pixels by truth, then by prediction; empty where it was dropped to save space.
     """
 
     miou_percent: float
@@ -97,6 +114,7 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     network.train(was_training)
     matrix.counts = ranks.sum(matrix.counts)
     per_class = matrix.compute().cpu()
+    # Only NaN differs from itself; it becomes None, which JSON and Parquet can hold.
     values = tuple(None if value != value else value for value in per_class.tolist())
     counts = tuple(tuple(line) for line in matrix.counts.tolist())
     return Score(mean_iou_percent(per_class), values, counts)
@@ -142,7 +160,7 @@ def slide(network: nn.Module, pixels: Tensor, window: int, *, at_once: int) -> T
 
 
 def _alike(width: int, window: int, stride: int, at_once: int) -> Iterator[list[int]]:
-    """Left edges of neighbouring windows of one width, at most so many together."""
+    """Left edges of the windows of one row, in groups of one width and at most `at_once`."""
     lefts = range(0, width, stride)
     whole = [left for left in lefts if left + window <= width]
     for first in range(0, len(whole), at_once):
@@ -152,7 +170,7 @@ def _alike(width: int, window: int, stride: int, at_once: int) -> Iterator[list[
 
 
 def _read_ahead(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (3, H, W) and masks (H, W), one being read while the one before is looked at."""
+    """Images (3, H, W) and masks (H, W), uint8; a thread reads the next during a prediction."""
 
     def read(name: str) -> tuple[Tensor, Tensor]:
         image = _tensor(dataset.tree.image(name)).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""The batches of a run, on the device that trains."""
+"""The batches of a run: loaded, moved to the device that trains, and augmented there if wanted."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -20,7 +20,7 @@ Moved = TypeVar("Moved")
 
 
 def to_device(value: Moved, device: torch.device) -> Moved:
-    """A tensor, or a dataclass of tensors, on `device`.
+    """A tensor, or a dataclass or tuple of tensors, on `device`.
 
     To CUDA through pinned memory: a copy from pageable memory makes the host wait until the device
     has finished everything before it. torch keeps a pinned block until its copy is done.
@@ -36,7 +36,7 @@ def to_device(value: Moved, device: torch.device) -> Moved:
 
 
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`change` on every tensor inside."""
+    """The same value with `change` applied to every tensor in it."""
     if isinstance(value, Tensor):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -55,13 +55,15 @@ def feed(
     steps: range,
     num_channel_bits: int,
 ) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
-    """This rank's batches of some steps, wherever they are augmented; the bits are the same.
+    """This rank's labelled and unlabelled batches of some steps, on its device.
+
+    Whether the views are made by the loader's workers or by the device, the bytes are the same.
 
     Args:
         config: of the run.
         dataset: opened.
-        ranks: who shares the batch, and this one's device.
-        steps: of the run.
+        ranks: those that share each batch; says which is this one and its device.
+        steps: optimiser steps, counted from 0 over the whole run.
         num_channel_bits: channel-dropout bits per image.
     """
     plan = BatchPlan(
@@ -84,14 +86,14 @@ def feed(
 
 
 def augments_on_device(augment: Augment, device_type: str) -> bool:
-    """Whether the device makes the views: `auto` says so of CUDA; on a CPU Pillow is faster."""
+    """Whether the device makes the views; `auto` does so on CUDA, as Pillow is faster on a CPU."""
     if augment is Augment.auto:
         return device_type == "cuda"
     return augment is Augment.device
 
 
 def cache_folder(config: TrainConfig) -> Path:
-    """Where decoded images are kept; beside the dataset unless another place is given."""
+    """Folder of decoded images: `run.cache_folder`, by default beside the dataset."""
     if config.run.cache_folder:
         return Path(config.run.cache_folder)
     root = data_root(config.data)

@@ -1,4 +1,8 @@
-"""A run's best weights as one safetensors file that needs nothing beside it."""
+"""Using a trained network: load it, predict masks for a folder of images, export it to one file.
+
+An exported `.safetensors` file carries its configuration and class names in its metadata, so it
+needs no other file of the run.
+"""
 
 import io
 import json
@@ -31,12 +35,12 @@ METADATA = "run"  # the one entry of an exported file's metadata, JSON
 
 
 class NetworkError(ValueError):
-    """A file holds no network that can be used."""
+    """A file is missing or damaged, or does not hold a trained network."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, and the run it comes from."""
+    """A network in evaluation mode, with the configuration and dataset it was trained on."""
 
     network: DeepLabV3Plus
     config: TrainConfig
@@ -64,7 +68,7 @@ def load_trained(path: Path) -> Trained:
 
 
 def _exported(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Weights and configuration of an exported file."""
+    """Weights and configuration (JSON) of an exported file."""
     with safe_open(path, framework="pt") as file:
         about = (file.metadata() or {}).get(METADATA)
         if about is None:
@@ -74,7 +78,7 @@ def _exported(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Weights and configuration of a checkpoint."""
+    """Weights and configuration (JSON) of a checkpoint: of best.pt, or the student of a step."""
     manifest = read_manifest(path.with_suffix(".json"))
     if manifest is None or file_sha256(path) != manifest.sha256:
         raise NetworkError(
@@ -93,7 +97,7 @@ def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def describe(trained: Trained) -> dict[str, Any]:
-    """What an exported file says about itself, beside its configuration."""
+    """Key, dataset and class names: the metadata of an exported file besides its configuration."""
     return {
         "key": trained.config.key,
         "dataset": trained.spec.name,
@@ -102,17 +106,18 @@ def describe(trained: Trained) -> dict[str, Any]:
 
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-OVERLAY = 0.5  # share of the class colour
+OVERLAY = 0.5  # share of the class colour in an overlay; the image has the rest
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 
 def predict_folder(trained: Trained, images: Path, out: Path, device: str) -> Iterator[str]:
     """Write `<name>.png` (class ids, with the palette) and `<name>_overlay.png` per image.
 
-    Images are read as training reads them. `<name>` keeps its ending where two would meet.
+    Images are decoded as in training. `<name>` is the file's name without its ending, or with it
+    where two images would otherwise write the same file.
 
     Args:
-        trained: the network.
+        trained: network, configuration and palette.
         images: a folder; its images are taken in order of name.
         out: another folder.
         device: cpu or cuda.
@@ -155,7 +160,10 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _stems(paths: list[Path]) -> list[str]:
-    """Names to write under, no two files under one; a mask may not meet an overlay either."""
+    """Names to write under, such that no two outputs are the same file.
+
+    A mask of `a_overlay.png` would overwrite the overlay of `a.png`, so both kinds are counted.
+    """
     files = Counter(path.stem + end for path in paths for end in ("", "_overlay"))
     return [
         path.name if files[path.stem] + files[path.stem + "_overlay"] > 2 else path.stem
@@ -164,7 +172,10 @@ def _stems(paths: list[Path]) -> list[str]:
 
 
 def _upright(path: Path) -> tuple[Image.Image, str]:
-    """The pixels as RGB, and a word where they are not those of the file as they lie there."""
+    """The image as RGB, and a note for the user where its EXIF tag made us rotate it.
+
+    Training refuses such files, because a mask may not be rotated with them; here there is none.
+    """
     data = path.read_bytes()
     try:
         return read_image(data, str(path)), ""
@@ -183,7 +194,7 @@ def _write(
     stem: Path,
     device: str,
 ) -> None:
-    """The two files of one image."""
+    """Write mask and overlay of one image, pixels (H, W, 3)."""
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
     with torch.no_grad():
         classes = predict(trained.network, batch, trained.config)[0].to(torch.uint8).cpu().numpy()
@@ -197,15 +208,15 @@ def _write(
 
 
 def export(run: Path, out: Path) -> None:
-    """Write weights, configuration and names; byte for byte the same each time.
+    """Write the best weights with their configuration; the same bytes each time.
 
     Args:
         run: a run's folder or one of its checkpoints.
-        out: the file to write, by rename.
+        out: the file to write; it appears whole, by rename.
 
     Raises:
         NetworkError: there are no whole weights in `run`.
-        ValueError: `out` has another ending, by which no program would know the format.
+        ValueError: `out` does not end in .safetensors, by which programs know the format.
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"out={out} must end in .safetensors, the format that is written.")
@@ -215,6 +226,6 @@ def export(run: Path, out: Path) -> None:
     about["config"] = json.loads(config_json(trained.config))
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".tmp")
-    # One entry: safetensors writes several in an order of its own, new in every process.
+    # One entry only: safetensors writes several in an order that differs between processes.
     save_file(weights, part, {METADATA: json.dumps(about, sort_keys=True)})
     part.replace(out)

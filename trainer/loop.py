@@ -1,4 +1,8 @@
-"""The training loop: step, look, evaluate, keep. Every step is a function of state and step."""
+"""The training loop: one optimiser step after another, with logging, evaluation and checkpoints.
+
+A step depends on the state and the step's number only, so a run may stop after any step and resume
+to the same weights.
+"""
 
 import time
 from collections import deque
@@ -23,18 +27,19 @@ from trainer.state import TrainState, update_ema
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step that is done, for somebody who watches a run.
+    """What a finished step is passed on as, to the `on_step` callback of `trainer.run.train`.
 
     Attributes:
-        state: after the step; to look at, not to change.
-        terms: this rank's shares of the loss and of its parts, detached; the shares add up.
+        state: after the step; the callback must not change it.
+        terms: this rank's shares of the loss and of its parts, detached scalars; summed over ranks
+            they are the values of the global batch.
         labelled: this rank's labelled images of the step.
-        unlabelled: and its unlabelled ones.
+        unlabelled: this rank's unlabelled images of the step; None for the supervised method.
     """
 
     state: TrainState
@@ -45,13 +50,14 @@ class StepReport:
 
 @dataclass
 class Loop:
-    """One run under way.
+    """One run from its current step to the last.
 
     Attributes:
         epoch_steps: optimiser steps per epoch.
-        total_steps: of the whole run.
-        on_step: given every step, before it is logged, scored or saved.
-        heartbeat: given "step", "evaluation" or "checkpoint" whenever the run moves.
+        total_steps: optimiser steps of the whole run.
+        on_step: called after every step, before it is logged, scored or saved.
+        heartbeat: called with "step", "evaluation" or "checkpoint" after each step and validation
+            batch and before each checkpoint, so that a watcher can tell a slow run from a hung one.
     """
 
     config: TrainConfig
@@ -91,6 +97,7 @@ class Loop:
             if self.on_step is not None:
                 self.on_step(StepReport(self.state, terms, labelled, unlabelled))
             self._after_step(terms)
+            # Rank 0 decides for all: ranks that stop at different steps would wait for ever.
             stops = should_stop is not None and should_stop()
             if self.ranks.broadcast_bool(stops) and self.state.step < self.total_steps:
                 self._end()
@@ -103,10 +110,10 @@ class Loop:
             self.heartbeat(phase)
 
     def _end(self) -> None:
-        """The last checkpoint of this call, on the disk before anybody leaves."""
+        """Save the last checkpoint of this call; no rank returns before it is on the disk."""
         self._save()
         self.checkpoints.finish()
-        self.ranks.broadcast_bool(True)
+        self.ranks.broadcast_bool(True)  # a barrier: rank 0 asks only after its write has ended
 
     def _batches(self) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
         """The batches of the steps still to do."""
@@ -119,26 +126,30 @@ class Loop:
         )
 
     def _weight(self) -> float:
-        """Alpha of this step; A5 may put it inside UniMatch's division by two."""
+        """Alpha of Eq. 6 at this step, ramp included.
+
+        The ablation A5 (docs/ambiguities.md) puts it inside UniMatch's division of its loss by two.
+        """
         weight = inter_pixel_weight(self.config.loss, self.state.step, self.epoch_steps)
         return weight / 2.0 if self.config.loss.inside_half else weight
 
     def _descend(self, loss: Tensor) -> None:
-        """Gradient, its sum over ranks, one optimiser step."""
+        """Backward pass, sum of the gradients over ranks, optimiser step, EMA update."""
         assert self._bad_step is not None
         state = self.state
         rate = learning_rate(self.config, state.step, self.total_steps)
         loss.backward()  # type: ignore[no-untyped-call]
         self.ranks.sum_gradients(state.student.parameters())
         state.descent.step(rate)
-        # No waiting for the device here: the first bad step is looked up when a line is logged.
+        # Reading the loss here would make the host wait for the device in every step. The first
+        # bad step is kept on the device instead and read when a line is logged.
         fine = torch.isfinite(loss.detach()) | (self._bad_step >= 0)
         self._bad_step = torch.where(fine, self._bad_step, state.step)
         state.step += 1
         update_ema(state, self.config.method)
 
     def _after_step(self, terms: dict[str, Tensor]) -> None:
-        """Log, evaluate and save what is due."""
+        """Log, evaluate and save, each where it is due after this step."""
         step, run = self.state.step, self.config.run
         epoch, into_epoch = divmod(step, self.epoch_steps)
         ends_epoch = into_epoch == 0
@@ -151,12 +162,13 @@ class Loop:
         self._progress(force=ends_epoch)
         elapsed = time.monotonic() - self._saved_at > 60.0 * run.checkpoint_minutes
         due = bool(run.checkpoint_steps) and step % run.checkpoint_steps == 0
-        # Only rank 0's clock counts, and all ranks must agree to look at the loss together.
+        # The clocks of the ranks differ, so rank 0's decides: all ranks must save at the same step,
+        # because the check of the loss in `_save` gathers from all of them.
         if step < self.total_steps and self.ranks.broadcast_bool(elapsed or due):
             self._save()
 
     def _log(self, terms: dict[str, Tensor]) -> None:
-        """One line of metrics.jsonl: this step's terms over the global batch."""
+        """Append this step's terms over the global batch to metrics.jsonl."""
         self._check_finite()
         values = self.ranks.sum(torch.stack([value.float() for value in terms.values()]))
         step = self.state.step
@@ -166,7 +178,10 @@ class Loop:
             self.run_log.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
 
     def _evaluate(self, epoch: int) -> None:
-        """Score the epoch; keep its weights when none was better."""
+        """Score the epoch on the validation set; save its weights if it is the best so far.
+
+        The best epoch is chosen on the validation set, as the UniMatch code does (A28).
+        """
         state = self.state
         hook = state.student.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
@@ -189,7 +204,10 @@ class Loop:
             self.checkpoints.save_best({"step": state.step, "weights": state.weights()})
 
     def _save(self) -> None:
-        """A checkpoint of this step; the state is looked at first, so it can never hold a NaN."""
+        """Save this step, after a check that no loss so far was NaN or infinite.
+
+        So the newest checkpoint of a diverged run is from before the divergence.
+        """
         self._beat("checkpoint")
         self._check_finite()
         now = time.monotonic()
@@ -216,7 +234,7 @@ class Loop:
         )
 
     def _remember(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> None:
-        """Keep the ids of the last steps, for the message of a divergence."""
+        """Keep the image ids of the last steps, to name those of a step whose loss diverged."""
         ids = labelled.ids
         if unlabelled is not None:
             ids += (*unlabelled.ids, *unlabelled.mix_ids)
@@ -224,7 +242,7 @@ class Loop:
         self._recent.append((self.state.step, ids))
 
     def _check_finite(self) -> None:
-        """Raise on every rank when some rank's loss stopped being a number."""
+        """Raise `Diverged` on every rank when the loss of some rank became NaN or infinite."""
         assert self._bad_step is not None
         rows = [int(row.item()) for row in self.ranks.gather(self._bad_step)]
         bad = min((row for row in rows if row >= 0), default=None)

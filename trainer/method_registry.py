@@ -1,7 +1,7 @@
-"""The methods a run can have, one line each, with what must be known without torch.
+"""The semi-supervised methods, one line each, with the facts that are needed without torch.
 
 A new method is a file in `trainer/methods/`, a line of METHODS, and a file in `sweeps/method/`.
-The module imports nothing: plans and estimates of thousands of cells start without torch.
+This module does not import the methods, so that planning thousands of cells does not load torch.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What feed, schedule, checks and estimates ask of a method.
+    """What loading, schedule, validation and time estimates need to know of a method.
 
     Attributes:
         implementation: dotted path of the class, see `trainer.methods.interface.Method`.
-        passes: of an image through the network for one labelled image, forward and backward;
-            measured; the unit of the estimate.
-        needs_unlabelled: whether a step takes unlabelled images, whose list is then an epoch.
-        has_feature_view: whether it makes a feature-dropped forward (view `fp`).
+        passes: measured cost of a step per labelled image, in units of one forward and backward
+            pass of one image; time estimates are multiples of it.
+        needs_unlabelled: whether a step takes unlabelled images; one epoch is then a pass over the
+            unlabelled list.
+        has_feature_view: whether it makes a forward with dropped features (view `fp`).
     """
 
     implementation: str

@@ -1,4 +1,9 @@
-"""What a step minimises: the method's loss and the weighted inter-pixel term (Eq. 6)."""
+"""What a step minimises: L_o + alpha L_IPix of Eq. 6, with every reading of the inter-pixel term.
+
+With default settings L_IPix is `trainer.inter_pixel.inter_pixel_loss`. Where the paper leaves
+Eqs. 2 to 5 open, `image_losses` computes the other readings; A7, A16 and so on name rows of
+docs/ambiguities.md. Legend: B images of this rank, C classes, N pixels.
+"""
 
 import math
 from collections.abc import Sequence
@@ -32,21 +37,22 @@ from trainer.state import autocast
 def image_losses(
     student: Tensor, teacher: Tensor, valid: Tensor, loss: LossConfig
 ) -> tuple[Tensor, Tensor]:
-    """Eq. 2 for every image.
+    """Eq. 2 for every image, in any of the readings that a configuration can ask for.
 
     Args:
         student: logits (B, C, N); gradients flow here.
         teacher: logits (B, C, N), a constant.
         valid: (B, N) bool, False where a pixel may not enter Omega.
-        loss: which reading.
+        loss: names the reading.
 
     Returns:
-        Losses (B,), zero where an image has too few confident pixels, and which have enough.
+        Losses (B,), and (B,) bool: False where an image has too few confident pixels and adds 0.
     """
     confident = (teacher.softmax(1).amax(1) > loss.threshold) & valid  # Omega, (B, N)
     num_pixels = confident.sum(1)
     usable = num_pixels >= loss.min_pixels
-    # Images that do not count run on all their pixels: no NaN, the graph stays whole.
+    # An image with too few pixels is computed over all of them and set to zero at the end: an empty
+    # softmax would be NaN, and choosing images by a mask would make the host wait for the device.
     keep = (confident | ~usable[:, None])[:, None]
     over = torch.ones_like(keep) if loss.norm_over is NormOver.all else keep
     log_p = _log_distribution(teacher / loss.temperature, over)
@@ -59,6 +65,7 @@ def image_losses(
         per_class = 1.0 - _correlation(log_p.exp(), log_q.exp(), keep)
     per_image = _class_mean(per_class, teacher, confident, loss.classes)
     if loss.log_norm:
+        # At least 2, since log 1 = 0 divides; `usable` drops such images below (A9).
         per_image = per_image / num_pixels.clamp(min=2).to(per_image.dtype).log()
     if loss.t2_scale:
         per_image = per_image * loss.temperature**2
@@ -66,12 +73,12 @@ def image_losses(
 
 
 def _log_distribution(logits: Tensor, over: Tensor) -> Tensor:
-    """Eq. 4 in logs over the pixels of `over`; minus infinity elsewhere."""
+    """Logarithm of Eq. 4 over the pixels where `over` is True, (B, C, N); -inf elsewhere."""
     return logits.masked_fill(~over, -torch.inf).log_softmax(2)
 
 
 def _divergence(log_p: Tensor, log_q: Tensor, keep: Tensor, direction: Direction) -> Tensor:
-    """KL over pixels in the chosen order, (B, C)."""
+    """KL or Jensen-Shannon divergence over the kept pixels, (B, C); A10 names the directions."""
     if direction is Direction.reverse:
         return _kl(log_q, log_p, keep)
     if direction is Direction.forward:
@@ -83,19 +90,22 @@ def _divergence(log_p: Tensor, log_q: Tensor, keep: Tensor, direction: Direction
 
 
 def _kl(log_p: Tensor, log_q: Tensor, keep: Tensor) -> Tensor:
+    """KL(p || q) over the kept pixels, (B, C)."""
+    # where() and not a product: outside keep the difference is -inf - -inf, and 0 * NaN is NaN.
     return torch.where(keep, log_p.exp() * torch.where(keep, log_p - log_q, 0.0), 0.0).sum(2)
 
 
 def _correlation(u: Tensor, v: Tensor, keep: Tensor) -> Tensor:
-    """Pearson's correlation over the kept pixels, (B, C); 0 for a constant."""
+    """Pearson's correlation (Eq. 5) over the kept pixels, (B, C); 0 for a constant (A19)."""
     count = keep.sum(2, keepdim=True)
     u, v = (torch.where(keep, x, 0.0) for x in (u, v))
     u, v = (torch.where(keep, x - x.sum(2, keepdim=True) / count, 0.0) for x in (u, v))
+    # The cosine of centred vectors is Pearson's correlation; its epsilon makes 0 / 0 a zero.
     return torch.nn.functional.cosine_similarity(u, v, dim=2)
 
 
 def _class_mean(per_class: Tensor, teacher: Tensor, confident: Tensor, classes: Classes) -> Tensor:
-    """Mean over all channels, or over those that win at some confident pixel (A16)."""
+    """Mean over all classes, or over those on top at some confident pixel (A16): (B, C) to (B,)."""
     if classes is Classes.all:
         return per_class.mean(1)
     winner = torch.nn.functional.one_hot(teacher.argmax(1), teacher.shape[1])  # (B, N, C)
@@ -103,7 +113,8 @@ def _class_mean(per_class: Tensor, teacher: Tensor, confident: Tensor, classes: 
     return torch.where(present, per_class, 0.0).sum(1) / present.sum(1).clamp(min=1)
 
 
-# Fields that say where the term is applied; the reading of Eq. 2 itself is all the others.
+# Fields that `InterPixelTerm` or the loop applies, or that inter_pixel_loss takes as arguments. If
+# all other fields have their defaults, Eq. 2 is read as inter_pixel_loss reads it.
 _PLACEMENT = (
     "name",
     "alpha",
@@ -126,14 +137,19 @@ _FEATURE_STRIDE = 4  # pixels of the crop per pixel of the decoder
 
 @dataclass(frozen=True)
 class InterPixelTerm:
-    """The term as a function of pairs; alpha and ramp are the loop's.
+    """L_IPix as a function of teacher-student pairs, without alpha and its ramp.
+
+    Attributes:
+        loss: names the reading of Eqs. 2 to 5.
+        batch: unlabelled images per step over all ranks.
+        ranks: those that share the batch.
 
     Raises:
         ValueError: `loss.scope=batch` with several ranks.
     """
 
     loss: LossConfig
-    batch: int  # unlabelled images per step over all ranks
+    batch: int
     ranks: Ranks
 
     def __post_init__(self) -> None:
@@ -144,7 +160,7 @@ class InterPixelTerm:
             )
 
     def __call__(self, pairs: Sequence[TeacherStudentPair]) -> Tensor:
-        """This rank's share of L_IPix; the shares add up to it."""
+        """This rank's share of L_IPix, a scalar; the shares of all ranks add up to it."""
         views = [self._view(pair) for pair in pairs if pair.view != "labelled"]
         labelled = [self._view(pair) for pair in pairs if pair.view == "labelled"]
         total = torch.stack(views).sum()
@@ -153,7 +169,11 @@ class InterPixelTerm:
         return total + sum(labelled)
 
     def _view(self, pair: TeacherStudentPair) -> Tensor:
-        """One pair; two_regions takes the mean of inside and outside the box."""
+        """This rank's share for one pair, in the resolution and under the CutMix rule asked for.
+
+        A3: `paste` compares the whole pasted image, `outside_only` leaves out the box,
+        `two_regions` takes the mean of the losses inside and outside the box.
+        """
         valid = pair.valid if self.loss.omega_ignore_padding else torch.ones_like(pair.valid)
         student, teacher, box = pair.student, pair.teacher, pair.box
         if self.loss.resolution is Resolution.feature:
@@ -169,7 +189,7 @@ class InterPixelTerm:
         return 0.5 * (outside + self._share(student, teacher, valid & box))
 
     def _share(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-        """Sum over this rank's images, divided by the images of all ranks."""
+        """Sum over this rank's images, divided by the number of images of all ranks."""
         if self._is_plain:
             mean = inter_pixel_loss(
                 student,
@@ -182,6 +202,7 @@ class InterPixelTerm:
             return mean * (len(student) / self.batch)
         q, p, ok = student.flatten(2), teacher.flatten(2), valid.flatten(1)
         if self.loss.scope is Scope.batch:
+            # All images side by side, as if they were one image of B * N pixels (A7).
             q, p = (x.transpose(0, 1).flatten(1)[None] for x in (q, p))
             ok = ok.flatten()[None]
         losses, usable = image_losses(q, p, ok, self.loss)
@@ -193,7 +214,7 @@ class InterPixelTerm:
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the reading of Eq. 2 is the default one."""
+        """Whether Eq. 2 is read in the default way, which `inter_pixel_loss` computes faster."""
         placed = {name: getattr(self.loss, name) for name in _PLACEMENT}
         return self.loss == replace(LossConfig(), **placed)
 
@@ -207,7 +228,7 @@ def new_method(context: MethodContext) -> Method:
 
 @dataclass(frozen=True)
 class Objective:
-    """L = L_o + alpha L_IPix of one run, as a function of a batch."""
+    """L_sum = L_o + alpha L_IPix (Eq. 6) of one run, as a function of a batch."""
 
     config: TrainConfig
     ranks: Ranks
@@ -228,18 +249,19 @@ class Objective:
         *,
         weight: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This rank's share of the loss, and the detached shares of its parts for the log.
+        """This rank's share of the loss, and detached shares of its parts for the log (scalars).
 
         Args:
             networks: in training mode.
             labelled: images with masks.
             unlabelled: None for the supervised method.
-            weight: of the inter-pixel term at this step.
+            weight: alpha of the inter-pixel term at this step, ramp included.
         """
         with autocast(self.config.optim.precision, self.ranks.device):
             result = self.method(networks, labelled, unlabelled)
         loss, terms = result.loss, dict(result.terms)
         if self.config.loss.distance is not PixelDistance.none:
+            # Outside autocast: bfloat16 cannot sum over the pixels of Omega.
             added = self.term(result.pairs)
             terms["loss_inter_pixel"] = added.detach()
             loss = loss + weight * added

@@ -1,4 +1,4 @@
-"""One run from configuration to summary: the function every launcher calls."""
+"""`train`: one run from its configuration to its `Summary`; every launcher calls it."""
 
 import resource
 from collections.abc import Callable
@@ -37,12 +37,11 @@ def train(
 
     Args:
         config: the run.
-        folder: of this run alone.
-        should_stop: asked on rank 0 after each step; True saves that step and ends the call.
+        folder: for the files of this run alone.
+        should_stop: called after each step; True on rank 0 saves that step and ends the call.
         on_progress: given the progress on rank 0, at most once a second.
-        on_step: given every step on every rank, before it is logged, scored or saved.
-        heartbeat: given on every rank what the run does ("step", "evaluation" or "checkpoint"),
-            whenever it moves.
+        on_step: called after every step on every rank, before it is logged, scored or saved.
+        heartbeat: called on every rank, see `trainer.loop.Loop`.
 
     Returns:
         The numbers of the run, the same on every rank.
@@ -53,10 +52,11 @@ def train(
         Diverged: the loss became NaN.
         OSError: the disk refused a checkpoint.
     """
-    determinism.enable_determinism(config)
+    determinism.enable_determinism(config)  # first: NCCL and cuBLAS read their settings once
     ranks = init_process_group(config.run)
     dataset = open_dataset(config.data)
     epoch_steps = _checked_epoch_steps(config, dataset, ranks)
+    # `dataset=folder` does not identify a user's images, so the checkpoint must.
     own_data = dataset.fingerprint if config.data.dataset == "folder" else ""
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps, own_data)
     newest = checkpoints.newest()
@@ -74,7 +74,7 @@ def train(
 
 
 def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
-    """Steps per epoch, once everything that must fit does."""
+    """Optimiser steps per epoch; raises a ValueError where batch, ranks or split do not fit."""
     if ranks.world_size > config.batch:
         raise ValueError(
             f"{ranks.world_size} ranks share a batch of {config.batch} images; use at most "
@@ -90,7 +90,7 @@ def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) ->
 def _open_folder(
     config: TrainConfig, folder: Path, checkpoints: Checkpoints, run_log: RunLog, step: int
 ) -> None:
-    """What rank 0 prepares before the first step."""
+    """Write config.json and remove what an interrupted attempt left after step `step`."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "config.json", config_json(config))
     checkpoints.remove_leftovers()
@@ -100,7 +100,7 @@ def _open_folder(
 
 
 def _summary(loop: Loop, *, complete: bool) -> Summary:
-    """The numbers of the run as it stands."""
+    """The `Summary` of the run in its current state."""
     state, ranks = loop.state, loop.ranks
     best, last = state.best_epoch, max(state.scores, default=None)
     best_score = state.scores[best] if best is not None else None
@@ -131,10 +131,10 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
 
 
 def _peak_memory(ranks: Ranks) -> int:
-    """Most memory this rank held: the card's on CUDA, the process's on a CPU."""
+    """Most memory this rank held, in bytes: of the GPU on CUDA, else of the process."""
     if ranks.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(ranks.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts KiB
 
 
 def _device_name(ranks: Ranks) -> str:

@@ -1,4 +1,8 @@
-"""The files a person or the controller watches while a run goes on."""
+"""What a run reports: its `Summary` at the end, and the files it writes while it trains.
+
+`metrics.jsonl` and the TensorBoard events hold the curves, `progress.json` the current step,
+`confusion.json` the pixel counts of the best and the last epoch.
+"""
 
 import json
 import time
@@ -14,15 +18,21 @@ Counts = tuple[tuple[int, ...], ...]  # pixels by truth, then by prediction; 255
 
 @dataclass(frozen=True)
 class Summary:
-    """The numbers of a run, complete or stopped; percentages are of mean intersection over union.
+    """The numbers of a run, complete or stopped; scores are IoU in percent.
 
     Attributes:
         status: "done", or "stopped" at a step from which it can go on.
         steps: optimiser steps done since step 0, over all attempts.
-        best_iou_percent: per class at the best epoch; None where a class never occurs.
+        best_iou_percent: per class at the best epoch; None where a class neither occurs nor is
+            predicted.
         best_confusion: pixels of the validation set at the best epoch, (truth, prediction).
         seconds: time in the training loop and evaluation, over all attempts.
-        weights_sha256: of the final weights and buffers; None while the run is stopped.
+        peak_memory_bytes: most memory of rank 0's side of the run, see `trainer.run`.
+        weights_sha256: digest of the final weights and buffers; None while the run is stopped.
+        best_weights_sha256: of the file best.pt.
+        data_fingerprint: of the images and masks.
+        split_checksum: of the labelled, unlabelled and validation lists.
+        pretrained_sha256: of the file of ImageNet weights; None when weights were drawn.
     """
 
     status: Literal["done", "stopped"]
@@ -55,10 +65,10 @@ _PROGRESS_SECONDS = 1.0  # at most one write
 
 @dataclass
 class RunLog:
-    """metrics.jsonl (one line a logged step or epoch) and progress.json (where the run is now).
+    """Writes metrics.jsonl (a line per logged step or epoch), progress.json and confusion.json.
 
     Attributes:
-        on_progress: given the progress now and then, for a terminal.
+        on_progress: called with the content of progress.json whenever it is written.
         events: a tensorboardX writer, see `open_events`.
     """
 
@@ -71,7 +81,7 @@ class RunLog:
     _written: float = 0.0
 
     def rewind(self, step: int) -> None:
-        """Drop the lines of steps that will be done again."""
+        """Drop the lines of steps after `step`, which a resumed run will do again."""
         path = self.folder / METRICS
         if not path.exists():
             return
@@ -100,18 +110,18 @@ class RunLog:
         _replace(self.folder / CONFUSION, json.dumps(entries))
 
     def open_events(self, step: int) -> None:
-        """Write TensorBoard events from now on; those of steps to be done again are purged."""
+        """Write TensorBoard events from now on; those after `step` are purged, as in `rewind`."""
         from tensorboardX import SummaryWriter  # 1.5 s of imports, only for those who ask
 
         self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def progress(self, step: int, *, images: int, force: bool = False, **values: Any) -> None:
-        """Replace progress.json, at most once a second.
+        """Replace progress.json, at most once a second unless forced.
 
         Args:
             step: optimiser steps done.
             images: labelled and unlabelled images per step over all ranks.
-            force: write whatever the clock says.
+            force: write even if less than a second has passed.
             values: more entries, such as epoch and miou_percent.
         """
         now = time.time()
@@ -120,6 +130,7 @@ class RunLog:
         if not force and now - self._written < _PROGRESS_SECONDS:
             return
         self._written = now
+        # The rate is that of the last 31 writes, so it follows a run that becomes slower.
         self._marks = [*self._marks[-30:], (now, step)]
         (first_time, first_step) = self._marks[0]
         rate = (step - first_step) / max(now - first_time, 1e-9)
@@ -138,13 +149,13 @@ class RunLog:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file in one step; the temporary name is fixed, so a kill leaves no second one."""
+    """Replace a file at once; the temporary name is fixed, so kills leave at most one of them."""
     with atomic_path(path, part=path.with_name(path.name + ".tmp")) as part:
         part.write_text(text)
 
 
 def _step_of(line: str) -> float:
-    """Step of a metrics line; a line that a dead writer cut short is dropped."""
+    """Step of a line of metrics.jsonl; infinite, so dropped, when a kill cut the line short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,7 @@
-"""Steps, learning rate and warm-up in closed form: a run may start at any step."""
+"""Steps per epoch, learning rate and warm-up, each as a function of the step alone.
+
+Nothing is accumulated from step to step, so a run may resume at any step.
+"""
 
 import math
 
@@ -26,7 +29,7 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
             f"Split {config.data.split} has {images} {kind} images, fewer than one batch of "
             f"{batch}; choose a larger split or a smaller optim.batch."
         )
-    return images // batch
+    return images // batch  # an incomplete last batch is not counted
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
@@ -56,7 +59,15 @@ def gaussian_ramp(step: float, warmup_steps: float) -> float:
 
 
 def inter_pixel_weight(loss: LossConfig, step: int, epoch_steps: int) -> float:
-    """Alpha of Eq. 6 at a step, ramp included."""
+    """Alpha of Eq. 6 at a step, ramp included.
+
+    Sec. IV-C counts iterations and gives the length of the warm-up in epochs (A21).
+
+    Args:
+        loss: alpha, warm-up and its unit.
+        step: optimiser steps done.
+        epoch_steps: optimiser steps per epoch.
+    """
     if loss.ramp_unit is RampUnit.epoch:
         return loss.alpha * gaussian_ramp(step // epoch_steps, loss.warmup_epochs)
     return loss.alpha * gaussian_ramp(step, loss.warmup_epochs * epoch_steps)

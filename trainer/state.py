@@ -1,4 +1,8 @@
-"""Everything a run carries from step to step; what is not here is a function of the step."""
+"""The state of a run between two steps: student, EMA teacher, momentum, scores; and its updates.
+
+A checkpoint is exactly this state. All else (learning rate, batches, dropout) is computed from the
+step and the seed.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,11 +32,13 @@ from trainer.network.init import init_weights
 class SGD:
     """SGD over two groups: the backbone, and the head at `head_lr_factor` times its rate.
 
-    The functional form of torch.optim.SGD: the class imports the compiler, two seconds a process.
+    Uses the function under torch.optim.SGD, because importing the class loads torch's compiler,
+    which takes two seconds per process.
 
     Attributes:
-        parameters: by name, those of the student.
-        momentum: one buffer per parameter, zero before the first step.
+        parameters: those of the student by name; the backbone's contain "backbone".
+        momentum: one buffer per parameter, of its shape, zero before the first step.
+        optim: momentum, weight decay and the factor of the head.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -48,7 +54,11 @@ class SGD:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Apply and drop the gradients; `rate` is the backbone's."""
+        """Apply the gradients, then drop them.
+
+        Args:
+            rate: learning rate of the backbone.
+        """
         names = list(self.parameters)
         backbone = [name for name in names if "backbone" in name]
         head = [name for name in names if "backbone" not in name]
@@ -59,7 +69,7 @@ class SGD:
                 list(parameters),
                 [gradient for gradient in gradients if gradient is not None],
                 [self.momentum[name] for name in group],
-                fused=True,  # foreach, fused and the loop round differently: one of them, always
+                fused=True,  # foreach, fused and the plain loop round differently: fix one
                 weight_decay=self.optim.weight_decay,
                 momentum=self.optim.momentum,
                 lr=rate * factor,
@@ -76,6 +86,9 @@ class TrainState:
     """Weights, their moving average, momentum, and the scores so far.
 
     Attributes:
+        student: the network that is trained.
+        ema: moving average of the student's weights; None without an EMA teacher (A1).
+        descent: optimiser with its momentum.
         step: optimiser steps done.
         scores: by epoch, counted from 1.
         seconds: spent in training and evaluation, over all attempts.
@@ -92,13 +105,13 @@ class TrainState:
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch of the highest score."""
+        """The epoch of the highest mIoU, the first of equal ones; None before any evaluation."""
         if not self.scores:
             return None
         return max(self.scores, key=lambda epoch: (self.scores[epoch].miou_percent, -epoch))
 
     def add_score(self, epoch: int, score: Score) -> None:
-        """Take in an epoch's score; only the best and the last epoch keep their pixel counts."""
+        """Add an epoch's score; only the best and the last epoch keep their confusion matrix."""
         self.scores[epoch] = score
         for other, old in self.scores.items():
             if other not in (epoch, self.best_epoch):
@@ -135,7 +148,7 @@ class TrainState:
         }
 
     def unpack(self, packed: dict[str, Any]) -> None:
-        """Take over what `pack` gave."""
+        """Restore the state from what `pack` returned."""
         self.step, self.seconds = packed["step"], packed["seconds"]
         self.pretrained_sha256 = packed["pretrained_sha256"]
         self.scores = {epoch: Score(*values) for epoch, values in packed["scores"].items()}
@@ -159,7 +172,7 @@ def new_state(
         config: the run.
         num_classes: of its dataset.
         ranks: those that train together.
-        fresh: False when a checkpoint is about to be unpacked; no weights are drawn or read then.
+        fresh: False when a checkpoint is unpacked next, so no first weights are needed.
     """
     student = DeepLabV3Plus(config.model, num_classes)
     pretrained = init_weights(student, config) if fresh else None
@@ -178,13 +191,18 @@ def new_state(
 
 @torch.no_grad()
 def update_ema(state: TrainState, method: MethodConfig) -> None:
-    """Move the average towards the student: decay min(1 - 1 / (step + 1), ema_decay)."""
+    """Move the EMA teacher (Sec. III-B) towards the student; nothing without one.
+
+    The decay is min(1 - 1 / (step + 1), ema_decay): it grows with the steps done, so that the first
+    weights, which are random, are forgotten quickly.
+    """
     if state.ema is None:
         return
     decay = min(1.0 - 1.0 / (state.step + 1), method.ema_decay)
     for mean, value in zip(state.ema.parameters(), state.student.parameters(), strict=True):
         mean.lerp_(value, 1.0 - decay)
     for kept, buffer in zip(state.ema.buffers(), state.student.buffers(), strict=True):
+        # Batch-norm counters are whole numbers, of which there is no average.
         if method.ema_buffers is Buffers.copy or not kept.is_floating_point():
             kept.copy_(buffer)
         else:
@@ -192,7 +210,7 @@ def update_ema(state: TrainState, method: MethodConfig) -> None:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a training forward."""
+    """The context in which a training forward runs: bfloat16 autocast, or none."""
     if precision is Precision.bf16:
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()

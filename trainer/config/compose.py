@@ -1,4 +1,7 @@
-"""The door of configuration: Hydra composes and checks once; below it travels a TrainConfig."""
+"""From Hydra's overrides to a `TrainConfig`: compose, check, and explain errors.
+
+Only this module uses Hydra; all others receive the finished, constant `TrainConfig`.
+"""
 
 import difflib
 import json
@@ -51,7 +54,7 @@ def from_json(text: str) -> TrainConfig:
 
 
 def choices(group: str) -> list[str]:
-    """Names one may give to a group, such as ``method``."""
+    """The choices of a group such as ``method``: its files in `sweeps`."""
     return sorted(path.stem for path in (CONFIG_FOLDER / group).glob("*.yaml"))
 
 
@@ -88,7 +91,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def structured(schema: type) -> DictConfig:
-    """A schema as OmegaConf merges into it; frozen dataclasses arrive read-only."""
+    """A schema as a writable OmegaConf node; OmegaConf makes frozen dataclasses read-only."""
     config: DictConfig = OmegaConf.structured(schema)
     nodes = [config]
     for node in nodes:
@@ -98,7 +101,7 @@ def structured(schema: type) -> DictConfig:
 
 
 def with_tuples(value: Any) -> Any:
-    """Lists as tuples all the way down: OmegaConf hands out lists, and a config is a constant."""
+    """Replace lists by tuples at every level: OmegaConf returns lists, which cannot be hashed."""
     if not is_dataclass(value) or isinstance(value, type):
         return tuple(value) if isinstance(value, list) else value
     changed = {item.name: with_tuples(getattr(value, item.name)) for item in fields(value)}
@@ -106,7 +109,7 @@ def with_tuples(value: Any) -> Any:
 
 
 def _as_constant(config: Any) -> TrainConfig:
-    """What OmegaConf built, hashable."""
+    """OmegaConf's result as a hashable `TrainConfig`."""
     constant = with_tuples(config)
     assert isinstance(constant, TrainConfig)
     return constant

@@ -1,4 +1,8 @@
-"""What a configuration says apart from its seed, and apart from where and how fast it ran."""
+"""The identity of a configuration: fingerprints, differences, and settings without the seed.
+
+Fields that say only where or how fast a run executes are left out, so the fingerprint is the same
+on every machine.
+"""
 
 import hashlib
 import json
@@ -22,11 +26,12 @@ def fingerprint(config: TrainConfig) -> str:
 
 
 def fingerprints(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
-    """The fingerprint of each configuration; those that differ in the seed alone cost little."""
+    """The fingerprint of each configuration; text is shared by those that differ in the seed."""
     texts: dict[tuple[object, ...], str] = {}
     hashes: dict[str, str] = {}
     for name, config in configs.items():
-        # Equal parts of many configurations are mostly one object; a stranger costs time only.
+        # id() instead of hashing: `cell_configs` shares equal parts as one object. Equal parts that
+        # are two objects only cost the time to make the same text again.
         parts = (getattr(config, item.name) for item in fields(config) if item.name != "seed")
         kind = tuple(id(part) if is_dataclass(part) else part for part in parts)
         if kind not in texts:

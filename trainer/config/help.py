@@ -1,4 +1,4 @@
-"""What the fields of a configuration mean, for the help of a command line. Needs no torch."""
+"""The help of the configuration: name, default, choices and sentence of every field."""
 
 import textwrap
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class FieldHelp:
         name: dotted, as on the command line.
         default: as on the command line.
         choices: of a closed choice; empty otherwise.
-        note: its sentence; without one, what its Enum says of itself.
+        note: its sentence; without one, the first line of its Enum's docstring.
     """
 
     name: str

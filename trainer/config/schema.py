@@ -1,7 +1,7 @@
 """The schema of one run: every field, its default, its unit. Needs no torch.
 
-Fields made by `execution()` say where or how fast; all others can move the numbers and are part of
-the fingerprint. Letters like A3 name the rows of docs/ambiguities.md.
+Fields made by `execution()` say where or how fast a run executes; all others can change its numbers
+and are part of the fingerprint. A3 and so on name rows of docs/ambiguities.md.
 """
 
 from dataclasses import dataclass, field
@@ -297,7 +297,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run, resolved."""
+    """The whole configuration of one run, one part per axis of a cell."""
 
     recipe: str = option("synthetic", "name of the file in sweeps/recipe")
     seed: int = option(12345, "the one source of all randomness")

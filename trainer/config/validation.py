@@ -1,4 +1,4 @@
-"""Values that have the right type and are still wrong."""
+"""Checks of a configuration beyond types: ranges, and combinations that have no meaning."""
 
 from trainer.config.schema import CutMixPairs, Init, PixelDistance, TrainConfig
 from trainer.method_registry import METHODS

@@ -1,1 +1,1 @@
-"""L_o of Eq. 6, one file per method; each hands out the pairs for the inter-pixel loss."""
+"""The methods that compute L_o of Eq. 6, one file each, and give the inter-pixel loss its pairs."""

@@ -1,7 +1,9 @@
 """Weak-to-strong consistency: what FixMatch and UniMatch share.
 
-Sohn et al., FixMatch (2020), in the segmentation form of Yang et al., UniMatch (2023). Letters such
-as A1 name the rows of docs/ambiguities.md.
+The teacher predicts a weakly augmented image, the student learns that prediction on strongly
+augmented ones: Sohn et al., FixMatch (2020), in the segmentation form of Yang et al., UniMatch
+(2023). A1 and so on name rows of docs/ambiguities.md.
+Legend: B images of this rank, C classes, S x S pixels of a crop.
 """
 
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from trainer.network.deeplab import DeepLabV3Plus, normalise
 
 @torch.no_grad()
 def eval_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
-    """Logits in evaluation mode, leaving the mode as it was."""
+    """Logits (B, C, S, S), float32, in evaluation mode; the network's mode is restored."""
     was_training = network.training
     network.eval()
     logits = network(images).float()
@@ -37,10 +39,11 @@ def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained:
     """The student's logits of the weak view, for pixel-wise pseudo-labels.
 
     Args:
-        method: says in which batch-norm mode they are computed (A2).
-        networks: the student gives it.
-        weak: normalised images.
-        trained: the student's logits of the same images in the training forward.
+        method: names the batch-norm mode in which they are computed (A2).
+        networks: of the step.
+        weak: normalised images (B, 3, S, S).
+        trained: logits (B, C, S, S) of the same images in the student's training forward; used
+            again in the default mode, so that it costs no second forward.
     """
     if method.teacher_mode is TeacherMode.train:
         return trained.detach()
@@ -48,22 +51,22 @@ def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained:
 
 
 def ema_network(method: MethodConfig, networks: Networks) -> DeepLabV3Plus | None:
-    """The moving average, when the run has one (A1)."""
+    """The EMA teacher; None when the student is its own teacher (A1)."""
     return networks.ema if method.teacher is Teacher.ema else None
 
 
 def uses_ema_pseudo_labels(method: MethodConfig) -> bool:
-    """Whether the moving average also gives the pixel-wise pseudo-labels (A1)."""
+    """Whether the EMA teacher also gives the pixel-wise pseudo-labels (A1)."""
     return method.teacher is Teacher.ema and method.pseudo_labels is PseudoLabels.teacher
 
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """What labels the pixels, and what the inter-pixel term calls the teacher.
+    """A teacher's predictions for the weak views of a batch.
 
     Attributes:
-        weak: on the image itself.
-        mix: on its CutMix partner.
+        weak: for the unlabelled images.
+        mix: for their CutMix partners.
     """
 
     weak: Target
@@ -72,7 +75,15 @@ class TeacherTargets:
 
 @dataclass(frozen=True)
 class View:
-    """One strong view: its pixels after pasting, and the box."""
+    """One strong view of the unlabelled images, before and after CutMix.
+
+    Attributes:
+        name: s1 or s2.
+        pasted: with the partner's pixels inside the box, uint8 (B, 3, S, S).
+        uncut: before pasting, uint8 (B, 3, S, S).
+        box: True where the partner is pasted, bool (B, S, S).
+        mix_padded: True where the partner is padding, bool (B, S, S).
+    """
 
     name: str
     pasted: Tensor
@@ -82,7 +93,7 @@ class View:
 
 
 def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[View]:
-    """The first strong views, with the partner's pixels inside their boxes."""
+    """The first `len(names)` strong views, with the partner's pixels inside their boxes."""
     views = []
     for name, strong, mix, box in zip(
         names, unlabelled.strong, unlabelled.mix_strong, unlabelled.boxes, strict=False
@@ -93,7 +104,11 @@ def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[Vi
 
 
 def partner_logits(networks: Networks, unlabelled: UnlabelledBatch) -> Tensor:
-    """The student's logits of the CutMix partner, in evaluation mode, before its step."""
+    """The student's logits (B, C, S, S) of the CutMix partner, in evaluation mode (A2).
+
+    To be called before the training forward, which moves the running batch-norm statistics that
+    evaluation mode uses; the UniMatch code has this order.
+    """
     return eval_logits(networks.student, normalise(unlabelled.mix_weak))
 
 
@@ -105,7 +120,17 @@ def teacher_targets(
     trained: Tensor,
     partner: Tensor,
 ) -> tuple[TeacherTargets, TeacherTargets]:
-    """Pixel-wise labels and inter-pixel teacher; the same unless there is an EMA teacher (A1)."""
+    """The predictions that give pseudo-labels, and those the inter-pixel term compares with.
+
+    They are the same unless there is an EMA teacher (A1).
+
+    Args:
+        context: of the run.
+        networks: student and EMA teacher.
+        unlabelled: the batch.
+        trained: logits (B, C, S, S) of the weak view in the student's training forward.
+        partner: logits (B, C, S, S) of the CutMix partner, see `partner_logits`.
+    """
     method = context.config.method
     weak = normalise(unlabelled.weak)
     valid, mix_valid = ~unlabelled.padded, ~unlabelled.mix_padded
@@ -124,7 +149,7 @@ def teacher_targets(
 
 
 def pixel_term(context: MethodContext, student: Tensor, target: Target) -> Tensor:
-    """This rank's share of a pseudo-label loss over the global batch."""
+    """This rank's share of the pseudo-label loss; `student` are logits (B, C, S, S)."""
     num_pixels = context.ranks.sum(target.valid.sum().to(torch.float64))
     confidence = context.config.method.confidence
     return pseudo_label_loss(student, target, confidence=confidence, num_pixels=num_pixels)
@@ -136,7 +161,11 @@ def strong_pairs(
     teacher: TeacherTargets,
     views: dict[str, tuple[View, Tensor]],
 ) -> list[TeacherStudentPair]:
-    """Teacher and student of each strong view, in the way `loss.cutmix` asks (A3)."""
+    """The pairs of the inter-pixel term, one per strong view named in `loss.views` (A4).
+
+    Under CutMix the teacher's logits are pasted as the images were; `loss.cutmix=uncut` runs the
+    student once more on the views before pasting instead (A3).
+    """
     loss = context.config.loss
     chosen = {name: views[name] for name in loss.views if name in views}
     if loss.distance is PixelDistance.none:
@@ -156,7 +185,7 @@ def strong_pairs(
 
 
 def mask_ratio(context: MethodContext, target: Target) -> Tensor:
-    """This rank's share of the fraction of real pixels whose pseudo-label counts."""
+    """This rank's share of the fraction of pixels, padding apart, whose pseudo-label is used."""
     sure = (target.confidence >= context.config.method.confidence) & target.valid
     total = context.ranks.sum(target.valid.sum().to(torch.float64))
     return sure.sum() / total

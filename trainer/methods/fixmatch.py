@@ -13,7 +13,7 @@ from trainer.network.deeplab import normalise
 
 @dataclass(frozen=True)
 class FixMatch:
-    """L = (L_x + L_s) / 2 with one strong view."""
+    """L_o = (L_x + L_s) / 2 with one strong view."""
 
     context: MethodContext
 
@@ -25,6 +25,7 @@ class FixMatch:
         context, student = self.context, networks.student
         partner = consistency.partner_logits(networks, unlabelled)
         (view,) = consistency.strong_views(unlabelled, ("s1",))
+        # Together, so that the batch-norm statistics span labelled and unlabelled images.
         num_labelled = len(labelled.images)
         both = normalise(torch.cat([labelled.images, unlabelled.weak]))
         logits, weak = student(both).float().tensor_split([num_labelled])

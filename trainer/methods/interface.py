@@ -1,4 +1,4 @@
-"""What a method is given at every step and what it hands back."""
+"""The interface of a method: what it gets at every step and what it returns."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,11 +21,11 @@ class Networks:
 
 @dataclass(frozen=True)
 class TeacherStudentPair:
-    """Teacher and student on the same pixels: what the inter-pixel term compares.
+    """Logits of teacher (p) and student (q) on the same pixels, as Eq. 2 compares them.
 
     Attributes:
-        view: s1, s2, fp or labelled.
-        teacher: logits (B, C, H, W), a constant.
+        view: s1 or s2 (strong), fp (dropped features), or labelled.
+        teacher: logits (B, C, H, W), detached.
         student: logits (B, C, H, W).
         valid: (B, H, W) bool, False on padding.
         box: (B, H, W) bool, the pasted region; None without CutMix.
@@ -40,11 +40,11 @@ class TeacherStudentPair:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step's losses.
+    """The losses of one step on this rank.
 
     Attributes:
-        loss: this rank's share of L_o; the shares add up to it.
-        pairs: for the inter-pixel term.
+        loss: this rank's share of L_o, a scalar; the shares of all ranks add up to it.
+        pairs: for the inter-pixel term; empty when the run has none.
         terms: shares of the parts of L_o, detached, for the log.
     """
 
@@ -54,12 +54,12 @@ class StepResult:
 
 
 class Method(Protocol):
-    """A semi-supervised method: losses from a batch."""
+    """A semi-supervised method: computes L_o and the pairs of a batch."""
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepResult:
-        """Run the forward passes of one step; backward is the loop's."""
+        """Run the forward passes of one step; the loop runs the backward pass."""
 
 
 @dataclass(frozen=True)

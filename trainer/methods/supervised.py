@@ -10,14 +10,14 @@ from trainer.network.deeplab import normalise
 
 @dataclass(frozen=True)
 class Supervised:
-    """The baseline row of every table."""
+    """L_o = L_x: the row `Supervised Baseline` of Tables III to V."""
 
     context: MethodContext
 
     def __call__(
         self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepResult:
-        """L = L_x."""
+        """One forward of the labelled images; `unlabelled` is not used."""
         config = self.context.config
         loss = labelled_loss(
             networks.student(normalise(labelled.images)).float(),

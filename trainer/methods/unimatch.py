@@ -15,7 +15,7 @@ from trainer.network.deeplab import normalise
 
 @dataclass(frozen=True)
 class UniMatch:
-    """L = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2."""
+    """L_o = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2, the weights of the UniMatch code."""
 
     context: MethodContext
 
@@ -71,7 +71,7 @@ class _Forward:
 def _weak_forward(
     networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch
 ) -> _Forward:
-    """One pass, so that batch statistics span labelled, weak and dropped features."""
+    """One pass over labelled and weak images, whose batch-norm statistics then span both."""
     images = normalise(torch.cat([labelled.images, unlabelled.weak]))
     keep = torch.cat([labelled.keep, unlabelled.keep])
     clean, dropped = networks.student.forward_perturbed(images, keep)
@@ -93,7 +93,7 @@ def _feature_pairs(
     forward: _Forward,
     labelled: LabelledBatch,
 ) -> list[TeacherStudentPair]:
-    """The pairs that A4 and A30 may ask for beside the strong views."""
+    """Pairs besides the strong views: the view `fp` (A4) and labelled images (A30), if set."""
     loss = context.config.loss
     pairs: list[TeacherStudentPair] = []
     if loss.distance is PixelDistance.none:
@@ -103,7 +103,7 @@ def _feature_pairs(
             TeacherStudentPair("fp", teacher.weak.logits, forward.weak_dropped, teacher.weak.valid)
         )
     if loss.on_labeled:
-        # Padding carries 255 as void does; neither is a pixel whose place means something.
+        # 255 marks padding and pixels without label; both stay out of Omega.
         real = labelled.masks != 255
         pairs.append(
             TeacherStudentPair(

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, the same bits however the run was started."""
+"""Batch normalisation over the global batch, with sums in rank order."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from trainer.distributed import Ranks, ordered_sum
 class RankOrderedBatchNorm(nn.BatchNorm2d):
     """BatchNorm2d whose statistics span all ranks, summed in rank order.
 
-    torch's SyncBatchNorm needs CUDA, and its backward all-reduces floats in an order nobody pins.
+    torch's SyncBatchNorm needs CUDA, and its backward all-reduces floats in no fixed order.
     Parameters, buffers and their names are those of BatchNorm2d. `ranks` is set by `set_ranks`.
     """
 
     ranks: Ranks | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) over B, H, W of every rank; running statistics in evaluation."""
+        """Normalise (B, C, H, W) over B, H, W of all ranks; in evaluation by running statistics."""
         if not self.training or self.ranks is None or self.ranks.world_size == 1:
             return super().forward(x)
         y, mean, variance, count = _Normalise.apply(  # type: ignore[no-untyped-call]
@@ -48,8 +48,9 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, ranks: Ranks
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         channels = x.shape[1]
-        values = x.float() if x.dtype in _HALF else x  # half precision cannot even count the pixels
-        count = values.new_full((1,), x.numel() // channels)  # on the device: nothing is sent
+        values = x.float() if x.dtype in _HALF else x  # half precision cannot count the pixels
+        # Made on the device, so that nothing is copied from the host.
+        count = values.new_full((1,), x.numel() // channels)
         mean = values.mean((0, 2, 3))
         squares = (values - mean[:, None, None]).square().sum((0, 2, 3))
         rows = ranks.gather(torch.cat([mean, squares, count]))

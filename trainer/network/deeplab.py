@@ -52,7 +52,7 @@ def normalise(images: Tensor) -> Tensor:
 
 @cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, each (3, 1, 1); copied to a device once, a copy waits for it."""
+    """Mean and deviation, each (3, 1, 1); cached, since a copy makes the host wait each time."""
     mean, std = torch.tensor([MEAN, STD], device=device)[:, :, None, None]
     return mean, std
 
@@ -84,7 +84,7 @@ class DeepLabV3Plus(nn.Module):
 
     @property
     def mode(self) -> Mode:
-        """How maps are enlarged now; A25 allows another way in evaluation."""
+        """How feature maps and logits are enlarged; A25 allows another way in evaluation."""
         if self.upsampling is Upsample.nearest_train_only:
             return "nearest" if self.training else "bilinear"
         return "nearest" if self.upsampling is Upsample.nearest else "bilinear"

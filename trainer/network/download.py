@@ -1,4 +1,4 @@
-"""Bringing ImageNet weights into place, from the network or from a file one has."""
+"""`trainer weights fetch` and `import`: put ImageNet weights into the folder `weights`."""
 
 import shutil
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _CURE = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a file lies.
+    """Where a publisher offers the weights of a backbone.
 
     Attributes:
         sha256_prefix: first digits of its checksum where the publisher prints them in the name.
@@ -109,7 +109,7 @@ def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
 
 
 def _check(backbone: str, path: Path, overrides: tuple[str, ...]) -> Pretrained:
-    """Whether the file fits, with the stem its keys call for."""
+    """Load the file into a backbone of either stem; raises a WeightsError if it fits neither."""
     attempts = [overrides] if overrides else [("model.stem=deep64",), ("model.stem=conv7",)]
     for number, attempt in enumerate(attempts):
         model = compose([f"model={backbone}", *attempt]).model
@@ -122,7 +122,7 @@ def _check(backbone: str, path: Path, overrides: tuple[str, ...]) -> Pretrained:
 
 
 def _place(part: Path, backbone: str, suffix: str) -> Path:
-    """Give the checked file its name."""
+    """Rename the checked file to its final name, which it returns."""
     final = WEIGHTS_FOLDER / f"{backbone}{suffix}"
     part.replace(final)
     return final

@@ -1,4 +1,7 @@
-"""First weights: drawn by our own keyed numbers, then overwritten by ImageNet's where asked."""
+"""First weights: drawn from keyed random numbers, or loaded.
+
+With `model.init=imagenet` the backbone is loaded from a file; the head is drawn in any case.
+"""
 
 import math
 import zlib
@@ -16,11 +19,11 @@ from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 def init_weights(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:
     """Fill every parameter of `model`.
 
-    Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform;
-    torch's own generators are not used, their numbers change with the CPU's capabilities.
+    Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform.
+    torch's own generators are not used, because their numbers depend on the CPU's capabilities.
 
     Returns:
-        What the backbone started from; None when it was drawn.
+        The file the backbone was loaded from; None when it was drawn.
 
     Raises:
         WeightsError: `model.init=imagenet` and the file is missing or does not match.
@@ -35,7 +38,7 @@ def init_weights(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None
 
 
 def _draw(module: nn.Conv2d, name: str, seed: int) -> None:
-    """Weights and bias of one convolution, keyed by its name: no order, no history."""
+    """Draw weights and bias of one convolution; keyed by its name, so the order is irrelevant."""
     draws = KeyedRandom(seed, Stream.INIT, zlib.crc32(name.encode()))
     fan_in = module.weight[0].numel()
     if name.startswith("backbone."):

@@ -1,4 +1,4 @@
-"""ImageNet weights of the backbone: found, checked key by key, and loaded without running code."""
+"""ImageNet weights of the backbone: find the file, check every key, load tensors only."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,10 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Where a backbone started from.
+    """The file a backbone was loaded from.
 
     Attributes:
-        matched: entries of the file that found their place; all of the backbone's.
+        matched: entries of the file that were loaded, which cover the whole backbone.
     """
 
     path: str
@@ -55,14 +55,14 @@ def find_weights(config: TrainConfig) -> Path:
 
 
 def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
-    """Copy a file's weights into the backbone; every key must find its place but the classifier's.
+    """Copy a file's weights into the backbone; apart from the classifier, every key must match.
 
     Raises:
         WeightsError: the file is broken or of another network.
     """
     stored = {key: value for key, value in read_tensors(path).items() if not key.startswith("fc.")}
     own = network.backbone.state_dict()
-    # Old files carry no counters; nothing reads them while momentum is fixed.
+    # Old files lack batch-norm's counters, which are read only when momentum is None.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
     wrong = sorted(
         key for key in needed if key not in stored or stored[key].shape != own[key].shape
