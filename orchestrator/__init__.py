@@ -1,1 +1,1 @@
-"""The grid: plan, controller, backends, results, tables; the only folder that sees all others."""
+"""The grid: plan, launch, back ends, results, tables; the only package that imports all others."""

@@ -1,4 +1,4 @@
-"""`python -m orchestrator VERB GRID [key=value ...]`: finds the verb, and says errors in words."""
+"""`python -m orchestrator VERB GRID [key=value ...]`: runs the verb; errors become exit codes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ def help_text() -> str:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Find the verb, and what it is about."""
+    """Find the verb and its grid, or explain what is wrong with the words."""
     from orchestrator import commands
 
     flags = [word for word in words if word.startswith("-")]
@@ -117,7 +117,7 @@ def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) 
 
 
 def _exit_code_of(run: Callable[[], int]) -> int:
-    """The exit code of a verb; foreseen errors become words and exit codes."""
+    """The exit code of a verb; expected errors are printed and have exit codes of their own."""
     from datasets.errors import Unreachable
     from orchestrator.backends.ray.cluster import ClusterUnreachable
     from orchestrator.storage.file_lock import Busy

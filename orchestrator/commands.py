@@ -1,6 +1,6 @@
 """What each verb of the command line does, in the order of the help.
 
-A verb imports what it alone needs: `status` is asked often, and should answer at once.
+What only one verb needs it imports itself: `status` is called often and must start fast.
 """
 
 import sys
@@ -46,7 +46,7 @@ class Verb(Protocol):
     """A verb: grid and key=value words in, exit code out."""
 
     def __call__(self, grid: str, words: Sequence[str], *, json: bool) -> int:
-        """Do it."""
+        """Run the verb; returns the exit code."""
 
 
 def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -189,7 +189,7 @@ def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Put the small result files under the root into one; the grid only names the root's user."""
+    """Merge the small result files under the root, whatever grid they are of."""
     from orchestrator.results.compaction import compact
 
     for done in compact(_request(grid, words).root):
@@ -215,7 +215,7 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
-    """Print what a cell's newest attempt and its job wrote; go on until Ctrl-C if asked.
+    """Print what a cell's newest attempt and its job wrote; with `follow` until Ctrl-C.
 
     Raises:
         ValueError: the cell has no log yet.
@@ -237,7 +237,7 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
 
 
 def doctor(words: Sequence[str], *, is_drill: bool) -> int:
-    """Say what works here; with a drill, try it on fake trials."""
+    """Print what works here; with a drill, also run fake trials in Slurm."""
     from orchestrator.doctor import checks
     from orchestrator.doctor.drill import drill
 
@@ -254,7 +254,7 @@ def doctor(words: Sequence[str], *, is_drill: bool) -> int:
 
 
 def _request(grid: str, words: Sequence[str]) -> LaunchRequest:
-    """What the words ask for, under a root that answers."""
+    """The request that the words make, under a root that answers."""
     options, overrides = parse(words)
     return LaunchRequest(grid, _open_root(options), options, overrides)
 
@@ -267,7 +267,7 @@ def _open_root(options: LaunchOptions) -> Root:
 
 
 def _plan(request: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
-    """The states now, of cells in Slurm too; says beside the answer what could not be asked."""
+    """The states now, with those of queued jobs; prints a problem with Slurm to standard error."""
     plan, problem = with_queued_jobs(request.plan(), pause_seconds=pause_seconds)
     if problem:
         Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
@@ -319,7 +319,7 @@ def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
 
 
 def _show_files(root: Root, paths: Sequence[Path]) -> None:
-    """Say where the printed files lie, here and under a bucket."""
+    """Upload printed files under a bucket, and print where they are."""
     urls = root.upload(paths)
     for path in paths:
         _console().print(str(path), highlight=False, soft_wrap=True)
@@ -364,8 +364,8 @@ def _print(text: str, style: str = "") -> None:
 
 
 def _console() -> Console:
-    """The terminal, or plain wide lines."""
-    # A launch sends what others print elsewhere; ours stays with the stream of now.
+    """The terminal, or wide plain lines where the output is no terminal."""
+    # A launch redirects sys.stdout, to catch what Ray prints; without `file` rich would follow.
     console = Console(file=sys.stdout)
     width = None if console.is_terminal else _PLAIN_WIDTH
     return Console(file=sys.stdout, width=width)

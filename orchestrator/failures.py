@@ -1,4 +1,4 @@
-"""Why an attempt ended early, and what each class of failure deserves."""
+"""The classes of failure of an attempt, what follows each, and how often a cell is retried."""
 
 import errno
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ UNLIMITED = 10**9
 
 
 class StaleAttempt(RuntimeError):
-    """A newer attempt of the same cell has already published its row."""
+    """A newer attempt of the cell has begun or published; this one must not publish."""
 
 
 class Failure(Enum):
     """Class of a failure, as it stands in the results."""
 
     preempted = "preempted"  # the machine was wanted elsewhere
-    timed_out = "timed_out"  # the time limit of the place; only jobs in Slurm have one
+    timed_out = "timed_out"  # the time limit of the job, which only jobs in Slurm have
     node_lost = "node_lost"  # a process vanished: killed, node down
     out_of_memory = "out_of_memory"
     hang = "hang"  # no progress for too long
@@ -37,7 +37,7 @@ class Policy:
         retries: further attempts; the count starts again whenever a checkpoint advanced, if
             `is_reset_by_progress`.
         ends_launch: nothing else would fare better, so no further cell starts.
-        advice: what a person can do.
+        advice: what the user can do.
     """
 
     retries: int
@@ -72,7 +72,7 @@ POLICIES = {
     Failure.disk_full: Policy(0, "Make room on the disk, then launch again.", ends_launch=True),
 }
 
-# By name and not by class: their modules import torch or ray, and planning stays light.
+# By name and not by class: their modules import torch or Ray, which a plan must not load.
 _BY_NAME = {
     "PreemptionError": Failure.preempted,
     "NCCLHangError": Failure.hang,
@@ -92,7 +92,7 @@ _BY_NAME = {
 
 
 def classify(error: BaseException) -> Failure:
-    """The class of an exception; what nobody foresaw is a bug."""
+    """The class of an exception; an unknown one is a bug."""
     if _is_full_disk(error):
         return Failure.disk_full
     if isinstance(error, Unreachable):

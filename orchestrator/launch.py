@@ -1,4 +1,4 @@
-"""One launch of a grid: check what is missing, run it on the chosen back end, say how it ended."""
+"""One launch of a grid: check what is missing, run it on the chosen back end, show the outcome."""
 
 import shutil
 import uuid
@@ -38,7 +38,7 @@ _CHECKPOINT_FILES = 4  # newest two, the best one, and the one being written
 
 
 def check_data(cells: Iterable[PlannedCell]) -> None:
-    """Open every distinct dataset and split once; drawn scenes are drawn here, not in a worker.
+    """Open every distinct dataset and split once; synthetic scenes are drawn here, not in a worker.
 
     Raises:
         ValueError: of the first cell whose data is missing, broken or too little; DataError too.
@@ -60,7 +60,7 @@ def check_data(cells: Iterable[PlannedCell]) -> None:
 
 
 def check_disk(root: Path, cells: Iterable[PlannedCell], running: int) -> None:
-    """Look for room for the checkpoints of the cells that run at once.
+    """Check that the disk has room for the checkpoints of the cells that run at once.
 
     Raises:
         OSError: there is not enough; says how much is missing.
@@ -98,11 +98,11 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         Busy: another launch of this grid runs.
         ClusterUnreachable: no Ray.
     """
-    plan, root = order.plan(), order.root  # before the lock: mistakes need none
+    plan, root = order.plan(), order.root  # before the lock: a wrong command always fails
     with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
-        plan = order.plan()  # again: the launch that owned the grid may have done it all
+        plan = order.plan()  # again: the launch that owned the grid may have run cells
         # A killed launch of this grid may have left workers that are still dying: their cells are
-        # tried last, and wait for the run folder.
+        # tried last, and wait for the lock of the run directory.
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
             return _show_end(plan, order, screen)
@@ -137,6 +137,7 @@ def _run(
     """Run the cells on the back end that the options name; returns how each of them ended."""
     options, root = order.options, order.root
     screen.expect(len(cells))
+    # Cells in this process have imported the checkout already; a copy could not change them.
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
     trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
@@ -154,7 +155,7 @@ def _run(
 
 
 def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
-    """The cell as it travels."""
+    """The trial of a planned cell."""
     options, root = order.options, order.root
     commit, is_dirty = checkout_state()
     return Trial(
@@ -199,7 +200,7 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
 
 
 def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
-    """What failed, why, what to do, and where to read on."""
+    """Show what failed and why, what to do, and where the log is."""
     for key in queue.keys("failed"):
         outcome = queue.outcome(key)
         advice = POLICIES[Failure(outcome.failure)].advice
@@ -210,7 +211,7 @@ def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
 
 
 def _show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
-    """The last lines, and the exit code, from the evidence on disk."""
+    """Show the last lines; returns the exit code. Both follow from the files under the root."""
     plan, problem = with_queued_jobs(plan)
     if problem:
         screen.message(problem, "yellow")

@@ -29,7 +29,7 @@ def _is_minutes(value: float) -> bool:
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """Where jobs go and what surrounds them; nothing here can move a number."""
+    """Where Slurm jobs run and what they ask for; nothing here can change a result."""
 
     partition: str = option("", "empty: the site's default")
     account: str = option("", "that pays; empty: the site's default")
@@ -62,7 +62,7 @@ BACKENDS = {
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """How and where a grid runs; nothing here can move a number."""
+    """How and where a grid runs; nothing here can change a result."""
 
     root: str = option("outputs", "of runs and results: a folder, or s3://bucket/prefix")
     scratch: str = option(
@@ -227,7 +227,7 @@ def _names(schema: type) -> list[str]:
 
 
 def _unknown(key: str) -> str:
-    """What to write instead of a key that does not exist."""
+    """The error text for an unknown key, with the nearest known ones."""
     names = _names(LaunchOptions)
     near = difflib.get_close_matches(key, [*names, *field_names()], n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""

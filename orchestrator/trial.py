@@ -11,7 +11,7 @@ from orchestrator.failures import Failure
 
 @dataclass(frozen=True)
 class Trial:
-    """Everything a process needs to run a cell; plain data that travels as JSON.
+    """Everything a process needs to run a cell; plain data, sent as JSON.
 
     Attributes:
         key: the cell.
@@ -21,10 +21,10 @@ class Trial:
         root_scratch: folder for runs at work under a bucket; empty for each machine's default.
         backend: name of the back end whose pool runs it.
         stop_file: its existence asks the run to checkpoint and end.
-        scratch: an existing folder for what a backend must write and nobody needs afterwards.
+        scratch: an existing folder for temporary files of the back end.
         published_attempt: newest attempt among the published rows; numbers go on from there.
         ranks: processes that train together.
-        hang_minutes: no shorter standstill is a hang; 0 watches nothing.
+        hang_minutes: a shorter time without progress is no hang; 0 switches the watchdog off.
         code: folder of the launch's copy of the code, for processes that start later; empty for
             the checkout itself.
         cwd: what relative paths of the configuration mean; empty: the process's own.
@@ -55,7 +55,7 @@ class Trial:
             os.chdir(self.cwd or ".")
 
     def to_json(self) -> str:
-        """The text that travels."""
+        """As JSON, to be sent to another process."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -86,11 +86,11 @@ class Outcome:
 
     @classmethod
     def lost(cls, text: str, attempt: int = 0) -> "Outcome":
-        """An attempt whose process vanished without a word."""
+        """The outcome of an attempt whose process died without writing one."""
         return cls("failed", attempt, failure=Failure.node_lost.value, error_text=text)
 
     def to_json(self) -> str:
-        """The text that travels."""
+        """As JSON, to be sent to another process."""
         return json.dumps(asdict(self))
 
     @classmethod

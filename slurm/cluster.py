@@ -1,4 +1,4 @@
-"""What a site allows, read from its controller once."""
+"""The limits and settings of a Slurm cluster, as its controller reports them."""
 
 import getpass
 import re
@@ -14,7 +14,7 @@ class Site:
     Attributes:
         max_array_size: array indices stay below it.
         max_submitted: jobs this user may have in the queue; 0: no limit known.
-        forgets_seconds: after which squeue no longer knows a finished job.
+        forgets_seconds: so long squeue still lists a finished job.
         can_requeue: whether jobs may be started again by default.
     """
 

@@ -1,4 +1,4 @@
-"""Call Slurm's own programs, and tell a controller that does not answer from one that refuses."""
+"""Calls Slurm's programs, and tells apart a silent controller, a full queue and a refusal."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ class SlurmFull(RuntimeError):
 
 
 class SlurmRefused(ValueError):
-    """The controller says no, and will say so again."""
+    """The controller refused, and would refuse the same request again."""
 
 
 def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
@@ -46,13 +46,13 @@ def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
     Args:
         words: the command.
         seconds: to wait for it.
-        keep_errors: answer with what it wrote to its errors too.
+        keep_errors: return its standard error, too.
 
     Raises:
         SlurmMissing: the program is not there.
-        SlurmSilent: nobody answered.
+        SlurmSilent: no answer in time.
         SlurmFull: a limit on the number of jobs.
-        SlurmRefused: any other refusal, in the program's words.
+        SlurmRefused: any other refusal, with the program's message.
     """
     try:
         done = subprocess.run(
@@ -82,7 +82,10 @@ def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """This environment without the traces of a job that we may be inside of."""
+    """This environment without the variables of a job that this process may run in.
+
+    sbatch and srun read such variables as options: those of an outer job would change a new one.
+    """
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,7 +1,7 @@
-"""Submit calls as one array of jobs, and find it again whatever happened to the submitter.
+"""Submits calls as one array of jobs, and finds the array again if the submitter died.
 
 An array is a folder: the pickled calls, the script, the logs, and `job_id` once that is known. It
-is written before anything is submitted, so a submitter that dies leaves nothing unexplained.
+is written before anything is submitted, so every job in the queue belongs to a known folder.
 """
 
 import json
@@ -26,7 +26,7 @@ class JobArray:
 
     Attributes:
         folder: of this array alone, seen by all nodes.
-        name: unlike that of any other array; also the jobs' comment.
+        name: different for every array; also the comment of the jobs.
         labels: one per call, in array order.
     """
 
@@ -38,20 +38,20 @@ class JobArray:
     def write(
         cls, folder: Path, calls: Mapping[str, Callable[[], Any]], spec: JobSpec, title: str = ""
     ) -> "JobArray":
-        """Write down everything a submission needs.
+        """Write everything that a submission needs to the folder.
 
         Args:
             folder: to be made; its name becomes part of the array's.
             calls: what each job runs, by label; must be picklable.
             spec: what each job asks for.
-            title: of what the jobs belong to.
+            title: first part of the name, such as that of a grid.
 
         Raises:
             FileExistsError: the folder exists.
         """
         folder.mkdir(parents=True)
         name = f"{title}-{folder.name}" if title else folder.name
-        # One job carries its call's label from the start; those of an array take theirs at start.
+        # The jobs of an array share a name in the script; each is renamed when it starts.
         job_name = next(iter(calls)) if len(calls) == 1 else name
         for index, function in enumerate(calls.values()):
             write_call(folder / _call_file(index), function, spec.minutes)
@@ -59,6 +59,7 @@ class JobArray:
             folder, spec, len(calls), job_name=job_name[:_NAME_LIMIT], comment=name
         )
         (folder / "submission.sh").write_text(script)
+        # Last: `read` takes a folder without it as incomplete.
         (folder / "batch.json").write_text(json.dumps({"name": name, "labels": list(calls)}))
         return cls(folder, name, tuple(calls))
 
@@ -73,7 +74,7 @@ class JobArray:
 
     @property
     def job_id(self) -> str | None:
-        """Slurm's number for the whole array; None while nobody knows it."""
+        """Slurm's number for the whole array; None while it is not known."""
         try:
             return (self.folder / "job_id").read_text()
         except OSError:
@@ -125,12 +126,16 @@ class JobArray:
         return bool(own)
 
     def set_job_id(self, job_id: str) -> None:
-        """Note the job id, and give the calls the names under which their jobs look for them."""
+        """Store the job id, and rename the calls to the names under which their jobs look for them.
+
+        A job that starts before the renaming waits: submitit looks for its file for a minute.
+        """
         for index in range(len(self.labels)):
             source = self.folder / _call_file(index)
             if source.exists():
                 job = self._job_at(job_id, index)
                 source.rename(paths_of_job(self.folder, job).submitted_pickle)
+        # The number last: after a kill in between it is found again, and the rest is renamed.
         part = self.folder / "job_id.tmp"
         part.write_text(job_id)
         part.replace(self.folder / "job_id")

@@ -1,4 +1,4 @@
-"""What runs inside a job: its number and rank, its signals, its next start, and its other tasks."""
+"""Runs inside a job: its number and rank, its signals, its requeue, and how its tasks connect."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from types import FrameType
 from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent, call
 
 WARNING = signal.SIGUSR2  # what submitit asks Slurm to send ahead of the time limit
-_MEETING_SECONDS = 600.0
-_TRIES = 10  # to reach a controller that is away
+_MEETING_SECONDS = 600.0  # for task 0 to write its address
+_TRIES = 10  # to reach a controller that does not answer
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class JobContext:
 
     @classmethod
     def from_environment(cls) -> "JobContext":
-        """As Slurm says."""
+        """From the variables that Slurm sets for a task."""
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         return cls(
             job_id=f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"],
@@ -42,7 +42,7 @@ class JobContext:
 class Signals:
     """Remembers which signal asked the job to end.
 
-    A handler only notes the signal: work inside a handler meets half-changed state.
+    The handler only records it: other work in a handler would see half-changed state.
 
     Attributes:
         received: "" until then; "SIGUSR2" is a warning after which the job should requeue itself,
@@ -53,10 +53,10 @@ class Signals:
         self.received = ""
 
     def listen(self) -> "Signals":
-        """Take the signals over, also from submitit."""
+        """Install the handlers, in place of those of submitit."""
         for number in (WARNING, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        # Sent together with SIGTERM, to jobs that may be suspended.
+        # Slurm sends it together with SIGTERM, to wake suspended jobs.
         signal.signal(signal.SIGCONT, lambda number, frame: None)
         return self
 
@@ -71,11 +71,12 @@ class Signals:
 
 
 def requeue(job_id: str, received: str) -> str:
-    """See to it that a job that stopped at a signal goes on later.
+    """Make a job that stopped at a signal start again later.
 
-    After a warning that is ours to ask for. SIGTERM alone may mean a preemption with a time of
-    grace (the job still counts as running, and one that ends now would not be started again), a
-    preemption without (Slurm requeues by itself), or a person's scancel (nobody shall).
+    After a warning the job itself asks Slurm for a requeue. SIGTERM without a warning has three
+    causes: a preemption with a grace time (the job still counts as RUNNING, and would not start
+    again if it ended now, so it asks), a preemption without one (Slurm requeues the job), and
+    scancel by a person (the job must not start again).
 
     Args:
         job_id: of this job.
@@ -90,7 +91,7 @@ def requeue(job_id: str, received: str) -> str:
 
 
 def rename(job_id: str, name: str) -> None:
-    """Give a running job a name of its own; that it fails does not matter."""
+    """Rename a running job, for squeue; a failure is ignored."""
     try:
         call("scontrol", "update", f"JobId={job_id}", f"JobName={name}", seconds=10)
     except (SlurmMissing, SlurmRefused, SlurmSilent):
@@ -100,19 +101,19 @@ def rename(job_id: str, name: str) -> None:
 def rendezvous(here: JobContext, folder: Path) -> dict[str, str]:
     """The environment by which torch.distributed joins the tasks of this start of the job.
 
-    Task 0 takes a port that is free on its own host, and says so in a file.
+    Task 0 chooses a free port on its host and writes it to a file.
 
     Args:
         here: this task.
         folder: seen by all tasks.
 
     Raises:
-        TimeoutError: task 0 never said anything.
+        TimeoutError: task 0 wrote no file in time.
     """
     step = os.environ.get("SLURM_STEP_ID", "0")
     path = folder / f"meeting-{here.job_id}-{here.restart}-{step}.json"
     if here.rank == 0:
-        part = path.with_suffix(".tmp")
+        part = path.with_suffix(".tmp")  # renamed, so that no task reads half a file
         part.write_text(json.dumps({"host": socket.gethostname(), "port": _free_port()}))
         part.replace(path)
     address = _read_soon(path)
@@ -126,7 +127,7 @@ def rendezvous(here: JobContext, folder: Path) -> dict[str, str]:
 
 
 def _state(job_id: str) -> str:
-    """Slurm's word for this job now; empty without an answer."""
+    """State of this job now, such as RUNNING; empty without an answer."""
     try:
         return call("squeue", "-h", "-j", job_id, "-o", "%T", seconds=30).strip()
     except (SlurmMissing, SlurmRefused, SlurmSilent):
@@ -134,7 +135,7 @@ def _state(job_id: str) -> str:
 
 
 def _requeue(job_id: str) -> str:
-    """Ask Slurm to start this job again; returns what went wrong, or nothing."""
+    """Ask Slurm to start this job again; returns the error, or an empty string."""
     problem = ""
     for _ in range(_TRIES):
         try:

@@ -1,4 +1,4 @@
-"""What a job asks of Slurm, and the surroundings it needs."""
+"""What a job asks of Slurm, and the shell and Python that it starts with."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Resources and surroundings of one job; empty or 0 leaves it to the site.
+    """Resources and environment of one job; a value that is empty or 0 is left to the site.
 
     Attributes:
         partition: one, or several with commas.
@@ -43,7 +43,7 @@ class JobSpec:
         return self.nodes * self.tasks_per_node
 
     def parameters(self, num_jobs: int) -> dict[str, Any]:
-        """The same, in submitit's words.
+        """The same under the names of submitit's parameters.
 
         Args:
             num_jobs: in the array.

@@ -1,7 +1,7 @@
-"""What Slurm says about all of a user's jobs in one answer, and when to believe it.
+"""Asks Slurm about all of a user's jobs at once, and decides when a job has certainly ended.
 
-One answer is not the truth: a job that is being requeued shows as failed for seconds, a controller
-that just came back may know less than before, a finished job is forgotten after minutes.
+One answer is no proof: a job that is being requeued shows as failed for seconds, a controller that
+was restarted may know less than before, and a finished job is forgotten after minutes.
 """
 
 import getpass
@@ -33,8 +33,8 @@ class JobInfo:
     Attributes:
         job_id: such as 17 or 17_3.
         array_id: of the whole array, or the job itself.
-        state: Slurm's word.
-        reason: why it waits or ended, in Slurm's word.
+        state: such as PENDING, RUNNING or COMPLETED.
+        reason: why it waits or ended, as Slurm names it, such as Resources.
         nodes: where it runs or ran.
         submitted: when, in local time, such as 2026-05-01T09:30:00.
     """
@@ -50,7 +50,7 @@ class JobInfo:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the word means an end; it may still be requeued."""
+        """Whether the state is one of an ended job; it may still be requeued."""
         return self.state in ENDED
 
 
@@ -88,7 +88,7 @@ def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
 
 @dataclass
 class JobMonitor:
-    """Asks for all jobs at once, seldom, and remembers since when a job looks ended or gone.
+    """Asks about all jobs at once, seldom, and remembers since when a job looks ended or missing.
 
     Attributes:
         shortest_seconds: between two requests after news.
@@ -116,7 +116,7 @@ class JobMonitor:
     _next: float = float("-inf")
 
     def poll_soon(self) -> None:
-        """Something happened: ask again soon, and slow down from there."""
+        """Shorten the time to the next request, since something happened; later ones slow down."""
         self._wait = 0.0
         self._next = min(self._next, self.clock() + self.shortest_seconds)
 
@@ -144,7 +144,7 @@ class JobMonitor:
         return True
 
     def _note_bad_news(self, job_ids: Iterable[str]) -> None:
-        """Since when each of the jobs looks ended, or is missing."""
+        """Record since when each of the jobs looks ended, or is missing."""
         now = self.clock()
         for job_id in job_ids:
             info = self.infos.get(job_id)

@@ -1,4 +1,4 @@
-"""All that this project needs of submitit, behind three functions.
+"""The only use of submitit in this project, in three functions.
 
 submitit's public `map_array` writes, submits and renames in one step, and one that dies or gets no
 answer from Slurm in between leaves jobs without their calls. Here the three are apart: everything
@@ -31,7 +31,7 @@ def script_text(folder: Path, spec: JobSpec, num_jobs: int, *, job_name: str, co
         folder: of the calls and the logs, seen by all nodes.
         spec: what each job asks for.
         num_jobs: more than one make an array.
-        job_name: of every job, until it takes another.
+        job_name: of every job, until it is renamed.
         comment: of every job.
     """
     python = spec.python or shlex.quote(sys.executable)

@@ -1,7 +1,7 @@
 """The back end that runs one grid in two places: some cells on Ray, some as Slurm jobs.
 
-A cell goes to the place whose rule (`to_ray`, `to_slurm`) it fits, and where both fit to Ray while
-that has a free slot.
+The options `to_ray` and `to_slurm` say which cells may go where. A cell that both accept goes to
+Ray while Ray has a free slot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ detaches = True
 
 @contextmanager
 def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
-    """The own or the joined Ray, and Slurm watched by the same Tune."""
+    """Two pools: Ray (own or joined), and Slurm jobs watched by the same Ray Tune."""
     check_site(context)
     dispatcher = dispatcher_for(context, only=context.options.to_slurm)
     with connected_tune(context, "; jobs in Slurm go on. Launch again to watch them.") as tune:

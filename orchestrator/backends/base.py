@@ -1,6 +1,6 @@
 """What a back end is: pools that run cells, and the one loop that feeds them from a queue.
 
-To add a back end, write one module with a function `pools` and a word `detaches` (see `Backend`),
+To add a back end, write one module with a function `pools` and a flag `detaches` (see `Backend`),
 and name it in `BACKENDS` (`orchestrator/options.py`).
 """
 
@@ -25,7 +25,8 @@ from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 0.05  # between two looks at the pools
 
-# Settings that mean the same on every host, and no secrets: those come to a host in its own way.
+# Variables of the launch that its workers get. Credentials are not among them: the variables are
+# written into job scripts, and each host has its own way to keep secrets.
 _PASSED = (
     FRESH_VARIABLE,
     PATIENCE_VARIABLE,
@@ -39,11 +40,11 @@ _PASSED = (
 
 @dataclass(frozen=True)
 class PoolEvent:
-    """News of a cell in a pool.
+    """What a pool reports about one of its cells.
 
     Attributes:
         key: of the cell.
-        event: it began to run; its attempt ended; or the pool had no room for it after all.
+        event: the cell began to run; its attempt ended; or the pool had no room for it after all.
         outcome: how the attempt ended.
     """
 
@@ -56,8 +57,8 @@ class Pool(Protocol):
     """Somewhere cells can run: this process, Ray, Slurm.
 
     Attributes:
-        slots: cells that may be here at once; `poll` may change it.
-        detaches: its cells go on when the launch leaves; else the launch waits for them.
+        slots: cells that may be in the pool at once; `poll` may change it.
+        detaches: the cells go on when the launch ends; otherwise the launch waits for them.
     """
 
     slots: int = 1
@@ -91,7 +92,7 @@ class LaunchContext:
         folder: of the grid, where back ends keep their own files.
         trials: that will be run.
         stop: says when the launch shall end.
-        screen: shows words to a person.
+        screen: shows messages and progress to the user.
     """
 
     options: LaunchOptions
@@ -128,13 +129,15 @@ class Backend(Protocol):
 def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -> None:
     """Run the cells of a queue in pools until nothing is left, or until the launch shall end.
 
-    After a stop no cell is started any more. Cells that know of the stop by its file checkpoint and
-    end, and are waited for; those of a pool that detaches go on without this process.
+    After a stop no cell is started any more. Cells that look for the stop file checkpoint and end,
+    and the launch waits for them; those of a pool that detaches go on without this process.
     """
+    # Before anything starts: a second job of a running cell would only wait for its lock.
     for pool in pools:
         queue.adopt(pool, pool.adopt(queue.waiting))
     with screen.live(queue):
         while not queue.is_over(pools):
+            # Reports before new cells: an end frees a slot, which is filled in the same round.
             for report in chain.from_iterable(pool.poll() for pool in pools):
                 _note(queue, report)
             if stop.is_asked():
@@ -147,7 +150,7 @@ def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -
 
 
 def _note(queue: Queue, report: PoolEvent) -> None:
-    """Write a pool's news into the queue."""
+    """Tell the queue what a pool reports."""
     if report.event == "running":
         queue.start(report.key)
     elif report.event == "no room":
@@ -165,6 +168,7 @@ def worker_environment(code: str = "") -> dict[str, str]:
     from datasets.location import HOME_VARIABLE, home
     from trainer.environment import ENVIRONMENT
 
+    # The copy comes first; a host that does not see it falls back to the checkout.
     paths = [code, str(CHECKOUT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(dict.fromkeys(path for path in paths if path))

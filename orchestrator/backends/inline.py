@@ -17,7 +17,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
 
 
 class InlinePool(Pool):
-    """Runs a cell when it is asked what happened: this process does nothing else meanwhile."""
+    """Runs cells in the process of the launch, one at a time, inside `poll`."""
 
     slots = 1
 
@@ -25,11 +25,11 @@ class InlinePool(Pool):
         self._started: list[Trial] = []
 
     def start(self, trials: Sequence[Trial]) -> None:
-        """Let the cell run at the next poll."""
+        """Keep the cells for the next poll, which runs them."""
         self._started += trials
 
     def poll(self) -> Iterator[PoolEvent]:
-        """Run what was started, to its end."""
+        """Run every started cell to its end, and report both."""
         while self._started:
             trial = self._started.pop()
             yield PoolEvent(trial.key, "running")

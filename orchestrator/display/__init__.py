@@ -1,1 +1,1 @@
-"""What a person sees in a terminal."""
+"""What is shown in a terminal: the progress of a launch, and the states of a grid."""

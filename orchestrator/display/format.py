@@ -1,4 +1,4 @@
-"""Numbers and states as people read them."""
+"""Durations, scores and progress as text, and the colours of states."""
 
 from orchestrator.storage.run_state import Progress
 

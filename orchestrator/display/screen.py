@@ -19,7 +19,7 @@ from orchestrator.storage.run_state import Progress
 from orchestrator.trial import Outcome, Trial
 
 _REFRESH_SECONDS = 1.0
-_PLAIN_SECONDS = 30.0  # between two lines of progress when nobody sees a terminal
+_PLAIN_SECONDS = 30.0  # between two lines of progress where the output is no terminal
 
 
 class Screen:
@@ -40,11 +40,11 @@ class Screen:
         self._lock = threading.Lock()
 
     def expect(self, total: int) -> None:
-        """How many cells the launch has."""
+        """Set how many cells the launch has."""
         self._total = total
 
     def message(self, text: str, style: str = "") -> None:
-        """One line for people."""
+        """Show a line of text."""
         self._console.print(Text(text, style=style), soft_wrap=True)
 
     def started(self, trial: Trial) -> None:
@@ -81,7 +81,7 @@ class Screen:
             console=self._console,
             auto_refresh=False,
             transient=True,
-            redirect_stdout=False,  # the launch sends what others print elsewhere
+            redirect_stdout=False,  # the launch itself redirects what Ray prints
             redirect_stderr=False,
         )
         with live:
@@ -89,7 +89,7 @@ class Screen:
                 live.update(self._picture(queue), refresh=True)
 
     def _report(self, queue: Queue, stop: threading.Event) -> None:
-        """A line per running cell now and then."""
+        """Print a line for each running cell from time to time."""
         while not stop.wait(_PLAIN_SECONDS):
             for trial, _ in self._now():
                 progress = self._root.cached_progress(trial.key)

@@ -45,7 +45,7 @@ def plan_json(plan: Plan, chosen: Collection[str]) -> str:
 
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
-    """How far some cells are, by key; nothing for one that never ran under this configuration."""
+    """How far some cells are, by key; an empty progress for one that never ran so configured."""
     shown = list(cells)
     known = [cell.key for cell in shown if cell.state not in (State.missing, State.drifted)]
     progress = plan.root.progress(known, done=plan.keys(State.done))
@@ -116,7 +116,7 @@ def _state(cell: PlannedCell) -> Text:
     return Text(cell.state.value, style=STYLES[cell.state.value])
 
 
-# What one looks for comes first; a state that is not here comes before the done ones.
+# States that need attention come first; one that is not here comes before the done ones.
 _INTEREST = ("running", "failed", "drifted", "interrupted", "queued", "missing")
 _TROUBLED = ("failed", "drifted", "interrupted")
 _TEXTS = ("cell", "state", "where", "why")
@@ -200,7 +200,7 @@ def _interest(cell: PlannedCell) -> int:
 
 
 def _line(cell: PlannedCell, progress: Progress) -> dict[str, str]:
-    """The words of one cell by column; empty where there is nothing to say."""
+    """The text of one cell by column; empty where it has no value."""
     is_running = cell.state is State.running
     return {
         "cell": cell.key,
@@ -216,7 +216,7 @@ def _line(cell: PlannedCell, progress: Progress) -> dict[str, str]:
 
 
 def _fitting(lines: Sequence[Mapping[str, str]], width: int) -> tuple[list[str], int]:
-    """The columns that say something and fit, and the width that is left for reasons."""
+    """The columns that have values and fit, and the width that is left for reasons."""
     names = [
         name
         for name in (lines[0] if lines else ("cell", "state"))

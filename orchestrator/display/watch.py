@@ -1,4 +1,4 @@
-"""A grid in the terminal until it ends or Ctrl-C; plain lines where nobody sees a terminal."""
+"""Shows a grid until it ends or Ctrl-C: a live table, or lines where the output is no terminal."""
 
 import signal
 import threading
@@ -23,7 +23,7 @@ def watch(look: Callable[[], Plan], console: Console) -> Plan:
     """Show a grid until nothing of it can change any more.
 
     Args:
-        look: finds the states of now; its errors end the watch.
+        look: reads the states now; its errors end the watch.
         console: a terminal gets a picture of its own that vanishes at the end, anything else a
             line whenever the counts change.
 
@@ -34,7 +34,7 @@ def watch(look: Callable[[], Plan], console: Console) -> Plan:
         if not console.is_terminal:
             return _lines(look, console, stopped)
         plan = look()
-        # The other screen of the terminal: no flicker, and what was there before comes back.
+        # The terminal's alternate screen: what was there before comes back at the end.
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 # What is printed is written as a whole, so an old picture never shows through.
@@ -66,7 +66,7 @@ def _lines(look: Callable[[], Plan], console: Console, stopped: threading.Event)
 
 
 def _next(look: Callable[[], Plan], plan: Plan, stopped: threading.Event, seconds: float) -> Plan:
-    """The states a little later; those of before when Ctrl-C came first."""
+    """The states after a pause; the old ones if Ctrl-C came first."""
     started = time.monotonic()
     if stopped.wait(seconds):
         return plan

@@ -1,1 +1,1 @@
-"""What works here, and what to do about the rest."""
+"""`doctor`: checks what a launch needs, and tries jobs on the user's own cluster."""

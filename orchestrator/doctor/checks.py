@@ -1,4 +1,4 @@
-"""What of Ray, Slurm, S3, GPU and data works here, and what to do about the rest."""
+"""Checks whether Ray, Slurm, S3, GPU and data work here, and advises where they do not."""
 
 import importlib
 import os
@@ -18,10 +18,10 @@ from orchestrator.storage.root import Root
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, what was seen, and what to do about it.
+    """The result of one check, with advice.
 
     Attributes:
-        state: "absent" is fine for whoever does not want the thing; "broken" is not.
+        state: "absent" is fine where the thing is not needed; "broken" is not.
     """
 
     name: str
@@ -34,7 +34,7 @@ def examine(options: LaunchOptions, root: Root) -> Iterable[Check]:
     """Every check, one after the other.
 
     Args:
-        options: of the launch that is meant; `ray_address` and slurm.KEY count.
+        options: of the launch that is planned; `ray_address` and slurm.KEY count.
         root: that the options name.
     """
     yield check_gpu()
@@ -192,7 +192,7 @@ def exit_code_of(checks: Iterable[Check]) -> int:
 
 
 def show_check(check: Check, on_message: Callable[[str, str], None]) -> None:
-    """Say a check in words and colours."""
+    """Print a check in the colour of its state, and its advice."""
     colour = {"works": "green", "absent": "dim", "broken": "red"}[check.state]
     on_message(f"{check.state:7} {check.name}: {check.text}", colour)
     if check.advice:

@@ -1,7 +1,7 @@
-"""A few minutes of fake trials on a user's own cluster: do jobs here survive what jobs meet?
+"""Runs fake trials for a few minutes as Slurm jobs, to see how jobs on this cluster are ended.
 
-Each fake trial counts steps in a file and heeds signals as a real one does. It is warned, requeued,
-killed or runs out of its time, and must end having done every step exactly once, in order.
+Each fake trial counts steps in a file and reacts to signals as a real one does. It is warned,
+requeued, killed or runs out of its time, and must still do every step exactly once, in order.
 """
 
 import json
@@ -44,7 +44,7 @@ _REQUEUE = (
 
 @dataclass(frozen=True)
 class FakeTrial:
-    """Count steps in a file; end at a signal and go on in the next start."""
+    """Counts steps in a file; ends at a signal and goes on in the next start."""
 
     path: Path
     num_steps: int
@@ -80,9 +80,9 @@ class Case:
     """One thing that happens to a fake trial.
 
     Attributes:
-        proven: what the case proves, in words.
-        harm: the command that does it, given the job id; nothing for what happens by itself.
-        starts: least number of starts that show that it happened.
+        proven: what the case shows, for the user.
+        harm: makes the command that does it from the job id; None for what happens by itself.
+        starts: starts of jobs, at least, without which it did not happen.
         advice: what to do where it fails.
     """
 
@@ -97,11 +97,11 @@ class Case:
     problem: str = ""
 
     def path(self, folder: Path) -> Path:
-        """Its steps."""
+        """File of its steps."""
         return folder / f"{self.name}.steps"
 
     def verdict(self, folder: Path) -> str:
-        """What is wrong with the steps; empty when nothing is."""
+        """What is wrong with the steps; empty if they are right."""
         steps = steps_in(self.path(folder))
         numbers = [step[0] for step in steps]
         starts = {(step[1], step[2]) for step in steps}
@@ -115,7 +115,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """What is tried."""
+    """All cases."""
     return [
         Case("submit", "a job starts, finds Python and this folder", None, 1, _SHARED, num_steps=5),
         Case("warn", "a warned job goes on in its next start", _signal("USR2"), 2, _REQUEUE),
@@ -131,16 +131,16 @@ def drill(
     on_message: Callable[[str], None],
     tried: Sequence[Case] = (),
 ) -> list[Check]:
-    """Run every case at once, wait for their ends, and judge them.
+    """Run all cases at once, wait for their ends, and check their steps.
 
     Args:
-        options: of the launch that is meant.
+        options: of the launch that is planned.
         root: that the options name; every node must see its folder.
-        on_message: tells a person.
-        tried: what to try; all cases when empty.
+        on_message: shows a line of text to the user.
+        tried: the cases to run; all when empty.
 
     Raises:
-        SlurmMissing, SlurmSilent, SlurmRefused: there is nothing to drill on.
+        SlurmMissing, SlurmSilent, SlurmRefused: no Slurm, no answer, or it refuses the jobs.
     """
     check_options(options)
     folder = root.folder / "drill" / uuid.uuid4().hex[:8]
@@ -164,7 +164,7 @@ def drill(
 
 
 def _check(case: Case, folder: Path) -> Check:
-    """What the doctor says about a case."""
+    """The result of a case as a check."""
     problem = case.verdict(folder)
     if problem:
         return Check(f"drill: {case.name}", "broken", f"{case.proven}: {problem}", case.advice)
@@ -179,7 +179,7 @@ def _shape(options: LaunchOptions) -> JobSpec:
 
 
 def _submit(case: Case, folder: Path, shape: JobSpec) -> None:
-    """A new job for a case; nearly endless time for all but the one that shall run out of it."""
+    """Submit a new job for a case; all but that of the case `time` get more time than they need."""
     longer = shape if case.name == "time" else replace(shape, minutes=30)
     trial = FakeTrial(case.path(folder), case.num_steps)
     jobs = folder / f"{case.name}-{uuid.uuid4().hex[:6]}"
@@ -188,7 +188,7 @@ def _submit(case: Case, folder: Path, shape: JobSpec) -> None:
 
 
 def _advance(case: Case, folder: Path, shape: JobSpec, watch: JobMonitor) -> None:
-    """Do the harm when it is time; submit again what certainly ended unfinished."""
+    """Do the harm once the trial has started; submit a job again that was killed."""
     job = _job(case)
     if job is None or _is_over(case, folder):
         return

@@ -1,4 +1,4 @@
-"""One attempt at a cell: own its run, train, publish its row, or write down why not."""
+"""One attempt at a cell: lock its run directory, train, and publish its row or its failure."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ from trainer.run_log import Summary
 
 
 def has_done_row(root: Root, trial: Trial) -> bool:
-    """Whether the cell is done under this trial's configuration, since the launch looked."""
+    """Whether an attempt after the trial's `published_attempt` is done under its configuration."""
     return any(
         row.status == "done"
         and row.fingerprint == trial.fingerprint
@@ -49,7 +49,7 @@ def done_row(trial: Trial, number: int, summary: Summary, started: datetime) -> 
 def failed_row(
     trial: Trial, number: int, error: tuple[Failure, str], started: datetime | None = None
 ) -> Row:
-    """The row of an attempt that nothing follows.
+    """The row of a failed attempt that is not repeated.
 
     Args:
         trial: the cell.
@@ -64,8 +64,8 @@ def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
     """An attempt of this process, with the code and the machine it ran on."""
     code = current_provenance()
     runs_copy = bool(trial.code) and Path(trial.code).resolve() == CHECKOUT
-    # The launch knows of which commit its copy is. A node that does not see the copy runs its own
-    # checkout, and says which that is.
+    # A copy of the code has no git repository; the launch says of which commit it is. A node that
+    # does not see the copy runs its own checkout, and asks git about that.
     if runs_copy or (trial.git_commit and not trial.code):
         code = replace(code, git_commit=trial.git_commit, git_dirty=trial.git_dirty)
     if trial.backend != "ray":
@@ -73,13 +73,13 @@ def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
     return Attempt(trial, number, started, code)
 
 
-DYING_SECONDS = 20.0  # a killed controller's worker may own its run for so long
+DYING_SECONDS = 20.0  # for so long a worker may hold its lock after its launch was killed
 
 
 def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Outcome:
-    """Run a cell until it is done, fails, or shall stop; every rank of it calls this.
+    """Run a cell until it is done, fails, or is asked to stop; every rank of it calls this.
 
-    Rank 0 owns the run folder and writes; a finished cell is left as it is.
+    Rank 0 owns the run directory and writes; a finished cell is left as it is.
 
     Args:
         trial: what to run.
@@ -89,7 +89,7 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
         How it ended; ranks above 0 only ever say done or stopped.
 
     Raises:
-        Exception: on ranks above 0, what broke there, after writing it beside the attempt.
+        Exception: on ranks above 0, the error there, after it was written to the attempt's folder.
     """
     run = _Run(trial, root_of(trial), from_json(trial.config_json))
     asked = should_stop or stop_asked(Path(trial.stop_file))
@@ -107,13 +107,13 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
         outcome = Outcome("busy", error_text=str(busy))
     except Unreachable as error:
         outcome = Outcome("failed", 0, classify(error).value, str(error))
-    _broadcast_attempt(None, run.config)
+    _broadcast_attempt(None, run.config)  # the other ranks wait for a number; None: no training
     return outcome
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A trial with what its JSON stands for, opened once."""
+    """A trial with its root and its configuration."""
 
     trial: Trial
     root: Root
@@ -121,7 +121,7 @@ class _Run:
 
 
 def _run_first_rank(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:
-    """Rank 0's part, which owns the run folder."""
+    """Run the part of rank 0, which owns the run directory."""
     number = _begin(owner, run.trial)
     started = datetime.now(UTC)
     try:
@@ -131,7 +131,7 @@ def _run_first_rank(run: _Run, owner: RunOwner, should_stop: Callable[[], bool])
         outcome = Outcome("busy", number, error_text=str(error))
     except Exception as error:  # noqa: BLE001 - becomes a failed row with its traceback
         outcome = _fail(run, number, error, started)
-    with suppress(OSError):  # on a full disk the answer still travels to the controller
+    with suppress(OSError):  # on a full disk the outcome is still returned to the launch
         _end(owner.paths, outcome)
     owner.end(outcome)
     return outcome
@@ -153,7 +153,7 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
         summary = train(
             run.config, owner.paths.folder, should_stop=should_stop, heartbeat=heartbeat
         )
-    owner.save()
+    owner.save()  # before the row: what a row calls done must be stored, and of the newest attempt
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
     publish_history(run.root, trial.key, number, owner.paths.folder)
@@ -168,7 +168,7 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
 
 
 def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcome:
-    """A failed attempt: its class, its text, and a row if no retry can follow."""
+    """The outcome of a failed attempt; publishes its row if its class is never retried."""
     failure = classify(error)
     text = f"{type(error).__name__}: {error}"
     with suppress(OSError), run.root.run(run.trial.key).log(number).open("a") as log:
@@ -184,7 +184,7 @@ def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcom
 
 
 def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
-    """The part of a rank above 0."""
+    """Run the part of a rank above 0."""
     number = _broadcast_attempt(None, run.config)
     if number is None:
         return Outcome("stopped")
@@ -205,7 +205,7 @@ def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
             folder = run.root.folder_of_rank(key, number, rank)
             summary = train(run.config, folder, should_stop=should_stop, heartbeat=heartbeat)
     except Exception as error:
-        # This process ends with its error; its class must not be lost with it.
+        # The launch sees only that this process died; the file tells it the class of the failure.
         text = f"rank {rank}: {error!r}"
         with suppress(OSError):
             ended(Outcome("failed", number, classify(error).value, text))
@@ -232,12 +232,13 @@ def _broadcast_attempt(number: int | None, config: TrainConfig) -> int | None:
 
 
 def _begin(owner: RunOwner, trial: Trial) -> int:
-    """Make the folder of the next attempt and note its start.
+    """Make the folder of the next attempt and write its start to the run's events.
 
     Raises:
         StaleAttempt, Unreachable: nothing began.
     """
     number, paths = owner.begin(trial.published_attempt), owner.paths
+    # An existing folder would mean that two attempts have one number.
     paths.attempt(number).mkdir(parents=True, exist_ok=False)
     paths.log(number).parent.mkdir(exist_ok=True)
     append_event(
@@ -255,7 +256,7 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
 
 
 def _end(paths: RunPaths, outcome: Outcome) -> None:
-    """Note how an attempt ended."""
+    """Write the outcome of an attempt to its folder, and its end to the run's events."""
     atomic_write(paths.outcome(outcome.attempt), outcome.to_json())
     facts = {"failure": outcome.failure, "error": outcome.error_text} if outcome.failure else {}
     append_event(paths, outcome.status, attempt=outcome.attempt, **facts)

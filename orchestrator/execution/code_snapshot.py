@@ -1,7 +1,7 @@
-"""The code of a launch, kept beside its runs: an edit of the checkout reaches no cell of it.
+"""Copies the code of a launch under the root, so that an edit of the checkout changes no cell.
 
 Jobs in a queue start hours later, and workers import while others train; without a copy one grid
-would mix versions of the code without a word.
+would mix versions of the code unnoticed.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def snapshot_code(folder: Path) -> Path:
     for path, content in files.items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
         (part / path).write_bytes(content)
-    if target.is_dir():  # somebody changed it
+    if target.is_dir():  # its content is not what its name says: it was edited
         target.rename(part.with_suffix(".old"))
         shutil.rmtree(part.with_suffix(".old"), ignore_errors=True)
     try:

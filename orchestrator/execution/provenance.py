@@ -1,4 +1,4 @@
-"""Which code, on which machine: the columns of a row that lead back to its making."""
+"""The code, the package versions and the host of this process, as columns of a row."""
 
 import platform
 import socket
@@ -40,7 +40,7 @@ def checkout_state() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Answer of git in the checkout; None without git or without a repository."""
+    """Output of a git command in the checkout; None without git or a repository, or on an error."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(CHECKOUT), *arguments],

@@ -10,7 +10,7 @@ from orchestrator.trial import Outcome, Trial
 
 
 class Listener(Protocol):
-    """What a queue tells about its cells; the screen of a launch is one."""
+    """What a queue calls at every start and end of a cell; the screen of a launch is one."""
 
     def started(self, trial: Trial) -> None:
         """An attempt began."""
@@ -43,7 +43,7 @@ class Queue:
 
     Args:
         trials: still to start, in the order to start them.
-        listener: told about every start and end.
+        listener: called at every start and end.
         give_up: called when a retryable failure has used up its budget; publishes the row.
         retries: limit that replaces the failure classes' own; None keeps them.
     """
@@ -105,21 +105,22 @@ class Queue:
         return [self._hand_over(trial, pool) for trial in taken]
 
     def adopt(self, pool: Taker, keys: Collection[str]) -> None:
-        """Note that waiting cells run in a pool already, left there by an earlier launch."""
+        """Take waiting cells as running in a pool, where an earlier launch started them."""
         for trial in [trial for trial in self._waiting if trial.key in keys]:
             self._waiting.remove(trial)
             self._hand_over(trial, pool)
 
     def start(self, key: str) -> None:
-        """Note that a cell that was taken has begun to run."""
+        """Record that a cell that was taken has begun to run."""
         self._listener.started(self._running[key][1])
 
     def put_back(self, key: str) -> None:
         """Let a cell that was taken wait again: the pool had no room for it after all."""
+        # As it waited, without what the pool added: another pool may take it next.
         self._waiting.insert(0, self._running.pop(key)[0])
 
     def finish(self, key: str, outcome: Outcome) -> None:
-        """Note how an attempt ended; after a failure that may be repeated the cell waits again."""
+        """Record how an attempt ended; after one that may be repeated the cell waits again."""
         waited, trial, _ = self._running.pop(key)
         retried = outcome.status == "failed" and self._may_retry(trial, outcome)
         if retried:
@@ -129,10 +130,10 @@ class Queue:
         self._listener.ended(trial, outcome, retried=retried)
 
     def close(self, reason: str = "") -> None:
-        """Start nothing more; what runs may end.
+        """Start no further cell; running ones go on.
 
         Args:
-            reason: what is wrong, in words; empty when somebody asked for the end.
+            reason: what is wrong, for the user; empty after a request to stop.
         """
         self._is_closed = True
         self._closed_because = self._closed_because or reason
@@ -142,7 +143,7 @@ class Queue:
         return self._outcomes[key]
 
     def keys(self, status: str) -> list[str]:
-        """Keys of the cells that ended so."""
+        """Keys of the cells that ended with a status."""
         return [key for key, outcome in self._outcomes.items() if outcome.status == status]
 
     def _hand_over(self, trial: Trial, pool: Taker) -> Trial:
@@ -160,7 +161,7 @@ class Queue:
         if budget.allows(failure, step=step, limit=self._retries):
             return True
         if not outcome.is_published:
-            with suppress(OSError):  # a full disk takes no row either; the screen still tells
+            with suppress(OSError):  # a full disk takes no row either; the screen still shows it
                 self._give_up(trial, outcome)
         return False
 

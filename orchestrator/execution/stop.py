@@ -1,4 +1,4 @@
-"""How a launch is asked to stop: a file that every run looks for, and the signals that make it."""
+"""Stops a launch: a file that every run looks for, and the signal handlers that create it."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ _JOBS_GO_ON = (
 
 
 def stop_asked(path: Path) -> Callable[[], bool]:
-    """A question for every step of a run: does the stop file exist?
+    """A function that a run calls at every step: whether the stop file exists.
 
     Args:
         path: the stop file; looked for at most five times a second.
@@ -40,17 +40,17 @@ def stop_asked(path: Path) -> Callable[[], bool]:
 
 
 class Stop:
-    """Whether a launch shall end: a person or a scheduler asked for it, or it lost its grid.
+    """Whether a launch shall end: a signal asked for it, or another launch took the grid over.
 
-    The first SIGINT or SIGTERM makes the stop file: every run that belongs to this launch alone
-    checkpoints at its step and ends. The second leaves at once; what runs dies with this process
-    and later goes on from its last checkpoint.
+    The first SIGINT or SIGTERM makes the stop file: every run that depends on this launch
+    checkpoints at its step and ends. The second ends this process at once; its runs die with it and
+    later go on from their last checkpoints.
 
     Args:
         root: where the grid's files lie.
-        path: of the stop file, unlike that of any other launch.
+        path: of the stop file, different for every launch.
         detaches: the cells are jobs that go on without the launch.
-        on_message: shows words to a person.
+        on_message: shows a line of text to the user.
         is_lost: whether another launch took the grid over.
     """
 
@@ -71,7 +71,7 @@ class Stop:
         self._was_signalled = False
 
     def is_asked(self) -> bool:
-        """Whether nothing more shall start."""
+        """Whether the launch shall start no further cell."""
         return self._was_signalled or self._is_lost()
 
     @contextmanager
@@ -88,7 +88,7 @@ class Stop:
             self._signal.withdraw()
 
     def listen(self) -> None:
-        """Take the signals; once more after `ray.init`, which takes SIGTERM for itself."""
+        """Install the handlers; call it again after `ray.init`, which replaces that of SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 

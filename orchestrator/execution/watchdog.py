@@ -1,4 +1,4 @@
-"""Notices a rank that hangs: writes the stacks into its log, then ends the process."""
+"""Notices a rank that hangs, writes its stacks to the log and ends it; reads how ranks ended."""
 
 import faulthandler
 import multiprocessing
@@ -23,8 +23,8 @@ from orchestrator.storage.root import Root
 from orchestrator.trial import Outcome, Trial
 
 _TICK_SECONDS = 1.0
-_LATE_SECONDS = 10.0  # a tick that comes later than this finds a process that was stopped
-_GRACE_SECONDS = 10.0  # at most, between the first sign and the end: other ranks write, too
+_LATE_SECONDS = 10.0  # a tick later than this means that the process was stopped, not that it hung
+_GRACE_SECONDS = 10.0  # at most, before the process is ended: other ranks write their stacks, too
 _STEPS = 20.0  # usual step times without a step
 _SLOW = 6.0  # times as long until the first step, within an evaluation, and after a checkpoint
 _START_SECONDS = 600.0  # at least, until the first step: data is prepared, kernels are built
@@ -36,7 +36,7 @@ class Hang(RuntimeError):
 
 @dataclass
 class HangWatch:
-    """Watches one rank; its clock stands while the process is stopped or suspended.
+    """Watches one rank; time in which the process was stopped or suspended does not count.
 
     Attributes:
         floor_seconds: no shorter standstill is a hang; 0 watches nothing.
@@ -57,7 +57,7 @@ class HangWatch:
     _steps: "deque[float]" = field(default_factory=lambda: deque(maxlen=50))
 
     def heartbeat(self, phase: str) -> None:
-        """Take note that the run moves; called by the training thread."""
+        """Record that the run makes progress; called by the training thread."""
         now = time.monotonic()
         if phase == "step":
             self._num_steps += 1
@@ -66,7 +66,7 @@ class HangWatch:
         self._phase, self._heartbeat_at, self._moved = phase, now, self._awake
 
     def bound_seconds(self) -> float:
-        """How long this phase may go without a sign."""
+        """How long this phase may last without a heartbeat."""
         usual = statistics.median(self._steps) if self._steps else 0.0
         bound = max(self.floor_seconds, _STEPS * usual)
         if self._phase == "start":
@@ -100,7 +100,7 @@ class HangWatch:
                 return
 
     def _is_certain(self, stop: threading.Event) -> bool:
-        """Write the stacks, and see whether anything moves after all."""
+        """Write the stacks, wait a little, and say whether there was still no heartbeat."""
         moved, phase = self._moved, self._phase
         standing = self._awake - moved
         self.problem = (
@@ -112,7 +112,7 @@ class HangWatch:
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)
             if stop.wait(min(_GRACE_SECONDS, 2 * self.floor_seconds)):
-                return False  # it broke: whoever catches that reads the problem
+                return False  # an error ended the block; its handler reads the problem
             if self._moved != moved:
                 self.problem = ""
                 file.write("It moved again.\n")
@@ -120,7 +120,10 @@ class HangWatch:
 
 
 def end_this_process() -> None:
-    """Leave at once, without a word to whoever blocks; what loads data for us goes first."""
+    """Kill this process, and first its data loader workers, which would outlive it.
+
+    With SIGKILL, since a thread that is blocked in a library call reacts to nothing less.
+    """
     for child in multiprocessing.active_children():
         child.kill()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -134,6 +137,7 @@ def interruptible() -> Iterator[Callable[[str], None]]:
     """
     reasons: list[str] = []
 
+    # After a handler that returns, Python repeats the interrupted system call (PEP 475).
     def raise_it(number: int, frame: FrameType | None) -> None:
         raise Hang(reasons[-1])
 
@@ -157,7 +161,7 @@ _LEAVE_SECONDS = 30.0  # for an interrupted wait to end
 def hang_watchdog(
     trial: Trial, number: int, log: Path, ended: Callable[[Outcome], None]
 ) -> Iterator[Callable[[str], None]]:
-    """Watch this rank of an attempt; the block gets what it calls whenever it moves.
+    """Watch this rank of an attempt; gives the function to call at every sign of progress.
 
     A hang in a process of the trial's own ends that process. In the process of a launch
     (backend=inline) it raises `Hang`, which ends waits in system calls; where that does not help,
@@ -196,7 +200,7 @@ def hang_watchdog(
 
 @contextmanager
 def _interrupted_first(watch: HangWatch, record: Callable[[str], None]) -> Iterator[None]:
-    """The process of the launch: it shall live, and ends itself only if nothing else helps."""
+    """Interrupt a hang in the process of the launch; end the process only if this has no effect."""
     left = threading.Event()
     with interruptible() as interrupt:
 
@@ -216,18 +220,20 @@ def _interrupted_first(watch: HangWatch, record: Callable[[str], None]) -> Itera
 
 
 def rank_log(paths: RunPaths, number: int) -> Path:
-    """Messages, traceback and stacks of this process's rank."""
+    """The log of this process's rank, for messages, traceback and stacks."""
     log, rank = paths.log(number), int(os.environ.get("RANK", "0"))
     return log if rank == 0 else log.with_name(f"{log.stem}-rank-{rank:04d}{log.suffix}")
 
 
 def recorded_outcome(root: Root, key: str, before: int) -> Outcome | None:
-    """What the ranks of an attempt wrote about its end, the most telling first.
+    """The outcome that the ranks of an attempt wrote, if any.
+
+    One that says more than that another rank was lost comes first.
 
     Args:
         root: of the run.
         key: of the cell.
-        before: attempts up to this one are not meant.
+        before: attempts up to this one are ignored.
     """
     number, paths = root.newest_attempt(key), root.local_copy(key)
     if number <= before:
@@ -244,7 +250,7 @@ def newest_attempt(trial: Trial) -> int:
 
 
 def outcome_of_dead_process(trial: Trial, before: int) -> Outcome:
-    """How an attempt ended whose process is gone: in its own words if it left some."""
+    """The outcome of an attempt whose process died: the one it wrote, else a lost process."""
     written = recorded_outcome(root_of(trial), trial.key, before)
     lost = Outcome.lost("the process of the trial died")
     return written if written is not None and written.status == "failed" else lost

@@ -1,1 +1,1 @@
-"""Results for other tools."""
+"""Exports of runs to CSV, TensorBoard, MLflow and Weights & Biases."""

@@ -1,4 +1,4 @@
-"""Exports the runs of a grid."""
+"""Exports the counted runs of a grid in a format by name."""
 
 from pathlib import Path
 from typing import Literal, get_args

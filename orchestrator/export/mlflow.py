@@ -119,7 +119,7 @@ def _milliseconds(row: Row) -> tuple[int, int]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """The environment in which MLflow writes files and calls nobody."""
+    """Set the variables with which MLflow writes files and sends nothing."""
     before = {name: os.environ.get(name) for name in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     try:

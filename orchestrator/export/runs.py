@@ -1,4 +1,4 @@
-"""What every exporter hands on: the runs that count, with their epochs."""
+"""The runs that every exporter writes: the rows that count, with their epochs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -112,7 +112,7 @@ def _summary(row: Row) -> dict[str, Any]:
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """Wandb reads it at import and in the process it starts: no reports of errors to its makers."""
+    """Switch off error reports to the makers of wandb, which reads this variable at import."""
     before = os.environ.get("WANDB_ERROR_REPORTING")
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     try:

@@ -1,1 +1,1 @@
-"""What would run: the state of every cell."""
+"""The plan of a grid: the state of every cell, and how long it would take."""

@@ -1,4 +1,4 @@
-"""How long a cell takes: a model of its work, scaled by cells that are done."""
+"""Estimates how long a cell takes: a model of its work, scaled by the seconds of done cells."""
 
 from collections.abc import Iterable, Mapping
 from statistics import median
@@ -48,7 +48,10 @@ def seconds_by_key(
 
 
 class _Known:
-    """Work and rates that were computed before: the seeds of a cell share all they depend on."""
+    """A cache of work and median rates: the cells of a group share all that these depend on.
+
+    Its keys are `id`s, which stay valid because the caller holds the objects for as long.
+    """
 
     def __init__(self) -> None:
         self._work: dict[tuple[int, ...], float] = {}

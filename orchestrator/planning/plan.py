@@ -1,6 +1,6 @@
-"""The state of each cell of a grid, from what lies under its root, and what a command asks for.
+"""The state of each cell of a grid, from the files under its root, and what a command asks for.
 
-Nothing here needs torch, Ray or Slurm: `plan` and `status` should answer at once.
+Nothing here imports torch, Ray or Slurm, since `plan` and `status` must start fast.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +22,13 @@ from trainer.config.schema import TrainConfig
 
 
 def data_of(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
-    """Fingerprint of today's data of every cell whose dataset is somebody's own folder.
+    """Fingerprint of today's data of every cell whose data set is a folder of the user.
 
     Args:
         configs: by key.
 
     Returns:
-        By key; without cells whose data is not on this machine, of which nobody can tell.
+        By key; without cells whose data is not on this machine.
     """
     own = {key: config.data for key, config in configs.items() if config.data.dataset == "folder"}
     if not own:
@@ -46,13 +46,13 @@ def data_of(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
 
 
 class State(Enum):
-    """What evidence says about a cell."""
+    """The state of a cell, from its rows, its run directory and its lock."""
 
     done = "done"  # a row of today's configuration
     drifted = "drifted"  # a row or checkpoint of another configuration
     running = "running"  # a process owns the run
     failed = "failed"  # the newest attempt failed for good
-    interrupted = "interrupted"  # began, did not end, nobody owns it
+    interrupted = "interrupted"  # began, did not end, and no process owns it
     missing = "missing"
     queued = "queued"  # its job waits in Slurm; only `backends/slurm/queued.py` says so
 
@@ -64,7 +64,7 @@ RESUMED = (State.interrupted, State.failed)
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A cell's job that waits in Slurm, in Slurm's words.
+    """A cell's job that waits in Slurm, with the state and the reason that Slurm gives.
 
     Attributes:
         since: when it was submitted, in local time.
@@ -103,7 +103,7 @@ class PlannedCell:
 
     @property
     def config_json(self) -> str:
-        """The configuration as it travels."""
+        """The configuration as JSON."""
         return config_json(self.config)
 
 
@@ -125,7 +125,11 @@ class Plan:
 
     @property
     def expected(self) -> dict[str, str]:
-        """By key, the fingerprint that a table expects; none fits a row of other images."""
+        """By key, the fingerprint that a table expects of a row.
+
+        The configuration says where a user's images are, and not which; where they have changed the
+        value is one that no row has.
+        """
         expected = {cell.key: cell.fingerprint for cell in self.cells}
         for cell in self.cells:
             if cell.state is not State.drifted or cell.row is None:
@@ -169,7 +173,8 @@ def _states(
     done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
     data = data_of(configs_by_key)
     states = root.states(configs_by_key, done)
-    # A run that ended between the two looks has neither an owner nor a row: it is not cut off.
+    # A run may have ended after the rows were read and before its lock was: it would look
+    # interrupted, so the rows of cells without an owner are read once more.
     free = {key for key, seen in states.items() if not seen.owner and seen.attempt} - done
     late = late_rows(root, free, rows)
     renewed = {row.key for row in late}
@@ -184,11 +189,11 @@ def _states(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What lies under the root about one cell.
+    """All that the files under the root say about one cell.
 
     Attributes:
         rows: of this cell, oldest first.
-        data: fingerprint of its data, where the configuration does not say which it is.
+        data: fingerprint of its data where that is a folder of the user; else empty.
     """
 
     run: RunState
@@ -237,7 +242,7 @@ class _Evidence:
         return None
 
     def _left_behind(self, newest: Manifest | None) -> tuple[State, str, Row | None, list[str]]:
-        """State of a cell that nobody runs and that is not done."""
+        """State of a cell that no process runs and that is not done."""
         if newest is not None and newest.fingerprint != self.fingerprint:
             changed = self._changed(newest.config_json)
             return State.drifted, "checkpoint with " + "; ".join(changed), None, changed

@@ -22,7 +22,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """What stands behind a number.
+    """Where a number comes from.
 
     Attributes:
         name: of the number, or the key.
@@ -71,7 +71,7 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
 
 
 def explanation_text(explanation: Explanation) -> str:
-    """The explanation for people."""
+    """The explanation as text."""
     lines = [
         explanation.name,
         f"  prints  {explanation.prints}",
@@ -85,7 +85,7 @@ def explanation_text(explanation: Explanation) -> str:
 
 
 def explanations_json(explanations: Iterable[Explanation]) -> str:
-    """The explanations for programs, with whole rows."""
+    """The explanations as JSON, with whole rows."""
     return json.dumps([_plain(item) for item in explanations], indent=1, default=str)
 
 

@@ -44,7 +44,7 @@ class HeadCell:
 
 @dataclass(frozen=True)
 class BodyCell:
-    """An entry as it is shown, with the address of what stands behind it."""
+    """An entry as it is shown, with the address of its origin."""
 
     shown: Shown
     link: str | None
@@ -66,7 +66,7 @@ def html(filled: FilledTable, link_of: LinkOf = lambda _: None) -> "Markup":
 
     Args:
         filled: the table.
-        link_of: address of what stands behind a number; None for no link.
+        link_of: address of the origin of a number; None for no link.
     """
     from markupsafe import Markup
 

@@ -90,7 +90,7 @@ def check_manuscript(path: Path, tables: Sequence[FilledTable]) -> ManuscriptChe
 
 
 class _Checker:
-    """Today's numbers at hand."""
+    """Compares names and texts with today's numbers."""
 
     def __init__(self, tables: Sequence[FilledTable], carried: dict[str, str]) -> None:
         self._carried = carried

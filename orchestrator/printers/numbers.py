@@ -1,8 +1,8 @@
 r"""One LaTeX macro per number, so that a manuscript quotes results by name and never by hand.
 
 ``\input{table3_numbers}`` and then ``\gridnumber{table3/321/ipixmatch/resnet50-p1-1of16}``; names
-are those of `named_entries`, with /spread, /n, /paper or /difference for what stands beside
-a number. ``\gridtyped{name}{74.5}`` prints what is typed and lets `tables --check` watch over it.
+are those of `named_entries`, with /spread, /n, /paper or /difference for the values beside a
+number. ``\gridtyped{name}{74.5}`` prints the typed text, which `tables --check` then compares.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """What the charts of a report show: learning curves, mask ratios, and differences by class.
 
-A chart here is numbers and words; `orchestrator.report.plots` draws it.
+A chart here is numbers and labels; `orchestrator.report.plots` draws it.
 """
 
 from collections import Counter
@@ -128,7 +128,7 @@ def panels(data: ReportData) -> Iterator[Panel]:
 
 
 def method_names(tables: Iterable[FilledTable], cells: Iterable[Cell]) -> dict[Method, str]:
-    """What most rows of the tables call each method and loss; all are distinct."""
+    """A distinct name for each method and loss: the one that most rows of the tables use."""
     called: dict[Method, Counter[str]] = {}
     for filled in tables:
         for method, label in _labels(filled):

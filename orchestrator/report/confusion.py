@@ -12,7 +12,7 @@ from orchestrator.tables.text import named_entries, slug
 
 MOST_CLASSES = 40  # with more, a table of pairs can no longer be read
 
-_MISTAKES = 3  # said in words
+_MISTAKES = 3  # named in the text
 
 Counts = NDArray[np.int64]  # pixels by true and predicted class, (C, C)
 

@@ -27,7 +27,7 @@ def report_environment() -> "Environment":
 
 
 def words(text: str) -> "Markup":
-    """Escaped text whose minus signs are such, and whose numbers keep their unit."""
+    """Escaped text with true minus signs, and no line break between a number and its %."""
     from markupsafe import Markup, escape
 
     shown = _MINUS.sub("&minus;", str(escape(text)))

@@ -1,4 +1,4 @@
-"""The report of a grid: one HTML file that asks for nothing from outside."""
+"""The report of a grid: one HTML file that loads nothing from outside."""
 
 from pathlib import Path
 

@@ -107,7 +107,7 @@ def inline_svg(chart: Chart) -> str:
         element.tag = element.tag.rpartition("}")[2]
         for name in [name for name in element.attrib if "}" in name]:
             element.attrib[name.rpartition("}")[2]] = element.attrib.pop(name)
-    # The style of matplotlib's own would hold for every element of the page.
+    # The style sheet of matplotlib's SVG would apply to every element of the page.
     body = [part for part in root if part.tag != "metadata" and part.find("style") is None]
     _rename_ids(body, chart.name)
     text = "".join(ElementTree.tostring(part, encoding="unicode") for part in body)
@@ -153,7 +153,8 @@ def _line_figure(chart: LineChart) -> Figure:
         _draw_line(axes, line)
     points = [point for line in chart.lines for point in line.points]
     first, last = min(p.epoch for p in points), max(p.epoch for p in points)
-    # The first fifth climbs far; were it to set the axis, all that matters would be one line.
+    # Scores climb far in the first epochs; on an axis over all of them the later ones, in which
+    # the methods differ, would lie on one line.
     settled = [p for p in points if p.epoch >= first + _CLIMB * (last - first)]
     across = ticks_over([first, last], is_count=True)
     up = ticks_over([end for p in settled for end in (p.low, p.high)], lowest=0.0)

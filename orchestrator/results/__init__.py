@@ -1,1 +1,1 @@
-"""One Parquet row per finished attempt."""
+"""Results as Parquet: one row per finished attempt, and the history of its epochs."""

@@ -1,7 +1,7 @@
-"""Puts many small result files into one; an optimisation, never a need.
+"""Merges many small result files into one, for speed; nothing depends on it.
 
-The order makes it safe at every instant: the compacted file is durable before the files in it are
-removed, and whatever a kill leaves twice counts once for readers and goes with the next compaction.
+It may be killed at any moment: the merged file is durable before the files in it are removed, and
+rows that a kill leaves twice count once for readers and are merged by the next compaction.
 Only names that were read are removed, and no writer ever puts other content under such a name.
 """
 
@@ -38,7 +38,7 @@ class Compaction:
 
     Attributes:
         address: of the folder.
-        merged: number of files that became one; 0 when nothing was to do.
+        merged: number of files that became one; 0 when there was nothing to do.
         rows: in the compacted file.
         is_busy: another process was compacting, so this one did nothing.
     """

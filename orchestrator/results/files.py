@@ -1,4 +1,4 @@
-"""All files of a folder of results as one table, whatever writers and compactions do meanwhile.
+"""Reads all files of a folder of results as one table, while others write and compact there.
 
 A file is either one attempt's, ``<key>.a0001.parquet`` (a failed one ends in ``.failed.parquet``),
 or a compaction's, ``compacted-<time>-<id>.parquet``. A compaction writes its file before it removes
@@ -88,8 +88,8 @@ def stable_contents(
 ) -> dict[str, bytes]:
     """Contents of the chosen files, from a moment in which nothing was half compacted.
 
-    A listing that runs while a compaction does may miss both the old file and the new one; then
-    the compacted names differ afterwards, and it is done again.
+    A listing during a compaction may miss both the old file and the new one. Then the names of
+    compacted files differ after the reading, and it is repeated.
 
     Raises:
         ResultsError: the folder changes faster than it can be read.

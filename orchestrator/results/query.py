@@ -1,6 +1,6 @@
-"""Questions of one's own to the results, in SQL.
+"""SQL queries over the results, with DuckDB.
 
-DuckDB sees four views, each attempt once and in today's layout, whatever files they come from:
+There are four views, with each attempt once and in today's layout, whatever files they come from:
 `rows` (every attempt), `counted` (the one row per cell that tables print), `history` (one row per
 epoch, with the axes of its cell) and `confusion` (of every counted row, the pixels of each pair of
 true and predicted class, at the best and at the last epoch). The matrices behind `confusion` are
@@ -63,7 +63,7 @@ def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Ta
             "query needs DuckDB, which is not installed here: pip install 'ipixmatch-grid[query]' "
             "or pip install duckdb."
         ) from error
-    # No file of its own, and no download of extensions behind one's back.
+    # No database file, and no download of extensions that the user did not ask for.
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
     # Hundreds of pixel counts in every row: read for those who ask for them.
     for name, table in _tables(root, cells, has_counts="confusion" in sql.lower()).items():
@@ -83,7 +83,7 @@ def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Ta
 
 
 def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> dict[str, pa.Table]:
-    """What the views are made of."""
+    """The Arrow tables that the views are made of, by name."""
     narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
     rows = read_table(root, None if has_counts else narrow)
     epochs = read_history(root)

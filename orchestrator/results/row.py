@@ -1,4 +1,4 @@
-"""One finished attempt: a dataclass whose annotations are also the columns on disk."""
+"""The row of an attempt: a dataclass whose annotations are also the columns on disk."""
 
 import gc
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the checkout and the environment say about themselves; None where they do not."""
+    """Code, package versions and host of an attempt; None for what is unknown."""
 
     git_commit: str | None
     git_dirty: bool | None
@@ -50,7 +50,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a trial, as far as its row tells of it."""
+    """One start of a trial: the part of its row that does not depend on its end."""
 
     trial: Trial
     number: int  # counted from 1 over all starts of the cell
@@ -274,7 +274,10 @@ def _column(table: pa.Table, wanted: pa.Field) -> pa.ChunkedArray:
 
 
 def rows_of(table: pa.Table) -> list[Row]:
-    """The rows of a table; columns that it lacks keep their defaults, and have none if needed."""
+    """The rows of a table, which may lack columns.
+
+    A missing column has its default in the rows, or is no attribute of them if it has no default.
+    """
     names = [f.name for f in fields(Row) if f.name in table.column_names]
     columns = [_plain(table[name]) for name in names]
     if "key" in names:  # one pass over the column is a third of one over the rows

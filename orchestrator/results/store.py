@@ -1,4 +1,4 @@
-"""Results as Parquet: one file per finished attempt of a cell, readable by any tool as it lies.
+"""Publishes and reads rows: one Parquet file per finished attempt, which any tool can read.
 
 A row lies in ``<root>/results/rows/<key>.a0001.parquet``. `orchestrator.results.compaction` may
 put many rows into one file beside them. Needs neither torch nor ray.
@@ -28,7 +28,7 @@ from sweeps.cell import Cell
 
 CONFUSIONS = tuple(f.name for f in SCHEMA if f.name.endswith("_confusion"))
 PER_CLASS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type))
-# What a printed table is made of; the rest is nine tenths of the bytes.
+# The columns of printed tables; the others are nine tenths of the bytes.
 PRINTED = (
     *(*AXES, "key", "attempt", "status", "fingerprint", "settings_sha256"),
     *("best_miou_percent", "best_epoch", "last_miou_percent"),
@@ -60,7 +60,7 @@ def publish(root: Root, row: Row) -> str:
     """Make a finished attempt part of the results, whole or not at all.
 
     The first row of an attempt stays, so that publishing twice is harmless; only a done row
-    replaces a failed one (a controller may give a run up just as it finishes).
+    replaces a failed one (a launch may give a run up in the moment when it finishes).
 
     Args:
         root: under which runs and results lie.
@@ -90,6 +90,7 @@ def publish(root: Root, row: Row) -> str:
     buffer = pa.BufferOutputStream()
     pq.write_table(arrow_of(row), buffer)
     folder.put(single.name, buffer.getvalue().to_pybytes())
+    # After the done row: a kill in between leaves both, of which the done one counts.
     if row.attempt in known:
         folder.remove([Single(row.key, row.attempt, is_failed=True).name])
     return path
@@ -224,7 +225,7 @@ def _cell_table(folder: ResultFolder, key: str) -> pa.Table:
     """The attempts of one cell, without reading the files of others."""
 
     def own(_: ResultFolder, names: Iterable[str]) -> set[str]:
-        # A foreign file stops the readers, who say so; a finished run must not wait for that.
+        # Readers refuse a folder with a foreign file; a finished run is published all the same.
         return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
 
     tables = parse_all(folder, stable_contents(folder, own), SCHEMA)

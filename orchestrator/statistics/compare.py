@@ -1,4 +1,4 @@
-"""Which method of a table beats which: the paired comparisons of its blocks."""
+"""Paired comparisons of the methods of a table, within its blocks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -2,8 +2,8 @@
 
 The sign-flip test is exact. If two methods were the same, each pair's difference could as well have
 the other sign. The p-value is the part of all 2^n sign patterns whose sum lies at least as far from
-zero as the observed one. It needs no normal distribution, and it says itself when n is too small
-for any answer.
+zero as the observed one. It assumes no normal distribution, and its smallest possible p-value tells
+when n is too small for any answer.
 """
 
 from collections.abc import Sequence
@@ -134,7 +134,11 @@ def pairs_needed(rivals: int = 1, alpha: float = ALPHA) -> int:
 
 
 def _part_above(values: NDArray[np.float64], reached: float) -> float:
-    """Part of the sign patterns with a sum of at least `reached`: halves are met in the middle."""
+    """Part of the 2^n sign patterns with a sum of at least `reached`.
+
+    The 2^(n/2) sums of each half of the values are listed and combined by binary search, which
+    needs far less time and memory than all 2^n sums.
+    """
     half = len(values) // 2
     left, right = _sums(values[:half]), np.sort(_sums(values[half:]))
     below = np.searchsorted(right, reached - left, side="left")

@@ -1,4 +1,4 @@
-"""Comparisons in words and as files."""
+"""Comparisons as sentences, Markdown and CSV."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def sentence(comparison: Comparison, decimals: int) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """Whether the difference is one, or how many seeds it would take to know."""
+    """Whether the difference is significant, or how many seeds could make it so."""
     if not comparison.is_reachable:
         return _unreachable(comparison)
     p = p_text(comparison.p_holm)
@@ -105,7 +105,7 @@ def _lines(some: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
 
 
 def _unreachable(comparison: Comparison) -> str:
-    """Why no answer is possible, and what would do."""
+    """Why significance cannot be reached, and how many pairs would suffice."""
     smallest = smallest_p(sum(value != 0.0 for value in comparison.differences))
     rivals = comparison.rivals
     over = f" times {rivals} rivals" if rivals > 1 else ""

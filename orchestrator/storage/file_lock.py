@@ -1,7 +1,8 @@
-"""A lock file with one owner: a lock of the kernel, and a text that says who owns it.
+"""A lock file with one owner: a lock of the kernel (flock), and a text that names the owner.
 
-The lock goes with the process, however it dies. File systems without locks across hosts are
-covered by a heartbeat: the lock file of another host counts as owned while its time is fresh.
+The kernel releases the lock with the process, however it dies. Some file systems have no such locks
+across hosts. There a heartbeat takes their place: the owner keeps renewing the modification time of
+the file, and while that is fresh a file that names another host counts as locked.
 """
 
 import fcntl
@@ -20,7 +21,7 @@ HEARTBEAT_SECONDS = 10.0
 FRESH_SECONDS = 60.0  # another host's lock without a heartbeat for so long is abandoned
 FRESH_VARIABLE = "CLAIM_FRESH_SECONDS"  # of the environment; the same on all hosts
 _POLL_SECONDS = 0.1
-_GLANCE_SECONDS = 0.3  # whoever only looks at a lock has it for an instant, and does not own it
+_GLANCE_SECONDS = 0.3  # `lock_owner` of another process takes the lock for an instant, to look
 _LONGEST = 65536  # bytes of a lock file's text
 
 
@@ -49,7 +50,7 @@ class LockOwner:
 
 
 class Busy(RuntimeError):
-    """Somebody else owns the folder; `owner` says who."""
+    """Another process owns the lock; `owner` says which."""
 
     def __init__(self, folder: object, owner: LockOwner | None) -> None:
         self.owner = owner
@@ -67,7 +68,7 @@ class FileLock:
     descriptor: int
 
     def describe(self, what: str) -> None:
-        """Say in the file what it is locked for."""
+        """Write into the file what it is locked for, and by which process."""
         self.write(json.dumps(asdict(LockOwner.here(what))))
 
     def write(self, text: str) -> None:
@@ -82,11 +83,11 @@ def file_lock(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[F
 
     Args:
         path: the lock file; made if missing, together with its folder.
-        what: it is locked for, in words; others read it.
+        what: it is locked for, a few words that others are shown.
         wait_seconds: how long to wait for an owner that may just be dying.
 
     Raises:
-        Busy: somebody else still owns it after that time.
+        Busy: another process still owns it after that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -105,7 +106,7 @@ def file_lock(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[F
 
 
 def lock_owner(path: Path) -> LockOwner | None:
-    """Who owns a lock file now; None when nobody does. Changes nothing."""
+    """The owner of a lock file now; None without one. Does not change the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -114,10 +115,11 @@ def lock_owner(path: Path) -> LockOwner | None:
         owner = _written_owner(descriptor)
         if _is_elsewhere(owner) and _is_fresh(path):
             return owner
-        # Shared: many may look at once, only a real owner is in the way.
+        # A shared lock: it excludes the exclusive lock of an owner, but not other lookers.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return None
     except BlockingIOError:
+        # An owner that has just taken the lock has not yet written its name.
         return _written_owner(descriptor) or LockOwner(
             "an unknown host", 0, "a starting process", "just now"
         )
@@ -131,7 +133,7 @@ def fresh_seconds() -> float:
 
 
 def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
-    """Take the exclusive lock, waiting at most so long."""
+    """Take the exclusive lock, or raise `Busy` after so many seconds."""
     give_up = time.monotonic() + max(wait_seconds, _GLANCE_SECONDS)
     while True:
         owner = _written_owner(descriptor)
@@ -145,7 +147,7 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
 
 
 def _heartbeat(path: Path) -> AbstractContextManager[None]:
-    """Keep the lock file's time fresh from a thread."""
+    """Renew the modification time of the lock file from a thread."""
 
     def touch(stop: threading.Event) -> None:
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
@@ -167,7 +169,7 @@ def _is_fresh(path: Path) -> bool:
 
 
 def _written_owner(descriptor: int) -> LockOwner | None:
-    """The owner that an open lock file names; it may be gone."""
+    """The owner that an open lock file names; its process may have died."""
     try:
         text = os.pread(descriptor, _LONGEST, 0)
         return LockOwner(**json.loads(text)) if text else None
@@ -177,7 +179,7 @@ def _written_owner(descriptor: int) -> LockOwner | None:
 
 @contextmanager
 def background_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
-    """Run something until the block ends.
+    """Run a function in a thread until the block ends.
 
     Args:
         run: called in a thread with the event that tells it to return.

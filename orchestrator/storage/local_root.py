@@ -1,4 +1,4 @@
-"""A root that is a folder: locks of the kernel, files read where they lie."""
+"""A root that is a folder: locks are lock files, and runs and results are read in place."""
 
 import errno
 import os
@@ -138,14 +138,14 @@ class LocalRoot(Root):
     def _state(self, key: str, *, is_done: bool) -> RunState:
         paths = self.run(key)
         owner = lock_owner(paths.lock)
-        if is_done:  # whatever its checkpoints are: ten thousand folders are not opened
+        if is_done:  # a row says all else, which saves opening thousands of folders
             return RunState(owner)
         return RunState(owner, paths.newest_attempt(), newest(paths.folder))
 
 
 @dataclass
 class LocalRunOwner:
-    """The owner of a run folder, by a lock of the kernel."""
+    """The owner of a run directory, by its lock file."""
 
     paths: RunPaths
     lock: FileLock
@@ -175,6 +175,8 @@ class LocalRunOwner:
 
     def save(self) -> None:
         """See `RunOwner`."""
+        # Where a file system has no locks across hosts, a stopped process may wake up after another
+        # host took its run over.
         if self.newest != self.number:
             raise StaleAttempt(
                 f"Attempt {self.number} of {self.paths.folder.name} is stale: attempt "
@@ -235,7 +237,7 @@ class LocalResults:
     @contextmanager
     def compaction_lock(self) -> Iterator[bool]:
         """See `ResultFolder`."""
-        # Beside the folder: a dataset reader must not meet the lock.
+        # Beside the folder: readers of Parquet data sets take every file in it for data.
         path = self._folder.with_name(f".{self._folder.name}.compaction")
         with ExitStack() as stack:
             try:
@@ -247,7 +249,7 @@ class LocalResults:
 
 
 class _StopFileSuffices:
-    """Every worker of a launch sees its stop file under a folder: there is nothing to send."""
+    """The signal under a folder: does nothing, since every worker sees the stop file itself."""
 
     def send(self) -> None:
         """See `StopSignal`."""
@@ -257,12 +259,12 @@ class _StopFileSuffices:
 
 
 def leave_notice(paths: RunPaths, attempt: int, where: str) -> None:
-    """Let a run begin anew after the attempts of one that was set aside.
+    """Make a run directory whose attempt numbers go on after those of an archived run.
 
     Args:
         paths: of the new run.
-        attempt: newest number of the old run.
-        where: the old run lies.
+        attempt: newest number of the archived run.
+        where: path or URL of the archived run.
     """
     paths.attempt(attempt).mkdir(parents=True)
     (paths.attempt(attempt) / "moved.txt").write_text(f"This attempt lies in {where}\n")

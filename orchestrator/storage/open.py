@@ -14,7 +14,7 @@ def open_root(address: str, scratch: str = "") -> Root:
 
     Args:
         address: a folder, or s3://bucket/prefix.
-        scratch: folder for runs at work under a bucket; empty for the default.
+        scratch: with a bucket, folder in which runs train; empty for the default.
 
     Raises:
         ValueError: a URL of another kind, or with credentials in it.

@@ -1,7 +1,7 @@
-"""The names of files under a root: of a run, of a grid; no other module joins these paths.
+"""The names of the files of a run and of a grid; no other module joins these paths.
 
 Under s3://bucket/prefix the objects have the names that files have under a folder. A run then
-works in a scratch folder of its machine, which `sync` keeps equal to its objects.
+trains in a scratch folder of its machine, and `sync` copies that to the objects.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The folder of one run; trainer and orchestrator write beside each other.
+    """The run directory, in which both the trainer and the orchestrator write.
 
     Attributes:
         folder: ``<root>/runs/<key>``, or the scratch folder for it.
@@ -21,12 +21,12 @@ class RunPaths:
 
     @property
     def name(self) -> str:
-        """Of the run's objects, their common beginning."""
+        """Common beginning of the names of the run's objects in a bucket."""
         return f"runs/{self.folder.name}"
 
     @property
     def lock(self) -> Path:
-        """Locked by the attempt that owns the folder; its text says who."""
+        """The lock file; its text names the attempt that owns the run directory."""
         return self.folder / "lock"
 
     @property
@@ -83,14 +83,14 @@ class GridPaths:
 
     @property
     def name(self) -> str:
-        """Of the grid's objects, their common beginning."""
+        """Common beginning of the names of the grid's objects in a bucket."""
         return f"grids/{self.folder.name}"
 
     @property
     def lock(self) -> Path:
-        """Locked by the launch that runs; its text says who."""
+        """The lock file; its text names the launch that owns the grid."""
         return self.folder / "lock"
 
     def stop_file(self, launch_id: str) -> Path:
-        """Exists as soon as every run of that launch shall stop at its next step."""
+        """Once this file exists, every run of that launch stops at its next step."""
         return self.folder / f"stop-{launch_id}"

@@ -1,7 +1,7 @@
 """What a root of runs and results offers, whether it is a folder or a bucket.
 
-`open_root` in `orchestrator/storage/open.py` makes a `LocalRoot` or an `S3Root` of an address;
-everybody else takes a `Root` and does not ask which one it is.
+`open_root` in `orchestrator/storage/open.py` makes a `LocalRoot` or an `S3Root` of an address; all
+other code takes a `Root` and does not ask which one it is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -51,37 +51,41 @@ class StopSignal(Protocol):
         """Send it without waiting for an answer, since a signal handler calls this."""
 
     def withdraw(self) -> None:
-        """Take it back when the launch is over."""
+        """Remove the signal when the launch is over."""
 
 
 class RunOwner(Protocol):
-    """The owner of a run; each attempt has its own."""
+    """An attempt that holds the lock of a run directory."""
 
     @property
     def paths(self) -> RunPaths:
-        """The folder in which it works."""
+        """The run directory in which the attempt works."""
 
     @property
     def newest(self) -> int:
         """Number of the newest attempt."""
 
     def begin(self, published: int) -> int:
-        """Bring the run here and take the next number, above the published ones."""
+        """Fetch the run to this machine and take the next attempt number.
+
+        Args:
+            published: newest attempt among the rows of the cell; the number is above it.
+        """
 
     def start(self) -> None:
-        """Shut every older attempt out, once the folder says that this one began."""
+        """Exclude every older attempt, after the start was written to the run directory."""
 
     def training(self) -> AbstractContextManager[None]:
-        """Keep the run safe while it trains."""
+        """Push checkpoints to a bucket while the block trains; a folder needs nothing."""
 
     def must_end(self) -> bool:
-        """Whether the run is not ours any more, or a launch elsewhere wants it to stop."""
+        """Whether the lock was lost, or a launch on another machine asks for a stop."""
 
     def save(self) -> None:
-        """Make sure that all is safe, and that this attempt is the newest.
+        """Make sure that the run is stored, and that this attempt is the newest.
 
         Raises:
-            StaleAttempt: it is not; nothing may be published.
+            StaleAttempt: a newer attempt has begun; nothing may be published.
             Unreachable: the server failed for too long; another attempt may go on from here.
         """
 
@@ -89,7 +93,10 @@ class RunOwner(Protocol):
         """The last thing that an attempt does, after its outcome is written down."""
 
     def release(self) -> None:
-        """Spare others the wait for a heartbeat to grow old: this process is about to end."""
+        """Give up the lock before this process is killed.
+
+        Otherwise the next attempt would wait until the heartbeat is too old.
+        """
 
 
 @dataclass(frozen=True)
@@ -112,10 +119,10 @@ class Root(Protocol):
 
     Attributes:
         address: as another process may be given it: a folder, or s3://bucket/prefix.
-        scratch: the folder for runs at work that was chosen for a bucket; empty for the default of
-            each machine, and for a folder.
-        folder: of this machine, with what is no run and no result: grids, copies of the code.
-        runs: folder of the runs, or of those that this machine works on.
+        scratch: with a bucket, the folder in which runs train; empty for the default of each
+            machine, and for a root that is a folder.
+        folder: of this machine, for all that is no run and no result: grids, copies of the code.
+        runs: folder of the run directories; with a bucket, of those on this machine.
         printed: folder for what people open: tables, reports, exports.
         look_seconds: pause between two looks at a log that grows.
         costs_requests: whether each look at a run is a request to a server.
@@ -130,7 +137,7 @@ class Root(Protocol):
     costs_requests: bool
 
     def run(self, key: str) -> RunPaths:
-        """The folder in which this machine runs a cell."""
+        """The run directory of a cell on this machine."""
         return RunPaths(self.runs / key)
 
     def grid(self, name: str) -> GridPaths:
@@ -147,11 +154,11 @@ class Root(Protocol):
         return self.folder / "code"
 
     def check(self) -> None:
-        """Ask a server once whether it answers; a folder needs no question.
+        """Ask the server of a bucket once whether it answers; a folder is not checked.
 
         Raises:
-            Unreachable: nobody answers.
-            PermissionError: it refuses us.
+            Unreachable: no answer.
+            PermissionError: it denies access.
             FileNotFoundError: there is no such bucket.
         """
 
@@ -180,23 +187,23 @@ class Root(Protocol):
         """How far a run is, for a screen that asks every second."""
 
     def lock_owner(self, key: str) -> LockOwner | None:
-        """Who runs a cell now."""
+        """The process that runs a cell now; None without one."""
 
     def newest_attempt(self, key: str) -> int:
         """Number of a run's newest attempt; 0 without one."""
 
     def newest_step(self, key: str) -> int | None:
-        """Step of a run's newest checkpoint; None without one, or where nobody can tell."""
+        """Step of a run's newest checkpoint; None without one or when it cannot be read."""
         with suppress(OSError):
             return newest_step(self.local_copy(key).folder)
         return None
 
     def local_copy(self, key: str, *, also: Collection[str] = ()) -> RunPaths:
-        """A folder to read a run from: its own, or a copy of its newest push without the weights.
+        """A folder to read a run from: its run directory, or a copy of its newest push.
 
         Args:
             key: of the cell.
-            also: files of weights that are wanted, too.
+            also: files of weights to copy, which are left out otherwise.
         """
 
     def folder_of_rank(self, key: str, attempt: int, rank: int) -> Path:
@@ -209,17 +216,17 @@ class Root(Protocol):
 
         Args:
             key: of the cell.
-            what: for what, in words; others read it.
+            what: for what, a few words that others are shown.
             wait_seconds: how long to wait for an owner that may just be dying.
             stop_file: of the launch, on whatever machine.
 
         Raises:
-            Busy: somebody else still does after that time.
+            Busy: another process still does after that time.
             Unreachable: the server does not answer.
         """
 
     def own_grid(self, name: str, what: str) -> AbstractContextManager[Callable[[], bool]]:
-        """Own a grid until the block ends; gives the question whether it was lost meanwhile.
+        """Own a grid until the block ends; gives a function that says whether it was lost.
 
         Raises:
             Busy: another launch of the grid runs.
@@ -241,7 +248,7 @@ class Root(Protocol):
             Where the old run lies now.
 
         Raises:
-            Busy: somebody runs it.
+            Busy: an attempt runs in it.
         """
 
     def results(self, kind: ResultKind) -> ResultFolder:
@@ -251,7 +258,7 @@ class Root(Protocol):
         """Put printed files, or folders of them, where others find them; returns their URLs."""
 
     def stop_signal(self, stop_file: Path) -> StopSignal:
-        """What tells workers on other machines that the launch of this stop file shall stop."""
+        """What stops workers on other machines; `stop_file` is that of their launch."""
 
     def log_hint(self, key: str, attempt: int) -> str:
         """Where, or with which command, the log of an attempt is read."""

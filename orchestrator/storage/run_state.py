@@ -1,4 +1,4 @@
-"""What anybody may see of a run: who owns it, how often it began, how far it is, what happened."""
+"""What can be read of a run without owning it: owner, attempts, progress; and its log of events."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from trainer.checkpoint_manifest import Manifest
 
 @dataclass(frozen=True)
 class RunState:
-    """A run at a moment.
+    """The state of a run at one moment.
 
     Attributes:
         owner: the process that runs it now.
@@ -32,7 +32,7 @@ class Progress:
     """Where a run stands; None where nothing is known yet.
 
     Attributes:
-        age_seconds: since the trainer said so.
+        age_seconds: since the trainer wrote this.
     """
 
     step: int = 0
@@ -73,9 +73,9 @@ def read_progress(paths: RunPaths) -> Progress | None:
 
 
 def append_event(paths: RunPaths, event: str, **facts: Any) -> None:
-    """Add a line to what happened to a run.
+    """Add a line to the event log of a run.
 
-    One write, so that lines of several processes never mix.
+    A single write with O_APPEND, so that lines of several processes never mix.
 
     Args:
         paths: of the run; its folder exists.

@@ -1,9 +1,10 @@
 """The lock of a run or a grid in a bucket: one small object, replaced only on condition.
 
-It holds the number of the newest attempt and, while somebody owns the lock, who that is. Its owner
-replaces it at every heartbeat. The server decides each replacement, so one of many wins, and an
-owner that was thought dead learns at its next heartbeat that it is none any more. Ages are read
-off the server's own clock; hosts need not agree about the time.
+It holds the number of the newest attempt and, while the lock has an owner, who that is. The owner
+replaces it at every heartbeat. The server accepts a replacement only of the version that the writer
+has read, so one of several writers wins, and an owner that was thought dead learns at its next
+heartbeat that it has lost the lock. Ages are measured by the server's clock, so the clocks of the
+hosts need not agree.
 """
 
 import hashlib
@@ -34,12 +35,12 @@ from orchestrator.storage.s3_storage import SHORT_PATIENCE, storage_of
 
 IDLE_BYTES = 40  # a lock without owner is shorter, one with an owner is longer
 _POLL_SECONDS = 0.5
-_WRITTEN = {"owner": "holder", "heartbeats": "beat"}  # names in the object, of roots that exist
-_OURS: set[str] = set()  # tokens of the locks that this very process owns
+_WRITTEN = {"owner": "holder", "heartbeats": "beat"}  # names in the objects of existing roots
+_OURS: set[str] = set()  # tokens of the locks that this process owns
 
 
 class LockLost(RuntimeError):
-    """Somebody else took the lock while its owner was silent; the owner must end."""
+    """Another process took the lock while its owner sent no heartbeat; the owner must end."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class LockRecord:
 
     Attributes:
         attempt: number of the newest attempt of a run; 0 without one.
-        owner: who says to own it.
-        machine: of the owner, with the container whose process numbers count.
-        started: when the owner's process started, in the machine's own unit.
-        token: of this very taking of the lock.
+        owner: the process that wrote the record; it may have died.
+        machine: of the owner, see `machine`.
+        started: when the owner's process started, in clock ticks since boot.
+        token: drawn anew each time the lock is taken.
         heartbeats: replacements by this owner, so that no two texts are equal.
     """
 
@@ -80,13 +81,13 @@ class LockRecord:
         return cls()
 
     def is_alive(self, age_seconds: float) -> bool:
-        """Whether its owner may still be at work."""
+        """Whether its owner may still run."""
         if self.owner is None or age_seconds >= fresh_seconds():
             return False
         if self.machine != machine():
-            return True
+            return True  # of a process elsewhere only the heartbeat can be seen
         if self.started != _start_of(self.owner.pid):
-            return False  # that process is gone, whatever has its number now
+            return False  # it has ended, and another process may have its number now
         return self.started != _start_of("self") or self.token in _OURS
 
 
@@ -95,7 +96,7 @@ class S3Lock:
     """A lock in a bucket that this process owns.
 
     Attributes:
-        is_lost: somebody else has it by now.
+        is_lost: another process has taken it.
     """
 
     storage: Storage
@@ -111,17 +112,17 @@ class S3Lock:
         return self.record.attempt
 
     def describe(self, what: str, *, attempt: int | None = None) -> None:
-        """Say what it is locked for, and which attempt is the newest from now on.
+        """Write what it is locked for, and which attempt is the newest from now on.
 
         Raises:
-            LockLost: it is not ours any more; nothing was changed.
-            Unreachable: nobody knows.
+            LockLost: another process has taken it; nothing was changed.
+            Unreachable: no answer; whether it was changed is unknown.
         """
         number = self.attempt if attempt is None else attempt
         self._change(owner=LockOwner.here(what), attempt=number)
 
     def heartbeat(self) -> None:
-        """Show that we live.
+        """Replace the record, so that others see a live owner.
 
         Raises:
             LockLost, Unreachable: see `describe`.
@@ -129,7 +130,7 @@ class S3Lock:
         self._change()
 
     def release(self) -> None:
-        """Let it go; what we have lost is not ours to touch."""
+        """Give the lock up, unless another process has taken it."""
         with suppress(LockLost):
             self._change(owner=None)
 
@@ -142,13 +143,14 @@ class S3Lock:
             self.record = record
 
     def _put(self, record: LockRecord) -> bool:
-        """Replace what we put last; False when somebody else has put something since."""
+        """Replace the record that this owner put last; False when another process has put one."""
         while not self.is_lost:
             if self.storage.replace(self.name, record.text(), self.tag):
                 if record.owner is not None:
                     self.tag = _tag_of(self.storage, self.name, record)
                 return True
-            # An answer that never came makes a heartbeat of our own look foreign.
+            # Where the answer to an earlier replacement was lost, the tag is of our own record:
+            # the token tells.
             held = _held(self.storage, self.name)
             if held is None or LockRecord.of(held).token != self.record.token:
                 return False
@@ -175,7 +177,7 @@ def s3_lock(
         on_heartbeat: called at every heartbeat, from its thread.
 
     Raises:
-        Busy: somebody else still owns it after that time.
+        Busy: another process still owns it after that time.
         Unreachable: the server does not answer.
     """
     lock = _take(storage_of(url), name, what, wait_seconds)
@@ -186,12 +188,12 @@ def s3_lock(
             yield lock
     finally:
         _OURS.discard(lock.record.token)
-        with suppress(Unreachable):  # the heartbeat is over: it will be free soon
+        with suppress(Unreachable):  # without heartbeats the lock soon counts as free
             lock.release()
 
 
 def _impatient(url: str) -> Storage:
-    """For heartbeats: the next one follows soon."""
+    """The storage for heartbeats, with little patience, since the next one follows soon."""
     short = max(2.0, min(SHORT_PATIENCE, fresh_seconds() / 4))
     return open_storage(url, patience=short, stall=short)
 
@@ -234,7 +236,7 @@ def _heartbeat(lock: S3Lock, on_heartbeat: Callable[[], None]) -> AbstractContex
                 lock.heartbeat()
                 on_heartbeat()
             except OSError:
-                continue  # lost or not: the next answer of the server tells
+                continue  # whether the lock was lost, the next answer of the server tells
             except LockLost as lost:
                 logging.getLogger("datasets").warning("%s", lost)
                 return
@@ -252,13 +254,13 @@ def _held(storage: Storage, name: str) -> Held | None:
 
 
 def _tag_of(storage: Storage, name: str, record: LockRecord) -> str:
-    """Tag of what we have just put; empty when another one stands there already."""
+    """Tag of the record that was just put; empty when another has replaced it already."""
     held = _held(storage, name)
     return held.tag if held and held.content == record.text() else ""
 
 
 def _lost(storage: Storage, name: str) -> str:
-    """In words, who has our lock now."""
+    """The message of `LockLost`: which process has the lock now."""
     owner: object = "somebody else"
     with suppress(OSError):
         owner = read_lock(storage, name)[1] or owner
@@ -272,12 +274,13 @@ def _start_of(pid: int | str) -> str:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    # Fields 3 (state; Z is a zombie) and 22 (start time) of proc_pid_stat(5).
     return "" if fields[0] == "Z" else fields[19]
 
 
 @lru_cache(maxsize=1)
 def machine() -> str:
-    """Names this start of this machine, and the container whose process numbers we see."""
+    """A name for this boot of this machine and for the container (namespace of process numbers)."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     identity = [os.uname().nodename, str(Path("/proc/self/ns/pid").readlink())]
     identity += [boot.read_text().strip()] if boot.exists() else []

@@ -1,9 +1,9 @@
-"""A root in a bucket, and all that differs there from a folder.
+"""A root in a bucket.
 
-A run works in a scratch folder of its machine, which `RunUploader` keeps equal to the run's
-objects. Who owns a run or a grid stands in an object (`s3_lock`), and machines that do not share
-the stop file of a launch look for an object of its name. Each look costs a request: many cells are
-looked at together, and what a cell does not need is not asked for.
+A run trains in a scratch folder of its machine, and `RunUploader` copies that to the run's objects.
+The lock of a run or a grid is an object (`s3_lock`), and machines that do not see the stop file of
+a launch look for an object of its name. Each look costs a request, so many cells are looked at
+together, and nothing is asked that is not needed.
 """
 
 import atexit
@@ -57,7 +57,7 @@ class S3Root(Root):
 
     Args:
         url: s3://bucket/prefix.
-        scratch: folder for runs at work; empty for the default of this machine.
+        scratch: folder in which runs train; empty for the default of this machine.
     """
 
     def __init__(self, url: str, scratch: str = "") -> None:
@@ -65,7 +65,7 @@ class S3Root(Root):
         self.scratch = str(Path(scratch).expanduser().absolute()) if scratch else ""
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         base = Path(self.scratch or f"{home}/ipixmatch/scratch").expanduser().absolute()
-        # Two servers may have a bucket of the same name, and its scratch must not meet.
+        # Two servers may have buckets of the same name, whose scratch folders must differ.
         server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
         digest = hashlib.sha256(f"{server} {url}".encode()).hexdigest()[:16]
         name = url.removeprefix("s3://")
@@ -99,12 +99,12 @@ class S3Root(Root):
 
     @property
     def storage(self) -> Storage:
-        """For those whose work is lost if they give up: waits long for the server."""
+        """Waits long for the server: for attempts, which would lose work if they gave up."""
         return storage_of(self.address)
 
     @property
     def quick_storage(self) -> Storage:
-        """For those who may simply ask again later."""
+        """Gives up soon: for questions that can be asked again later."""
         return storage_of(self.address, patience=SHORT_PATIENCE)
 
     def check(self) -> None:
@@ -117,7 +117,7 @@ class S3Root(Root):
             self.check()
             began = time.monotonic()
             holds = _conditions_hold(self.quick_storage, f"doctor/{os.urandom(4).hex()}")
-            seconds = (time.monotonic() - began) / 6
+            seconds = (time.monotonic() - began) / 6  # requests of `_conditions_hold`
         except (OSError, ValueError) as error:
             advice = "Choose another root, or correct AWS_ENDPOINT_URL and the credentials."
             return Probe("bucket", False, str(error), advice)
@@ -228,7 +228,7 @@ class S3Root(Root):
             yield lambda: lock.is_lost
 
     def archive_run(self, key: str, fingerprint: str | None, *, published_attempt: int) -> str:
-        """Copy the run's objects, the manifest last; then leave an empty run; see `Root`."""
+        """See `Root`; objects cannot be renamed, so they are copied."""
         paths, storage, what = self.run(key), self.storage, "setting the run aside"
         prefix = paths.name
         with (
@@ -240,7 +240,7 @@ class S3Root(Root):
             old = fingerprint or fingerprint_of(self.local_copy(key).folder) or "unknown"
             target = _free(storage, f"{prefix}~{old[:8]}")
             names = [entry.name.removeprefix(prefix) for entry in storage.entries(f"{prefix}/")]
-            # The manifest last: without it the copy is no run yet.
+            # The manifest last: a copy that was cut short then has none, and is no run.
             for name in sorted(set(names) - {"/lock"}, key=lambda name: name == f"/{MANIFEST}"):
                 storage.copy(prefix + name, target + name)
             lock.describe(what, attempt=attempt)
@@ -300,7 +300,7 @@ class _StopLookout:
 
 @dataclass
 class S3RunOwner:
-    """The owner of a run in a bucket, who works in a scratch folder."""
+    """The owner of a run in a bucket, by the lock object; it works in a scratch folder."""
 
     root: S3Root
     paths: RunPaths
@@ -320,6 +320,8 @@ class S3RunOwner:
         fetch_run(self.paths, self.newest, storage)
         pushed = Mirror(storage, self.paths.name).newest_attempt()
         self.number = max(self.newest, pushed, published) + 1
+        # In the lock first: were only the scratch folder marked, another host could take the number
+        # after a kill, and this folder would later pass for the work of that attempt.
         with _as_stale():
             self.lock.describe(f"attempt {self.number}", attempt=self.number)
         mark_attempt(self.paths, self.number)
@@ -402,12 +404,12 @@ class S3Results:
     @contextmanager
     def compaction_lock(self) -> Iterator[bool]:
         """See `ResultFolder`."""
-        # Two at once leave rows twice until the next compaction; readers count them once.
+        # No lock: after two at once some rows exist twice, and readers count them once.
         yield True
 
 
 class _StopObject:
-    """An object beside the stop file of a launch, for workers that do not see that file."""
+    """The stop file of a launch as an object, for workers that do not see the file."""
 
     def __init__(self, storage: Storage, name: str) -> None:
         self._storage, self._name = storage, name
@@ -438,7 +440,7 @@ def _stop_object(stop_file: str) -> str:
 
 @contextmanager
 def _as_stale() -> Iterator[None]:
-    """The two ways to learn that another attempt has begun, as one."""
+    """Turn both signs of a newer attempt, a lost lock and a refused push, into `StaleAttempt`."""
     try:
         yield
     except (Overtaken, LockLost) as error:
@@ -456,7 +458,7 @@ def _newest_pushed(storage: Storage, name: str) -> Manifest | None:
 
 
 def _conditions_hold(storage: Storage, name: str) -> bool:
-    """Whether the server lets one of two writers win, on which all locks rest."""
+    """Whether the server lets exactly one of two writers win, as all locks need."""
     is_exclusive = storage.create(name, b"1") and not storage.create(name, b"2")
     tag = storage.hold(name).tag
     is_exact = storage.replace(name, b"3", tag) and not storage.replace(name, b"4", tag)

@@ -1,10 +1,10 @@
-"""The objects of a run, kept equal to its folder: pushed while it runs, pulled by whoever goes on.
+"""Copies a run directory to objects while it trains, and back on the machine that goes on.
 
-Files lie under names that carry their sha256, and one manifest says which of them make the folder.
+Objects have the sha256 of their file in their name, and one manifest lists those of the folder.
 It is replaced last and in one step, so a reader sees the folder as it was at some push, never a
 mixture, whenever the writer was killed. Writers are numbered: once attempt 3 has pushed, attempt 2
-is refused, however late it wakes up. Checkpoints are replaced by rename and never written to, so
-links to them show one moment; a push works on such links, and training goes on meanwhile.
+is refused, however late it wakes up. Checkpoints are replaced by rename and never written to, so a
+set of hard links to them stays as it is; a push works on such links while training goes on.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ MANIFEST = "folder.json"
 _FORMAT = "ipixmatch folder 1"
 _TRIES = 20  # of a scan while files come and go, or of a manifest that others replace
 
-MARKER = ".attempt"  # in the scratch folder: the attempt that it is the work of
+MARKER = ".attempt"  # in the scratch folder: number of the attempt that last worked in it
 _LOOK_SECONDS = 0.5
 _PUSH_SECONDS = 15.0  # between two pushes that bring no checkpoint
 _LINK_TRIES = 100  # of links to checkpoints that are being replaced
 
 
 class Overtaken(RuntimeError):
-    """A newer attempt owns the folder; this one must end without a trace."""
+    """A newer attempt owns the run; this one must end and publish nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Mirror:
         storage: where to.
         prefix: of all names.
         attempt: number of this writer; a reader needs none.
-        wanted: which paths below the folder travel.
+        wanted: which paths below the folder are copied.
     """
 
     storage: Storage
@@ -83,9 +83,9 @@ class Mirror:
     _known: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # state and sha256
 
     def push(self, folder: Path) -> int:
-        """Make the storage hold the folder as it is now; how many files went up.
+        """Make the storage hold the folder as it is now; returns how many files were uploaded.
 
-        Call it from one thread. What the folder lacks is forgotten there, too.
+        Call it from one thread. Objects of files that the folder lacks are removed.
 
         Raises:
             Overtaken: a newer attempt has pushed; nothing of its folder was changed.
@@ -105,6 +105,7 @@ class Mirror:
             if (before.attempt, before.files) == (self.attempt, files) and before.tag:
                 return 0
             if self._commit(files, before.tag):
+                # Only now: as long as the old manifest stood, readers could ask for them.
                 unused = before.objects() - _Folder(files=files).objects()
                 self.storage.remove(self._name(name) for name in sorted(unused))
                 return count
@@ -124,7 +125,7 @@ class Mirror:
                 return False
             try:
                 self._bring(folder, held)
-            except FileNotFoundError:  # somebody pushed meanwhile
+            except FileNotFoundError:  # a push removed it meanwhile
                 continue
             for path in self._paths(folder):
                 if path not in held.files:
@@ -152,7 +153,10 @@ class Mirror:
         return self.storage.read(self._name(file.object_of(path)))
 
     def remove_leftovers(self) -> int:
-        """Remove what pushes that were killed left behind; the owner calls it before its first."""
+        """Remove objects that the manifest does not list, left by pushes that were killed.
+
+        No push may run meanwhile: its objects are not listed before its end.
+        """
         kept = {self._name(name) for name in (*self._folder().objects(), MANIFEST)}
         stray = [
             entry.name
@@ -177,7 +181,10 @@ class Mirror:
         return files, count
 
     def _upload(self, source: Path, path: str) -> _File:
-        """Small files are read once, so that one that grows is whole as of that moment."""
+        """Upload a file.
+
+        A small one is read once, so that the bytes fit the sha256 even if it grows meanwhile.
+        """
         if source.stat().st_size > 32 * 2**20:
             file = _File(file_sha256(source), source.stat().st_size)
             self.storage.upload(source, self._name(file.object_of(path)))
@@ -287,7 +294,7 @@ class RunUploader:
             except Overtaken:
                 self.is_overtaken = True
                 return
-            except OSError as error:  # the last push, at the end, may not fail
+            except OSError as error:  # the next push follows; only the last one must succeed
                 self._note(was_silent, "store_silent", error=str(error))
                 was_silent = True
             else:
@@ -306,7 +313,7 @@ class RunUploader:
             shutil.rmtree(snapshot, ignore_errors=True)
 
     def _note(self, is_known: bool, event: str, **facts: str) -> None:
-        """A line among the run's events about a change."""
+        """Write a line to the run's events, unless the same was written before."""
         if not is_known:
             with suppress(OSError):
                 append_event(self._paths, event, **facts)
@@ -319,9 +326,9 @@ def is_synced(path: str) -> bool:
 
 
 def fetch_run(paths: RunPaths, newest: int, storage: Storage) -> None:
-    """Make the scratch folder hold the run as it stands.
+    """Make the scratch folder hold the newest state of the run.
 
-    What another attempt left here is kept if that was the newest one: it may be ahead of its last
+    What the newest attempt left in this folder is kept: it may be ahead of that attempt's last
     push, and never behind.
 
     Args:
@@ -336,14 +343,14 @@ def fetch_run(paths: RunPaths, newest: int, storage: Storage) -> None:
     with suppress(OSError, ValueError):
         if newest and int(marker.read_text()) == newest:
             return
-    marker.unlink(missing_ok=True)  # until all is here, it is the work of no attempt
+    marker.unlink(missing_ok=True)  # a kill during the pull must not leave a folder that counts
     if not Mirror(storage, paths.name, wanted=is_synced).pull(paths.folder):
         clear_scratch(paths)
 
 
 def clear_scratch(paths: RunPaths) -> None:
-    """Remove a run from the scratch folder, where nothing is that the bucket has not."""
-    (paths.folder / MARKER).unlink(missing_ok=True)
+    """Remove a run from the scratch folder; the bucket has all of it."""
+    (paths.folder / MARKER).unlink(missing_ok=True)  # first: half a folder must not count
     for path in paths.folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -352,12 +359,12 @@ def clear_scratch(paths: RunPaths) -> None:
 
 
 def mark_attempt(paths: RunPaths, attempt: int) -> None:
-    """Say that the scratch folder is the work of an attempt from now on."""
+    """Mark the scratch folder as that of an attempt from now on."""
     (paths.folder / MARKER).write_text(str(attempt))
 
 
 def _committed(folder: Path) -> tuple[str, ...]:
-    """The checkpoints that are whole, as a value that changes with any of them."""
+    """The complete checkpoints, as a value that changes with any of them."""
     names = []
     for path in sorted((folder / CHECKPOINTS).glob("*.json")):
         with suppress(FileNotFoundError):
@@ -366,7 +373,11 @@ def _committed(folder: Path) -> tuple[str, ...]:
 
 
 def _link_snapshot(folder: Path, snapshot: Path) -> tuple[str, ...]:
-    """Link the checkpoints as they are at one moment, and copy what grows."""
+    """Hard-link the checkpoints of one moment, and copy the other files, which grow.
+
+    Returns:
+        The complete checkpoints among them, see `_committed`.
+    """
     for _ in range(_LINK_TRIES):
         shutil.rmtree(snapshot, ignore_errors=True)
         before = _checkpoint_files(folder / CHECKPOINTS)
@@ -385,12 +396,13 @@ def _link_snapshot(folder: Path, snapshot: Path) -> tuple[str, ...]:
         if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != CHECKPOINTS:
             with suppress(FileNotFoundError):
                 (snapshot / below).parent.mkdir(parents=True, exist_ok=True)
+                # With its times, by which `Mirror` knows a file that has not changed.
                 shutil.copy2(path, snapshot / below)
     return committed
 
 
 def _checkpoint_files(folder: Path) -> dict[str, tuple[int, int]]:
-    """The files of the checkpoint folder by name, with what changes when one is replaced."""
+    """Inode and time of each checkpoint file by name; a replaced file has others."""
     files = {}
     if folder.is_dir():
         for path in folder.iterdir():

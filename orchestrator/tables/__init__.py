@@ -1,1 +1,1 @@
-"""Tables filled with results, and the words of their numbers and notes; `fill` makes one."""
+"""Tables filled with results, and the text of their numbers and notes; `fill` makes one."""

@@ -17,8 +17,8 @@ from sweeps.table import Table, TableRow
 def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ...]:
     """The rows of one block with the ranks of their entries: 1 is the best, 2 the second.
 
-    Rows of ours and quoted rows compete, as in the paper; values that print alike share a rank.
-    Nothing has a rank while a cell of ours is still missing, and a second rank needs a third value.
+    Our rows and quoted rows are compared, as in the paper; values that print alike share a rank.
+    There are no ranks while a cell of ours is missing, and a second rank needs a third value.
     """
     entries = {(i, j): entry for i, row in enumerate(rows) for j, entry in enumerate(row.entries)}
     competing = [i for i, row in enumerate(rows) if row.row.kind in ("ours", "quoted")]
@@ -109,7 +109,7 @@ def _with_numbers(blocks: tuple[FilledBlock, ...]) -> tuple[FilledBlock, ...]:
 
 
 class _Filler:
-    """The results of one table at hand."""
+    """Makes the table entries of one table from its results."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ def _value(row: Result, epoch: Epoch) -> float | None:
 
 
 def _difference(new: TableEntry, base: TableEntry, published: float | None) -> TableEntry:
-    """Seed by seed, so that what two runs of a seed share cancels out."""
+    """The entry of a difference; seed by seed, so that what runs of one seed share cancels out."""
     values = tuple(_gains(new, base).values())
     results = new.results + base.results if values else ()
     return TableEntry(
@@ -198,7 +198,7 @@ def _with_machines(marks: tuple[Mark, ...], results: Sequence[Result]) -> tuple[
 
 
 def _with_averages(blocks: tuple[FilledBlock, ...]) -> tuple[FilledBlock, ...]:
-    """Average rows look at every row of ours in the table, whatever its block."""
+    """Fill the average rows, which are over our rows of all blocks."""
     ours = [row for block in blocks for row in block.rows if row.row.kind == "ours"]
     return tuple(
         replace(

@@ -27,7 +27,7 @@ class Mark(Enum):
 
 @dataclass(frozen=True)
 class Note:
-    """One line below the table; `mark` is empty when it speaks of the whole table."""
+    """One line below the table; `mark` is empty when it is about the whole table."""
 
     mark: str
     text: str

@@ -1,4 +1,4 @@
-"""How a table's numbers, labels and caption read, whatever it is printed for.
+"""The text of a table's numbers, labels and caption, for all printers.
 
 Every number has a name, such as ``table3/321/ipixmatch/resnet50-p1-1of16``: the same in LaTeX
 macros, in links of the report and on the command line.
@@ -17,15 +17,15 @@ DASH = "-"  # printed as a dash by the paper, or without meaning
 
 @dataclass(frozen=True)
 class Shown:
-    """One entry in words.
+    """One entry as text.
 
     Attributes:
         main: our number, or the quoted one.
         spread: of the seeds, without the sign; empty for one seed.
         paper: the paper's number beside ours; empty where there is none.
         difference: ours minus the paper's, signed; empty where there is none.
-        style: how main stands out.
-        marks: letters of the notes that speak of it.
+        style: how `main` is set.
+        marks: letters of the notes that belong to it.
     """
 
     main: str
@@ -109,7 +109,7 @@ def _shown(row: FilledRow, entry: TableEntry, *, decimals: int, is_baseline: boo
 
 
 def _marks(entry: TableEntry) -> str:
-    """Letters of the marks; fewer seeds are said by their number."""
+    """Letters of the marks; that of fewer seeds is their number."""
     letters = [mark.value for mark in entry.marks if mark is not Mark.FEWER_SEEDS]
     if Mark.FEWER_SEEDS in entry.marks:
         letters.append(f"n={len(entry.values)}")
@@ -151,5 +151,5 @@ def named_entries(filled: FilledTable) -> Iterator[NamedEntry]:
 
 
 def slug(text: str) -> str:
-    """A label in small letters, digits and hyphens; a star is spelt, for UniMatch has both."""
+    """A label in small letters, digits and hyphens; a star is spelt out, as in UniMatch*."""
     return _OTHER.sub("-", text.lower().replace("*", " star").replace("\u00b2", "2")).strip("-")

@@ -68,7 +68,7 @@ def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[
         code: folder of the launch's copy of the code; empty for the checkout itself.
 
     Raises:
-        ClusterUnreachable: in words, with the address.
+        ClusterUnreachable: no Ray answers, or the own one does not start; names the address.
     """
     os.environ.update(_QUIET)
     os.environ.update(worker_environment(code))
@@ -117,9 +117,10 @@ def raylet_watchdog(on_death: Callable[[], None]) -> Iterator[None]:
 
 
 def _raylet() -> int | None:
-    """Process of the raylet among our children; None when we joined somebody else's Ray."""
+    """Process id of the raylet among our children; None when the launch joined another Ray."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
+            # The name stands in parentheses and may itself hold spaces and parentheses.
             name, _, rest = path.read_text().partition("(")[2].rpartition(")")[0:3]
         except OSError:
             continue
@@ -138,7 +139,7 @@ def _lives(pid: int | None) -> bool:
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:
-    """A private Ray that only this machine can reach."""
+    """Start a private Ray that only this machine can reach."""
     # Without these Ray listens on every interface, and writes its token under the home folder.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process start for nothing here
@@ -153,6 +154,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         ray.init(
+            # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
             num_cpus=max(_cpus(), options.ranks * options.cpus_per_rank),
             include_dashboard=False,
             log_to_driver=False,
@@ -171,7 +173,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
 
 
 def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
-    """A Ray that somebody else started."""
+    """Connect to a Ray that is running already."""
     _probe(options.ray_address)
     import ray
 
@@ -216,7 +218,7 @@ def _offer(scratch: Path, *, is_own: bool) -> Cluster:
 
 
 def _silence() -> None:
-    """Keep Ray's own messages out of the launch's table; what matters arrives as an outcome."""
+    """Keep Ray's own messages out of the launch's table; failures are reported as outcomes."""
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -45,8 +45,8 @@ def connected_tune(context: LaunchContext, farewell: str) -> Iterator["TuneRun"]
     """Start or join Ray, with Ray Tune on it, until the block ends.
 
     Args:
-        context: of the launch; `stop` takes its signals back from Ray.
-        farewell: what a person should know if Ray dies.
+        context: of the launch; `ray.init` replaces its signal handlers, so they are set again.
+        farewell: what the user is told if Ray dies.
 
     Raises:
         ClusterUnreachable: no Ray answers.
@@ -54,6 +54,7 @@ def connected_tune(context: LaunchContext, farewell: str) -> Iterator["TuneRun"]
 
     def leave() -> None:
         context.screen.message(f"Ray died{farewell}", "red")
+        # Called in the watchdog's thread, where an exception would not end the process.
         os._exit(EXIT_UNFINISHED)
 
     with connected(context.options, context.folder / "scratch", context.code) as cluster:
@@ -71,7 +72,7 @@ def connected_tune(context: LaunchContext, farewell: str) -> Iterator["TuneRun"]
 
 @contextmanager
 def _redirected_output(log: Path) -> Iterator[None]:
-    """Send what Ray prints to a file; what matters arrives as an outcome."""
+    """Send what Ray prints to a file; failures are reported as outcomes."""
     with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
         yield
 
@@ -113,7 +114,7 @@ class RayPool(Pool):
             self._tune.submit(trial, "run")
 
     def poll(self) -> Iterator[PoolEvent]:
-        """What began, and what Tune says about ends; a process that died may have left words."""
+        """Starts, and ends as Tune reports them; for a process that died, what its files say."""
         while self._begun:
             yield PoolEvent(self._begun.pop(0), "running")
         for key, outcome in self._tune.ended("run"):
@@ -122,7 +123,7 @@ class RayPool(Pool):
 
 
 def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:
-    """What was asked for, or one where there are GPUs."""
+    """The number that the options give; otherwise one where the cluster has GPUs."""
     if options.gpus_per_rank >= 0:
         return options.gpus_per_rank
     return 1.0 if cluster.gpus >= 1 else 0.0

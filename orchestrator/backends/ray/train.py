@@ -21,8 +21,8 @@ class TrialFailed(RuntimeError):
 def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
     """Train on the trial's ranks and say how it ended; a lost process is an outcome too.
 
-    Our own files are the only truth: Train's storage is a folder that is thrown away, and its
-    retries are off, since the failure's class decides.
+    Only the files of the run directory count. The storage of Ray Train is a temporary folder, and
+    its retries are off: whether a cell runs again depends on the class of the failure.
 
     Args:
         trial: what to run.
@@ -64,7 +64,7 @@ def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
 
 
 def _worker(config: dict[str, str]) -> str:
-    """One rank."""
+    """Run one rank of the trial, in a process of the worker group."""
     trial = Trial.from_json(config["trial"])
     trial.enter_cwd()
     outcome = run_trial(trial)
@@ -74,7 +74,7 @@ def _worker(config: dict[str, str]) -> str:
 
 
 def _outcome_of_lost_group(trial: Trial, before: int, error: TrainingFailedError) -> Outcome:
-    """What happened to a worker group that is gone, from the files it left."""
+    """The outcome of a worker group that is gone, from the files it left."""
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
     if number == before:
@@ -86,7 +86,11 @@ def _outcome_of_lost_group(trial: Trial, before: int, error: TrainingFailedError
 
 
 def _class_of(error: TrainingFailedError) -> Failure:
-    """Preempted, or what a rank's own error says beyond "my peer is gone"; else a lost process."""
+    """The class of a group's failure.
+
+    When one rank fails, the others fail because their peer is gone. So the class is that of a rank
+    whose error says more than that; without one a process was lost.
+    """
     if classify(error) is Failure.preempted:
         return Failure.preempted
     inner = getattr(error, "worker_failures", None) or {}

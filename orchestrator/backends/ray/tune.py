@@ -1,7 +1,7 @@
 """Ray Tune as the controller of a launch: one Tune trial for every cell that runs.
 
-Tune's own loop runs in a thread beside the loop of the launch. What it may start comes through one
-queue, and how its trials ended goes back through another.
+Tune's own loop runs in a thread beside the loop of the launch. Two kinds of queue connect them: one
+brings the trials that Tune may start, the others take the outcomes back.
 """
 
 import json
@@ -25,7 +25,7 @@ from orchestrator.trial import Outcome, Trial
 Work = Literal["run", "watch"]
 
 _LOOK_SECONDS = 0.5  # between two looks for the end of a job
-_LEAVE = "leave"  # name of the file that lets all who wait return
+_LEAVE = "leave"  # name of the file that ends the wait of every watching trial
 _ANSWER_SECONDS = 0.2  # the loop of the launch needs less to answer an outcome with the next cell
 # An actor that only waits, for a worker group or for a job, takes no CPU: the group would lack it.
 # Every Ray has this resource on its head node, which is the safe place to wait.
@@ -109,7 +109,7 @@ def runs_inside_actor(options: LaunchOptions, cluster: Cluster) -> bool:
 
 
 def _body(config: dict[str, Any]) -> None:
-    """What the actor of one trial does."""
+    """The function that Tune runs for one trial, in an actor."""
     from orchestrator.backends.ray.train import run_on_ranks
 
     trial = Trial.from_json(config["trial"])
@@ -122,7 +122,7 @@ def _body(config: dict[str, Any]) -> None:
 
 
 def _wait_for_outcome(trial: Trial) -> Outcome:
-    """Wait until the job of a cell has ended, or the launch leaves it alone."""
+    """Wait until the job of a cell has ended, or the launch stops watching."""
     folder = Path(trial.scratch)
     path = _outcome_path(folder, trial.key)
     while not path.exists():
@@ -164,7 +164,7 @@ class _Feeder(Searcher):
         self._awaits_answer = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its searcher, and nobody reads that file."""
+        """Empty: Tune pickles its searcher, queues cannot be pickled, and no launch reads that."""
         return {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -197,9 +197,9 @@ class _Feeder(Searcher):
         self.ended[config["work"]].put((Trial.from_json(config["trial"]).key, outcome))
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing that anybody reads: what is done stands in the results."""
+        """Write an empty file: which cells are done is known from the results, not from Tune."""
         with open(checkpoint_path, "w") as file:  # noqa: PTH123 - Tune's signature, a str
             json.dump({}, file)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Forget nothing, since nothing was saved."""
+        """Do nothing, since `save` keeps no state."""

@@ -34,8 +34,8 @@ class WatchedPool(Pool):
         self._trials: dict[str, Trial] = {}
         self._outcomes: dict[str, Outcome] = {}  # of jobs whose Tune trial has not yet returned
         self._watched: set[str] = set()  # cells that have a Tune trial
-        self._running: deque[str] = deque()  # cells that have none yet
-        self._ended: deque[str] = deque()  # nor these
+        self._running: deque[str] = deque()  # running cells without a Tune trial
+        self._ended: deque[str] = deque()  # ended cells without one
 
     def accepts(self, trial: Trial) -> bool:
         """Whether the other pool accepts the cell."""
@@ -57,8 +57,8 @@ class WatchedPool(Pool):
         self._jobs.start(trials)
 
     def poll(self) -> Iterator[PoolEvent]:
-        """News of the jobs; that one has ended is news once its Tune trial says so, too."""
-        news = self._jobs.poll()
+        """Reports of the jobs; an end is reported once the cell's Tune trial has returned, too."""
+        news = self._jobs.poll()  # before `slots`, which it may change
         self.slots = self._jobs.slots
         for report in news:
             if report.outcome is not None:
@@ -89,7 +89,7 @@ class WatchedPool(Pool):
             self._ended.append(key)
 
     def _on_lost_watcher(self, key: str) -> None:
-        """A watching process died; the job is none the worse for it."""
+        """Watch a cell anew whose Tune trial died; its job does not depend on that trial."""
         if key not in self._outcomes:
             self._running.append(key)
         else:

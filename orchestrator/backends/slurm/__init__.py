@@ -1,1 +1,1 @@
-"""Slurm: jobs of cells, submitted, watched, judged."""
+"""The back end on Slurm: submits cells as jobs, watches them, and classifies their ends."""

@@ -21,7 +21,7 @@ _DYING_SECONDS = 30.0  # on top of the heartbeat's time
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a cell's job last said about itself.
+    """The newest report that a cell's job wrote about itself.
 
     Attributes:
         batch: name of the array that the job belongs to.
@@ -77,6 +77,7 @@ class JobReports:
                 facts = path.stat()
             except OSError:
                 continue
+            # A report is replaced by rename, so a new one has another inode even at the same time.
             mark = (facts.st_mtime_ns, facts.st_ino)
             if self._seen.get(path.name) == mark:
                 continue
@@ -92,14 +93,14 @@ class CellFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class CellJob:
-    """One cell as a call that travels to a job; every task of the job makes it.
+    """One cell as a call that is pickled for a job; every task of the job makes it.
 
-    Nothing here needs a controller: the run is locked, the row published and another start asked
-    for by the job itself.
+    No launch needs to be alive: the job itself locks the run directory, publishes the row and asks
+    Slurm for another start.
 
     Attributes:
         trial_json: the trial.
-        reports: folder for words to the controller.
+        reports: folder of the job reports, which a launch reads.
         batch: name of the array that carries the job.
     """
 
@@ -121,7 +122,7 @@ class CellJob:
         report.write(folder)
         rename(here.job_id, trial.key)
         outcome = run_when_free(trial, _should_stop(trial, signals))
-        # The report first: a requeued job is killed at once.
+        # The report before the requeue: Slurm kills a job as soon as it is requeued.
         report = replace(report, phase="ended", outcome=outcome)
         report.write(folder)
         if outcome.status == "stopped" and signals.asked:
@@ -133,13 +134,14 @@ class CellJob:
 
 
 def run_when_free(trial: Trial, should_stop: Callable[[], bool]) -> Outcome:
-    """Run the trial once nobody else holds its folder.
+    """Run the trial once no other process holds its run directory.
 
-    A node that died a moment ago held it, and its heartbeat counts for a while.
+    After a node died, the lock of its attempt counts until the heartbeat is too old.
     """
     root = root_of(trial)
     give_up = time.monotonic() + fresh_seconds() + _DYING_SECONDS
     while root.lock_owner(trial.key) is not None and time.monotonic() < give_up:
+        # Of several ranks the others already wait for this one, inside `run_trial`.
         if should_stop() and trial.ranks == 1:
             return Outcome("stopped")
         time.sleep(0.5)

@@ -1,7 +1,7 @@
-"""Slurm as a pool: cells become jobs, and what Slurm and the jobs say becomes outcomes.
+"""Slurm as a pool: submits cells as jobs, and turns Slurm's answers and job reports into outcomes.
 
-Everything that matters stands in the grid's folder or in Slurm, so the dispatcher may die at any
-moment: the jobs go on, publish by themselves, and the next launch finds them.
+All state is kept in the grid's folder or in Slurm, so the dispatcher may die at any moment: the
+jobs go on, publish by themselves, and the next launch finds them.
 """
 
 import re
@@ -57,10 +57,10 @@ def classify_exit(
 
     Args:
         trial: what it ran.
-        info: Slurm's last word about it.
-        report: the job's own last word.
+        info: what Slurm last said about it.
+        report: the newest report of the job, if there is one.
         before: newest attempt when the job was submitted.
-        log: what it wrote to its errors.
+        log: file of its standard error.
     """
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
@@ -83,7 +83,7 @@ def classify_exit(
 
 
 def _class_of(info: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tuple[Failure, str]:
-    """The class, and the line of the log that shows it."""
+    """The class of a failed job, and the line of its log that shows it."""
     try:
         text = log.read_text(errors="replace")[-_TAIL:]
     except OSError:
@@ -107,18 +107,18 @@ _FULL_SECONDS = 60.0  # between two tries at a full queue
 
 @dataclass
 class Dispatcher(Pool):
-    """Submits, watches and judges the jobs of one launch.
+    """Submits and watches the jobs of one launch, and classifies their ends.
 
     Attributes:
         registry: of the grid's jobs.
         monitor: asks Slurm about all jobs at once.
         job_spec_of: what a trial's job asks for, given how often it ran out of memory.
-        prepare_trial: the trial as it travels to a job.
+        prepare_trial: the trial as it is written into a job.
         max_jobs: in Slurm's queue at once.
         max_array_size: jobs in one array.
-        on_message: shows words to a person.
+        on_message: shows a line of text to the user.
         only: keys of the cells that may run here, as a glob.
-        where: the cluster, in words.
+        where: name of the cluster, for messages.
         clock: seconds that only grow.
         jobs: of the cells that are in this pool, by key.
     """
@@ -155,14 +155,14 @@ class Dispatcher(Pool):
         return fnmatch(trial.key, self.only)
 
     def prepare(self, trial: Trial) -> Trial:
-        """The trial as it travels to a job."""
+        """The trial as it is written into a job."""
         return self.prepare_trial(trial)
 
     def adopt(self, waiting: Sequence[Trial]) -> list[str]:
         """Take over the jobs that an earlier launch left.
 
         Raises:
-            SlurmSilent: without an answer nobody can know which are alive.
+            SlurmSilent: without an answer it is unknown which of them are alive.
         """
         known = self.registry.known()
         if not self.monitor.look([]):
@@ -214,7 +214,7 @@ class Dispatcher(Pool):
             self._read_reports()
             if self.monitor.is_due() and self.jobs:
                 self._look()
-        # No more than there are while Slurm takes none.
+        # No free slot while Slurm takes no jobs.
         is_blocked = self._was_silent or self.clock() < self._full_until
         self.slots = len(self.jobs) if is_blocked else self.max_jobs
         news, self._news = self._news, []
@@ -226,7 +226,7 @@ class Dispatcher(Pool):
         self.on_message(f"{number} requests to Slurm, {self.num_submissions} of them submissions")
 
     def _info(self, job: Job) -> JobInfo | None:
-        """Slurm's word on a job, also where its submission had no answer."""
+        """What Slurm last said about a job, also about one whose submission had no answer."""
         if job.job_id is None:
             job.array.find_by_name(self.monitor.infos)
         return info_of(job, self.monitor.infos)
@@ -247,7 +247,7 @@ class Dispatcher(Pool):
                 self.monitor.poll_soon()  # stopped: only Slurm knows whether it starts again
 
     def _look(self) -> None:
-        """One request about all jobs; no answer says nothing about any of them."""
+        """Ask Slurm about all jobs in one request; without an answer nothing changes."""
         ids = [job.job_id for job in self.jobs.values() if job.job_id is not None]
         answered = self.monitor.look(ids)
         if answered == self._was_silent:
@@ -267,7 +267,7 @@ class Dispatcher(Pool):
                     self._judge(job, job.job_id)
 
     def _look_for(self, job: Job) -> None:
-        """A submission without an answer: found by its name, or known to have failed."""
+        """Find a submission that had no answer by its name, or conclude that it failed."""
         if job.array.find_by_name(self.monitor.infos):
             self._unanswered_since.pop(job.array.name, None)
             return
@@ -276,7 +276,10 @@ class Dispatcher(Pool):
             self._put_back([key for key in job.array.labels if key in self.jobs])
 
     def _judge(self, job: Job, job_id: str) -> None:
-        """Finish a job that certainly ended; a fresh lock of its run says that it did not."""
+        """Finish a job that has certainly ended.
+
+        A fresh lock of its run directory shows that it still runs, whatever Slurm says.
+        """
         info = self.monitor.end_of(job_id)
         trial = self._trials[job.key]
         if info is None or root_of(trial).lock_owner(job.key) is not None:
@@ -285,7 +288,9 @@ class Dispatcher(Pool):
         log = job.array.logs(job.key)[1]
         outcome = classify_exit(trial, info, report, before=job.before, log=log)
         if outcome.status == "failed" and not info.has_ended:
-            cancel([job_id])  # it may come back; the lock would then keep it from running
+            # In no answer of Slurm any more, which is no proof: were it alive after all, it and the
+            # next attempt would compete for the run directory.
+            cancel([job_id])
         self._finish(job.key, outcome)
 
     def _finish(self, key: str, outcome: Outcome) -> None:
@@ -306,11 +311,13 @@ class Dispatcher(Pool):
         except SlurmSilent as silent:
             self.on_message(f"sbatch had no answer ({silent}); looking for its jobs by name.")
         except SlurmRefused as refused:
+            # It was never accepted; left on disk it would count as the newest job of its cells.
             shutil.rmtree(array.folder)
             raise refusal(refused) from None
         except SlurmFull as full:
             shutil.rmtree(array.folder)
             self._put_back(array.labels)
+            # An array is accepted or refused as a whole; a smaller one may still fit.
             self._chunk = max(1, len(trials) // 2)
             if len(trials) == 1:
                 self._full_until = self.clock() + _FULL_SECONDS

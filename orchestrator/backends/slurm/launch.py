@@ -68,7 +68,7 @@ def check_site(context: LaunchContext) -> None:
 
     Raises:
         SlurmMissing, SlurmSilent: no Slurm here, or no answer.
-        ValueError: it would not, in its words, and what to do.
+        ValueError: Slurm would refuse the jobs; gives its message and what to change.
     """
     options = context.options
     check_options(options)
@@ -113,10 +113,10 @@ def dispatcher_for(context: LaunchContext, *, only: str = "*") -> Dispatcher:
 
 
 def monitor_for(options: LaunchOptions, here: Site) -> JobMonitor:
-    """How often to ask, and when to believe."""
+    """A monitor whose intervals fit the options and the cluster."""
     longest = options.slurm.poll_seconds
     if not here.has_accounting:
-        # Without a database the controller's short memory is all there is.
+        # Without a database only the controller knows how a job ended, and it forgets soon.
         longest = min(longest, max(2.0, here.forgets_seconds / 3))
     return JobMonitor(
         shortest_seconds=longest / 12,
@@ -128,12 +128,16 @@ def monitor_for(options: LaunchOptions, here: Site) -> JobMonitor:
 
 
 def registry_in(grid_folder: Path) -> JobRegistry:
-    """Where the grid's jobs are kept."""
+    """The registry of the grid's jobs."""
     return JobRegistry(grid_folder / "slurm", grid_folder.name)
 
 
 def trial_for_slurm(options: LaunchOptions, registry: JobRegistry) -> Callable[[Trial], Trial]:
-    """The trial as it travels to a job: without the launch's stop file, which goes with it."""
+    """What makes a trial ready for a job.
+
+    The job looks for the grid's stop file and not for the launch's, which is removed when the
+    launch ends.
+    """
     gpus = gpus_for(options)
     return lambda trial: replace(
         trial, backend="slurm", stop_file=str(registry.stop_file), gpus_per_rank=gpus
@@ -141,7 +145,7 @@ def trial_for_slurm(options: LaunchOptions, registry: JobRegistry) -> Callable[[
 
 
 def gpus_for(options: LaunchOptions) -> float:
-    """What was asked for, or one where the nodes have GPUs."""
+    """The number that the options give; otherwise one where the nodes have GPUs."""
     if options.gpus_per_rank >= 0:
         return options.gpus_per_rank
     chosen = ["-p", options.slurm.partition] if options.slurm.partition else []

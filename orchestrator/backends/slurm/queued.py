@@ -1,4 +1,8 @@
-"""Cells that wait in Slurm: what the files say cannot tell them from cells that nobody wants."""
+"""Adds the state "queued" to a plan: cells whose job waits in Slurm.
+
+By the files under the root such a cell is missing, interrupted or failed; only Slurm knows of its
+job.
+"""
 
 import time
 from collections.abc import Mapping
@@ -21,11 +25,11 @@ def with_queued_jobs(plan: Plan, *, pause_seconds: float = 0.0) -> tuple[Plan, s
     Nothing is asked while the grid never had a job there.
 
     Args:
-        plan: by what the files say.
+        plan: made from the files under the root.
         pause_seconds: an answer that is younger is used again.
 
     Returns:
-        The plan, and in words why Slurm could not be asked; empty when it was or need not be.
+        The plan, and why Slurm could not be asked; empty when it was or need not be.
     """
     folder = plan.root.grid(plan.grid.name).folder / "slurm"
     if not folder.exists():

@@ -1,4 +1,4 @@
-"""The jobs of a grid, written down so that any later launch can find them again."""
+"""The jobs of a grid, kept on disk so that any later launch finds them, and what a job asks for."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ class Job:
     """A cell's newest job.
 
     Attributes:
-        before: newest attempt of the cell when the job was written down.
+        before: newest attempt of the cell before the job was submitted.
         fingerprint: of the configuration that it runs.
         code: sha256 of the code that it runs; empty for the checkout of that moment.
     """
@@ -38,13 +38,13 @@ class Job:
 
     @property
     def job_id(self) -> str | None:
-        """Slurm's number; None while nobody knows whether it was accepted."""
+        """Slurm's number; None while it is unknown whether the job was accepted."""
         return self.array.job_of(self.key)
 
 
 @dataclass(frozen=True)
 class JobRegistry:
-    """Where a grid's jobs are kept.
+    """The folder of a grid's jobs: arrays, job reports, stop file.
 
     Attributes:
         folder: ``<root>/grids/<name>/slurm``, seen by all nodes.
@@ -58,7 +58,7 @@ class JobRegistry:
 
     @property
     def reports(self) -> Path:
-        """What the jobs say."""
+        """Folder of the job reports."""
         return self.folder / "notes"
 
     @property
@@ -67,7 +67,7 @@ class JobRegistry:
         return self.folder / "stop"
 
     def write(self, trials: Sequence[Trial], spec: JobSpec) -> list[Job]:
-        """Write an array of jobs down; nothing is submitted yet."""
+        """Write an array of jobs to disk; nothing is submitted yet."""
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
         name = f"{self.grid}-{folder.name}"
         calls = {t.key: self.job(t.to_json(), str(self.reports), name) for t in trials}
@@ -76,6 +76,7 @@ class JobRegistry:
         facts: dict[str, tuple[int, str, str]] = {
             t.key: (befores[t.key], t.fingerprint, Path(t.code).name) for t in trials
         }
+        # Last: `known` finds an array by this file, so one that is cut short here is ignored.
         (folder / "cells.json").write_text(json.dumps(facts))
         return [Job(key, array, *values) for key, values in facts.items()]
 
@@ -93,21 +94,25 @@ class JobRegistry:
 
 
 def info_of(job: Job, infos: Mapping[str, JobInfo]) -> JobInfo | None:
-    """Slurm's word on a job; a number that came back for somebody else's job is not ours."""
+    """What Slurm last said about a job; None without an answer about it.
+
+    Slurm's numbers start again after the largest (MaxJobId), so one may belong to another job by
+    now; the comment tells.
+    """
     info = infos.get(job.job_id or "")
     is_other = info is not None and info.comment and info.comment != job.array.name
     return None if is_other else info
 
 
 def cancel(job_ids: Sequence[str]) -> None:
-    """Make sure that jobs do not run any more; those that are gone do not matter."""
-    for start in range(0, len(job_ids), 500):
+    """Cancel jobs; those that have ended already are no error."""
+    for start in range(0, len(job_ids), 500):  # a command line has a limited length
         with suppress(SlurmRefused, SlurmSilent, SlurmFull):
             call("scancel", *job_ids[start : start + 500])
 
 
 def refusal(refused: SlurmRefused) -> ValueError:
-    """What a person is told whose jobs are not taken."""
+    """The error for the user whose jobs Slurm refuses."""
     return ValueError(
         f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos or "
         "what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
@@ -118,7 +123,7 @@ def job_spec_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1
     """What the job of a trial asks for."""
     environment = worker_environment(trial.code)
     if trial.code:
-        # Else the folder that the job was submitted from comes first.
+        # Otherwise Python would import from the folder that the job starts in, before the copy.
         environment["PYTHONSAFEPATH"] = "1"
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     return JobSpec(
@@ -141,10 +146,10 @@ def job_spec_of(trial: Trial, options: SlurmOptions, *, memory_factor: float = 1
 
 
 def check_options(options: LaunchOptions) -> None:
-    """Refuse what no job can be.
+    """Check the options that only jobs have.
 
     Raises:
-        ValueError: in words.
+        ValueError: options that no job can have; says which.
     """
     for word in options.slurm.extra:
         _pair(word)
