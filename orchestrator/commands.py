@@ -38,7 +38,7 @@ EXIT_FINDINGS = 1  # the check of a manuscript found numbers that are not today'
 
 _MOST_CELLS = 120  # that status shows; the paper's grid has 100
 _ROWS_SHOWN = 200  # of the answer to a query
-_PLAIN_WIDTH = 200  # columns where nobody sees a terminal
+_PLAIN_WIDTH = 200  # columns where the output is no terminal
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 
 

@@ -191,6 +191,7 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
     """The row of a cell whose retries are used up."""
     root = root_of(trial)
     newest = root.newest_attempt(trial.key)
+    # An attempt that failed before it began has number 0; its row must be newer than all others.
     attempt = max(outcome.attempt, newest, trial.published_attempt + 1)
     error = (Failure(outcome.failure), outcome.error_text)
     try:

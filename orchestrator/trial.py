@@ -18,7 +18,7 @@ class Trial:
         config_json: its whole configuration.
         fingerprint: of that configuration.
         root: address of where runs and results lie; `storage.open.root_of` opens it.
-        root_scratch: folder for runs at work under a bucket; empty for each machine's default.
+        root_scratch: with a bucket, folder in which runs train; empty for each machine's default.
         backend: name of the back end whose pool runs it.
         stop_file: its existence asks the run to checkpoint and end.
         scratch: an existing folder for temporary files of the back end.
@@ -60,7 +60,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, text: str) -> "Trial":
-        """The trial of a text."""
+        """The trial that `to_json` wrote."""
         return cls(**json.loads(text))
 
 
@@ -72,7 +72,7 @@ class Outcome:
         status: "busy" when another process owns the run.
         attempt: its number; 0 when none was made.
         failure: value of a `Failure`, for failed attempts.
-        error_text: one line for people.
+        error_text: one line for the user.
         is_published: whether a row of this attempt is among the results.
     """
 
@@ -95,5 +95,5 @@ class Outcome:
 
     @classmethod
     def from_json(cls, text: str) -> "Outcome":
-        """The outcome of a text."""
+        """The outcome that `to_json` wrote."""
         return cls(**json.loads(text))

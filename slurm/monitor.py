@@ -63,6 +63,7 @@ def squeue(*, seconds: float = 60.0) -> dict[str, JobInfo]:
     Raises:
         SlurmSilent: no answer.
     """
+    # -r: a line for each job of an array, also of waiting ones. -t all: ended jobs, too.
     words = ("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
     lines = call(*words, seconds=seconds).splitlines()
     columns = [line.split("|", 7) for line in lines if line.count("|") >= 7]
@@ -75,6 +76,7 @@ def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
     if not wanted:
         return {}
     try:
+        # -X: jobs without their steps.
         answer = call("sacct", "-n", "-X", "-P", "-j", wanted, "-o", "JobID,State,NodeList")
     except (SlurmSilent, SlurmRefused, SlurmMissing):
         return {}
@@ -88,7 +90,7 @@ def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
 
 @dataclass
 class JobMonitor:
-    """Asks about all jobs at once, seldom, and remembers since when a job looks ended or missing.
+    """Asks about all jobs at once, and remembers since when each looks ended or is missing.
 
     Attributes:
         shortest_seconds: between two requests after news.

@@ -2,10 +2,10 @@
 
 submitit's public `map_array` writes, submits and renames in one step, and one that dies or gets no
 answer from Slurm in between leaves jobs without their calls. Here the three are apart: everything
-is written first, `sbatch` is called by us, and the calls get the names under which a job looks for
-them once its number is known, by whoever learns it. Only the text of the script has no public
-function in submitit 1.5.4; `tests/slurm/test_submitit_adapter.py` fails with both texts side by
-side if another version writes it differently.
+is written first, `JobArray` calls `sbatch`, and the calls get the names under which a job looks for
+them by any process that learns its number. Only the text of the script has no public function in
+submitit 1.5.4; `tests/slurm/test_submitit_adapter.py` fails with both texts side by side if another
+version writes it differently.
 """
 
 import shlex

@@ -45,7 +45,7 @@ def examine(options: LaunchOptions, root: Root) -> Iterable[Check]:
     if not root.costs_requests:  # keys for one bucket need not list them all
         yield check_s3(options)
     for recipe, known in KNOWN.items():
-        if known.read_spec is None:  # an own folder is nobody's until its root is named
+        if known.read_spec is None:  # others lie in a folder that the user names
             yield check_data_of(recipe)
 
 

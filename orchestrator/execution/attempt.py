@@ -144,6 +144,7 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
     # Here and not above: planning reads this folder's modules without torch.
     from trainer.run import train
 
+    # The watchdog kills the process after this call, and no `finally` would give up the lock.
     def ended(outcome: Outcome) -> None:
         _end(owner.paths, outcome)
         owner.release()
@@ -216,7 +217,7 @@ def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
 
 
 def _broadcast_attempt(number: int | None, config: TrainConfig) -> int | None:
-    """Tell rank 0's attempt number to all ranks; None means that nobody trains."""
+    """Tell rank 0's attempt number to all ranks; None means that none of them trains."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return number
     import torch.distributed as dist

@@ -94,6 +94,7 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._was_signalled:
+            # Without clean-up, which would wait for the running cells.
             os._exit(EXIT_UNFINISHED)
         self._was_signalled = True
         # The stop file, here and where other hosts see it.

@@ -176,6 +176,7 @@ def hang_watchdog(
     Raises:
         Hang: something broke while or because the run hung.
     """
+    # Python lets only the main thread install a signal handler, which the inline case needs.
     is_ours = threading.current_thread() is threading.main_thread()
 
     def record(text: str) -> None:

@@ -20,8 +20,8 @@ from orchestrator.results.row import AXES, SCHEMA, Row
 
 _EXTRA = "pip install 'wandb>=0.28'"  # the same as the extra `wandb` of pyproject.toml
 
-# Columns of single values that are not in the configuration: numbers of training are the summary
-# of the run in W&B, everything else is told beside its configuration.
+# Columns of single values that are not in the configuration: numbers of training go to the summary
+# of the run in W&B, all others into its configuration, under `run`.
 _SCALARS = tuple(
     column
     for column in SCHEMA

@@ -47,7 +47,7 @@ def table_csv(filled: FilledTable) -> str:
 
 
 def _line(values: Iterable[str | int | float | None]) -> str:
-    """A line of CSV; the csv module looks at every letter, and lists of seeds are long."""
+    """A line of CSV; the csv module is slow on long texts, such as lists over many seeds."""
     texts = ("" if value is None else str(value) for value in values)
     return ",".join(map(_quoted, texts)) + "\n"
 

@@ -63,7 +63,7 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
 
 
 def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, ...]]:
-    """Published epochs of the rows that count; else those in the run folder."""
+    """Published epochs of the rows that count; for other cells those in the run directory."""
     attempts = {row.key: row.attempt for row in rows}
     histories = _published(plan.root, attempts)
     others = [cell.key for cell in plan.grid.cells]

@@ -123,7 +123,7 @@ class ComparedRuns:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its words and boxes; `data` is a data: URL."""
+    """One picture with its label, text alternative and boxes; `data` is a data: URL."""
 
     label: str
     text: str

@@ -1,6 +1,6 @@
 """SQL queries over the results, with DuckDB.
 
-There are four views, with each attempt once and in today's layout, whatever files they come from:
+There are four views, which hold each attempt once, also while results are being compacted:
 `rows` (every attempt), `counted` (the one row per cell that tables print), `history` (one row per
 epoch, with the axes of its cell) and `confusion` (of every counted row, the pixels of each pair of
 true and predicted class, at the best and at the last epoch). The matrices behind `confusion` are

@@ -115,7 +115,7 @@ class LocalRoot(Root):
             attempt = max(paths.newest_attempt(), published_attempt)
             old = fingerprint or fingerprint_of(paths.folder) or "unknown"
             target = _free(paths.folder.with_name(f"{key}~{old[:8]}"))
-            paths.folder.rename(target)
+            paths.folder.rename(target)  # with the lock file, which stays locked: it is open
         leave_notice(paths, attempt, str(target))
         return str(target)
 
@@ -271,7 +271,7 @@ def leave_notice(paths: RunPaths, attempt: int, where: str) -> None:
 
 
 def _free(path: Path) -> Path:
-    """The path, with a number behind it when it is taken."""
+    """The path, or with a number appended the first one that does not exist yet."""
     number, candidate = 2, path
     while candidate.exists():
         candidate = Path(f"{path}.{number}")

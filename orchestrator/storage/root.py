@@ -216,9 +216,9 @@ class Root(Protocol):
 
         Args:
             key: of the cell.
-            what: for what, a few words that others are shown.
+            what: the purpose, a few words that others are shown.
             wait_seconds: how long to wait for an owner that may just be dying.
-            stop_file: of the launch, on whatever machine.
+            stop_file: its path on the machine of the launch.
 
         Raises:
             Busy: another process still does after that time.

@@ -172,7 +172,7 @@ def s3_lock(
     Args:
         url: of the root.
         name: of the lock's object.
-        what: it is locked for, in words; others read it.
+        what: it is locked for, a few words that others are shown.
         wait_seconds: how long to wait for an owner that may just be dying.
         on_heartbeat: called at every heartbeat, from its thread.
 
@@ -208,7 +208,7 @@ def read_lock(storage: Storage, name: str) -> tuple[LockRecord, LockOwner | None
 def _take(storage: Storage, name: str, what: str, wait_seconds: float) -> S3Lock:
     give_up = time.monotonic() + wait_seconds
     token = uuid.uuid4().hex
-    _OURS.add(token)  # before it is put: other threads of this process may look at once
+    _OURS.add(token)  # before the object is written: other threads may read it at once
     while True:
         held = _held(storage, name)
         old = LockRecord.of(held)

@@ -434,7 +434,7 @@ class _StopObject:
 
 
 def _stop_object(stop_file: str) -> str:
-    """Name of a launch's stop object, from its stop file on whatever machine."""
+    """Name of a launch's stop object, from the path of its stop file on any machine."""
     return f"grids/{stop_file.rpartition('/grids/')[2]}"
 
 
@@ -467,7 +467,7 @@ def _conditions_hold(storage: Storage, name: str) -> bool:
 
 
 def _free(storage: Storage, name: str) -> str:
-    """The name, with a number behind it when there are objects below it."""
+    """The name, or with a number appended the first one without objects."""
     number, candidate = 2, name
     while storage.entries(candidate):
         candidate = f"{name}.{number}"

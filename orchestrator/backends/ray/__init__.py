@@ -1,1 +1,1 @@
-"""Ray: cluster, Tune controller, Train workers."""
+"""The back end on Ray: connects to a cluster, schedules cells with Tune, trains with Train."""

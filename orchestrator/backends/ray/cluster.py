@@ -71,6 +71,7 @@ def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[
         ClusterUnreachable: no Ray answers, or the own one does not start; names the address.
     """
     os.environ.update(_QUIET)
+    # The workers of an own Ray inherit it; `_join` hands it to those of another one.
     os.environ.update(worker_environment(code))
     own = not options.ray_address
     if own:
@@ -191,7 +192,7 @@ def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
 
 
 def _probe(address: str) -> None:
-    """Try the address before ray.init, which waits for minutes where nobody answers."""
+    """Try the address before ray.init, which waits for minutes without an answer."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
     host, colon, port = address.rpartition(":")
@@ -240,7 +241,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _remove_leftovers() -> None:
-    """Delete the scratch folders of launches that were killed."""
+    """Delete the scratch folders of launches that were killed: those that nothing holds locked."""
     for lock in _short_temp().glob(f"{_PREFIX}*/owner"):
         if lock_owner(lock) is None:
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.5  # between two looks for the end of a job
 _LEAVE = "leave"  # name of the file that ends the wait of every watching trial
 _ANSWER_SECONDS = 0.2  # the loop of the launch needs less to answer an outcome with the next cell
 # An actor that only waits, for a worker group or for a job, takes no CPU: the group would lack it.
-# Every Ray has this resource on its head node, which is the safe place to wait.
+# Every Ray has this resource on its head node, where an actor does not die with a worker node.
 _WAITING = {"node:__internal_head__": 0.001}
 
 
@@ -88,6 +88,7 @@ class TuneRun:
                 search_alg=self._feeder,
                 num_samples=-1,  # until the feeder says that it is over
                 reuse_actors=True,  # a new actor per trial costs a second, a reused one 1/15 s
+                # The default name holds the configuration, which here is a whole trial as JSON.
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
@@ -130,7 +131,7 @@ def _wait_for_outcome(trial: Trial) -> Outcome:
             return Outcome("stopped", error_text="its job goes on in Slurm")
         time.sleep(_LOOK_SECONDS)
     outcome = Outcome.from_json(path.read_text())
-    path.unlink()
+    path.unlink()  # a later attempt of the cell waits for a file of its own
     return outcome
 
 

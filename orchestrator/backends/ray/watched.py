@@ -82,6 +82,7 @@ class WatchedPool(Pool):
 
     def _on_end(self, key: str, outcome: Outcome) -> None:
         self._outcomes[key] = outcome
+        # A file and not a message: a Tune trial that starts only now finds it, too.
         write_outcome(self._folder, key, outcome)
         if key in self._running:
             self._running.remove(key)

@@ -101,7 +101,7 @@ def _class_of(info: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tu
     return Failure.node_lost, lines[-1] if lines else ""
 
 
-_STEP_SECONDS = 1.0  # between two looks at the jobs' reports, which lie on a shared disk
+_STEP_SECONDS = 1.0  # between two readings of the job reports, which lie on a shared disk
 _FULL_SECONDS = 60.0  # between two tries at a full queue
 
 
@@ -235,8 +235,8 @@ class Dispatcher(Pool):
         for report in self._reader.news():
             job = self.jobs.get(report.key)
             if job is None or job.array.name != report.batch:
-                continue
-            if job.job_id is None:  # an sbatch that failed and did submit
+                continue  # of an earlier job of the cell
+            if job.job_id is None:  # an sbatch without an answer that did submit
                 job.array.set_job_id(report.job_id.partition("_")[0])
             self._job_reports[report.key] = report
             if report.phase == "started":
