@@ -1,1 +1,1 @@
-"""What an image is: trees of images and masks, split lists, augmentation, keyed randomness."""
+"""Everything about the data: images and masks on disk, split lists, augmentation, batches."""

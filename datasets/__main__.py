@@ -1,4 +1,4 @@
-"""The door to the data: `python -m datasets draw|prepare|verify|splits`."""
+"""`python -m datasets`: draw, download, prepare, verify and pack datasets, and make splits."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ Exit codes: 0 done; 2 usage, or the data is not right; 20 the server does not an
 
 
 def main(line: Sequence[str]) -> int:
-    """Run one command; its exit code."""
+    """Run one command; returns its exit code: 0, 2 or 20, see HELP."""
     if not line or {"-h", "--help", "help"} & set(line):
         print(HELP, end="")
         return DONE if line else WRONG
@@ -160,7 +160,7 @@ def _prepare_described(arguments: Arguments) -> int:
 
 
 def _report(texts: Sequence[str], otherwise: str) -> int:
-    """Print defects, or what comes next."""
+    """Print the defects, or `otherwise` if there are none; returns the exit code."""
     print(*texts, sep="\n", end="\n" if texts else "")
     print(f"{len(texts)} defects" if texts else otherwise)
     return WRONG if texts else DONE

@@ -1,8 +1,8 @@
 """The command line of `python -m datasets`: words, and settings that commands take one by one.
 
-Not argparse: its options begin with dashes, while here `key=value` is the common form (as in Hydra,
-of which the trainer's command line is made), a dataset may be a word or a setting, and what no
-command takes is refused by its own name.
+argparse is not used, because its options begin with dashes. Here `key=value` is the usual form, as
+in Hydra, which reads the trainer's command line; a dataset may be a word or a setting; and an
+argument that no command has taken is named in an error.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _YES = {"yes": True, "no": False, "true": True, "false": False}
 
 @dataclass
 class Arguments:
-    """What is left of a command line."""
+    """The arguments of a command line that no command has taken yet."""
 
     words: list[str]
     settings: dict[str, str] = field(default_factory=dict)
@@ -41,22 +41,22 @@ class Arguments:
         return cls(words, settings)
 
     def word(self, what: str, default: str = "") -> str:
-        """The next word of the command."""
+        """Take the next word; `what` names it in the error when there is none."""
         if not self.words and not default:
             raise ValueError(f"The command lacks {what}; see python -m datasets --help.")
         return self.words.pop(0) if self.words else default
 
     def rest(self) -> list[str]:
-        """All other words."""
+        """Take all remaining words."""
         words, self.words = self.words, []
         return words
 
     def take(self, name: str, default: str = "") -> str:
-        """A setting, once."""
+        """Take a setting, so that `end` no longer sees it."""
         return self.settings.pop(name, default)
 
     def number(self, name: str, default: int) -> int:
-        """A whole number."""
+        """Take a setting that is a whole number."""
         text = self.take(name, str(default))
         try:
             return int(text)
@@ -64,7 +64,7 @@ class Arguments:
             raise ValueError(f"{name}={text} is no whole number.") from None
 
     def choice(self, name: str, known: Sequence[str]) -> str:
-        """One of some words; the first where nothing is said."""
+        """Take a setting that is one of some words; the first is the default."""
         text = self.take(name, known[0])
         if text not in known:
             raise ValueError(f"{name}={text} is unknown; known: {', '.join(known)}.")
@@ -75,7 +75,7 @@ class Arguments:
         return _YES[self.choice(name, ("no", "yes", "true", "false"))]
 
     def config(self) -> DataConfig:
-        """Which dataset, where: ``dataset=D``, or D as the next word.
+        """Take the dataset (``dataset=D``, or D as the next word), its root and its cache.
 
         Raises:
             ValueError: unknown dataset.
@@ -87,7 +87,7 @@ class Arguments:
         return DataConfig(dataset=name, root=self.take("root"), cache=self.take("cache"))
 
     def end(self) -> None:
-        """Refuse what no command took."""
+        """Raise a ValueError if an argument is left that no command has taken."""
         left = [*self.words, *sorted(self.settings)]
         if left:
             names = f" The datasets are {', '.join(sorted(KNOWN))}." if self.words else ""

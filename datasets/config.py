@@ -14,10 +14,10 @@ class MixSource(Enum):
 
 
 def option(default: Any, help: str, **facts: Any) -> Any:
-    """A field of a configuration with the sentence that the help shows of it.
+    """A field of a configuration, with the sentence that the help prints for it.
 
     Args:
-        default: its value where nobody says otherwise.
+        default: its value unless it is set.
         help: what it means, with its unit.
         facts: more of its metadata, such as bounds.
     """
@@ -25,7 +25,7 @@ def option(default: Any, help: str, **facts: Any) -> Any:
 
 
 def execution(default: Any, help: str) -> Any:
-    """A field that says where or how fast, never what: it stays out of the fingerprint."""
+    """A field that says where or how fast a run executes; it is not part of the fingerprint."""
     return option(default, help, role="execution")
 
 

@@ -1,4 +1,4 @@
-"""Opening a dataset: its tree, its split, and proof of which bytes they are."""
+"""Opening a dataset: its images and masks, its split, and the fingerprint of its bytes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ class Dataset:
         tree: reads images and masks by id.
         split: labelled, unlabelled and validation ids.
         num_classes: background included.
-        fingerprint: sha256 of the data, from the manifest; "lists:" and the checksum of the
-            split where no manifest proves the files.
+        fingerprint: sha256 of the data, from the manifest; without a manifest "lists:" and the
+            checksum of the split, since nothing identifies the files.
     """
 
     spec: DatasetSpec
@@ -56,7 +56,7 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def fingerprint_of(config: DataConfig) -> str:
-    """`Dataset.fingerprint` of a dataset whose images nobody opens.
+    """`Dataset.fingerprint`, without opening an image.
 
     Raises:
         ValueError, DataError: there is no such dataset or split here.
@@ -91,7 +91,7 @@ def missing_files(tree: ImageTree, split: Split) -> list[str]:
         return [path.relative_to(tree.root).as_posix() for path in absent]
     paths = [tree.image_path(name) for name in images]
     paths += [tree.mask_path(name) for name in with_mask]
-    # One listing per folder: ten thousand single questions take long on a network disk.
+    # One listing per folder, because ten thousand calls of exists() are slow on a network disk.
     present = {
         folder: {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         for folder in {path.parent for path in paths}

@@ -1,4 +1,4 @@
-"""The errors of this folder that callers act on."""
+"""The errors of the data package that callers distinguish."""
 
 
 class DataError(ValueError):

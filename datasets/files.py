@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and their sha256. Needs the standard library only."""
+"""Atomic writes (a file appears whole or not at all) and sha256. Needs no other package."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ def atomic_write(path: Path, data: bytes | str, *, durable: bool = False) -> Non
 
 @contextmanager
 def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) -> Iterator[Path]:
-    """A temporary file beside `path` for others to write; at the end of the block it is `path`.
+    """A temporary file beside `path`, which replaces `path` at the end of the block.
 
     After an error the temporary file is removed and `path` is as it was. A kill leaves at most the
     temporary file: its name begins with a dot and ends in `.tmp`, which every reader passes over.
@@ -42,11 +42,11 @@ def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) 
         yield part
         if durable:
             _sync(part)
-        part.replace(path)
+        part.replace(path)  # rename(2) is atomic within a file system
     finally:
         part.unlink(missing_ok=True)
     if durable:
-        _sync(path.parent)
+        _sync(path.parent)  # the new name is an entry of the folder
 
 
 def atomic_create(path: Path, data: bytes | str) -> bool:
@@ -58,7 +58,7 @@ def atomic_create(path: Path, data: bytes | str) -> bool:
     try:
         part.write_bytes(_bytes(data))
         _sync(part)
-        path.hardlink_to(part)  # unlike a rename it refuses to replace
+        path.hardlink_to(part)  # fails if `path` exists, where a rename would replace it
     except FileExistsError:
         return False
     finally:
@@ -82,7 +82,7 @@ def _bytes(data: bytes | str) -> bytes:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file's content, or the names in a folder, onto the disk."""
+    """Make the kernel write a file's content, or a folder's entries, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

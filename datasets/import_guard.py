@@ -1,13 +1,13 @@
-"""Is `datasets` this project's package, or another one of that name? Needs no other module."""
+"""A check that `datasets` is this project's package and not Hugging Face's of the same name."""
 
 from pathlib import Path
 
 
 def check_is_ours() -> None:
-    """Refuse to run with a foreign package called `datasets`.
+    """Raise if Python found another package called `datasets`.
 
-    Hugging Face publishes one. When it is found first, importing this module already fails; when
-    an editable install mixes the two, this check finds it.
+    If Hugging Face's is found first, importing this module fails already. If an editable install
+    mixes the two, this module is found and the package is the other one, which is detected here.
 
     Raises:
         RuntimeError: the package that Python found does not lie beside this file.

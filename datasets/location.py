@@ -15,16 +15,16 @@ HOME_VARIABLE = "IPIXMATCH_HOME"
 
 @dataclass(frozen=True)
 class DatasetLocation:
-    """A configured dataset, looked up once and handed down.
+    """A configured dataset: its spec and where its files are.
 
     Attributes:
         spec: classes and layout.
-        root: folder of its tree; of a dataset that is packed in an object store, the folder of
-            this machine with the small files.
-        cache: folder of this machine for what comes from an object store.
-        cache_bytes: bound of the items in it.
+        root: folder with its images and masks; for a dataset packed in an object store, the local
+            folder with the index and the lists.
+        cache: local folder for what was fetched from an object store.
+        cache_bytes: largest size of the items in it.
         url: of the object store; empty when the files lie in a folder.
-        drawing: how the scenes are drawn; None when others made the images.
+        drawing: how the synthetic scenes are drawn; None for every other dataset.
     """
 
     spec: DatasetSpec
@@ -41,7 +41,7 @@ class DatasetLocation:
 
     @property
     def words(self) -> str:
-        """What says the same on the command line of `python -m datasets`."""
+        """The arguments of `python -m datasets` that name this dataset and root."""
         return f"dataset={self.spec.name} root={self.root}"
 
 
@@ -104,7 +104,7 @@ def data_root(config: DataConfig) -> Path:
 
 
 def cache_root(config: DataConfig) -> Path:
-    """Folder of this machine for what comes from an object store."""
+    """Local folder for what was fetched from an object store."""
     if config.cache:
         return Path(config.cache).expanduser()
     user_cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -114,14 +114,14 @@ def cache_root(config: DataConfig) -> Path:
 def home() -> Path:
     """The folder of `data/` and `weights/` where no setting names another: the checkout.
 
-    A launch runs a copy of the code, which has neither folder beside it; it names the folder in
-    the environment.
+    A launch runs a copy of the code without these folders, so it names the checkout in the
+    environment variable IPIXMATCH_HOME.
     """
     named = os.environ.get(HOME_VARIABLE)
     return Path(named) if named else Path(__file__).resolve().parents[1]
 
 
 def _drawing(config: DataConfig) -> SyntheticConfig | None:
-    """How the scenes of a drawn dataset are drawn; the defaults where nothing is said."""
+    """How the scenes of a drawn dataset are drawn, by default as `SyntheticConfig`; else None."""
     is_drawn = known_dataset(config.dataset).spec.kind == "drawn"
     return config.drawn or SyntheticConfig() if is_drawn else None

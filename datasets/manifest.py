@@ -1,4 +1,4 @@
-"""`manifest.json`: the sha256 of every file of a tree, the identity of the data. Needs no torch."""
+"""`manifest.json`: the sha256 of every image and mask, which identifies the data of a result."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _FORMAT = "ipixmatch data manifest 1"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a tree holds.
+    """The files of a dataset at its root.
 
     Attributes:
         dataset: name in `datasets.known.registry.KNOWN`.
@@ -50,7 +50,7 @@ def read_manifest(root: Path) -> Manifest | None:
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
-    """Put the manifest in place in one step."""
+    """Write the manifest of a root, atomically."""
     path = root / FILE_NAME
     content = {"format": _FORMAT, **asdict(manifest)}
     atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")

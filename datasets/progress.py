@@ -1,18 +1,18 @@
-"""How a long command reports: lines of text, and how far it is."""
+"""Progress lines of long commands, with rate and remaining time."""
 
 import time
 from collections.abc import Callable
 
-Say = Callable[[str], None]  # given lines for people
+Say = Callable[[str], None]  # called with each line of output
 _EVERY_SECONDS = 2.0
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """A `Say` that drops every line."""
 
 
 class Progress:
-    """Counts steps and says so now and then."""
+    """Counts steps and reports them every two seconds."""
 
     def __init__(self, total: int, what: str, say: Say) -> None:
         """Count `total` steps of `what`."""
@@ -21,11 +21,11 @@ class Progress:
         self._start = self._said = time.monotonic()
 
     def skip(self, count: int) -> None:
-        """So many were done before."""
+        """Count steps that an earlier call had done; they do not enter the rate."""
         self._count = self._skipped = count
 
     def step(self) -> None:
-        """One more is done."""
+        """Count one step, and report when two seconds have passed or it is the last."""
         self._count += 1
         now = time.monotonic()
         if now - self._said < _EVERY_SECONDS and self._count < self._total:

@@ -1,9 +1,9 @@
-"""Random numbers that are a function of what they are for, never of what was drawn before.
+"""Keyed random numbers: each sequence depends on its key and on nothing drawn before.
 
-A draw is keyed by (seed, stream, numbers that name the place, e.g. the global sample position). So
-a run may stop at any step, and loader workers and the world size cannot matter. Only the raw words
-of Philox are used, which numpy promises never to change; all conversions are ours, because those
-of numpy, torch and Python may change with their versions.
+The key is (seed, stream, integers such as the global sample position). So a run may resume at any
+step, and neither the number of loader workers nor that of ranks changes a number. Only the raw
+64-bit words of Philox are used, which numpy promises never to change; the conversions are ours,
+because those of numpy, torch and Python may change with their versions.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class Stream(IntEnum):
 
 
 class KeyedRandom:
-    """A sequence of random numbers with a name; equal names give equal sequences for ever."""
+    """A sequence of random numbers with a key; equal keys give equal sequences."""
 
     __slots__ = ("_bits", "_next", "_words")
 
@@ -75,10 +75,13 @@ class KeyedRandom:
 
     def uniform(self, low: float, high: float) -> float:
         """A number in [low, high), one word."""
+        # The upper 53 bits: as many as a float64 holds, so the product is exact and below 1.
         return low + (high - low) * ((self.word() >> 11) * 2.0**-53)
 
     def integer(self, low: int, high: int) -> int:
         """A whole number in [low, high], both ends included; one word."""
+        # A product and no rejection loop, so that the number of words drawn is always one; the bias
+        # is below (high - low + 1) / 2^64.
         return low + ((self.word() * (high - low + 1)) >> 64)
 
     def bernoulli(self, probability: float) -> bool:

@@ -1,10 +1,10 @@
-"""What a dataset looks like: classes, colours, file names. Needs the standard library only."""
+"""The spec of a dataset: classes, colours and file names. Needs the standard library only."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Colour = tuple[int, int, int]
-IGNORED = 255  # mask value of a pixel that counts nowhere
+IGNORED = 255  # mask value of a pixel that enters neither loss nor score
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class DatasetSpec:
         mask_pattern: path of a mask of class indices below the root, with {id}, or with {stem}
             where ids have a suffix.
         mask_values: mask value by class index; empty when the values are the classes themselves.
-        ignored_value: mask value of a pixel that counts nowhere; None when there is none.
+        ignored_value: mask value of pixels in neither loss nor score; None when there is none.
         kind: "published" by others, "drawn" by this program, or "described" by the user in a
             file at the root.
         validation_list: path below the root of a list of validation ids that the dataset brings
             along; empty when it has none.
-        validation_prefix: with which the ids of validation images begin; empty when they do not
-            tell.
-        held_out: beginnings of ids that no list for training takes.
+        validation_prefix: first characters of the ids of validation images; empty when the ids do
+            not show it.
+        held_out: prefixes of ids that no training list may contain.
     """
 
     name: str
@@ -51,12 +51,15 @@ class DatasetSpec:
 
 
 def mask_file(pattern: str, name: str) -> str:
-    """The path of a mask by pattern and id."""
+    """The path of a mask: {id} is the whole id, {stem} the id without its file extension."""
     return pattern.format(id=name, stem=name.rpartition(".")[0] or name)
 
 
 def voc_colour(label: int) -> Colour:
-    """Colour of PASCAL VOC's own palette: the label's bits, dealt to R, G, B from the top."""
+    """Colour of a label in PASCAL VOC's palette.
+
+    Bits 0, 1, 2 of the label become the highest bits of R, G, B, bits 3, 4, 5 the next, and so on.
+    """
     red = green = blue = 0
     for place in range(8):
         red |= (label & 1) << (7 - place)

@@ -11,7 +11,7 @@ _KEY = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One training run's identity; two cells are equal exactly when their runs would be.
+    """The identity of one training run: six axes and a seed.
 
     Attributes:
         recipe: dataset and its schedule, a file of ``sweeps/recipe``.

@@ -1,4 +1,4 @@
-"""The configuration of every cell, composed once per kind of run."""
+"""The configuration of every cell; Hydra composes it once per recipe, backbone, method and loss."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from trainer.config.compose import compose
 from trainer.config.schema import TrainConfig
 from trainer.config.validation import MAX_SEED, check
 
-# What a cell says itself; an override of it would make the key lie.
+# Settings that the axes of a cell determine; an override would contradict the key of the cell.
 _OWNED = {
     "seed": "seeds",
     "recipe": "recipe",
@@ -63,7 +63,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _composed(cell: Cell, overrides: Sequence[str]) -> TrainConfig:
-    """The run of a cell before its split, crop and seed are set."""
+    """The configuration of a cell before its split, crop and seed are set."""
     axes = (
         f"recipe={cell.recipe}",
         f"model={cell.backbone}",
@@ -77,7 +77,7 @@ def _composed(cell: Cell, overrides: Sequence[str]) -> TrainConfig:
 
 
 def _placed(cell: Cell, config: TrainConfig) -> TrainConfig:
-    """The cell's own configuration."""
+    """The checked configuration with the cell's split, crop and seed."""
     data = replace(config.data, split=cell.split, crop=cell.crop)
     try:
         split_sizes(data)  # knows every published name without the data
@@ -89,8 +89,9 @@ def _placed(cell: Cell, config: TrainConfig) -> TrainConfig:
 
 
 def _seeded(cell: Cell, config: TrainConfig) -> TrainConfig:
-    """The same with the cell's seed; all parts but the seed are shared."""
+    """The configuration with the cell's seed; its parts stay the same objects."""
     if cell.seed == config.seed:
         return config
     config = replace(config, seed=cell.seed)
+    # Only the seed changed, so only a seed out of range can fail; `check` words the error.
     return config if 0 <= cell.seed <= MAX_SEED else check(config)

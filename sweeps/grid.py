@@ -1,4 +1,4 @@
-"""A grid: which cells to run, for which tables, over which seeds."""
+"""A grid: the cells of some tables, or of lists, over one or more seeds. Reads `sweeps/grids`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ class Grid:
         tables: names or paths for `sweeps.table.load_table`.
         seeds: each cell runs once per seed.
         overrides: Hydra settings for every cell, such as ``optim.epochs=2``.
-        word: what a command takes for it: its name, or the path of its file.
+        word: the argument it was loaded by: its name, or the path of its file.
     """
 
     name: str
@@ -87,7 +87,11 @@ def load_grid(name_or_path: str) -> Grid:
 
 
 def with_seeds(grid: Grid, seeds: Sequence[int]) -> Grid:
-    """The same grid over other seeds; the first seed fills every table before the next begins."""
+    """The same grid over other seeds.
+
+    Cells are ordered by seed first, so that every table is complete for one seed before the next
+    seed begins.
+    """
     once = dict.fromkeys(replace(cell, seed=0) for cell in grid.cells)
     cells = tuple(replace(cell, seed=seed) for seed in seeds for cell in once)
     return replace(grid, cells=cells, seeds=tuple(seeds))
@@ -108,7 +112,7 @@ def check_seeds(value: Any, where: str) -> tuple[int, ...]:
 
 
 def _table_place(name: str, grid: Path) -> str:
-    """A table by name, or by a path that counts from the grid's folder."""
+    """A table's name, or its path, which is relative to the folder of the grid's file."""
     is_path = name.endswith((".yaml", ".yml"))
     return str((grid.parent / Path(name).expanduser()).resolve()) if is_path else name
 
@@ -131,7 +135,7 @@ def _listed(value: Any, path: Path) -> Iterator[Cell]:
 
 
 def _group(spec: Spec, where: str) -> list[Cell]:
-    """Base axes, times every combination of `product`, times every step of `zip`."""
+    """The cells of one entry: `base`, with all combinations of `product` and all steps of `zip`."""
     check_keys(spec, where, _GROUP_KEYS)
     base = check_axes(mapping(spec.get("base", {}), f"{where}: base"), f"{where}: base")
     crossed = _lists(spec.get("product", {}), f"{where}: product")
@@ -151,7 +155,7 @@ def _group(spec: Spec, where: str) -> list[Cell]:
 
 
 def _without(cells: list[Cell], patterns: Any, where: str) -> list[Cell]:
-    """The cells that fit no pattern; a pattern that fits none is a mistake."""
+    """The cells without those that fit a pattern; raises where a pattern fits no cell."""
     if not isinstance(patterns, list):
         raise ValueError(f"{where}: expected a list such as [{{loss: kl, split: p2_92}}].")
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""Every table of a grid: those it names, and a plain one of the cells that none of them shows."""
+"""The tables of a grid: those it names, and a generated one of the cells in none of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ _COLUMN_AXES = ("recipe", "split", "backbone", "crop")
 
 
 def tables_of(grid: Grid) -> tuple[Table, ...]:
-    """The tables in print order; whoever lists `cells` alone need not write a table to see them.
+    """The tables in print order; cells of a grid without a table get a generated one.
 
     Raises:
         ValueError: a table of the grid is not there, or has a mistake.
@@ -25,7 +25,10 @@ def tables_of(grid: Grid) -> tuple[Table, ...]:
 
 
 def _plain(grid: Grid, cells: Sequence[Cell]) -> Table:
-    """Methods down; across, whatever else varies, where that makes a full rectangle."""
+    """A generated table: a row per method, a column per combination of the other axes that vary.
+
+    Where some combination was not run, the table has one column and a row per cell instead.
+    """
     varying = [axis for axis in _COLUMN_AXES if len({getattr(cell, axis) for cell in cells}) > 1]
     by_place = {(_method(cell), _along(cell, varying)): cell for cell in cells}
     downs = list(dict.fromkeys(down for down, _ in by_place))
@@ -44,7 +47,7 @@ def _plain(grid: Grid, cells: Sequence[Cell]) -> Table:
 
 
 def _gains(rows: Sequence[TableRow]) -> Iterator[TableRow]:
-    """What an added loss changes, where the same method was run without it."""
+    """Rows of differences between a method with an inter-pixel loss and the same without it."""
     labels = [row.label for row in rows]
     for label in labels:
         base = label.rpartition(_PLUS)[0]
@@ -66,12 +69,12 @@ def _along(cell: Cell, axes: Sequence[str]) -> tuple[str | int, ...]:
 
 
 def _group(cell: Cell) -> Cell:
-    """The cell whatever its seed."""
+    """The cell with seed 0, which stands for all its seeds."""
     return replace(cell, seed=0)
 
 
 def _once(cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells of the first seed."""
+    """The cells, each for its first seed only."""
     seen: set[Cell] = set()
     for cell in cells:
         if _group(cell) not in seen:

@@ -1,4 +1,4 @@
-"""A table: its axes, its published numbers, and the cells that fill it."""
+"""A table of the benchmark: its cells, and the numbers the papers print. Reads `sweeps/tables`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -156,7 +156,7 @@ def load_table(name_or_path: str) -> Table:
 
 
 def _columns(value: Any, where: str) -> tuple[Spec, ...]:
-    """Product of the axes that run along the head."""
+    """All combinations of the axes of the columns, the first axis outermost."""
     axes = mapping(value, where)
     for axis, values in axes.items():
         listed = sequence(values, f"{where}: {axis}")
@@ -168,7 +168,7 @@ def _columns(value: Any, where: str) -> tuple[Spec, ...]:
 
 
 def _block(value: Any, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> Block:
-    """One block; its axes come after the table's."""
+    """One block of rows; the block's axes override those of the whole table."""
     block = mapping(value, where)
     check_keys(block, where, _BLOCK_KEYS, needed=("rows",))
     own = check_axes(mapping(block.get("cell", {}), f"{where}: cell"), f"{where}: cell")
@@ -246,7 +246,7 @@ def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:
 
 
 def _baseline(pattern: Spec, columns: tuple[Spec, ...], where: str) -> int:
-    """The one column that has the values of the pattern."""
+    """Index of the one column that has the values of the pattern."""
     positions = [i for i, column in enumerate(columns) if pattern.items() <= column.items()]
     if len(positions) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Reading YAML that a person wrote; a mistake is answered with the file, the place and the cure."""
+"""Reading and checking the YAML of grids and tables; errors name the file and the place in it."""
 
 import difflib
 import re
@@ -146,7 +146,7 @@ def _shown(value: Any) -> str:
 
 
 def _refuse_repeats(node: Any, path: Path) -> None:
-    """Plain YAML lets the last of two equal keys win without a word."""
+    """Raise where a key stands twice: PyYAML silently keeps only the last one."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:

@@ -1,1 +1,1 @@
-"""Crops and views: drawn parameters, and the same bits on the host and on a device."""
+"""Weak and strong views of images; the host and the device compute the same bytes."""

@@ -1,7 +1,7 @@
-"""The parts of images that crops show, before resizing, with the sizes to resize them by.
+"""What the device needs to make the views: the visible parts of images, sizes and parameters.
 
-A host that hands these over has only decoded and copied; `datasets/loading/device.py` does the
-arithmetic, with the bits of `augment.weak_image`.
+The host only decodes and copies; `datasets/loading/device.py` resizes and augments, to the same
+bytes as `datasets/augment/host.py`.
 
 Legend: V views, h x w pixels of the largest part, C channels of which the first three are RGB
 (Pillow keeps four, and leaving one out costs more than sending it).
@@ -23,17 +23,17 @@ from datasets.augment.resize import filter_width, is_upright, span
 from datasets.images.pixels import ImageLike, part_of, size_of
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue", "grey", "blur", "nothing")
-BLUR_BITS = 24  # one in the weights of a box blur
+BLUR_BITS = 24  # weights of a box blur are whole numbers in units of 2^-24
 _GREY, _BLUR, _NOTHING = 4, 5, 6
 
 
 @dataclass(frozen=True)
 class AugmentSchedule:
-    """What is done to N views.
+    """The colour operations of N strong views, in T = 6 stages.
 
     Attributes:
-        order: views sorted by operation, int64 (T, N).
-        inverse: where each view stands in `order`, int64 (T, N).
+        order: per stage, the views sorted by their operation, int64 (T, N).
+        inverse: per stage, the position of each view in `order`, int64 (T, N).
         sizes: per stage, views under each of OPERATIONS.
         factors: of brightness, contrast and saturation, float32 (N, 3).
         shifts: of the hue modulo 256, int64 (N,).
@@ -50,7 +50,7 @@ class AugmentSchedule:
 
 
 def stages_of(drawn: Sequence[Photometry | None]) -> AugmentSchedule:
-    """The stages of some views; None leaves a view as it is."""
+    """The schedule of N views; None stands for a view that is not changed."""
     table = np.array([_operations(entry) for entry in drawn]).T  # (T, N)
     order = np.argsort(table, axis=1, kind="stable")
     sizes = tuple(tuple(np.bincount(row, minlength=len(OPERATIONS)).tolist()) for row in table)
@@ -115,14 +115,14 @@ def _operations(drawn: Photometry | None) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class CropInputs:
-    """V crops to be.
+    """The inputs of V crops.
 
     Attributes:
         pixels: the parts, top left in a common frame, uint8 (V, h, w, C).
-        columns: what an `Axis` says of each crop's columns, int64 (6, V).
-        rows: the same of its rows.
+        columns: the fields of `Axis` for the columns of each crop, int64 (6, V).
+        rows: the same for its rows.
         crop: side of the crops, pixels.
-        depth: source pixels that make one of a crop, at most.
+        depth: largest number of source pixels that are summed for one pixel of a crop.
     """
 
     pixels: Tensor
@@ -157,7 +157,7 @@ def windows_of(images: Sequence[ImageLike], geometries: Sequence[Geometry]) -> C
     ready = [_view(image, geometry) for image, geometry in zip(images, geometries, strict=True)]
     parts = [part for part, _, _ in ready]
     height, width, channels = (max(sides) for sides in zip(*(p.shape for p in parts), strict=True))
-    # What is beyond a part is never weighted: no need to clear it.
+    # Pixels outside a part have no weight in any sum, so they need not be cleared.
     pixels = torch.empty((len(parts), height, width, channels), dtype=torch.uint8)
     frame = pixels.numpy()
     for index, part in enumerate(parts):

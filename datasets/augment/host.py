@@ -1,6 +1,8 @@
-"""A strong view on the host: colour jitter, grayscale and blur with Pillow and numpy.
+"""Views on the host: draw the parameters, then crop, jitter and blur with Pillow and numpy.
 
-The arithmetic is Pillow's, in the order of torchvision's ColorJitter for PIL images.
+Weak view: resize, crop, flip. Strong view: colour jitter, grayscale and blur on top of it, and a
+CutMix box. Probabilities and ranges are those of the UniMatch code; the arithmetic is Pillow's, in
+the order of torchvision's ColorJitter for PIL images.
 """
 
 import math
@@ -46,7 +48,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Photometry:
-    """What a strong view does to colours; drawn in full even where it is not used.
+    """The colour parameters of a strong view; all are drawn, also those that are not used.
 
     Attributes:
         is_jittered: whether brightness, contrast, saturation and hue change.
@@ -92,7 +94,7 @@ def draw_geometry(
     """Choose a crop of a resized image.
 
     Args:
-        draws: consumed: four words.
+        draws: random numbers, of which four words are taken.
         size: width and height of the image on disk.
         crop: side of the crop, pixels.
         scale_min: smallest long side, as a factor of the image's own.
@@ -147,7 +149,7 @@ def padded_map(geometry: Geometry) -> NDArray[np.bool_]:
 
 
 def draw_photometry(draws: KeyedRandom) -> Photometry:
-    """Choose what a strong view does to colours; always twelve words."""
+    """Draw the colour parameters of a strong view; always twelve words."""
     is_jittered = draws.bernoulli(0.8)
     brightness, contrast, saturation = (draws.uniform(0.5, 1.5) for _ in range(3))
     hue = draws.uniform(-0.25, 0.25)
@@ -166,10 +168,10 @@ def draw_photometry(draws: KeyedRandom) -> Photometry:
 
 
 def draw_box(draws: KeyedRandom, crop: int) -> Box:
-    """Choose a CutMix box: none in half of the cases, else 2 to 40 % of the crop.
+    """Draw a CutMix box: none with probability one half, else 2 to 40 % of the crop's area.
 
     Args:
-        draws: consumed: as many words as the rejection loop needs.
+        draws: random numbers, of which the rejection loop takes as many as it needs.
         crop: side of the crop, pixels.
     """
     if not draws.bernoulli(0.5):
@@ -197,7 +199,7 @@ def strong_image(weak: Image.Image, photometry: Photometry) -> Image.Image:
         for operation in photometry.order:
             image = _jittered(image, photometry, operation)
     if photometry.is_grey:
-        image = image.convert("L")  # blurred as one channel, which are the bytes of three
+        image = image.convert("L")  # equal channels are blurred once; the bytes are the same
     if photometry.is_blurred:
         image = image.filter(ImageFilter.GaussianBlur(photometry.blur))
     return image.convert("RGB") if photometry.is_grey else image

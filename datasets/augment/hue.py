@@ -1,4 +1,4 @@
-"""Pillow's way from RGB to HSV and back as small tables of whole numbers.
+"""Pillow's conversion from RGB to HSV and back as small tables of whole numbers.
 
 Pillow computes both ways in floating point, pixel by pixel. The tables hold the results, so that
 numpy is faster than Pillow on the way back, and so that another device gives the same bytes
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-WHEEL_BITS = 24  # one in the weights of `hsv_to_rgb_table`
+WHEEL_BITS = 24  # weights of `hsv_to_rgb_table` are whole numbers in units of 2^-24
 EDGE = 255  # index of a difference of 0 in `hues`
 
 
@@ -39,7 +39,7 @@ def hues() -> NDArray[np.uint8]:
 
 @cache
 def hsv_to_rgb_table() -> NDArray[np.uint32]:
-    """What RGB is per unit of value: weights by 256 * hue + saturation, (65536, 3).
+    """RGB divided by the value V of HSV: weights by 256 * hue + saturation, (65536, 3).
 
     A channel is (weight * value + 2^23) >> 24.
     """

@@ -1,4 +1,4 @@
-"""Resizing only what a crop shows, with the bits of Pillow resizing the whole image.
+"""Resizing only what a crop shows, to the bytes Pillow gets when it resizes the whole image.
 
 Pillow resizes along the width, rounds to bytes, then along the height. Each output pixel is a
 weighted sum of a few source pixels; the weights are 22-bit whole numbers that depend on the sizes

@@ -1,4 +1,8 @@
-"""Class indices as a PNG whose palette shows them; the palette is for people, readers skip it."""
+"""Decoding image and mask files, and writing masks as PNG with a palette.
+
+Files whose pixels have no certain meaning are refused with the reason: masks stored as JPEG, more
+than 8 bits a channel, transparency, an EXIF rotation, unknown class values.
+"""
 
 import io
 import struct
@@ -21,11 +25,11 @@ _VERIFY = "`python -m datasets verify` lists every such file."
 
 @dataclass(frozen=True)
 class MaskCode:
-    """Which value in a mask file means which class.
+    """The class of each value in a mask file.
 
     Attributes:
         values: mask value by class index.
-        ignored: value of a pixel that counts nowhere; None when there is none.
+        ignored: value of pixels in neither loss nor score; None when there is none.
     """
 
     values: tuple[int, ...]
@@ -41,7 +45,7 @@ class MaskCode:
         return {*self.values} | ({self.ignored} if self.ignored is not None else set())
 
     def table(self) -> list[int]:
-        """Class by mask value, 256 of them; 255 for what counts nowhere."""
+        """Class by mask value, 256 entries; 255 for every value that is no class."""
         classes = {value: index for index, value in enumerate(self.values)}
         return [classes.get(value, IGNORED) for value in range(256)]
 
@@ -82,7 +86,7 @@ def read_image(data: bytes, path: str) -> Image.Image:
 
 
 def read_mask(data: bytes, path: str, code: MaskCode) -> Image.Image:
-    """The class indices of a mask file, one byte a pixel; 255 counts nowhere.
+    """The class indices of a mask file, one byte a pixel; 255 is ignored.
 
     Args:
         data: the file's bytes.
@@ -116,7 +120,7 @@ def read_mask(data: bytes, path: str, code: MaskCode) -> Image.Image:
 
 
 def refuse_values(values: NDArray[np.uint8], path: str, code: MaskCode) -> None:
-    """Look for values that mean nothing.
+    """Raise if a mask holds a value that is neither a class nor ignored.
 
     Args:
         values: of a mask, (H, W).
@@ -127,7 +131,8 @@ def refuse_values(values: NDArray[np.uint8], path: str, code: MaskCode) -> None:
         DataError: there is one.
     """
     count, known = len(code.values), code.known()
-    # Less the number of classes, 255 and the classes are the highest bytes: one look is enough.
+    # Subtracting the number of classes wraps modulo 256: the classes and 255 become the highest
+    # bytes, so one minimum shows whether there is any other value.
     if code.is_plain and IGNORED in known and (values - np.uint8(count)).min() >= IGNORED - count:
         return
     counts = Image.fromarray(values).histogram()
@@ -191,7 +196,10 @@ def _disguise(data: bytes) -> str:
 
 
 def _refuse_turned(image: Image.Image, path: str, what: str) -> None:
-    """Of a loaded image: the metadata of a PNG may stand behind its pixels."""
+    """Raise if EXIF asks viewers to rotate the image.
+
+    The image must be loaded: the metadata of a PNG may follow its pixels.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -207,7 +215,7 @@ def _refuse_turned(image: Image.Image, path: str, what: str) -> None:
 
 
 def _refuse_deep(image: Image.Image, path: str, what: str) -> None:
-    """More than 8 bits a channel; Pillow cuts 16-bit colours to 8 without a word."""
+    """Raise for more than 8 bits a channel: Pillow reduces 16-bit colours to 8 without warning."""
     tiles = getattr(image, "tile", None)  # only files have it
     raw = tiles[0].args if tiles else ""
     code = str(raw[0] if isinstance(raw, tuple) and raw else raw)
@@ -222,7 +230,7 @@ _IGNORED_COLOUR = (224, 224, 192)  # VOC's own cream
 
 
 def indexed_png(mask: Image.Image, spec: DatasetSpec) -> bytes:
-    """The bytes of a PNG.
+    """The bytes of a mask as PNG; its palette shows the classes, and readers ignore it.
 
     Args:
         mask: class indices of mode L; gets the palette.

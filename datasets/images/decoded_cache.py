@@ -1,4 +1,4 @@
-"""A folder of decoded images: written once, mapped into memory ever after.
+"""A folder of decoded images: each is written once and afterwards mapped into memory.
 
 One file per image: a header (sizes, which source file it was, sha256 of the pixels), then the
 bytes. Processes may fill it at once: a file appears whole, by rename, and both would write the
@@ -32,7 +32,7 @@ class DecodedCache:
     def __init__(
         self, tree: ImageTree, folder: Path, *, fingerprint: str, reserve_bytes: int = 2 << 30
     ) -> None:
-        """Use a folder that may be empty, or hold other trees too.
+        """Use a folder, which may be empty or also hold the caches of other trees.
 
         Args:
             tree: where images are decoded from.
@@ -42,7 +42,7 @@ class DecodedCache:
         """
         self._tree = tree
         patterns = (tree.image_pattern, tree.mask_pattern, tree.num_classes, tree.code)
-        # Another root, other bytes or other masks are another cache.
+        # Another root, other data or another meaning of masks must not share a cache.
         identity = f"{VERSION} {tree.root.resolve()} {patterns} {fingerprint}".encode()
         self._folder = folder / hashlib.sha256(identity).hexdigest()[:16]
         self._reserve_bytes = reserve_bytes
@@ -81,7 +81,7 @@ class DecodedCache:
         return image, mask
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
-        """Say which ids are read soon; only what is not kept yet is brought near."""
+        """Announce ids that are read soon; those not in the cache are fetched ahead."""
         self._tree.prefetch(
             [name for name in images if not self._path(name, "image").exists()],
             [name for name in masks if not self._path(name, "mask").exists()],

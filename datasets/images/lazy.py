@@ -1,7 +1,7 @@
 """Images of which only the rows that crops show are decoded.
 
-How many rows these are is known once the crops are drawn, and for that the size is enough. What is
-wrong below the last row that is shown passes unseen here; `python -m datasets verify` reads all.
+A crop is drawn from the size of an image alone, which says how many rows are needed. Damage below
+the last of them is not noticed here; `python -m datasets verify` reads whole files.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +53,7 @@ class LazyTree:
         return image, mask
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
-        """Say which ids are read soon."""
+        """Announce ids that are read soon."""
         self._tree.prefetch(images, masks)
 
 

@@ -20,11 +20,11 @@ class LazyImage:
     """
 
     def __init__(self, size: tuple[int, int], decode: Callable[[int], Pixels]) -> None:
-        """Not decoded yet.
+        """An image of known size that is not decoded yet.
 
         Args:
             size: width and height, pixels.
-            decode: makes the first so many rows.
+            decode: given a number of rows, decodes that many from the top.
         """
         self.size = size
         self._decode = decode
@@ -32,11 +32,11 @@ class LazyImage:
         self._found: Pixels | None = None
 
     def ask(self, rows: int) -> None:
-        """Say that so many rows will be needed, so that they are decoded only once."""
+        """Announce that `rows` rows will be needed, so that they are decoded only once."""
         self._asked = max(self._asked, rows)
 
     def upper(self, rows: int) -> Pixels:
-        """The image down to some row, or farther."""
+        """The image with at least its first `rows` rows."""
         if self._found is None or size_of(self._found)[1] < rows:
             self.ask(rows)
             self._found = self._decode(self._asked)
@@ -53,10 +53,10 @@ class ImageSource(Protocol):
         """The image of an id, RGB."""
 
     def pair(self, name: str) -> tuple[ImageLike, ImageLike]:
-        """Picture and mask of an id."""
+        """Image and mask of an id."""
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
-        """Say which ids are read soon."""
+        """Announce ids that are read soon."""
 
 
 def size_of(image: ImageLike) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def size_of(image: ImageLike) -> tuple[int, int]:
 
 
 def band_of(image: ImageLike, top: int, bottom: int) -> Image.Image:
-    """Some rows of it."""
+    """The rows `top` to `bottom` (exclusive) of an image."""
     pixels = image.upper(bottom) if isinstance(image, LazyImage) else image
     if isinstance(pixels, Image.Image):
         whole = (top, bottom) == (0, pixels.height)
@@ -76,7 +76,7 @@ def band_of(image: ImageLike, top: int, bottom: int) -> Image.Image:
 
 
 def part_of(image: ImageLike, box: Box4) -> NDArray[np.uint8]:
-    """A rectangle inside it: (h, w), or (h, w, C) of which the first three are RGB."""
+    """A rectangle of an image: (h, w), or (h, w, C) whose first three channels are RGB."""
     left, top, right, bottom = box
     pixels = image.upper(bottom) if isinstance(image, LazyImage) else image
     if isinstance(pixels, Image.Image):
@@ -85,7 +85,7 @@ def part_of(image: ImageLike, box: Box4) -> NDArray[np.uint8]:
 
 
 def view_of(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels of an RGB, grey or palette image where Pillow keeps them, or copied.
+    """The pixels of an RGB, grey or palette image, without a copy where Pillow allows it.
 
     (H, W), or (H, W, 4) of RGB, where the last byte has no meaning; copies have three.
     """

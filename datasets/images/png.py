@@ -41,7 +41,7 @@ class Png:
 
     @classmethod
     def of(cls, data: bytes) -> Self | None:
-        """What a file's bytes are, if they are such a PNG and whole."""
+        """The PNG in a file's bytes; None when it is damaged or rows cannot be left out."""
         names = _chunk_names(data)
         if not names or names & _WHOLE:
             return None
@@ -63,7 +63,7 @@ class Png:
         return b"".join((self.data[:12], header, checksum, memoryview(self.data)[33:]))
 
     def fast(self, rows: int) -> NDArray[np.uint8] | None:
-        """Its upper rows, (rows, W, 3) or (rows, W); None where only Pillow can tell."""
+        """Its first rows, (rows, W, 3) or (rows, W); None where Pillow has to decode them."""
         decode = decoder() if self.layout else None
         if decode is None:
             return None
@@ -77,7 +77,7 @@ class Png:
 
 @cache
 def decoder() -> Callable[..., object] | None:
-    """The fast one, of the extra `fast`, if it is installed."""
+    """The decoder of kornia_rs (extra `fast`); None when it is not installed."""
     try:
         from kornia_rs.io import decode_image_png_u8
     except ImportError:

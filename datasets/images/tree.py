@@ -1,4 +1,4 @@
-"""Reading images and masks by id, from files or shards; errors name the file and the cure."""
+"""Reading images and masks by id, from files or shards; errors say how to repair the file."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Item:
 
 
 class Store(Protocol):
-    """Where items lie that are no files of their own."""
+    """Holds images and masks that are not separate files, such as Parquet shards."""
 
     def item(self, kind: Kind, name: str) -> Item:
         """One image or mask."""
@@ -41,7 +41,7 @@ class Store(Protocol):
         """Whether it is there."""
 
     def prefetch(self, wanted: Sequence[tuple[Kind, str]]) -> None:
-        """Start to bring items near that are read soon."""
+        """Start to fetch items that are read soon."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ImageTree:
         return image, mask
 
     def prefetch(self, images: Sequence[str], masks: Sequence[str] = ()) -> None:
-        """Say which ids are read soon; nothing happens where they lie in files of their own."""
+        """Announce ids that are read soon; separate files are not fetched ahead."""
         if self.store is not None:
             wanted: list[tuple[Kind, str]] = [("image", name) for name in images]
             self.store.prefetch([*wanted, *(("mask", name) for name in masks)])

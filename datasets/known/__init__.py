@@ -1,1 +1,1 @@
-"""One file for each dataset with all that is known about it; `registry.KNOWN` lists them."""
+"""The datasets, one file each with all facts about it; `registry.KNOWN` lists them."""

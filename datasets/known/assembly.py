@@ -20,7 +20,7 @@ Convert = Callable[[bytes, str], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class ImageMaskPair:
-    """One image and its mask, to be brought.
+    """One image and its mask, to be copied into the tree.
 
     Attributes:
         name: id.
@@ -38,7 +38,7 @@ class ImageMaskPair:
 
 @dataclass(frozen=True)
 class Assembly:
-    """All there is to bring.
+    """Everything to be copied into the tree of a dataset.
 
     Attributes:
         pairs: sorted by id.

@@ -58,7 +58,7 @@ gtFine/train/CITY/ID_gtFine_labelTrainIds.png, the same for val/, and splits/.""
 
 
 def _assemble(spec: DatasetSpec, sources: Sequence[Path], root: Path) -> Assembly:
-    """Train ids where somebody made them, else made from label ids.
+    """Plan the tree: masks of train ids as they are, or converted from label ids.
 
     Raises:
         DataError: nothing of Cityscapes is there.

@@ -1,4 +1,4 @@
-"""What a file of this folder says about its dataset."""
+"""`KnownDataset`: the facts and functions that each file of this folder gives of its dataset."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -49,11 +49,11 @@ def line_of(spec: DatasetSpec, name: str) -> str:
 
 
 def lines_sha256(lines: Iterable[str]) -> str:
-    """What proves a list: sha256 of its lines, whatever the line ends."""
+    """sha256 of the lines of a list, whatever its line ends; identifies a published list."""
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def write_list(path: Path, lines: Iterable[str]) -> None:
-    """Put a list file in place in one step; its folder is made."""
+    """Write a list file atomically; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, "".join(f"{line}\n" for line in lines))

@@ -55,7 +55,7 @@ What lies at the root then: JPEGImages/ID.jpg, SegmentationClass/ID.png, splits/
 
 @dataclass(frozen=True)
 class _Sources:
-    """What the sources hold, by kind.
+    """The folders found below the sources, by kind.
 
     Attributes:
         images: folders `JPEGImages` (and SBD's `img`), the better ones first.
@@ -73,7 +73,7 @@ class _Sources:
 
 
 def _assemble(spec: DatasetSpec, sources: Sequence[Path], root: Path) -> Assembly:
-    """VOC's own masks where it has them, then SBD's, then merged ones.
+    """Plan the tree: VOC's own mask of an image if there is one, else SBD's, else a merged one.
 
     Raises:
         DataError: nothing of VOC is there, or no list says which images are for validation.
@@ -201,7 +201,7 @@ def sbd_mask(data: bytes, path: str) -> NDArray[np.uint8]:
 
 
 def _prove_elements(data: bytes) -> None:
-    """Check what zlib's checksums prove: scipy stops reading before it comes to them."""
+    """Decompress every element whole: scipy stops before zlib's checksum, so misses damage."""
     start = 128  # bytes of the file's head
     while start < len(data):
         kind, size = struct.unpack_from("<II", data, start)

@@ -1,1 +1,1 @@
-"""Batches from any step to any step."""
+"""Batches of labelled and unlabelled images, from any step to any step."""

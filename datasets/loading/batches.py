@@ -1,4 +1,4 @@
-"""Samples of a batch in one tensor.
+"""The batches of a step: finished views, or the inputs from which a device makes them.
 
 Legend: B images, S x S pixels, K channel bits.
 """
@@ -66,7 +66,7 @@ class UnlabelledBatch:
 
 @dataclass(frozen=True)
 class LabelledWindows:
-    """From which a device makes a `LabelledBatch`.
+    """The inputs from which a device makes a `LabelledBatch`.
 
     Attributes:
         windows: of the images.
@@ -83,7 +83,7 @@ class LabelledWindows:
 
 @dataclass(frozen=True)
 class UnlabelledWindows:
-    """From which a device makes an `UnlabelledBatch`.
+    """The inputs from which a device makes an `UnlabelledBatch`.
 
     Attributes:
         windows: of the B images, then of their B partners.
@@ -103,14 +103,14 @@ class UnlabelledWindows:
 
 
 def stack_images(images: Sequence[Image.Image]) -> Tensor:
-    """(B, 3, S, S) uint8."""
+    """RGB images of one size as a tensor, uint8 (B, 3, S, S)."""
     return torch.from_numpy(
         np.stack([[np.asarray(band) for band in image.split()] for image in images])
     )
 
 
 def stack_masks(pairs: list[tuple[ImageLike, ImageLike]], geometries: list[Geometry]) -> Tensor:
-    """(B, S, S) uint8."""
+    """The masks of (image, mask) pairs, cropped: uint8 (B, S, S)."""
     masks = [
         weak_mask(mask, geometry) for (_, mask), geometry in zip(pairs, geometries, strict=True)
     ]
@@ -118,7 +118,7 @@ def stack_masks(pairs: list[tuple[ImageLike, ImageLike]], geometries: list[Geome
 
 
 def channel_bits(seed: int, kind: int, positions: Sequence[int], num_bits: int) -> Tensor:
-    """(B, K) bool."""
+    """Fair channel-dropout bits for the images at some global positions, bool (B, K)."""
     rows = [
         KeyedRandom(seed, Stream.DROPOUT, kind, position).bits(num_bits) for position in positions
     ]

@@ -1,8 +1,8 @@
-"""The augmentation as batched whole-number arithmetic, to the bit what Pillow does on the host.
+"""The augmentation on a device: batched whole-number arithmetic that gives Pillow's bytes.
 
-A worker hands over the parts of images that crops show, with the parameters drawn for them
-(`datasets/loading/batches.py`); resizing, colour jitter, grayscale and blur happen here, on any
-device. No operation waits for the device, and all are allowed in CUDA's deterministic mode.
+A loader worker sends the parts of images that crops show and the parameters drawn for them
+(`datasets/loading/batches.py`); resizing, colour jitter, grayscale and blur are computed here. No
+operation makes the host wait for the device, and CUDA's deterministic mode allows all of them.
 
 Legend: V views, N strong views, S x S pixels.
 """
@@ -41,7 +41,9 @@ class ResampleWeights:
 
 
 def resample_weights(axes: Tensor, *, crop: int, depth: int) -> ResampleWeights:
-    """The weights of a filter that widens when it shrinks, in double precision as Pillow's are.
+    """Weights of Pillow's bilinear filter, which gets wider when an image shrinks.
+
+    Computed in double precision like Pillow's, then rounded to whole numbers.
 
     Args:
         axes: fields of `datasets.augment.device_inputs.Axis` of each crop, int64 (6, V).
@@ -182,7 +184,7 @@ def _saturation(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tenso
 
 
 def _hue(images: Tensor, stages: AugmentSchedule, views: Tensor) -> Tensor:
-    """Into HSV by tables, around the circle, and back."""
+    """Shift the hue: to HSV by tables, add modulo 256, and back to RGB."""
     tables = _hue_tables(images.device)
     red, green, blue = images.to(torch.int32).unbind(dim=1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -223,16 +225,16 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def _blended(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
-    """From `start` towards the image and beyond, cut to bytes as Image.blend does."""
+    """start + factor * (image - start), clipped to [0, 255] and truncated as in Image.blend."""
     start = start.to(torch.float32)
     step = images.to(torch.float32).sub_(start)
-    # Product and sum are two operations: fused into one they would round once only.
+    # Two operations on purpose: a fused multiply-add rounds once, Pillow rounds twice.
     blended = step.mul_(factors[:, None, None, None]).add_(start)
     return blended.clamp_(0.0, 255.0).to(torch.uint8)
 
 
 def _box_blurred(images: Tensor, weights: Tensor) -> Tensor:
-    """One pass along the last axis; the edge pixel goes on beyond the edge."""
+    """One pass along the last axis; edge pixels are repeated beyond the edge."""
     left, right = images[..., :1], images[..., -1:]
     wide = torch.cat([left, left, images, right, right], dim=-1).to(torch.int32)
     size = images.shape[-1]

@@ -1,4 +1,4 @@
-"""The stream of batches a rank trains on, from any step to any step."""
+"""The batches of one rank, from any step to any step, prepared by worker processes if wanted."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | Unlab
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """Which part of the endless sequence of batches is wanted.
+    """Which steps and which rank's part of them to load, and how.
 
     Attributes:
         batch: images per step over all ranks; as many unlabelled ones.
         rank: of this process.
-        world_size: number of ranks; they may get unequal parts.
+        world_size: number of ranks; where it does not divide the batch, parts are unequal.
         start: first step.
         stop: step to end before.
         workers: processes that prepare batches; 0 prepares them here.
@@ -136,7 +136,7 @@ def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
         warnings.simplefilter("ignore")  # fewer cores than workers, fork with threads: as asked for
         loader = DataLoader(
             steps,
-            batch_size=None,  # a step is already a batch
+            batch_size=None,  # an item is already the batch of a step
             sampler=wanted,
             num_workers=workers,
             collate_fn=_as_it_is,
@@ -147,7 +147,7 @@ def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
     try:
         yield from iterator
     finally:
-        # Else they live until the garbage collector finds the iterator.
+        # Otherwise the workers live on until the iterator is garbage-collected.
         shutdown = getattr(iterator, "_shutdown_workers", None)
         if shutdown is not None:
             shutdown()

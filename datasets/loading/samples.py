@@ -1,8 +1,9 @@
-"""One step's batch, every pixel of it a function of (seed, global position) alone.
+"""The samples of one step; every pixel depends on (seed, global position) alone.
 
+A source first draws the parameters of every view. Then it either makes the views here, or returns
+the inputs from which a device makes them, to the same bytes.
 Legend: B images of this rank, S x S pixels, K channel bits. Position = step * batch + slot, with
-`batch` counted over all ranks. A source first draws what every view is, then either makes the
-views here or hands over what a device needs to make them, to the same bits.
+`batch` counted over all ranks.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ from datasets.randomness import KeyedRandom, Stream, epoch_permutation
 
 
 class EpochOrder:
-    """Which image stands at a position: the list, shuffled anew in every pass, without end."""
+    """The id at each global position: the list is shuffled anew for every pass over it."""
 
     def __init__(self, ids: Sequence[str], *, seed: int, stream: Stream) -> None:
         """Keep the list.
@@ -62,7 +63,7 @@ class EpochOrder:
         """The id at a global position."""
         epoch, index = divmod(position, len(self._ids))
         if epoch not in self._passes:
-            if len(self._passes) > 8:  # a cache: one batch touches few passes
+            if len(self._passes) > 8:  # a bounded cache; a batch spans few passes
                 self._passes.clear()
             order = epoch_permutation(self._seed, self._stream, epoch, len(self._ids))
             self._passes[epoch] = order
@@ -85,7 +86,7 @@ class LabelledSource:
         self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
-        """The labelled images at some global positions, with so many channel bits."""
+        """The labelled images at some global positions, with `num_bits` channel bits each."""
         ids, pairs, geometries = self._drawn(positions)
         images = [
             weak_image(image, geometry)
@@ -128,7 +129,7 @@ class LabelledSource:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What one weak view and its two strong ones will be; None is a strong view nobody needs."""
+    """The parameters of a weak view and its two strong ones; None for a strong view not needed."""
 
     name: str
     image: ImageLike
@@ -296,7 +297,7 @@ def _made(view: _View) -> _Made:
 
 
 def _geometry(draws: KeyedRandom, images: Sequence[ImageLike], config: DataConfig) -> Geometry:
-    """A crop of an image and perhaps its mask, which hear at once how many rows it needs."""
+    """Draw a crop; lazy images are told how many rows it needs, so they decode no more."""
     width, height = size_of(images[0])
     drawn = draw_geometry(
         draws,
@@ -313,7 +314,7 @@ def _geometry(draws: KeyedRandom, images: Sequence[ImageLike], config: DataConfi
 
 
 def _next_in_batch(position: int, batch: int) -> int:
-    """The next slot of the same step; after the last one comes the first."""
+    """Position of the next slot of the same step; the first slot follows the last."""
     step, slot = divmod(position, batch)
     return step * batch + (slot + 1) % batch
 

@@ -1,1 +1,1 @@
-"""Bringing data into place and proving it."""
+"""Copying published data into a tree, verifying it, and packing it into shards."""

@@ -1,8 +1,8 @@
 """Bringing an assembly into place: every file read, checked and written once, resumable.
 
-What is done stands in a journal at the root, one line a pair, written after its files. Files appear
-by rename, so a kill leaves whole files, at worst without their line: these are looked at again. A
-file that lies there already and differs is never written over.
+A journal at the root has one line per finished pair, written after its files. Files appear by
+rename, so a kill leaves whole files, at worst without their line; such files are compared again. An
+existing file that differs is never overwritten.
 """
 
 import fcntl

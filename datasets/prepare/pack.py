@@ -1,4 +1,4 @@
-"""Packing a proved tree into shards, in a folder or a bucket."""
+"""Packing a verified tree into Parquet shards, in a folder or an S3 bucket."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Bringing a dataset into place: from what users have, or in their own folder."""
+"""`datasets prepare`: copy a published dataset into a tree, or verify a user's own folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -189,7 +189,7 @@ def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[
 
 
 def _check_apart(sources: Sequence[Path], root: Path) -> None:
-    """The root must be no part of a source: nothing there is ours."""
+    """Raise if the root lies in a source: sources are never changed."""
     target = root.resolve()
     for source in sources:
         inside = source.resolve()

@@ -1,7 +1,7 @@
-"""A bounded folder of what was fetched from afar, shared by all processes of a machine.
+"""A bounded folder of items fetched from an object store, shared by all processes of a machine.
 
-A file's name is the sha256 of its bytes, so nothing in it can be out of date, and whoever reads it
-can prove it. When it grows over its limit, what was used longest ago goes first.
+A file's name is the sha256 of its bytes, so it cannot be out of date and every reader can check it.
+Above the limit, the files that were used longest ago are removed first.
 """
 
 import fcntl
@@ -20,8 +20,8 @@ class ItemCache:
 
     Attributes:
         folder: of the cache.
-        limit: bytes; each process looks after at most an eighth of it was written by itself.
-        unseen: bytes written by this process since it last looked; the first write looks.
+        limit: bytes; each process checks the size after writing at most an eighth of it.
+        unseen: bytes written by this process since its last check; -1 before the first one.
     """
 
     folder: Path
@@ -33,7 +33,7 @@ class ItemCache:
         path = self._path(sha256)
         try:
             data = path.read_bytes()
-            os.utime(path)
+            os.utime(path)  # marks the last use: `_make_room` sorts by modification time
         except OSError:
             return None
         return data

@@ -1,4 +1,4 @@
-"""A packed root: small files near, items in shards, read by id and proved by sha256."""
+"""Reading a packed dataset: a local index, and items in shards, checked by their sha256."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from datasets.storage.base import Storage
 from datasets.storage.open import open_storage
 
 FORMAT = "ipixmatch shards 1"
-PACKED_FILE = "packed.json"  # written last
+PACKED_FILE = "packed.json"  # written last, so its presence says that the rest is complete
 INDEX_FILE = "index.parquet"
-_AHEAD = 64  # items on their way or waiting to be read
+_AHEAD = 64  # items being fetched or waiting to be read, at most
 _THREADS = 8
 
 
@@ -169,7 +169,7 @@ def _is_sound(data: bytes, part: _Range) -> bool:
 
 @dataclass
 class _Ahead:
-    """Items that threads bring before they are read; threads do not survive a fork."""
+    """Items that threads fetch before they are read; a forked process starts its own threads."""
 
     fetch: Any
     waiting: OrderedDict[tuple[Kind, str], "Future[bytes]"] = field(default_factory=OrderedDict)

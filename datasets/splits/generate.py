@@ -22,7 +22,7 @@ from datasets.splits.lists import (
 
 
 def stratified(location: DatasetLocation, order: Sequence[str], count: int) -> list[str]:
-    """So many of the ids that every class is in its share of them, as far as that can be.
+    """Choose `count` ids that show each class in proportion to all images, as far as possible.
 
     The rarest class that still lacks images goes first; its images are taken in the given order.
 

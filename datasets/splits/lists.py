@@ -1,4 +1,4 @@
-"""Which images have labels: published lists, imported or generated. Needs no torch.
+"""The splits of a dataset: which images are labelled, unlabelled, for validation. No torch.
 
 The names contain a letter because Hydra reads `1_16` as the number 116.
 

@@ -1,4 +1,4 @@
-"""Bringing published list files into place: fetched or imported, and proved.
+"""Fetching or importing the published list files, and checking them.
 
 The published lists are those of the UniMatch repository (MIT licence). They are not part of this
 project; `checksums.json` is, and proves them.

@@ -1,1 +1,1 @@
-"""Whole objects under names, in a folder or a bucket."""
+"""Object storage with one interface for a local folder and an S3 bucket."""

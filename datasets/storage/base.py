@@ -1,7 +1,7 @@
-"""Whole objects under names: one contract for a folder and for an S3 bucket.
+"""The storage interface: named objects of bytes, in a folder or an S3 bucket.
 
-An object appears whole or not at all. `create` and `replace` are decided by the store, so of many
-writers at once exactly one wins, on one machine or on many.
+An object appears whole or not at all. The store decides `create` and `replace` atomically, so of
+several concurrent writers, on one machine or many, exactly one succeeds.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A file by HTTP: tried again while the server fails, and gone on with where it was cut."""
+"""HTTP download that retries when the server fails and resumes where it was cut."""
 
 import http.client
 import time

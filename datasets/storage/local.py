@@ -1,4 +1,4 @@
-"""Objects as files of a folder: each appears whole and survives a power cut."""
+"""Object storage in a folder: each object is a file, written atomically and with fsync."""
 
 import fcntl
 import hashlib
@@ -53,6 +53,8 @@ class FolderStorage:
     def replace(self, name: str, content: bytes, tag: str) -> bool:
         """See `Storage.replace`."""
         self.root.mkdir(parents=True, exist_ok=True)
+        # A file system has no compare-and-swap; the lock makes reading and writing one step for all
+        # processes that use it.
         with (self.root / _LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
@@ -69,6 +71,7 @@ class FolderStorage:
         entries = []
         for path in start.rglob("*"):
             name = path.relative_to(self.root).as_posix()
+            # Hidden files are the lock and temporary files of writes under way, not objects.
             if not name.startswith(prefix) or path.name.startswith("."):
                 continue
             with suppress(FileNotFoundError):

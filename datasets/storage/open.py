@@ -1,11 +1,11 @@
-"""The storage at a root: a folder or a bucket."""
+"""Opening the storage at a root: a local folder, or a bucket for s3:// URLs."""
 
 from pathlib import Path
 
 from datasets.storage.base import Storage
 
 PATIENCE_SECONDS = 120.0  # how long a store may fail before we give up
-STALL_SECONDS = 20.0  # how long one answer may say nothing
+STALL_SECONDS = 20.0  # how long one request may get no data before it counts as failed
 
 
 def is_url(root: str) -> bool:

@@ -52,7 +52,7 @@ _PASSING_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttl
 
 
 class Damaged(Exception):
-    """What arrived is not what was sent; asking again helps."""
+    """The bytes received do not match their checksum; the request is repeated."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _connected(pid: int, surroundings: tuple[str, ...], stall: float) -> s3fs.S3
 
 
 def _waits() -> Iterator[float]:
-    """Seconds to wait before each repetition: doubling, with chance so that crowds disperse."""
+    """Seconds to wait before each repetition: doubling, and random so that clients spread out."""
     wait = _FIRST_WAIT
     while True:
         yield wait * (0.5 + os.urandom(1)[0] / 255)

@@ -1,1 +1,1 @@
-"""The synthetic dataset: scenes drawn by this program."""
+"""The synthetic dataset: small scenes with masks, drawn from a seed."""

@@ -17,7 +17,7 @@ from datasets.known.synthetic import SHAPES, TEXTURES, drawn_parts
 from datasets.randomness import KeyedRandom, Stream
 from datasets.synthetic.paint import Field, bell, colour, inside, tone, value_noise
 
-_HUE_SPREAD = 0.12  # of a class around its own hue, in turns; 0.5 would tell nothing
+_HUE_SPREAD = 0.12  # of a class around its own hue, in turns; 0.5 would make hue uninformative
 _PLAIN_CLUTTER = 0.7  # part of the clutter that has no texture
 _SHOT_NOISE = 0.05  # standard deviation at full brightness
 
