@@ -45,7 +45,7 @@ def plan_json(plan: Plan, chosen: Collection[str]) -> str:
 
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
-    """How far some cells are, by key; an empty progress for one that never ran so configured."""
+    """How far some cells are, by key; an empty progress for missing and drifted ones."""
     shown = list(cells)
     known = [cell.key for cell in shown if cell.state not in (State.missing, State.drifted)]
     progress = plan.root.progress(known, done=plan.keys(State.done))

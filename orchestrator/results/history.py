@@ -74,6 +74,7 @@ def history_of(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per epoch from the lines of metrics.jsonl, oldest first."""
     epochs: dict[int, list[dict[str, Any]]] = {}
     for line in lines:
+        # Steps have fractions of epochs: 1.25 is in the second one, 2.0 is its end.
         epochs.setdefault(ceil(line["epoch"] - 1e-9), []).append(line)
     return [_epoch(number, epochs[number]) for number in sorted(epochs)]
 

@@ -150,6 +150,7 @@ def _heartbeat(path: Path) -> AbstractContextManager[None]:
     """Renew the modification time of the lock file from a thread."""
 
     def touch(stop: threading.Event) -> None:
+        # Several heartbeats may fail or be late before the lock counts as abandoned.
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             with suppress(OSError):
                 os.utime(path)

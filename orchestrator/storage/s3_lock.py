@@ -149,8 +149,8 @@ class S3Lock:
                 if record.owner is not None:
                     self.tag = _tag_of(self.storage, self.name, record)
                 return True
-            # Where the answer to an earlier replacement was lost, the tag is of our own record:
-            # the token tells.
+            # An earlier replacement may have succeeded while its answer was lost. Then the record
+            # is still of this owner, as its token shows, and only the tag is another.
             held = _held(self.storage, self.name)
             if held is None or LockRecord.of(held).token != self.record.token:
                 return False
@@ -231,6 +231,7 @@ def _heartbeat(lock: S3Lock, on_heartbeat: Callable[[], None]) -> AbstractContex
     """Replace the lock's object again and again, from a thread."""
 
     def replace_often(stop: threading.Event) -> None:
+        # Several heartbeats may fail before the lock counts as abandoned.
         while not stop.wait(min(HEARTBEAT_SECONDS, fresh_seconds() / 6)):
             try:
                 lock.heartbeat()

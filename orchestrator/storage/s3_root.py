@@ -136,6 +136,7 @@ class S3Root(Root):
         def state(key: str) -> RunState:
             name, owner, attempt, newest = self.run(key).name, None, 0, None
             size = sizes.get(f"{name}/lock", 0)
+            # The listing gives sizes: a lock without an owner is known without a request.
             if size > IDLE_BYTES or (size and key not in done):
                 record, owner = read_lock(storage, f"{name}/lock")
                 attempt = record.attempt

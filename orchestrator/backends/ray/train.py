@@ -29,6 +29,7 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
         in_this_process: Train's local mode. It saves four process starts and as many imports of
             torch, which take longer than a small cell on two cores; for one rank on a CPU only.
     """
+    # Shows afterwards whether a lost worker group had begun an attempt.
     before = root_of(trial).newest_attempt(trial.key)
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
         trainer = TorchTrainer(

@@ -83,6 +83,7 @@ class JobRegistry:
     def known(self) -> dict[str, Job]:
         """The newest job of every cell that ever had one."""
         jobs: dict[str, Job] = {}
+        # In the order of writing, so that a cell keeps its newest job.
         files = (self.folder / "batches").glob("*/cells.json")
         for path in sorted(files, key=lambda file: file.stat().st_mtime_ns):
             array = JobArray.read(path.parent)
