@@ -106,6 +106,8 @@ def epoch_permutation(seed: int, stream: Stream, epoch: int, count: int) -> NDAr
 
 def _philox(*key: int) -> np.random.Philox:
     """A generator keyed by whole numbers of any size."""
+    # Philox takes a key of 128 bits; a hash of the numbers' text makes one of any numbers, on every
+    # machine the same (Python's own hash() of a text differs between processes).
     text = ",".join(str(int(number)) for number in key).encode()
     digest = hashlib.blake2b(text, digest_size=16, person=b"ipixmatch-rng-v1").digest()
     return np.random.Philox(key=np.frombuffer(digest, dtype="<u8").astype(np.uint64))

@@ -99,7 +99,7 @@ class Score:
 
 @torch.no_grad()
 def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, ranks: Ranks) -> Score:
-    """Score of the validation set on every rank.
+    """Score a network on the validation set; the result is the same on every rank.
 
     Each rank takes every world_size-th image, none twice: padding the list, as DistributedSampler
     does, counts some images twice and moves the mIoU with the number of ranks.
@@ -112,7 +112,7 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
         predicted = predict(network, to_device(image[None], ranks.device), config)[0]
         matrix.update(predicted, to_device(truth, ranks.device))
     network.train(was_training)
-    matrix.counts = ranks.sum(matrix.counts)
+    matrix.counts = ranks.sum(matrix.counts)  # before any ratio: the mIoU is of the whole set
     per_class = matrix.compute().cpu()
     # Only NaN differs from itself; it becomes None, which JSON and Parquet can hold.
     values = tuple(None if value != value else value for value in per_class.tolist())

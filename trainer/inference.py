@@ -86,6 +86,7 @@ def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
             "another checkpoint of the run."
         )
     packed = torch.load(path, map_location="cpu", weights_only=True)
+    # best.pt holds weights only; the checkpoint of a step holds the whole training state.
     if "weights" in packed:
         return packed["weights"], manifest.config_json
     student = {

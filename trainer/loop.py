@@ -32,7 +32,7 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a finished step is passed on as, to the `on_step` callback of `trainer.run.train`.
+    """A finished step, as the `on_step` callback of `trainer.run.train` receives it.
 
     Attributes:
         state: after the step; the callback must not change it.
@@ -86,6 +86,7 @@ class Loop:
         """
         self._saved_at = self._clock = time.monotonic()
         self._recent = deque(maxlen=self.config.run.log_steps + 1)
+        # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
         objective = Objective.of(self.config, self.ranks)
         networks = Networks(self.state.student, self.state.ema)
@@ -183,6 +184,7 @@ class Loop:
         The best epoch is chosen on the validation set, as the UniMatch code does (A28).
         """
         state = self.state
+        # An evaluation may last long; each of its forwards shows that the run is alive.
         hook = state.student.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
         score = evaluate(state.student, self.dataset, self.config, self.ranks)
         hook.remove()

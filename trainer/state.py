@@ -183,6 +183,7 @@ def new_state(
         ema = DeepLabV3Plus(config.model, num_classes)
         ema.load_state_dict(student.state_dict())
         ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Always in evaluation mode: its statistics come from the student, see `update_ema`.
         ema.requires_grad_(False).eval()
     state = TrainState(student.train(), ema, SGD.over(student, config.optim))
     state.pretrained_sha256 = None if pretrained is None else pretrained.sha256

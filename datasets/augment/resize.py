@@ -17,7 +17,7 @@ from datasets.images.pixels import Box4
 def nearest(source: int, resized: int, *, start: int, crop: int) -> NDArray[np.int64]:
     """Source pixel of each output pixel under Pillow's NEAREST; fewer than `crop` at padding."""
     step = source / resized
-    # Pillow adds up steps; the closed form differs from it in a pixel now and then.
+    # Summed step by step as Pillow does: start + i * step rounds differently for a few pixels.
     steps = np.full(min(start + crop, resized), step)
     steps[0] = step * 0.5
     return np.add.accumulate(steps)[start:].astype(np.int64)

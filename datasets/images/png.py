@@ -55,7 +55,7 @@ class Png:
         return cls(data, (width, height), layouts.get((colour, bits)) if names <= _PLAIN else None)
 
     def upper(self, rows: int) -> bytes:
-        """The file as if it had so many rows."""
+        """The file's bytes with a header that says `rows` rows, so a decoder stops there."""
         if rows == self.size[1]:
             return self.data
         header = b"IHDR" + struct.pack(">II", self.size[0], rows) + self.data[24:29]

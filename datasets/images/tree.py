@@ -195,7 +195,7 @@ def file_bytes(path: Path, what: str) -> bytes:
 
 
 def nearby(path: Path) -> str:
-    """What lies there instead of a missing file, and the cure; empty when nothing does."""
+    """A hint for a missing file: a dangling link or a similar name; empty when there is none."""
     if path.is_symlink():
         return f"It is a link to {path.readlink()}, which is gone; bring the target back. "
     similar: list[str] = []

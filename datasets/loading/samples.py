@@ -139,7 +139,7 @@ class _View:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Everything random about an unlabelled batch."""
+    """All drawn parameters of an unlabelled batch: views, CutMix partners and boxes."""
 
     views: list[_View]
     partners: list[_View]

@@ -22,7 +22,7 @@ _DONE = ".complete"
 
 
 def download_archive(archive: Archive, folder: Path, *, mirror: str, say: Say) -> Path:
-    """An archive in a folder; what an earlier call left there is gone on with.
+    """Download an archive into a folder; a part left by an earlier call is continued.
 
     Args:
         archive: which.
@@ -75,7 +75,7 @@ def is_archive(path: Path) -> bool:
 
 
 def unpacked(archive: Path, root: Path, members: str, say: Say) -> Path:
-    """The folder with what an archive holds of a dataset; unpacks what is not there yet.
+    """The folder with the files of a dataset from an archive, unpacked unless they are there.
 
     Args:
         archive: .tar, .tgz, .tar.gz or .zip.

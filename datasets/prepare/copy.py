@@ -1,4 +1,4 @@
-"""Bringing an assembly into place: every file read, checked and written once, resumable.
+"""Carrying out an assembly: every file is read, checked and written once; it can be resumed.
 
 A journal at the root has one line per finished pair, written after its files. Files appear by
 rename, so a kill leaves whole files, at worst without their line; such files are compared again. An
@@ -54,7 +54,7 @@ class Outcome:
 def copy_into_place(
     assembly: Assembly, spec: DatasetSpec, root: Path, *, how: How, say: Say
 ) -> Outcome:
-    """Bring an assembly to a root; again after a kill, it goes on where it was.
+    """Copy or link the files of an assembly to a root; after a kill, a second call continues.
 
     Args:
         assembly: what to bring.

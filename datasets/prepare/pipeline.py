@@ -60,7 +60,7 @@ def guidance(location: DatasetLocation) -> str:
 def prepare_published(
     location: DatasetLocation, sources: Sequence[Path], options: PrepareOptions, say: Say
 ) -> list[str]:
-    """Bring a published dataset from where it was unpacked to the root.
+    """Copy or link a published dataset from its unpacked folders or archives to the root.
 
     Args:
         location: of the dataset.

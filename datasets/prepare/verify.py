@@ -1,4 +1,4 @@
-"""Reading every file of a tree, to find every defect before a run does."""
+"""`datasets verify`: read every file of a tree and report all defects at once."""
 
 import os
 from collections import Counter

@@ -42,7 +42,7 @@ class Shards:
     """A `Store` of items in shards; may be used after a fork and sent to another process."""
 
     def __init__(self, root: Path, storage: Storage, cache: ItemCache | None) -> None:
-        """Open what is packed.
+        """Open a packed dataset.
 
         Args:
             root: folder with the index.

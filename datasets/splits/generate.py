@@ -110,7 +110,7 @@ def make_lists(
 
 
 def own_list_defects(location: DatasetLocation, split: str = "") -> list[str]:
-    """What is wrong with the lists that are nobody's publication; of one split, or of all."""
+    """Defects of lists that are not published ones; of one split, or of all."""
     if split and split not in split_names(location):
         known = ", ".join(split_names(location)) or "none"
         return [f"no list is called {split!r}; known: {known}"]

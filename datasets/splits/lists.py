@@ -171,7 +171,7 @@ def checked_split(name: str, lists: Sequence[Sequence[str]], *, where: str) -> S
 
 
 def seeded_order(ids: Sequence[str], seed: int) -> list[str]:
-    """The order in which a generated split hands out labels; its prefixes are nested splits."""
+    """The order in which images get labels in a generated split; prefixes of it are nested."""
     return [ids[index] for index in epoch_permutation(seed, Stream.SPLIT, 0, len(ids))]
 
 

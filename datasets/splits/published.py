@@ -73,7 +73,7 @@ def fetch_lists(location: DatasetLocation, address: str = "") -> list[str]:
 
 
 def list_defects(location: DatasetLocation, split: str = "") -> list[str]:
-    """What is wrong with the published lists at the root; of one split, or of all."""
+    """Defects of the published lists at the root; of one split, or of all."""
     table, folder, texts = published(location.spec.name), location.lists, []
     for file in list_files(split) if split else table:
         official = table.get(file)

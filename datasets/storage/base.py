@@ -55,7 +55,7 @@ class Storage(Protocol):
         """An object's bytes with their tag."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Put an object, whatever was there."""
+        """Put an object; an existing one is replaced."""
 
     def create(self, name: str, content: bytes) -> bool:
         """Put an object unless one is there; whether this call did it."""
@@ -76,4 +76,4 @@ class Storage(Protocol):
         """Put a file of any size."""
 
     def download(self, name: str, path: Path) -> None:
-        """Bring an object of any size into a file, in one step."""
+        """Write an object of any size to a local file, atomically."""

@@ -20,14 +20,14 @@ _FIRST_WAIT_SECONDS = 0.5
 def download(
     address: str, path: Path, *, cure: str, say: Say = silent, tries: int = _TRIES
 ) -> Message:
-    """Bring a file to `path`; what an earlier call left there is gone on with.
+    """Download a file to `path`; the part that an earlier call left there is continued.
 
     Whether the bytes are the wanted ones is for the caller to check.
 
     Args:
         address: of the file.
         path: where it grows, in a folder that is there.
-        cure: for the error: what somebody can do whose machine reaches no server.
+        cure: last sentence of the error: what to do on a machine without a network.
         say: given lines about the progress.
         tries: how often in a row the server may fail before a new byte has come.
 

@@ -1,4 +1,4 @@
-"""Objects of an S3 bucket below a prefix: atomic, proved by sha256, exclusive where asked."""
+"""Object storage in an S3 bucket: requests with retries, checksums, and conditional writes."""
 
 import asyncio
 import base64
@@ -98,7 +98,7 @@ class Calls:
         return self.patiently(once, f"get_object {arguments['Key']}")
 
     def patiently(self, call: Callable[[], Result], what: str) -> Result:
-        """What a call returns, tried again while it fails in a way that passes.
+        """The result of a call, which is repeated while it fails with a temporary error.
 
         Raises:
             Unreachable: it failed for longer than the patience.
@@ -146,7 +146,7 @@ class Calls:
 
 
 def status_of(error: BaseException) -> int:
-    """HTTP status of what a server said; 0 when it said nothing."""
+    """HTTP status of a server's error; 0 when the error is not an answer of the server."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return 0

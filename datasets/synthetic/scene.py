@@ -34,7 +34,7 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where a thing lies: centre and radius in pixels, turn, and stretch of its width."""
+    """Pose of an object: centre and radius (pixels), cosine and sine of its turn, width stretch."""
 
     x: float
     y: float
@@ -81,7 +81,7 @@ def _add_object(canvas: _Canvas, draws: KeyedRandom, label: int) -> None:
 
 
 def _add_clutter(canvas: _Canvas, draws: KeyedRandom) -> None:
-    """A plain thing with the shape of a class, or a shapeless patch with a texture."""
+    """A distractor, labelled background: a class's shape in one colour, or a textured blob."""
     pose = _pose(draws, canvas, smallest=0.10, largest=0.30)
     hue = draws.uniform(0.0, 1.0)
     if draws.bernoulli(_PLAIN_CLUTTER):
@@ -100,7 +100,7 @@ def _add_clutter(canvas: _Canvas, draws: KeyedRandom) -> None:
 
 
 def _add_stick(canvas: _Canvas, draws: KeyedRandom) -> None:
-    """A thin plain thing in front of everything."""
+    """A thin bar of one colour in front of everything; its pixels are background."""
     pose = _pose(draws, canvas, smallest=0.25, largest=0.60)
     thin = draws.uniform(1.0, 2.5) / pose.radius
     paint = _plain(draws, draws.uniform(0.0, 1.0))
@@ -168,7 +168,7 @@ def _add(
     paint: Paint,
     label: int,
 ) -> None:
-    """Put a thing on the canvas; its edge is one pixel soft, its label is not."""
+    """Draw an object; its edge is blended over one pixel, its label is set from half cover on."""
     reach = pose.radius * max(pose.stretch, 1.0) * 1.45 + 1.0
     height, width = canvas.labels.shape
     top, left = max(int(pose.y - reach), 0), max(int(pose.x - reach), 0)

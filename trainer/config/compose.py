@@ -71,7 +71,7 @@ def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's error in one or two sentences: what was given, and what exists."""
+    """An error message of one or two sentences: the wrong setting, and the ones that exist."""
     for override in overrides:
         key, _, value = override.partition("=")
         key = key.lstrip("+~")

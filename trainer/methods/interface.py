@@ -64,7 +64,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class MethodContext:
-    """What every method is built from."""
+    """The arguments of every method's constructor."""
 
     config: TrainConfig
     ranks: Ranks

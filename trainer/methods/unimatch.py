@@ -28,6 +28,7 @@ class UniMatch:
         partner = consistency.partner_logits(networks, unlabelled)
         views = consistency.strong_views(unlabelled, ("s1", "s2"))
         forward = _weak_forward(networks, labelled, unlabelled)
+        # Both strong views in one forward: their batch-norm statistics are shared.
         strong = student(normalise(torch.cat([view.pasted for view in views]))).float().chunk(2)
         labels, teacher = consistency.teacher_targets(
             context, networks, unlabelled, trained=forward.weak, partner=partner

@@ -49,7 +49,7 @@ SOURCES = {
 def fetch(
     backbone: str, *, source: str = "timm", address: str = "", on_message: Callable[[str], None]
 ) -> Path:
-    """Download, check and put into place the weights of one backbone.
+    """Download the weights of one backbone, check them, and store them in the folder `weights`.
 
     The checksum is the one the file's name carries (torchvision) or the one the server states for
     the stored object (timm). The keys are matched before the file gets its name.
@@ -88,7 +88,7 @@ def fetch(
 
 
 def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
-    """Check a file one has and copy it into place.
+    """Check a local file of weights and copy it into the folder `weights`.
 
     Raises:
         WeightsError: it is missing or of another network.

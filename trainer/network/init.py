@@ -59,7 +59,7 @@ def _uniform(draws: KeyedRandom, like: Tensor) -> Tensor:
 def _normal(draws: KeyedRandom, like: Tensor) -> Tensor:
     """Standard normal numbers by Box and Muller, of the shape of `like`."""
     words = draws.words(2 * like.numel())
-    unit = ((words >> np.uint64(11)) + 0.5) * 2.0**-53
+    unit = ((words >> np.uint64(11)) + 0.5) * 2.0**-53  # never 0, whose logarithm is -inf
     radius, angle = np.split(unit, 2)
     normal = np.sqrt(-2.0 * np.log(radius)) * np.cos(2.0 * np.pi * angle)
     return torch.from_numpy(normal).view(like.shape).to(like.dtype)
