@@ -105,7 +105,8 @@ class _Steps(TorchDataset[Step]):
     def __getitem__(self, step: int) -> Step:
         plan, positions = self._plan, self._plan.positions(step)
         bits, first, second = plan.num_channel_bits, self._labelled, self._unlabelled
-        self._announce(step + max(plan.workers, 1))  # this process makes that one next
+        # torch deals steps to the workers in turn, so this is the next one of this process.
+        self._announce(step + max(plan.workers, 1))
         if plan.on_device:
             windows = first.windows(positions, bits)
             if second is None:

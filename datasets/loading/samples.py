@@ -110,7 +110,7 @@ class LabelledSource:
         )
 
     def announce(self, positions: Sequence[int]) -> None:
-        """Say that a batch of these positions is asked for soon."""
+        """Announce a batch that is needed soon, so that its images can be fetched ahead."""
         ids = [self._order.at(position) for position in positions]
         self._source.prefetch(ids, ids)
 
@@ -220,7 +220,7 @@ class UnlabelledSource:
         )
 
     def announce(self, positions: Sequence[int], *, batch: int) -> None:
-        """Say that a batch of these positions is asked for soon."""
+        """Announce a batch that is needed soon, so that its images can be fetched ahead."""
         names = {self._order.at(position) for position in positions}
         if self._config.mix is MixSource.batch_roll:
             names |= {self._order.at(_next_in_batch(position, batch)) for position in positions}

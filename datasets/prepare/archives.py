@@ -133,6 +133,7 @@ def _is_needed(name: str, needed: re.Pattern[str]) -> bool:
 
 
 def _extract(target: Path, size: int, opened: Callable[[], IO[bytes] | None]) -> None:
+    # Files appear by rename, so one of the right size is whole.
     if target.is_file() and target.stat().st_size == size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)

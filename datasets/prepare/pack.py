@@ -83,7 +83,7 @@ def pack(location: DatasetLocation, target: Storage, packing: Packing, say: Say)
 
 
 def _check_target(target: Storage, fingerprint: str) -> None:
-    """See that it is empty or holds the same data, which is whole no longer."""
+    """Raise if the target holds anything else; the same data, packed before, loses its mark."""
     entries = {entry.name for entry in target.entries()}
     is_packed = PACKED_FILE in entries
     if is_packed and json.loads(target.read(PACKED_FILE)).get("fingerprint") != fingerprint:
@@ -94,7 +94,8 @@ def _check_target(target: Storage, fingerprint: str) -> None:
             f"{target.url} holds files that `pack` did not write ({min(foreign)}); they stay as "
             "they are. Choose an empty place."
         )
-    if is_packed:  # of another shard size perhaps: half of each would look whole
+    # The old shards may be of another size; while both kinds are mixed it must not look complete.
+    if is_packed:
         target.remove([PACKED_FILE])
 
 

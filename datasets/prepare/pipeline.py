@@ -37,7 +37,7 @@ class PrepareOptions:
 
 
 def missing_parts(location: DatasetLocation) -> list[str]:
-    """What a published dataset lacks at its root, by names alone; empty when it is complete."""
+    """Missing files of a published dataset, found by name without reading any; empty if none."""
     present = present_splits(location)
     if not present:
         lists = list_defects(location)

@@ -102,6 +102,7 @@ def _plain(value: Any, *, identity_only: bool) -> Any:
 
 
 def _left_out(metadata: dict[str, Any], value: Any) -> bool:
+    """Whether a field is no part of the fingerprint, see `fingerprint`."""
     if metadata.get("role") == "execution":
         return True
     return "neutral" in metadata and bool(metadata["neutral"] == value)
@@ -161,7 +162,7 @@ def _settings(config_json: str) -> str:
 
 
 def _moving(plain: dict[str, Any], schema: Any) -> dict[str, Any]:
-    """The fields that can move the numbers, as `trainer.config.fingerprint` chooses them."""
+    """The fields that can change a result, chosen as `fingerprint` does, from plain JSON data."""
     known = {item.name: item for item in fields(schema)}
     kept: dict[str, Any] = {}
     for name, value in plain.items():
