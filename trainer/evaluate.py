@@ -1,6 +1,7 @@
-"""Validation as in the UniMatch code: predictions, the confusion matrix, IoU and mIoU.
+"""Validation: predictions, the confusion matrix, IoU and mIoU.
 
-Every image is scored once, at its own size: whole (VOC) or in sliding windows (Cityscapes).
+Every image is scored once, at its own size: whole (VOC) or in sliding windows (Cityscapes), as the
+UniMatch code scores its last epochs.
 Legend: B images, C classes, H x W pixels.
 """
 
