@@ -37,7 +37,7 @@ class Screen:
         self._done = self._failed = 0
         self._running: dict[str, tuple[Trial, float]] = {}
         self._started = time.monotonic()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of `_running`, which the thread of `live` reads
 
     def expect(self, total: int) -> None:
         """Set how many cells the launch has."""

@@ -26,6 +26,7 @@ def snapshot_code(folder: Path) -> Path:
     target = folder / name
     if target.is_dir() and _digest(_read(target)) == name:
         return target
+    # Written aside and renamed, so that no worker imports from half a copy.
     part = folder / f".{name}.{uuid.uuid4().hex[:8]}"
     for path, content in files.items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)

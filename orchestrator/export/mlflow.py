@@ -49,6 +49,7 @@ def export_mlflow(runs: Iterable[ExportedRun], folder: Path, *, experiment: str)
         client = MlflowClient(tracking_uri=folder.absolute().as_uri())
         earlier = client.get_experiment_by_name(experiment)
         if earlier is not None:
+            # Not by the client: a deleted experiment of MLflow goes to a trash and keeps its name.
             shutil.rmtree(folder / earlier.experiment_id)
         number = client.create_experiment(experiment)
         return [folder / number / _write(client, run, number) for run in runs]

@@ -117,7 +117,7 @@ def environment(*folders: Path) -> "Environment":
     made = Environment(
         loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, and not an empty text
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

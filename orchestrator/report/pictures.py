@@ -87,6 +87,7 @@ def _fullest(
 ) -> tuple[Box | None, int]:
     """The window with the most marked pixels that touches none of the taken ones."""
     height, width = size
+    # A summed-area table gives the count of every window from four of its entries.
     sums = np.pad(marked.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     counts = (
         sums[height:, width:]

@@ -131,7 +131,10 @@ def _words(chart: Chart) -> str:
 
 
 def _rename_ids(parts: Sequence[ElementTree.Element], prefix: str) -> None:
-    """Let ids that something refers to begin with the chart's name, and drop the others."""
+    """Let ids that something refers to begin with the chart's name, and drop the others.
+
+    Several charts stand in one page, where an id may occur only once.
+    """
     elements = [element for part in parts for element in part.iter()]
     values = " ".join(value for element in elements for value in element.attrib.values())
     used = dict.fromkeys(re.findall(r"#(\w+)", values))

@@ -63,6 +63,7 @@ def bootstrap_interval(
     sums = np.zeros(_RESAMPLES)
     for group in groups:
         values = np.array(group, dtype=np.float64)
+        # 32 random bits times n, shifted back, are an index below n, biased by less than n / 2^32.
         words = draws.words(_RESAMPLES * len(values)) >> np.uint64(32)
         chosen = (words * np.uint64(len(values))) >> np.uint64(32)
         sums += values[chosen.astype(np.int64)].reshape(_RESAMPLES, len(values)).sum(1)
@@ -114,6 +115,7 @@ def sign_flip(differences: Sequence[float]) -> SignFlip:
     if len(values) == 0 or reached <= 0.0:
         return SignFlip(1.0, smallest)
     if len(values) <= _EXACT_PAIRS:
+        # Flipping every sign mirrors a sum at zero, so both tails are equal.
         return SignFlip(2.0 * _part_above(values, reached), smallest)
     return SignFlip(_sampled(values, reached), smallest, is_exact=False)
 
