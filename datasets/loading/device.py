@@ -225,7 +225,7 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def _blended(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
-    """start + factor * (image - start), clipped to [0, 255] and truncated as in Image.blend."""
+    """Blend: start + factor * (image - start), clipped to [0, 255], truncated as in Image.blend."""
     start = start.to(torch.float32)
     step = images.to(torch.float32).sub_(start)
     # Two operations on purpose: a fused multiply-add rounds once, Pillow rounds twice.
