@@ -47,7 +47,9 @@ class SlurmOptions:
     at_once: int = option(0, "jobs of one array that run together; 0: all", least=0)
     max_jobs: int = option(0, "in the queue; 0: as many as the site allows", least=0)
     poll_seconds: float = option(60.0, "longest pause between two requests to Slurm", least=0)
-    controller: str = option("tune", "Ray Tune; plain: without Ray, for small login nodes")
+    controller: str = option(
+        "tune", "Ray Tune; plain: without Ray, for small login nodes", choices=("tune", "plain")
+    )
 
 
 # The module of each back end (`backends/base.py` says what it offers), by the word of `backend=`.
@@ -147,7 +149,7 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
         elif key.startswith("slurm."):
             _set(options.slurm, key.removeprefix("slurm."), value, said=key)
         elif key in _names(LaunchOptions):
-            if not value:
+            if not value and not _has_choices(key):  # those are said by the refusal itself
                 raise ValueError(f"{key}= needs a value.")
             _set(options, key, value, said=key)
         elif key.lstrip("+~") in (*GROUPS, *field_names()):
@@ -224,6 +226,10 @@ def _verbatim(text: str) -> str:
 def _names(schema: type) -> list[str]:
     """Its options that are no group."""
     return [item.name for item in fields(schema) if item.name != "slurm"]
+
+
+def _has_choices(key: str) -> bool:
+    return any(f.name == key and "choices" in f.metadata for f in fields(LaunchOptions))
 
 
 def _unknown(key: str) -> str:

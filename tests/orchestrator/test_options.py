@@ -31,6 +31,8 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
         ("ranks=0", "ranks=0 is below 1"),
         ("backend=slurm2", "backend=slurm2: known are ray, inline"),
         ("rerun=yes", "rerun=yes: known are none, drifted, all"),
+        ("epoch=", "epoch=: known are best, last"),
+        ("slurm.controller=foo", "slurm.controller=foo: known are tune, plain"),
         ("gpus_per_rank=1.5", "a whole number, a part of one GPU, or -1"),
         ("only=", "only= needs a value"),
         ("hang_minutes=-1", "hang_minutes=-1: give minutes, or 0 for never"),
