@@ -26,6 +26,7 @@ from trainer.evaluate import Score
 from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.init import init_weights
+from trainer.network.recompute import BlockRunner
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def new_state(
     pretrained = init_weights(student, config) if fresh else None
     student = student.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     set_ranks(student, ranks)
+    student.backbone.run = BlockRunner(config.run.memory)
     ema = None
     if config.method.teacher is Teacher.ema:
         ema = DeepLabV3Plus(config.model, num_classes)

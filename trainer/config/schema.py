@@ -172,6 +172,14 @@ class Cache(Enum):
     decoded = "decoded"  # raw pixels: 0.6 MB for an image of VOC, 6.3 MB for one of Cityscapes
 
 
+class Memory(Enum):
+    """What a step keeps on the device for its backward pass; the bits are the same."""
+
+    full = "full"  # every activation
+    recompute = "recompute"  # the inputs of blocks; each block's forward runs once more
+    offload = "offload"  # the same, and the inputs wait in the memory of the host
+
+
 class EvaluationMode(Enum):
     """How a validation image passes the network."""
 
@@ -287,6 +295,7 @@ class RunConfig:
     augment: Augment = execution(Augment.auto, "host or device, the same bits")
     cache: Cache = execution(Cache.none, "decoded: images are decoded once")
     cache_folder: str = execution("", "empty means <folder of the dataset>.decoded")
+    memory: Memory = execution(Memory.full, "full, recompute or offload: less memory, same bits")
     checkpoint_minutes: float = execution(5.0, "between two checkpoints")
     checkpoint_steps: int = execution(0, "also every so many steps; 0 is never")
     log_steps: int = execution(20, "steps between two lines of metrics.jsonl")

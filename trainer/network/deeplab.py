@@ -1,6 +1,6 @@
 """DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code."""
 
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Literal
 
 import torch
@@ -92,7 +92,7 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W)."""
         low, high = self.backbone(images)
-        return self.decode(low, high, images.shape[-2:])
+        return self.backbone.run(partial(self.decode, size=images.shape[-2:]), low, high)
 
     def forward_perturbed(self, images: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the features as they are, and with half the channels dropped.
@@ -104,12 +104,18 @@ class DeepLabV3Plus(nn.Module):
             keep: (B, L + F) bool, the channels that stay; kept ones are doubled (Dropout2d 0.5).
         """
         low, high = self.backbone(images)
+        both = partial(self._decode_perturbed, size=images.shape[-2:])
+        clean, dropped = self.backbone.run(both, low, high, keep).chunk(2)
+        return clean, dropped
+
+    def _decode_perturbed(
+        self, low: Tensor, high: Tensor, keep: Tensor, *, size: tuple[int, ...]
+    ) -> Tensor:
         factor = keep[:, :, None, None].to(low.dtype) * 2.0
         low_factor, high_factor = factor.tensor_split([low.shape[1]], dim=1)
         low = torch.cat([low, low * low_factor])
         high = torch.cat([high, high * high_factor])
-        clean, dropped = self.decode(low, high, images.shape[-2:]).chunk(2)
-        return clean, dropped
+        return self.decode(low, high, size)
 
     def decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
         """Features at stride 4 and 16 to logits at the size of the images."""

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from trainer.config.schema import ModelConfig, Stem
 from trainer.network.batch_norm import RankOrderedBatchNorm
+from trainer.network.recompute import BlockRunner
 
 EXPANSION = 4
 
@@ -40,10 +41,14 @@ class ResNet(nn.Module):
 
     Output stride 16: the last stage keeps its resolution, its first block has dilation 1 and the
     others 2 (the UniMatch code). No multi-grid.
+
+    Attributes:
+        run: calls stem and bottlenecks, and the decoder; says what they keep for the backward pass.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.run = BlockRunner()
         width = config.width
         stem = 2 * width if config.stem is Stem.deep64 else width
         self.conv1 = _deep_stem(width) if config.stem is Stem.deep64 else _plain_stem(width)
@@ -60,9 +65,17 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) to features at stride 4 and stride 16."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        low = self.layer1(x)
-        return low, self.layer4(self.layer3(self.layer2(low)))
+        low = self.run(self.stem, x)
+        for block in self.layer1:
+            low = self.run(block, low)
+        high = low
+        for block in (*self.layer2, *self.layer3, *self.layer4):
+            high = self.run(block, high)
+        return low, high
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Images to maps at stride 4."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))  # type: ignore[no-any-return]
 
 
 def _deep_stem(width: int) -> nn.Module:
@@ -82,7 +95,9 @@ def _plain_stem(width: int) -> nn.Module:
     return nn.Conv2d(3, width, 7, 2, 3, bias=False)
 
 
-def _stage(channels: int, width: int, blocks: int, *, stride: int, dilation: int = 1) -> nn.Module:
+def _stage(
+    channels: int, width: int, blocks: int, *, stride: int, dilation: int = 1
+) -> nn.Sequential:
     """Bottlenecks of one resolution; only the blocks after the first are dilated."""
     first = Bottleneck(channels, width, stride=stride, dilation=1)
     rest = [
