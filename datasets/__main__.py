@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from datasets.cli import Arguments
+from datasets.command_errors import error_text, is_deliberate, without_flag
 from datasets.config import SyntheticConfig
 from datasets.errors import Unreachable
 from datasets.import_guard import check_is_ours
@@ -28,7 +29,7 @@ from datasets.splits.published import fetch_lists, import_lists, list_defects
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
 
-DONE, WRONG, UNREACHABLE = 0, 2, 20
+DONE, WRONG, FAILED, UNREACHABLE = 0, 2, 11, 20
 
 HELP = """Bring data into place and prove that it is right.
 
@@ -56,12 +57,14 @@ draw     num_train, num_val, width, height (pixels), num_classes, seed
 SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
          the archives themselves; they stay as they are. Again after a stop it goes on.
 fetch    from=URL takes another copy of the repository's folder `splits`
-Exit codes: 0 done; 2 usage, or the data is not right; 20 the server does not answer.
+Exit codes: 0 done; 2 usage, or the data is not right; 11 the program itself failed; 20 the server
+does not answer. --traceback prints more of an error.
 """
 
 
 def main(line: Sequence[str]) -> int:
-    """Run one command; returns its exit code: 0, 2 or 20, see HELP."""
+    """Run one command; returns its exit code: 0, 2, 11 or 20, see HELP."""
+    line, shows_traceback = without_flag(line)
     if not line or {"-h", "--help", "help"} & set(line):
         print(HELP, end="")
         return DONE if line else WRONG
@@ -72,9 +75,11 @@ def main(line: Sequence[str]) -> int:
         if verb not in VERBS:
             raise ValueError(f"Unknown command {verb!r}; known: {', '.join(VERBS)}.")
         return VERBS[verb](arguments)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return UNREACHABLE if isinstance(error, Unreachable) else WRONG
+    except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
+        print(f"datasets: {error_text(error, shows_traceback=shows_traceback)}", file=sys.stderr)
+        if isinstance(error, Unreachable):
+            return UNREACHABLE
+        return WRONG if isinstance(error, ValueError) or is_deliberate(error) else FAILED
 
 
 def _say(text: str) -> None:

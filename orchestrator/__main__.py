@@ -32,8 +32,8 @@ Any other key=value is a setting of the training for every cell, such as optim.e
 (`python -m trainer --help` lists them).
 
 Exit codes: 0 everything wanted is done; 1 a manuscript's numbers are not today's; 2 usage or
-configuration; 10 cells are still to do; 11 some cells failed for good; 20 Ray, Slurm or the
-object store is unreachable.
+configuration; 10 cells are still to do; 11 some cells failed for good, or the program itself
+did; 20 Ray, Slurm or the object store is unreachable. --traceback prints more of an error.
 With root=s3://bucket/prefix (AWS_ENDPOINT_URL and credentials as for all S3 tools) a run trains in
 `scratch` and is pushed with every checkpoint; tables, reports and exports are written below
 ./outputs/BUCKET/PREFIX and put under the root as well. With Slurm, `scratch` holds the jobs' own
@@ -57,13 +57,10 @@ def main(words: Sequence[str]) -> int:
             f"{error}. Start from the checkout with `python -m orchestrator`, where its own "
             "package `datasets` is found first."
         )
-    from orchestrator.options import joined
+    from datasets.command_errors import without_flag
 
-    try:
-        words = joined(words)
-    except ValueError as error:
-        return _complain(str(error))
-    return _run(words)
+    words, shows_traceback = without_flag(words)
+    return _exit_code_of(lambda: _run(words), shows_traceback=shows_traceback)
 
 
 def help_text() -> str:
@@ -77,7 +74,9 @@ def help_text() -> str:
 def _run(words: Sequence[str]) -> int:
     """Find the verb and its grid, or explain what is wrong with the words."""
     from orchestrator import commands
+    from orchestrator.options import joined
 
+    words = joined(words)
     flags = [word for word in words if word.startswith("-")]
     rest = [word for word in words if not word.startswith("-")]
     if not words or {"-h", "--help"} & set(flags):
@@ -101,10 +100,10 @@ def _run_without_grid(words: Sequence[str], flags: Sequence[str]) -> int:
     if set(flags) - set(known):
         return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
     if words[0] == "doctor":
-        return _exit_code_of(lambda: commands.doctor(words[1:], is_drill=bool(flags)))
+        return commands.doctor(words[1:], is_drill=bool(flags))
     if len(words) < 2 or "=" in words[1]:
         return _complain("logs needs a cell: python -m orchestrator logs CELL [-f]")
-    return _exit_code_of(lambda: commands.logs(words[1], words[2:], follow=bool(flags)))
+    return commands.logs(words[1], words[2:], follow=bool(flags))
 
 
 def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) -> int:
@@ -113,27 +112,30 @@ def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) 
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
     if json and words[0] not in _HAVE_JSON:
         return _complain(f"{words[0]} has no --json; {', '.join(_HAVE_JSON)} have.")
-    return _exit_code_of(lambda: verb(words[1], words[2:], json=json))
+    return verb(words[1], words[2:], json=json)
 
 
-def _exit_code_of(run: Callable[[], int]) -> int:
-    """The exit code of a verb; expected errors are printed and have exit codes of their own."""
+def _exit_code_of(run: Callable[[], int], *, shows_traceback: bool) -> int:
+    """The exit code of a command; an error becomes a sentence and an exit code."""
+    from datasets.command_errors import error_text
     from datasets.errors import Unreachable
     from orchestrator.backends.ray.cluster import ClusterUnreachable
     from orchestrator.storage.file_lock import Busy
     from slurm.commands import SlurmMissing, SlurmSilent
 
     unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent, Unreachable)
+    codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
     try:
         return run()
-    except (Busy, *unreachable, OSError, ValueError) as error:
-        codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
+    except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
         text = getattr(error, "strerror", None) or str(error)
         named = getattr(error, "filename", None)
         text = f"{text}: {named}" if named and str(named) not in text else text
         if isinstance(error, SlurmSilent):
             text = f"Slurm does not answer ({text}). Its jobs go on; try again, or `scontrol ping`."
-        return _complain(text, code=codes.get(type(error), 2))
+        otherwise = 2 if isinstance(error, OSError | ValueError) else 11
+        text = error_text(error, text, shows_traceback=shows_traceback)
+        return _complain(text, code=codes.get(type(error), otherwise))
 
 
 def _complain(text: str, *, code: int = 2) -> int:

@@ -13,12 +13,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from datasets.command_errors import error_text, kept_traceback, without_flag
 from trainer.config.compose import GROUPS, choices, compose
 from trainer.config.help import help_of_fields
 from trainer.config.schema import RunConfig, TrainConfig
 from trainer.run_log import Summary
 
 LOCK = "train.lock"
+ERRORS = "errors.log"  # tracebacks of a run, in its folder
 
 
 @contextmanager
@@ -141,7 +143,8 @@ usage: python -m trainer [group=choice ...] [key=value ...]
 
 Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
 step at hand; the same command continues it bit for bit. Exit codes: 0 done, 2 usage or
-configuration, 10 stopped, 11 failed, 20 a server does not answer.
+configuration, 10 stopped, 11 failed, 20 a server does not answer. An error is one sentence; an
+unexpected one leaves its traceback in the run's errors.log, and --traceback prints it.
 """
 
 
@@ -150,14 +153,15 @@ def run_command_line(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
         print(help_text())
         return EXIT_DONE
+    words, shows_traceback = without_flag(arguments)
     try:
-        return _carry_out(arguments)
-    except ValueError as error:
-        print(f"trainer: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except (OSError, RuntimeError) as error:
-        print(f"trainer: {type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_UNREACHABLE if isinstance(error, ConnectionError) else EXIT_FAILED
+        return _carry_out(words)
+    except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
+        text = error_text(error, shows_traceback=shows_traceback)
+        print(f"trainer: {text}", file=sys.stderr)
+        if isinstance(error, ConnectionError):
+            return EXIT_UNREACHABLE
+        return EXIT_USAGE if isinstance(error, ValueError) else EXIT_FAILED
 
 
 def _carry_out(arguments: list[str]) -> int:
@@ -175,8 +179,10 @@ def _train(arguments: list[str]) -> int:
 
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
     # RANK comes from torchrun; the process group does not exist yet.
-    stopped, is_first = _stop_on_signal(), os.environ.get("RANK", "0") == "0"
-    with run_lock(folder) if is_first else nullcontext():
+    stopped, rank = _stop_on_signal(), os.environ.get("RANK", "0")
+    is_first = rank == "0"
+    log = folder / (ERRORS if is_first else f"rank-{rank}-{ERRORS}")
+    with run_lock(folder) if is_first else nullcontext(), kept_traceback(log):
         summary = train(
             config, folder, should_stop=lambda: bool(stopped), on_progress=_Line(config.key)
         )

@@ -121,6 +121,20 @@ def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path:
     assert "Lower optim.lr" in done.stderr
 
 
+def test_an_unexpected_error_is_a_sentence_and_its_traceback_lies_in_the_run_folder(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    arguments = words(drawn_root, tmp_path, "model.width=-4")
+    failed, again = run_trainer(arguments), run_trainer([*arguments, "--traceback"])
+
+    assert (failed.returncode, again.returncode) == (11, 11)
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("trainer: RuntimeError at trainer/network/resnet.py:")
+    assert f"The traceback is in {tmp_path}/errors.log" in line
+    assert (tmp_path / "errors.log").read_text().count("Traceback (most recent call last)") == 2
+    assert "Traceback (most recent call last)" in again.stderr
+
+
 def test_two_commands_never_train_in_one_folder(drawn_root: Path, tmp_path: Path) -> None:
     with run_lock(tmp_path):
         second = run_trainer(words(drawn_root, tmp_path))

@@ -5,7 +5,6 @@ Only this module uses Hydra; all others receive the finished, constant `TrainCon
 
 import difflib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from trainer.config.help import dataclass_in
 from trainer.config.schema import TrainConfig
 from trainer.config.validation import check
 
+_EXPECTED = (HydraException, OmegaConfBaseException)  # what they raise on purpose
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 GROUPS = ("recipe", "model", "method", "loss")
 
@@ -42,15 +42,24 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
         with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
             composed = hydra_compose("train", list(overrides))
         config = OmegaConf.to_object(composed)
-    except (HydraException, OmegaConfBaseException) as error:
+    # Beside their own errors, Hydra and OmegaConf answer words of a wrong shape with bare
+    # assertions, AttributeErrors and TypeErrors; none of our code runs in this block.
+    except Exception as error:
         raise ValueError(explain(error, overrides)) from error
     return check(_as_constant(config))
 
 
 def from_json(text: str) -> TrainConfig:
-    """The configuration written by `trainer.config.fingerprint.config_json`."""
-    merged = OmegaConf.merge(structured(TrainConfig), json.loads(text))
-    return _as_constant(OmegaConf.to_object(merged))
+    """The configuration written by `trainer.config.fingerprint.config_json`.
+
+    Raises:
+        ValueError: the text is not of today's schema.
+    """
+    try:
+        merged = OmegaConf.merge(structured(TrainConfig), json.loads(text))
+        return _as_constant(OmegaConf.to_object(merged))
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise ValueError(f"{_text_of(error)}. The checkout that wrote it reads it.") from error
 
 
 def choices(group: str) -> list[str]:
@@ -73,21 +82,45 @@ def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """An error message of one or two sentences: the wrong setting, and the ones that exist."""
     for override in overrides:
-        key, _, value = override.partition("=")
-        key = key.lstrip("+~")
-        if not _ or not key:
-            return f"{override!r} is no setting; write key=value, such as optim.epochs=10."
-        if key in GROUPS and value not in choices(key):
-            return f"Unknown {key} {value!r}; known: {', '.join(choices(key))}."
-        if key not in GROUPS and key not in field_names():
-            near = difflib.get_close_matches(key, [*field_names(), *GROUPS], n=3, cutoff=0.4)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            return f"Unknown setting {key!r}.{hint} `python -m trainer --help` lists all."
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__  # type: ignore[assignment]
-    text = re.sub(r"\s*\n\s*(full_key|object_type|reference_type)", r"; \1", str(root)).strip()
-    return f"The configuration is not valid: {text}"
+        problem = _problem_of(override)
+        if problem:
+            return problem
+    drawn = [word for word in overrides if word.lstrip("+~").startswith("data.drawn")]
+    if drawn and not isinstance(error, _EXPECTED):
+        return (
+            f"{drawn[0]!r} cannot be set: data.drawn is null in this recipe; recipe=synthetic says "
+            "how scenes are drawn."
+        )
+    return _text_of(error)
+
+
+def _problem_of(override: str) -> str:
+    """What is wrong with the name in one override; empty if it exists."""
+    key, equals, value = override.partition("=")
+    key = key.lstrip("+~")
+    if not equals or not key:
+        return f"{override!r} is no setting; write key=value, such as optim.epochs=10."
+    if key in GROUPS:
+        known = choices(key)
+        return "" if value in known else f"Unknown {key} {value!r}; known: {', '.join(known)}."
+    if _is_field_or_part(key):
+        return ""
+    near = difflib.get_close_matches(key, [*field_names(), *GROUPS], n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"Unknown setting {key!r}.{hint} `python -m trainer --help` lists all."
+
+
+def _is_field_or_part(key: str) -> bool:
+    """Whether a dotted name is a field, or a part of the schema that holds fields."""
+    return any(f"{name}.".startswith(f"{key}.") for name in field_names())
+
+
+def _text_of(error: BaseException) -> str:
+    """What Hydra or OmegaConf say, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return f"The configuration is not valid: {'; '.join(line for line in lines if line.strip('^'))}"
 
 
 def structured(schema: type) -> DictConfig:
@@ -112,4 +145,15 @@ def _as_constant(config: Any) -> TrainConfig:
     """OmegaConf's result as a hashable `TrainConfig`."""
     constant = with_tuples(config)
     assert isinstance(constant, TrainConfig)
+    _check_lists(constant)
     return constant
+
+
+def _check_lists(part: Any, prefix: str = "") -> None:
+    """Refuse a list inside a list, which OmegaConf lets pass whatever the field's type is."""
+    for item in fields(part):
+        name, value = prefix + item.name, getattr(part, item.name)
+        if is_dataclass(value):
+            _check_lists(value, f"{name}.")
+        elif isinstance(value, tuple) and any(isinstance(entry, list | dict) for entry in value):
+            raise ValueError(f"{name}={list(value)}: each entry is one value, not a list or table.")

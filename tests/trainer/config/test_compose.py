@@ -26,6 +26,22 @@ from trainer.config.schema import TrainConfig, Upsample
         (["optim.batch=1"], "makes steps of one image"),
         (["run.device=tpu"], "it is auto, cpu or cuda"),
         (["model.init=imagenet"], "model.init=imagenet needs model.width=64, got 16"),
+        (
+            ["recipe=voc", "data.dataset=synthetic", "data.drawn.num_train=8"],
+            "'data.drawn.num_train=8' cannot be set: data.drawn is null in this recipe",
+        ),
+        (["recipe=voc", "data.drawn={num_train: 8}"], "data.drawn is null in this recipe"),
+        (["recipe=voc", "+data.drawn.seed=1"], "data.drawn is null in this recipe"),
+        (["data.drawn=3"], "Invalid type assigned: int is not a subclass of SyntheticConfig"),
+        (["data.drawn={num_trai: 8}"], "Key 'num_trai' not in 'SyntheticConfig'"),
+        (["data.drawn={num_train: {a: 1}}"], "full_key: data.drawn.num_train"),
+        (["run=[1]"], "Cannot merge DictConfig with ListConfig; full_key: run"),
+        (["optim=null"], "field 'optim' is not Optional"),
+        (["loss=null"], "Unknown loss 'null'; known: cr"),
+        (["+optim.speed=1"], "Unknown setting 'optim.speed'"),
+        (["loss.views=[[s1]]"], "loss.views=[['s1']]: each entry is one value"),
+        (["optim.lr={a: 1}"], "full_key: optim.lr"),
+        (["optim.epochs='"], "See https://hydra.cc"),
     ],
 )
 def test_bad_input_is_refused_in_words(overrides: list[str], message: str) -> None:
@@ -33,6 +49,7 @@ def test_bad_input_is_refused_in_words(overrides: list[str], message: str) -> No
         compose(overrides)
 
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", ["voc", "cityscapes", "synthetic"])
@@ -68,6 +85,12 @@ def test_a_config_survives_its_json() -> None:
     config = compose(["loss=cr", "loss.views=[s1,fp]", "data.drawn.seed=4"])
 
     assert from_json(config_json(config)) == config
+
+
+@pytest.mark.parametrize("text", ["3", "[]", "{", '{"optim": 3}', '{"optim": {"speed": 1}}'])
+def test_the_json_of_another_schema_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ValueError, match="The checkout that wrote it reads it"):
+        from_json(text)
 
 
 def test_every_field_has_a_name_on_the_command_line() -> None:
