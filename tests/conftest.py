@@ -1,6 +1,7 @@
 """Settings every test runs under."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import hypothesis
@@ -8,8 +9,9 @@ import pytest
 
 from datasets.dataset import open_dataset
 from tests.support.ceph import what_is_missing_for_s3
+from tests.support.lab import Lab
 from tests.support.s3_session import proxy, store
-from tests.support.slurm_cluster import what_is_missing
+from tests.support.slurm_cluster import SlurmBox, what_is_missing
 from tests.support.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
 from tests.support.tiny_config import tiny_config
 
@@ -51,6 +53,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
+    """With a failed test on Slurm: its jobs, and the end of every log under its root."""
+    report = yield
+    known = getattr(item, "funcargs", {})
+    if report.failed and isinstance(box := known.get("cluster"), SlurmBox):
+        report.sections.append(("jobs", box.run("scontrol", "-o", "show", "jobs", check=False)))
+        roots = {value.root for value in known.values() if isinstance(value, Lab)}
+        for log in (path for root in roots for path in sorted(root.rglob("*"))):
+            if log.suffix in (".out", ".err", ".log") or log.name == "events.jsonl":
+                report.sections.append((str(log), log.read_text(errors="replace")[-3000:]))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,6 +1,7 @@
 """HTTP download that retries when the server fails and resumes where it was cut."""
 
 import http.client
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ from datasets.progress import Progress, Say, silent
 _BLOCK = 2**20
 _TIMEOUT_SECONDS = 30.0
 _TRIES = 6  # in a row without a new byte
+_NAME_TRIES = 3  # where the server's name is unknown, which seldom passes
 _FIRST_WAIT_SECONDS = 0.5
 
 
@@ -50,6 +52,8 @@ def download(
             code = getattr(error, "code", 0)
             if 400 <= code < 500 and code not in (408, 429):
                 raise _unreachable(address, f"{code} {reason}", cure) from error
+            if isinstance(getattr(error, "reason", None), socket.gaierror):
+                tries = min(tries, _NAME_TRIES)
         has_grown = _size(path) > before
         failures, wait = (1, _FIRST_WAIT_SECONDS) if has_grown else (failures + 1, 2 * wait)
         if failures >= tries:

@@ -196,6 +196,20 @@ def loss_and_gradient(student: Tensor, teacher: Tensor, **options: object) -> tu
 
 
 @pytest.mark.parametrize("distance", ["kl", "cr"])
+@pytest.mark.parametrize("noise", [0.01, 0.05, 4.0])
+def test_float32_is_exact_to_five_digits_at_801_pixels(distance: str, noise: float) -> None:
+    student, teacher = grown_logits(801, noise)
+    valid = torch.rand(1, 801, 801, generator=torch.Generator().manual_seed(1)) < 0.7
+    options = {"distance": distance, "threshold": 0.0, "valid": valid}
+
+    loss, gradient = loss_and_gradient(student, teacher, **options)
+
+    exact, slope = loss_and_gradient(student.double(), teacher.double(), **options)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert (gradient.double() - slope).norm() < 1e-5 * slope.norm()
+
+
+@pytest.mark.parametrize("distance", ["kl", "cr"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_logits_give_the_loss_of_their_values(
     distance: str, dtype: torch.dtype

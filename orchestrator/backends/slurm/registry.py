@@ -19,6 +19,8 @@ from slurm.job_array import JobArray
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobInfo
 
+_SHORTEST_RUN = 30  # seconds of a job before its warning, else it may still be starting
+
 
 @dataclass
 class Job:
@@ -167,6 +169,12 @@ def check_options(options: LaunchOptions) -> None:
         raise ValueError(f"slurm.controller={options.slurm.controller}: known are tune, plain.")
     if not options.slurm.minutes:
         raise ValueError("slurm.minutes=0: a job needs a time limit, such as 240.")
+    if 60 * options.slurm.minutes - options.slurm.signal_seconds < _SHORTEST_RUN:
+        raise ValueError(
+            f"slurm.minutes={options.slurm.minutes} with slurm.signal_seconds="
+            f"{options.slurm.signal_seconds}: the warning would come while a job still starts, as "
+            "Slurm may send it a minute early; use more minutes or fewer seconds."
+        )
 
 
 def _pair(word: str) -> tuple[str, str]:

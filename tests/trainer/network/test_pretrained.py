@@ -188,7 +188,7 @@ def test_a_fetch_with_another_checksum_leaves_nothing(server: str, folder: Path)
 
 @pytest.mark.long
 def test_without_a_network_the_error_says_which_command_helps() -> None:
-    address = "http://127.0.0.1:9/model.safetensors"
+    address = "http://no-such-host.invalid/model.safetensors"
 
     done = run_trainer(["weights", "fetch", "resnet50", f"address={address}"])
 
