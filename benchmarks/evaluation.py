@@ -92,7 +92,7 @@ def _windows(given: dict[str, str], ranks: Ranks) -> None:
     """One row of windows of an image two and a half windows wide."""
     window = int(given["window"])
     config = compose([f"model={given['model']}", "model.init=random"])
-    network = new_state(config, 19, ranks).student.eval()
+    network = new_state(config, 19, ranks).networks["student"].eval()
     generator = torch.Generator().manual_seed(0)
     size = (1, 3, window, 5 * window // 2)
     pixels = normalise(torch.randint(0, 256, size, dtype=torch.uint8, generator=generator))
@@ -130,7 +130,7 @@ def _reading(given: dict[str, str], ranks: Ranks) -> None:
             ]
         )
         dataset = open_dataset(config.data)
-        network = new_state(config, dataset.num_classes, ranks).student
+        network = new_state(config, dataset.num_classes, ranks).networks["student"]
 
         def in_turn_evaluation() -> None:
             network.eval()

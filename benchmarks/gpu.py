@@ -125,7 +125,7 @@ def measured(
     _switch(case, run, deterministic=row.deterministic)
     make: Callable[..., Step] = official if row.official else ours
     step = make(case.config, ranks, case.classes)
-    num_bits = new_state(case.config, case.classes, ranks).student.num_channel_bits
+    num_bits = new_state(case.config, case.classes, ranks).networks["student"].num_channel_bits
     data = [made_up(case, ranks, num_bits=num_bits, seed=seed) for seed in range(2)]
     if ranks.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -161,7 +161,7 @@ def digests(
     _switch(case, run, deterministic=True)
     state = new_state(config, case.classes, ranks)
     _calm(state)
-    bits, found = state.student.num_channel_bits, []
+    bits, found = state.networks["student"].num_channel_bits, []
     step = stepping(config, ranks, state, lr=0.001)
     for number in range(stop):
         if number == resume_at:  # another network, filled from what was packed
@@ -177,7 +177,7 @@ def digests(
 @torch.no_grad()
 def _calm(state: TrainState) -> None:
     """Small residual branches, as after training: drawn ones alone let activations overflow."""
-    for name, parameter in state.student.named_parameters():
+    for name, parameter in state.networks["student"].named_parameters():
         if name.endswith("bn3.weight"):
             parameter.mul_(0.1)
 

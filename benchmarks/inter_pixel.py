@@ -102,7 +102,7 @@ def _extra_memory(call: Any, logits: Tensor) -> float:
 def _print_share(case: Case, term: Column, steps: int, device: str) -> None:
     """The term of both views as a share of a step."""
     ranks = init_process_group(RunConfig(device=device))
-    num_bits = new_state(case.config, case.classes, ranks).student.num_channel_bits
+    num_bits = new_state(case.config, case.classes, ranks).networks["student"].num_channel_bits
     batch = made_up(case, ranks, num_bits=num_bits, seed=0)
     step = ours(case.config, ranks, case.classes)
     taken = [seconds(lambda: step(*batch), device) for _ in range(steps + 1)][1:]

@@ -96,7 +96,7 @@ def _config(given: dict[str, str]) -> TrainConfig:
 def _data(config: TrainConfig, ranks: Ranks, steps: int) -> list[Any]:
     """The batches of some steps, on the device."""
     dataset = open_dataset(config.data)
-    bits = new_state(config, 21, ranks).student.num_channel_bits
+    bits = new_state(config, 21, ranks).networks["student"].num_channel_bits
     plan = BatchPlan(batch=config.batch, stop=steps, num_channel_bits=bits)
     found = batches(dataset, config.data, seed=0, plan=plan)
     return [(to_device(x, ranks.device), to_device(u, ranks.device) if u else u) for x, u in found]

@@ -27,7 +27,7 @@ from trainer.config.schema import (
 )
 from trainer.distributed import Ranks
 from trainer.feed import to_device
-from trainer.methods.interface import Networks
+from trainer.methods.interface import StepInput
 from trainer.objective import Objective
 from trainer.state import TrainState, new_state
 
@@ -98,7 +98,7 @@ def made_up(case: Case, ranks: Ranks, *, num_bits: int, seed: int) -> tuple[Any,
 
 def official(config: TrainConfig, ranks: Ranks, num_classes: int) -> Step:
     """Contiguous memory, torch's interpolation, torch.optim, a gathered inter-pixel loss."""
-    network = new_state(config, num_classes, ranks).student
+    network = new_state(config, num_classes, ranks).networks["student"]
     network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-4)
     take = cast(Any, official_step.STEPS[config.method.algorithm])
@@ -135,12 +135,12 @@ def ours(config: TrainConfig, ranks: Ranks, num_classes: int, *, lr: float = 0.0
 
 def stepping(config: TrainConfig, ranks: Ranks, state: TrainState, *, lr: float) -> Step:
     """The same on a state one holds."""
-    objective, networks = Objective.of(config, ranks), Networks(state.student, None)
+    objective = Objective.of(config, ranks)
 
     def step(labelled: Any, unlabelled: Any) -> None:
-        loss, _ = objective(networks, labelled, unlabelled, weight=1.0)
-        loss.backward()
-        ranks.sum_gradients(state.student.parameters())
-        state.descent.step(lr)
+        given = StepInput(state.networks, state.memory, labelled, unlabelled)
+        objective(given, weight=1.0).loss.backward()
+        ranks.sum_gradients(state.networks["student"].parameters())
+        state.optimisers["student"].step(lr)
 
     return step

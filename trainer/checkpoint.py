@@ -69,7 +69,8 @@ class Snapshot:
         return kept
 
 
-FORMAT = 1  # of the packed state; one of the guards, so another format is refused
+FORMAT = 2  # of the packed state; one of the guards, so an unknown format is refused
+READABLE = (1, 2)
 KEPT = 2  # newest checkpoints that are not removed; best.pt is kept besides
 
 
@@ -170,7 +171,7 @@ class Checkpoints:
                 "put the run's folder on a disk that all nodes share."
             )
         self._refuse_foreign(path, manifest)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return read_packed(path)
 
     def _newest_whole(self) -> int:
         """Step of the newest checkpoint whose bytes have the sha256 of its manifest, or -1."""
@@ -233,12 +234,34 @@ class Checkpoints:
         changed = "; ".join(
             f"{name} was {manifest.guards.get(name, 'absent')} and is {value}"
             for name, value in own.items()
-            if manifest.guards.get(name) != value
+            if manifest.guards.get(name) != value and not _is_readable(name, manifest)
         )
         if changed:
             raise CheckpointError(
                 f"{path} cannot go on bit for bit: {changed}. Run it as it was started. {cure}"
             )
+
+
+def _is_readable(guard: str, manifest: Manifest) -> bool:
+    """Whether the guard is the format, and an older one that can be read."""
+    return guard == "format" and manifest.guards.get(guard) in READABLE
+
+
+def read_packed(path: Path) -> dict[str, Any]:
+    """What a `.pt` file holds, with the tensors under today's names.
+
+    Format 1 knew one trained network and its average: student.X, ema.X and momentum.X.
+    """
+    packed: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    tensors: dict[str, Tensor] = packed.get("tensors", {})
+    if any(name.startswith("student.") for name in tensors):
+        renamed = {}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            parent = "momentum.student" if kind == "momentum" else f"network.{kind}"
+            renamed[f"{parent}.{rest}"] = value
+        packed["tensors"] = renamed
+    return packed
 
 
 def guards(config: TrainConfig, ranks: Ranks) -> dict[str, str | int]:

@@ -8,7 +8,6 @@ rank order, which gives the same bytes on every rank and in every run.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -72,7 +71,8 @@ class Ranks:
         """
         if self.world_size == 1:
             return
-        gradients = [cast(Tensor, p.grad) for p in parameters if p.requires_grad]
+        # Which parameters have a gradient follows from the method alone, so the ranks agree.
+        gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         share = -(-flat.numel() // self.world_size)  # rounded up; zeros fill the last slice
         sent = flat.new_zeros(share * self.world_size)

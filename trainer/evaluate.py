@@ -19,7 +19,7 @@ from datasets.dataset import Dataset
 from trainer.config.schema import EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
 from trainer.feed import to_device
-from trainer.network.deeplab import DeepLabV3Plus, normalise
+from trainer.network.deeplab import normalise
 from trainer.run_log import Counts
 
 
@@ -99,7 +99,7 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, ranks: Ranks) -> Score:
+def evaluate(network: nn.Module, dataset: Dataset, config: TrainConfig, ranks: Ranks) -> Score:
     """Score a network on the validation set; the result is the same on every rank.
 
     Each rank takes every world_size-th image, none twice: padding the list, as DistributedSampler
@@ -121,7 +121,7 @@ def evaluate(network: DeepLabV3Plus, dataset: Dataset, config: TrainConfig, rank
     return Score(mean_iou_percent(per_class), values, counts)
 
 
-def predict(network: DeepLabV3Plus, images: Tensor, config: TrainConfig) -> Tensor:
+def predict(network: nn.Module, images: Tensor, config: TrainConfig) -> Tensor:
     """Class ids (B, H, W) of uint8 images (B, 3, H, W)."""
     pixels = normalise(images)
     if config.evaluation.mode is EvaluationMode.whole:

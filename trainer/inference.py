@@ -17,19 +17,22 @@ import torch
 from PIL import Image, ImageOps
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.errors import DataError
 from datasets.files import file_sha256
 from datasets.images.decode import read_image
 from datasets.location import num_classes, spec_of
 from datasets.spec import DatasetSpec
+from trainer.checkpoint import read_packed
 from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json, fingerprint
 from trainer.config.schema import TrainConfig
+from trainer.distributed import Ranks
 from trainer.evaluate import predict
-from trainer.network.deeplab import DeepLabV3Plus
+from trainer.methods.interface import MethodContext, new_method
+from trainer.network.deeplab import DeepLabV3Plus, mean_of
 
 METADATA = "run"  # the one entry of an exported file's metadata, JSON
 
@@ -42,7 +45,7 @@ class NetworkError(ValueError):
 class Trained:
     """A network in evaluation mode, with the configuration and dataset it was trained on."""
 
-    network: DeepLabV3Plus
+    network: nn.Module
     config: TrainConfig
     spec: DatasetSpec
 
@@ -60,41 +63,52 @@ def load_trained(path: Path) -> Trained:
             f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "
             "written by `python -m trainer export`."
         )
-    weights, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
+    packed, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
     config = from_json(config_json)
-    network = DeepLabV3Plus(config.model, num_classes(config.data))
-    network.load_state_dict(weights)
+    method = new_method(MethodContext(config, Ranks(0, 1, torch.device("cpu"))))
+    classes = num_classes(config.data)
+    networks = {name: DeepLabV3Plus(config.model, classes) for name in method.deployed()}
+    if "weights" in packed:
+        network = mean_of(networks)
+        network.load_state_dict(packed["weights"])
+    else:
+        for name, part in networks.items():
+            part.load_state_dict(_part(packed["tensors"], f"network.{name}."))
+        network = mean_of(networks)
     return Trained(network.eval(), config, spec_of(config.data))
 
 
-def _exported(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Weights and configuration (JSON) of an exported file."""
+def _exported(path: Path) -> tuple[dict[str, Any], str]:
+    """Content and configuration (JSON) of an exported file."""
     with safe_open(path, framework="pt") as file:
         about = (file.metadata() or {}).get(METADATA)
         if about is None:
             raise NetworkError(f"{path} carries no configuration; export it from its run's folder.")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return weights, json.dumps(json.loads(about)["config"])
+    return {"weights": weights}, json.dumps(json.loads(about)["config"])
 
 
-def _saved(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Weights and configuration (JSON) of a checkpoint: of best.pt, or the student of a step."""
+def _saved(path: Path) -> tuple[dict[str, Any], str]:
+    """Content and configuration (JSON) of a checkpoint.
+
+    best.pt holds the weights that are scored; the checkpoint of a step the whole training state.
+    """
     manifest = read_manifest(path.with_suffix(".json"))
     if manifest is None or file_sha256(path) != manifest.sha256:
         raise NetworkError(
             f"{path} is not what its manifest {path.with_suffix('.json').name} promises; use "
             "another checkpoint of the run."
         )
-    packed = torch.load(path, map_location="cpu", weights_only=True)
-    # best.pt holds weights only; the checkpoint of a step holds the whole training state.
-    if "weights" in packed:
-        return packed["weights"], manifest.config_json
-    student = {
-        name.removeprefix("student."): value
-        for name, value in packed["tensors"].items()
-        if name.startswith("student.")
+    return read_packed(path), manifest.config_json
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name has a prefix, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
     }
-    return student, manifest.config_json
 
 
 def describe(trained: Trained) -> dict[str, Any]:

@@ -14,16 +14,17 @@ from torch import Tensor
 
 from datasets.dataset import Dataset
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch
-from trainer.checkpoint import Checkpoints
+from trainer.checkpoint import CheckpointError, Checkpoints
 from trainer.config.schema import TrainConfig
+from trainer.determinism import checksums
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
-from trainer.methods.interface import Networks
+from trainer.methods.interface import StepInput
 from trainer.objective import Objective
 from trainer.run_log import RunLog
 from trainer.schedule import inter_pixel_weight, learning_rate
-from trainer.state import TrainState, update_ema
+from trainer.state import TrainState
 
 
 class Diverged(RuntimeError):
@@ -89,15 +90,17 @@ class Loop:
         # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
         objective = Objective.of(self.config, self.ranks)
-        networks = Networks(self.state.student, self.state.ema)
         for labelled, unlabelled in self._batches():
             self._remember(labelled, unlabelled)
-            loss, terms = objective(networks, labelled, unlabelled, weight=self._weight())
-            self._descend(loss)
+            given = self._given(labelled, unlabelled)
+            result = objective(given, weight=self._weight())
+            self._descend(result.loss)
+            with torch.no_grad():
+                objective.method.after(given, result)
             self._beat("step")
             if self.on_step is not None:
-                self.on_step(StepReport(self.state, terms, labelled, unlabelled))
-            self._after_step(terms)
+                self.on_step(StepReport(self.state, result.terms, labelled, unlabelled))
+            self._after_step(result.terms)
             # Rank 0 decides for all: ranks that stop at different steps would wait for ever.
             stops = should_stop is not None and should_stop()
             if self.ranks.broadcast_bool(stops) and self.state.step < self.total_steps:
@@ -123,7 +126,19 @@ class Loop:
             self.dataset,
             self.ranks,
             steps=range(self.state.step, self.total_steps),
-            num_channel_bits=self.state.student.num_channel_bits,
+            num_channel_bits=next(iter(self.state.networks.values())).num_channel_bits,
+        )
+
+    def _given(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> StepInput:
+        """What the method gets at this step."""
+        return StepInput(
+            self.state.networks,
+            self.state.memory,
+            labelled,
+            unlabelled,
+            step=self.state.step,
+            epoch_steps=self.epoch_steps,
+            total_steps=self.total_steps,
         )
 
     def _weight(self) -> float:
@@ -135,19 +150,20 @@ class Loop:
         return weight / 2.0 if self.config.loss.inside_half else weight
 
     def _descend(self, loss: Tensor) -> None:
-        """Backward pass, sum of the gradients over ranks, optimiser step, EMA update."""
+        """Backward pass, sum of the gradients over ranks, optimiser step of every network."""
         assert self._bad_step is not None
         state = self.state
         rate = learning_rate(self.config, state.step, self.total_steps)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.ranks.sum_gradients(state.student.parameters())
-        state.descent.step(rate)
+        optimisers = state.optimisers.values()
+        self.ranks.sum_gradients([p for o in optimisers for p in o.parameters.values()])
+        for optimiser in optimisers:
+            optimiser.step(rate)
         # Reading the loss here would make the host wait for the device in every step. The first
         # bad step is kept on the device instead and read when a line is logged.
         fine = torch.isfinite(loss.detach()) | (self._bad_step >= 0)
         self._bad_step = torch.where(fine, self._bad_step, state.step)
         state.step += 1
-        update_ema(state, self.config.method)
 
     def _after_step(self, terms: dict[str, Tensor]) -> None:
         """Log, evaluate and save, each where it is due after this step."""
@@ -185,8 +201,9 @@ class Loop:
         """
         state = self.state
         # An evaluation may last long; each of its forwards shows that the run is alive.
-        hook = state.student.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
-        score = evaluate(state.student, self.dataset, self.config, self.ranks)
+        network = state.deployed_network()
+        hook = network.register_forward_pre_hook(lambda *_: self._beat("evaluation"))
+        score = evaluate(network, self.dataset, self.config, self.ranks)
         hook.remove()
         state.add_score(epoch, score)
         if not self.ranks.is_first:
@@ -212,6 +229,7 @@ class Loop:
         """
         self._beat("checkpoint")
         self._check_finite()
+        self._check_equal()
         now = time.monotonic()
         self.state.seconds += now - self._clock
         self._clock = now
@@ -255,3 +273,21 @@ class Loop:
             f"The loss of step {bad} is not a number; samples on rank {self.ranks.rank}: {ids}. "
             "Lower optim.lr or loss.alpha, or look at these images; the last checkpoint is sound."
         )
+
+    def _check_equal(self) -> None:
+        """Raise `CheckpointError` on every rank when some tensor of the state differs between them.
+
+        Rank 0 alone writes the checkpoint, from which all would go on.
+        """
+        if self.ranks.world_size == 1:
+            return
+        tensors = self.state.tensors()
+        rows = torch.stack(self.ranks.gather(checksums(tensors))).cpu()
+        differing = (rows != rows[0]).any(0).tolist()
+        names = [name for name, differs in zip(tensors, differing, strict=True) if differs]
+        if names:
+            raise CheckpointError(
+                f"The ranks differ at step {self.state.step} in {', '.join(names[:3])} "
+                f"({len(names)} of {len(tensors)} tensors), so no checkpoint was written. What "
+                "`after` puts into the memory must come from gathered or summed tensors."
+            )

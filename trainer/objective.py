@@ -8,12 +8,10 @@ docs/ambiguities.md. Legend: B images of this rank, C classes, N pixels.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 
 import torch
 from torch import Tensor
 
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import (
     Classes,
     CorrelateOn,
@@ -30,7 +28,14 @@ from trainer.config.schema import (
 )
 from trainer.distributed import Ranks
 from trainer.inter_pixel import Distance, inter_pixel_loss
-from trainer.methods.interface import Method, MethodContext, Networks, TeacherStudentPair
+from trainer.methods.interface import (
+    Method,
+    MethodContext,
+    StepInput,
+    StepResult,
+    TeacherStudentPair,
+    new_method,
+)
 from trainer.state import autocast
 
 
@@ -219,13 +224,6 @@ class InterPixelTerm:
         return self.loss == replace(LossConfig(), **placed)
 
 
-def new_method(context: MethodContext) -> Method:
-    """The method that a configuration names; only its own file is imported."""
-    module, _, name = context.config.method.facts.implementation.rpartition(".")
-    method: Method = getattr(import_module(module), name)(context)
-    return method
-
-
 @dataclass(frozen=True)
 class Objective:
     """L_sum = L_o + alpha L_IPix (Eq. 6) of one run, as a function of a batch."""
@@ -241,24 +239,17 @@ class Objective:
         method = new_method(MethodContext(config, ranks))
         return cls(config, ranks, method, InterPixelTerm(config.loss, config.batch, ranks))
 
-    def __call__(
-        self,
-        networks: Networks,
-        labelled: LabelledBatch,
-        unlabelled: UnlabelledBatch | None,
-        *,
-        weight: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """This rank's share of the loss, and detached shares of its parts for the log (scalars).
+    def __call__(self, given: StepInput, *, weight: float) -> StepResult:
+        """This rank's share of the loss, and detached shares of its parts for the log.
+
+        The pairs are gone from the result, so that their logits are free during the backward pass.
 
         Args:
-            networks: in training mode.
-            labelled: images with masks.
-            unlabelled: None for the supervised method.
+            given: the step's networks and batches.
             weight: alpha of the inter-pixel term at this step, ramp included.
         """
         with autocast(self.config.optim.precision, self.ranks.device):
-            result = self.method(networks, labelled, unlabelled)
+            result = self.method.step(given)
         loss, terms = result.loss, dict(result.terms)
         if self.config.loss.distance is not PixelDistance.none:
             # Outside autocast: bfloat16 cannot sum over the pixels of Omega.
@@ -266,4 +257,4 @@ class Objective:
             terms["loss_inter_pixel"] = added.detach()
             loss = loss + weight * added
         terms["loss"] = loss.detach()
-        return loss, terms
+        return StepResult(loss, (), terms, result.kept)

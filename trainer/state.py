@@ -1,4 +1,4 @@
-"""The state of a run between two steps: student, EMA teacher, momentum, scores; and its updates.
+"""The state of a run between two steps: networks, momentum, the method's memory, scores.
 
 A checkpoint is exactly this state. All else (learning rate, batches, dropout) is computed from the
 step and the seed.
@@ -12,19 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from trainer.config.schema import (
-    Buffers,
-    MethodConfig,
-    OptimConfig,
-    Precision,
-    Teacher,
-    TrainConfig,
-)
+from trainer.config.schema import OptimConfig, Precision, TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks
 from trainer.evaluate import Score
+from trainer.methods.interface import MethodContext, new_method
 from trainer.network.batch_norm import set_ranks
-from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.deeplab import DeepLabV3Plus, mean_of
 from trainer.network.init import init_weights
 from trainer.network.recompute import BlockRunner
 
@@ -37,43 +31,46 @@ class SGD:
     which takes two seconds per process.
 
     Attributes:
-        parameters: those of the student by name; the backbone's contain "backbone".
+        parameters: those of one network by name; the backbone's contain "backbone".
         momentum: one buffer per parameter, of its shape, zero before the first step.
         optim: momentum, weight decay and the factor of the head.
+        decays_all: see `NetworkSpec`.
     """
 
     parameters: dict[str, nn.Parameter]
     momentum: dict[str, Tensor]
     optim: OptimConfig
+    decays_all: bool = True
 
     @classmethod
-    def over(cls, network: nn.Module, optim: OptimConfig) -> "SGD":
+    def over(cls, network: nn.Module, optim: OptimConfig, *, decays_all: bool = True) -> "SGD":
         """A fresh optimiser of every parameter."""
         parameters = dict(network.named_parameters())
         buffers = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        return cls(parameters, buffers, optim)
+        return cls(parameters, buffers, optim, decays_all)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Apply the gradients, then drop them.
+        """Apply the gradients, then drop them; a parameter without gradient stays as it is.
 
         Args:
             rate: learning rate of the backbone.
         """
-        names = list(self.parameters)
-        backbone = [name for name in names if "backbone" in name]
-        head = [name for name in names if "backbone" not in name]
-        for group, factor in ((backbone, 1.0), (head, self.optim.head_lr_factor)):
-            parameters = [self.parameters[name] for name in group]
-            gradients = [parameter.grad for parameter in parameters]
+        groups: dict[tuple[bool, bool], list[str]] = {}
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                decays = self.decays_all or parameter.dim() > 1
+                groups.setdefault(("backbone" in name, decays), []).append(name)
+        for (in_backbone, decays), names in groups.items():
+            parameters = [self.parameters[name] for name in names]
             sgd(
                 list(parameters),
-                [gradient for gradient in gradients if gradient is not None],
-                [self.momentum[name] for name in group],
+                [parameter.grad for parameter in parameters if parameter.grad is not None],
+                [self.momentum[name] for name in names],
                 fused=True,  # foreach, fused and the plain loop round differently: fix one
-                weight_decay=self.optim.weight_decay,
+                weight_decay=self.optim.weight_decay if decays else 0.0,
                 momentum=self.optim.momentum,
-                lr=rate * factor,
+                lr=rate if in_backbone else rate * self.optim.head_lr_factor,
                 dampening=0.0,
                 nesterov=False,
                 maximize=False,
@@ -84,21 +81,23 @@ class SGD:
 
 @dataclass
 class TrainState:
-    """Weights, their moving average, momentum, and the scores so far.
+    """Networks, momentum, the method's memory, and the scores so far.
 
     Attributes:
-        student: the network that is trained.
-        ema: moving average of the student's weights; None without an EMA teacher (A1).
-        descent: optimiser with its momentum.
+        networks: by the names of the method.
+        optimisers: of the networks that are trained, with their momentum.
+        memory: by the names of the method, equal on all ranks.
+        deployed: names of the networks that are scored and exported.
         step: optimiser steps done.
         scores: by epoch, counted from 1.
         seconds: spent in training and evaluation, over all attempts.
-        pretrained_sha256: of the file the backbone started from.
+        pretrained_sha256: of the file the backbones started from.
     """
 
-    student: DeepLabV3Plus
-    ema: DeepLabV3Plus | None
-    descent: SGD
+    networks: dict[str, DeepLabV3Plus]
+    optimisers: dict[str, SGD]
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    deployed: tuple[str, ...] = ("student",)
     step: int = 0
     scores: dict[int, Score] = field(default_factory=dict)
     seconds: float = 0.0
@@ -118,18 +117,27 @@ class TrainState:
             if other not in (epoch, self.best_epoch):
                 self.scores[other] = replace(old, confusion=())
 
+    def deployed_network(self) -> nn.Module:
+        """The network that is scored and exported, or the mean of several."""
+        return mean_of({name: self.networks[name] for name in self.deployed})
+
     def weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the student."""
-        return dict(self.student.state_dict())
+        """Parameters and buffers of the network that is scored and exported."""
+        return dict(self.deployed_network().state_dict())
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on."""
-        tensors = {f"student.{name}": value for name, value in self.weights().items()}
-        if self.ema is not None:
-            tensors |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        return tensors | {
-            f"momentum.{name}": value for name, value in self.descent.momentum.items()
+        tensors = {
+            f"network.{name}.{inner}": value
+            for name, network in self.networks.items()
+            for inner, value in network.state_dict().items()
         }
+        tensors |= {
+            f"momentum.{name}.{inner}": value
+            for name, optimiser in self.optimisers.items()
+            for inner, value in optimiser.momentum.items()
+        }
+        return tensors | {f"memory.{name}": value for name, value in self.memory.items()}
 
     def digest(self) -> str:
         """Sha256 of every tensor of the state."""
@@ -153,15 +161,9 @@ class TrainState:
         self.step, self.seconds = packed["step"], packed["seconds"]
         self.pretrained_sha256 = packed["pretrained_sha256"]
         self.scores = {epoch: Score(*values) for epoch, values in packed["scores"].items()}
-        groups: dict[str, dict[str, Tensor]] = {"student": {}, "ema": {}, "momentum": {}}
-        for name, value in packed["tensors"].items():
-            kind, _, rest = name.partition(".")
-            groups[kind][rest] = value
-        self.student.load_state_dict(groups["student"])
-        if self.ema is not None:
-            self.ema.load_state_dict(groups["ema"])
-        for name, buffer in self.descent.momentum.items():
-            buffer.copy_(groups["momentum"][name])
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(packed["tensors"][name])
 
 
 def new_state(
@@ -175,41 +177,25 @@ def new_state(
         ranks: those that train together.
         fresh: False when a checkpoint is unpacked next, so no first weights are needed.
     """
-    student = DeepLabV3Plus(config.model, num_classes)
-    pretrained = init_weights(student, config) if fresh else None
-    student = student.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    set_ranks(student, ranks)
-    student.backbone.run = BlockRunner(config.run.memory)
-    ema = None
-    if config.method.teacher is Teacher.ema:
-        ema = DeepLabV3Plus(config.model, num_classes)
-        ema.load_state_dict(student.state_dict())
-        ema = ema.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Always in evaluation mode: its statistics come from the student, see `update_ema`.
-        ema.requires_grad_(False).eval()
-    state = TrainState(student.train(), ema, SGD.over(student, config.optim))
-    state.pretrained_sha256 = None if pretrained is None else pretrained.sha256
+    method = new_method(MethodContext(config, ranks))
+    specs, deployed = method.networks(), method.deployed()
+    state = TrainState({}, {}, deployed=deployed)
+    for name, spec in specs.items():
+        network = DeepLabV3Plus(config.model, num_classes)
+        if spec.copy_of:
+            network.load_state_dict(state.networks[spec.copy_of].state_dict())
+        elif fresh:
+            pretrained = init_weights(network, config, head_key=spec.head_key)
+            state.pretrained_sha256 = None if pretrained is None else pretrained.sha256
+        network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        set_ranks(network, ranks)
+        state.networks[name] = network.train(spec.is_trained).requires_grad_(spec.is_trained)
+        if spec.is_trained:
+            optimiser = SGD.over(network, config.optim, decays_all=spec.decays_all)
+            state.optimisers[name] = optimiser
+            network.backbone.run = BlockRunner(config.run.memory)
+    state.memory = {name: value.to(ranks.device) for name, value in method.memory().items()}
     return state
-
-
-@torch.no_grad()
-def update_ema(state: TrainState, method: MethodConfig) -> None:
-    """Move the EMA teacher (Sec. III-B) towards the student; nothing without one.
-
-    The decay is min(1 - 1 / (step + 1), ema_decay): it grows with the steps done, so that the first
-    weights, which are random, are forgotten quickly.
-    """
-    if state.ema is None:
-        return
-    decay = min(1.0 - 1.0 / (state.step + 1), method.ema_decay)
-    for mean, value in zip(state.ema.parameters(), state.student.parameters(), strict=True):
-        mean.lerp_(value, 1.0 - decay)
-    for kept, buffer in zip(state.ema.buffers(), state.student.buffers(), strict=True):
-        # Batch-norm counters are whole numbers, of which there is no average.
-        if method.ema_buffers is Buffers.copy or not kept.is_floating_point():
-            kept.copy_(buffer)
-        else:
-            kept.lerp_(buffer, 1.0 - decay)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from datasets.files import file_sha256
 from tests.support.process_groups import run_trainer
 from tests.support.tiny_config import TINY, tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
@@ -99,6 +101,47 @@ def test_a_processor_of_another_kind_is_refused(drawn_root: Path, tmp_path: Path
     path.write_text(json.dumps(manifest))
 
     with pytest.raises(CheckpointError, match="capability was ABACUS and is"):
+        train(tiny_config(drawn_root), tmp_path)
+
+
+def rewritten(path: Path, number: int) -> None:
+    """Make a checkpoint look as format 1 was, under some format number."""
+    packed = torch.load(path, weights_only=True)
+    old = {"network.": "", "momentum.student.": "momentum."}
+    for start, was in old.items():
+        packed["tensors"] = {
+            was + name.removeprefix(start) if name.startswith(start) else name: value
+            for name, value in packed["tensors"].items()
+        }
+    torch.save(packed, path)
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    manifest["guards"]["format"] = number
+    manifest["sha256"] = file_sha256(path)
+    path.with_suffix(".json").write_text(json.dumps(manifest))
+
+
+def test_a_checkpoint_of_one_student_and_one_average_goes_on(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(drawn_root, "loss=kl", "method.teacher=ema", "optim.epochs=2")
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "old", should_stop=stop_after(4))
+    path = tmp_path / "old" / "checkpoints" / "step-00000004.pt"
+
+    rewritten(path, number=1)
+    names = torch.load(path, weights_only=True)["tensors"]
+    train(config, tmp_path / "old")
+
+    assert {name.split(".")[0] for name in names} == {"student", "ema", "momentum"}
+    assert "momentum.backbone.bn1.weight" in names
+    assert final_digest(tmp_path / "old") == final_digest(tmp_path / "whole")
+
+
+def test_a_checkpoint_of_an_unknown_format_is_refused(drawn_root: Path, tmp_path: Path) -> None:
+    train(tiny_config(drawn_root), tmp_path, should_stop=stop_after(1))
+    rewritten(tmp_path / "checkpoints" / "step-00000001.pt", number=99)
+
+    with pytest.raises(CheckpointError, match="format was 99 and is 2"):
         train(tiny_config(drawn_root), tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_a_forgotten_momentum_is_noticed(
 
     def forgetful(state: TrainState, packed: dict[str, Any]) -> None:
         whole(state, packed)
-        for buffer in state.descent.momentum.values():
+        for buffer in state.optimisers["student"].momentum.values():
             buffer.zero_()
 
     monkeypatch.setattr(TrainState, "unpack", forgetful)
@@ -88,7 +88,7 @@ def test_forgotten_batch_statistics_are_noticed(
 
     def forgetful(state: TrainState, packed: dict[str, Any]) -> None:
         whole(state, packed)
-        for name, buffer in state.student.named_buffers():
+        for name, buffer in state.networks["student"].named_buffers():
             if name.endswith("num_batches_tracked"):
                 buffer.zero_()
 
@@ -108,8 +108,7 @@ def test_a_forgotten_average_is_noticed(
 
     def forgetful(state: TrainState, packed: dict[str, Any]) -> None:
         whole(state, packed)
-        assert state.ema is not None
-        state.ema.load_state_dict(state.student.state_dict())
+        state.networks["ema"].load_state_dict(state.networks["student"].state_dict())
 
     monkeypatch.setattr(TrainState, "unpack", forgetful)
     train(config, tmp_path / "resumed", should_stop=stop_after(4))

@@ -24,7 +24,7 @@ from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import predict
 from trainer.loop import Loop
-from trainer.methods.interface import Networks
+from trainer.methods.interface import StepInput
 from trainer.network.deeplab import normalise
 from trainer.objective import Objective
 from trainer.run_log import RunLog
@@ -59,8 +59,8 @@ REFUSED = (
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
     __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or clamp
-    clamp_ div div_ eq exp ge gt le lerp_ log logaddexp lt masked_fill masked_fill_ maximum
-    minimum mul mul_ ne neg pow reciprocal relu_ rsub sub sub_ threshold_backward where
+    clamp_ div div_ eq exp expm1 ge gt le lerp_ log logaddexp lt masked_fill masked_fill_ maximum
+    minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub sub_ threshold_backward where
 """
 # Moves and views:
 MOVING = """
@@ -120,10 +120,9 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     determinism.enable_determinism(config)
     dataset, host = open_dataset(config.data), Ranks(0, 1, torch.device("cpu"))
     state, device = new_state(config, dataset.num_classes, host), torch.device("meta")
-    for network in (state.student, state.ema):
-        if network is not None:
-            network.to(device)
-    state.descent = SGD.over(state.student, config.optim)
+    for network in state.networks.values():
+        network.to(device)
+    state.optimisers["student"] = SGD.over(state.networks["student"], config.optim)
     ranks = Ranks(0, 1, device)
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps=99)
     run_log = RunLog(folder, total_steps=99, epochs=1)
@@ -192,18 +191,16 @@ def ohem_step_of_a_rank(root: str) -> list[str]:
         stop=1,
         rank=ranks.rank,
         world_size=2,
-        num_channel_bits=state.student.num_channel_bits,
+        num_channel_bits=state.networks["student"].num_channel_bits,
         unlabelled=False,
     )
     ((labelled, _),) = batches(dataset, config.data, seed=1, plan=plan)
     assert isinstance(labelled, LabelledBatch)
     normalise(labelled.images)  # makes the constants
     with Recorder() as recorder:
-        loss, _ = Objective.of(config, ranks)(
-            Networks(state.student, None), labelled, None, weight=0.0
-        )
-        loss.backward()
-        ranks.sum_gradients(state.student.parameters())
+        given = StepInput(state.networks, state.memory, labelled, None)
+        Objective.of(config, ranks)(given, weight=0.0).loss.backward()
+        ranks.sum_gradients(state.networks["student"].parameters())
     assert recorder.seen["convolution"] > 20
     return refused(recorder.seen)
 
@@ -217,9 +214,9 @@ def test_evaluation_uses_none_either(drawn_root: Path) -> None:
         config = tiny_config(drawn_root, f"evaluation.mode={mode}")
         state = new_state(config, 6, Ranks(0, 1, torch.device("cpu")))
         images = torch.zeros(1, 3, 50, 70, dtype=torch.uint8)
-        predict(state.student.eval(), images, config)  # makes the constants
+        predict(state.networks["student"].eval(), images, config)  # makes the constants
         with Recorder() as recorder, torch.no_grad():
-            predict(state.student, images, config)
+            predict(state.networks["student"], images, config)
         assert refused(recorder.seen) == []
 
 

@@ -93,7 +93,7 @@ def test_one_two_and_four_ranks_see_one_run_up_to_rounding(
         Run(drawn_root, tmp_path / f"{size}", size, overrides).finish() for size in (1, 2, 4)
     )
     start = new_state(tiny_config(drawn_root, *overrides), 6, ALONE).weights()
-    weights = one.newest("student.")
+    weights = one.newest("network.student.")
 
     assert list(one.samples()) == list(range(1, 10))
     assert {len(slots) for slots in one.samples().values()} == {8}  # four and four
@@ -104,7 +104,7 @@ def test_one_two_and_four_ranks_see_one_run_up_to_rounding(
         assert other.evaluated() == one.evaluated()
         assert other.plan() == one.plan()
         assert other.losses() == pytest.approx(one.losses(), rel=1e-6)
-        for name, value in other.newest("student.").items():
+        for name, value in other.newest("network.student.").items():
             near = 1e-5 * max(1.0, weights[name].abs().max().item())  # statistics are large
             assert (weights[name] - value).abs().max() <= near, name
 
@@ -121,6 +121,6 @@ def test_in_double_precision_four_ranks_have_the_weights_of_one(
     )
 
     assert four.losses() == pytest.approx(one.losses(), rel=1e-11)
-    weights = four.newest("student.")
-    for name, value in one.newest("student.").items():
+    weights = four.newest("network.student.")
+    for name, value in one.newest("network.student.").items():
         assert (weights[name] - value).abs().max() <= 1e-9, name

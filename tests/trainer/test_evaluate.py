@@ -88,7 +88,7 @@ def test_the_mean_counts_an_absent_class_as_zero() -> None:
 
 def test_windows_overlap_by_a_third_and_shrink_at_the_border(drawn_root: Path) -> None:
     config = tiny_config(drawn_root, "evaluation.mode=slide")
-    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).student.eval()
+    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).networks["student"].eval()
     images = torch.randint(0, 256, (1, 3, 50, 45), dtype=torch.uint8)
     expected = torch.zeros(1, 6, 50, 45)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def test_an_image_of_cityscapes_has_eight_windows(
 
 def test_windows_together_give_the_classes_of_windows_one_by_one(drawn_root: Path) -> None:
     config = tiny_config(drawn_root)
-    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).student.eval()
+    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).networks["student"].eval()
     pixels = normalise(torch.randint(0, 256, (2, 3, 50, 130), dtype=torch.uint8))
 
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_an_image_that_cannot_be_read_stops_the_evaluation(tmp_path: Path) -> No
     broken.write_bytes(b"no image")
 
     with pytest.raises(DataError, match=broken.name):
-        evaluate(new_state(config, 6, alone).student, dataset, config, alone)
+        evaluate(new_state(config, 6, alone).networks["student"], dataset, config, alone)
 
 
 def scores(root: str) -> Score:
@@ -163,13 +163,13 @@ def scores(root: str) -> Score:
         torch.distributed.get_rank(), torch.distributed.get_world_size(), torch.device("cpu")
     )
     dataset = open_dataset(config.data)
-    return evaluate(new_state(config, 6, ranks).student, dataset, config, ranks)
+    return evaluate(new_state(config, 6, ranks).networks["student"], dataset, config, ranks)
 
 
 def test_every_image_counts_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "data", "data.drawn.num_val=5")
     dataset, alone = open_dataset(config.data), Ranks(0, 1, torch.device("cpu"))
-    one = evaluate(new_state(config, 6, alone).student, dataset, config, alone)
+    one = evaluate(new_state(config, 6, alone).networks["student"], dataset, config, alone)
 
     for world_size in (2, 3):  # five images: no number divides them
         assert run_ranks(scores, world_size, str(tmp_path / "data")) == [one] * world_size
@@ -177,7 +177,7 @@ def test_every_image_counts_once_whatever_the_number_of_ranks(tmp_path: Path) ->
 
 def test_the_network_returns_to_training(drawn_root: Path) -> None:
     config, alone = tiny_config(drawn_root), Ranks(0, 1, torch.device("cpu"))
-    student = new_state(config, 6, alone).student
+    student = new_state(config, 6, alone).networks["student"]
 
     evaluate(student, open_dataset(config.data), config, alone)
 

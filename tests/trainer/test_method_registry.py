@@ -5,27 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from tests.support.tiny_config import tiny_config
 from trainer.config.compose import choices, compose
 from trainer.method_registry import METHODS, MethodFacts
-from trainer.methods.interface import MethodContext, Networks, StepResult
+from trainer.methods.interface import Method, MethodContext, StepInput, StepResult, new_method
 from trainer.network.deeplab import normalise
-from trainer.objective import new_method
 from trainer.run import train
 
 
 @dataclass(frozen=True)
-class MeanLogit:
+class MeanLogit(Method):
     """A method that nobody has heard of."""
 
     context: MethodContext
 
-    def __call__(
-        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
-    ) -> StepResult:
-        assert unlabelled is not None
-        loss = networks.student(normalise(unlabelled.weak)).float().square().mean()
+    def step(self, given: StepInput) -> StepResult:
+        assert given.unlabelled is not None
+        loss = given.student(normalise(given.unlabelled.weak)).float().square().mean()
         return StepResult(loss, (), {"loss_mean": loss.detach()})
 
 

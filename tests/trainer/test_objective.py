@@ -31,7 +31,7 @@ from trainer.config.schema import (
 from trainer.distributed import Ranks
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.interface import Networks, TeacherStudentPair
+from trainer.methods.interface import StepInput, StepResult, TeacherStudentPair
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.objective import InterPixelTerm, Objective, image_losses
 from trainer.state import SGD, new_state
@@ -209,14 +209,15 @@ def test_padding_enters_omega_only_when_asked() -> None:
 ONE_RANK = Ranks(0, 1, torch.device("cpu"))
 
 
-def first_step(config: TrainConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def first_step(config: TrainConfig) -> StepResult:
     dataset = open_dataset(config.data)
     state = new_state(config, dataset.num_classes, ONE_RANK)
-    bits = state.student.num_channel_bits
+    bits = state.networks["student"].num_channel_bits
     plan = BatchPlan(batch=config.batch, stop=1, num_channel_bits=bits)
     ((labelled, unlabelled),) = batches(dataset, config.data, seed=1, plan=plan)
     objective = Objective.of(config, ONE_RANK)
-    return objective(Networks(state.student, state.ema), labelled, unlabelled, weight=1.0)
+    given = StepInput(state.networks, state.memory, labelled, unlabelled)
+    return objective(given, weight=1.0)
 
 
 def test_normalisation_layers_have_eps_1e_5_and_momentum_a_tenth() -> None:  # 1.1
@@ -299,7 +300,7 @@ def test_omega_holds_what_is_strictly_above_its_threshold() -> None:  # 8.2 step
 def test_the_first_losses_are_those_of_guessing(drawn_root: Path, method: str) -> None:  # 12.2
     config = tiny_config(drawn_root, f"method={method}", "method.confidence=0.95")
 
-    _, terms = first_step(config)
+    terms = first_step(config).terms
 
     assert terms["loss_labelled"].item() == pytest.approx(torch.tensor(6.0).log().item(), rel=0.15)
     assert terms["mask_ratio"].item() == 0.0
@@ -310,11 +311,13 @@ def test_losses_are_taken_in_fp32_whatever_the_network_runs_in(drawn_root: Path)
     full = tiny_config(drawn_root, "loss=kl")
     assert config.optim.precision is Precision.bf16
 
-    loss, terms = first_step(config)
+    result, exact = first_step(config), first_step(full).loss
+    loss = result.loss
     loss.backward()
-    exact, _ = first_step(full)
 
-    assert {value.dtype for name, value in terms.items() if "loss" in name} == {torch.float32}
+    assert {value.dtype for name, value in result.terms.items() if "loss" in name} == {
+        torch.float32
+    }
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
     assert loss.item() != exact.item()
 

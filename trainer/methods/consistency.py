@@ -21,7 +21,8 @@ from trainer.config.schema import (
     TeacherMode,
 )
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.interface import MethodContext, Networks, TeacherStudentPair
+from trainer.methods.interface import MethodContext, NetworkSpec, StepInput, TeacherStudentPair
+from trainer.methods.moving_average import growing_decay, move_average
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 
 
@@ -35,24 +36,37 @@ def eval_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
     return logits  # type: ignore[no-any-return]
 
 
-def weak_logits(method: MethodConfig, networks: Networks, weak: Tensor, trained: Tensor) -> Tensor:
+def weak_logits(
+    method: MethodConfig, student: DeepLabV3Plus, weak: Tensor, trained: Tensor
+) -> Tensor:
     """The student's logits of the weak view, for pixel-wise pseudo-labels.
 
     Args:
         method: names the batch-norm mode in which they are computed (A2).
-        networks: of the step.
+        student: the network that is trained.
         weak: normalised images (B, 3, S, S).
         trained: logits (B, C, S, S) of the same images in the student's training forward; used
             again in the default mode, so that it costs no second forward.
     """
     if method.teacher_mode is TeacherMode.train:
         return trained.detach()
-    return eval_logits(networks.student, weak)
+    return eval_logits(student, weak)
 
 
-def ema_network(method: MethodConfig, networks: Networks) -> DeepLabV3Plus | None:
-    """The EMA teacher; None when the student is its own teacher (A1)."""
-    return networks.ema if method.teacher is Teacher.ema else None
+def student_and_teacher(method: MethodConfig) -> dict[str, NetworkSpec]:
+    """The student and, unless it is its own teacher (A1), its moving average."""
+    networks = {"student": NetworkSpec()}
+    if method.teacher is Teacher.ema:
+        networks["ema"] = NetworkSpec(is_trained=False, copy_of="student")
+    return networks
+
+
+def move_teacher(method: MethodConfig, given: StepInput) -> None:
+    """Move the EMA teacher (Sec. III-B) towards the student; nothing without one."""
+    teacher = given.networks.get("ema")
+    if teacher is not None:
+        decay = growing_decay(given.step + 1, method.ema_decay)
+        move_average(teacher, given.student, decay=decay, buffers=method.ema_buffers)
 
 
 def uses_ema_pseudo_labels(method: MethodConfig) -> bool:
@@ -103,18 +117,18 @@ def strong_views(unlabelled: UnlabelledBatch, names: tuple[str, ...]) -> list[Vi
     return views
 
 
-def partner_logits(networks: Networks, unlabelled: UnlabelledBatch) -> Tensor:
+def partner_logits(student: DeepLabV3Plus, unlabelled: UnlabelledBatch) -> Tensor:
     """The student's logits (B, C, S, S) of the CutMix partner, in evaluation mode (A2).
 
     To be called before the training forward, which moves the running batch-norm statistics that
     evaluation mode uses; the UniMatch code has this order.
     """
-    return eval_logits(networks.student, normalise(unlabelled.mix_weak))
+    return eval_logits(student, normalise(unlabelled.mix_weak))
 
 
 def teacher_targets(
     context: MethodContext,
-    networks: Networks,
+    networks: dict[str, DeepLabV3Plus],
     unlabelled: UnlabelledBatch,
     *,
     trained: Tensor,
@@ -135,10 +149,10 @@ def teacher_targets(
     weak = normalise(unlabelled.weak)
     valid, mix_valid = ~unlabelled.padded, ~unlabelled.mix_padded
     own = TeacherTargets(
-        Target.of(weak_logits(method, networks, weak, trained), valid),
+        Target.of(weak_logits(method, networks["student"], weak, trained), valid),
         Target.of(partner, mix_valid),
     )
-    ema = ema_network(method, networks)
+    ema = networks.get("ema")
     if ema is None:
         return own, own
     averaged = TeacherTargets(

@@ -4,26 +4,34 @@ from dataclasses import dataclass
 
 import torch
 
-from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
-from trainer.methods.interface import MethodContext, Networks, StepResult
+from trainer.methods.interface import (
+    Method,
+    MethodContext,
+    NetworkSpec,
+    StepInput,
+    StepResult,
+)
 from trainer.network.deeplab import normalise
 
 
 @dataclass(frozen=True)
-class FixMatch:
+class FixMatch(Method):
     """L_o = (L_x + L_s) / 2 with one strong view."""
 
     context: MethodContext
 
-    def __call__(
-        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
-    ) -> StepResult:
+    def networks(self) -> dict[str, NetworkSpec]:
+        """The student, with an EMA teacher if one is wanted."""
+        return consistency.student_and_teacher(self.context.config.method)
+
+    def step(self, given: StepInput) -> StepResult:
         """One forward of labelled and weak images together, then one of the strong view."""
+        labelled, unlabelled = given.labelled, given.unlabelled
         assert unlabelled is not None
-        context, student = self.context, networks.student
-        partner = consistency.partner_logits(networks, unlabelled)
+        context, student = self.context, given.student
+        partner = consistency.partner_logits(student, unlabelled)
         (view,) = consistency.strong_views(unlabelled, ("s1",))
         # Together, so that the batch-norm statistics span labelled and unlabelled images.
         num_labelled = len(labelled.images)
@@ -31,7 +39,7 @@ class FixMatch:
         logits, weak = student(both).float().tensor_split([num_labelled])
         strong = student(normalise(view.pasted)).float()
         labels, teacher = consistency.teacher_targets(
-            context, networks, unlabelled, trained=weak, partner=partner
+            context, given.networks, unlabelled, trained=weak, partner=partner
         )
         loss_x = labelled_loss(
             logits,
@@ -49,3 +57,7 @@ class FixMatch:
             "mask_ratio": consistency.mask_ratio(context, labels.weak),
         }
         return StepResult((loss_x + loss_s) / 2.0, tuple(pairs), terms)
+
+    def after(self, given: StepInput, result: StepResult) -> None:
+        """Move the EMA teacher, if there is one."""
+        consistency.move_teacher(self.context.config.method, given)

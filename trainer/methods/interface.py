@@ -1,22 +1,66 @@
-"""The interface of a method: what it gets at every step and what it returns."""
+"""The interface of a method: what it asks for, what it gets at every step, and what it returns.
 
-from dataclasses import dataclass
+docs/methods.md shows how a method is written.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Protocol
 
 from torch import Tensor
 
-from datasets.loading.samples import LabelledBatch, UnlabelledBatch
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import DeepLabV3Plus
 
 
 @dataclass(frozen=True)
-class Networks:
-    """The student and, for `method.teacher=ema`, its moving average."""
+class NetworkSpec:
+    """One network of a method, as it is before step 0.
 
-    student: DeepLabV3Plus
-    ema: DeepLabV3Plus | None
+    Attributes:
+        is_trained: whether gradients and an optimiser move it. Else it has no gradient and is in
+            evaluation mode; `Method.after` moves it (an averaged teacher) or nothing does (a
+            frozen one).
+        copy_of: the network whose first weights it takes; empty draws its own.
+        head_key: another text draws another head; the backbones of all networks start equal.
+        decays_all: whether weight decay is on every parameter, or on the weights of convolutions
+            only, not on biases and batch normalisation.
+    """
+
+    is_trained: bool = True
+    copy_of: str = ""
+    head_key: str = ""
+    decays_all: bool = True
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What a method gets at one step.
+
+    Attributes:
+        networks: by the names that `Method.networks` gives; trained ones are in training mode.
+        memory: by the names that `Method.memory` gives; only `Method.after` may change it.
+        labelled: this rank's images with masks.
+        unlabelled: this rank's other images; None where the method needs none.
+        step: optimiser steps done before this one.
+        epoch_steps: optimiser steps per epoch.
+        total_steps: optimiser steps of the whole run.
+    """
+
+    networks: dict[str, DeepLabV3Plus]
+    memory: dict[str, Tensor]
+    labelled: LabelledBatch
+    unlabelled: UnlabelledBatch | None
+    step: int = 0
+    epoch_steps: int = 1
+    total_steps: int = 1
+
+    @property
+    def student(self) -> DeepLabV3Plus:
+        """The network of that name, which all methods have but those that train several."""
+        return self.networks["student"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +68,7 @@ class TeacherStudentPair:
     """Logits of teacher (p) and student (q) on the same pixels, as Eq. 2 compares them.
 
     Attributes:
-        view: s1 or s2 (strong), fp (dropped features), or labelled.
+        view: its name among the `pairs` of the method's facts, or labelled.
         teacher: logits (B, C, H, W), detached.
         student: logits (B, C, H, W).
         valid: (B, H, W) bool, False on padding.
@@ -46,20 +90,13 @@ class StepResult:
         loss: this rank's share of L_o, a scalar; the shares of all ranks add up to it.
         pairs: for the inter-pixel term; empty when the run has none.
         terms: shares of the parts of L_o, detached, for the log.
+        kept: detached tensors that `Method.after` needs.
     """
 
     loss: Tensor
     pairs: tuple[TeacherStudentPair, ...]
     terms: dict[str, Tensor]
-
-
-class Method(Protocol):
-    """A semi-supervised method: computes L_o and the pairs of a batch."""
-
-    def __call__(
-        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
-    ) -> StepResult:
-        """Run the forward passes of one step; the loop runs the backward pass."""
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,3 +105,46 @@ class MethodContext:
 
     config: TrainConfig
     ranks: Ranks
+
+
+class Method(Protocol):
+    """A semi-supervised method: computes L_o and the pairs of a batch.
+
+    Its classes inherit from it, and so have one trained network called `student` and no memory
+    unless they say otherwise.
+    """
+
+    context: MethodContext
+
+    def networks(self) -> dict[str, NetworkSpec]:
+        """The networks by name; the names and their order are part of every checkpoint."""
+        return {"student": NetworkSpec()}
+
+    def memory(self) -> dict[str, Tensor]:
+        """Tensors that last from step to step besides the networks, as they are before step 0.
+
+        They are in every checkpoint and must be equal on all ranks.
+        """
+        return {}
+
+    def deployed(self) -> tuple[str, ...]:
+        """Names of the networks that are scored and exported; several predict by mean logits."""
+        return ("student",)
+
+    def step(self, given: StepInput) -> StepResult:
+        """Run the forward passes of one step; the loop runs the backward pass."""
+
+    def after(self, given: StepInput, result: StepResult) -> None:
+        """Move averaged networks and change the memory, after the optimiser step, no gradient.
+
+        Args:
+            given: as `step` got it; trained networks now have their new weights.
+            result: what `step` returned, without its pairs.
+        """
+
+
+def new_method(context: MethodContext) -> Method:
+    """The method that a configuration names; only its own file is imported."""
+    module, _, name = context.config.method.facts.implementation.rpartition(".")
+    method: Method = getattr(import_module(module), name)(context)
+    return method

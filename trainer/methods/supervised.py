@@ -2,26 +2,23 @@
 
 from dataclasses import dataclass
 
-from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.losses import labelled_loss
-from trainer.methods.interface import MethodContext, Networks, StepResult
+from trainer.methods.interface import Method, MethodContext, StepInput, StepResult
 from trainer.network.deeplab import normalise
 
 
 @dataclass(frozen=True)
-class Supervised:
+class Supervised(Method):
     """L_o = L_x: the row `Supervised Baseline` of Tables III to V."""
 
     context: MethodContext
 
-    def __call__(
-        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
-    ) -> StepResult:
-        """One forward of the labelled images; `unlabelled` is not used."""
+    def step(self, given: StepInput) -> StepResult:
+        """One forward of the labelled images."""
         config = self.context.config
         loss = labelled_loss(
-            networks.student(normalise(labelled.images)).float(),
-            labelled.masks,
+            given.student(normalise(given.labelled.images)).float(),
+            given.labelled.masks,
             optim=config.optim,
             batch=config.batch,
             ranks=self.context.ranks,

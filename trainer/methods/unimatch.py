@@ -9,29 +9,39 @@ from datasets.loading.samples import LabelledBatch, UnlabelledBatch
 from trainer.config.schema import PixelDistance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
-from trainer.methods.interface import MethodContext, Networks, StepResult, TeacherStudentPair
-from trainer.network.deeplab import normalise
+from trainer.methods.interface import (
+    Method,
+    MethodContext,
+    NetworkSpec,
+    StepInput,
+    StepResult,
+    TeacherStudentPair,
+)
+from trainer.network.deeplab import DeepLabV3Plus, normalise
 
 
 @dataclass(frozen=True)
-class UniMatch:
+class UniMatch(Method):
     """L_o = (L_x + L_s1 / 4 + L_s2 / 4 + L_fp / 2) / 2, the weights of the UniMatch code."""
 
     context: MethodContext
 
-    def __call__(
-        self, networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
-    ) -> StepResult:
+    def networks(self) -> dict[str, NetworkSpec]:
+        """The student, with an EMA teacher if one is wanted."""
+        return consistency.student_and_teacher(self.context.config.method)
+
+    def step(self, given: StepInput) -> StepResult:
         """As FixMatch, with two strong views in one forward and a feature-dropped decoder pass."""
+        labelled, unlabelled = given.labelled, given.unlabelled
         assert unlabelled is not None
-        context, student = self.context, networks.student
-        partner = consistency.partner_logits(networks, unlabelled)
+        context, student = self.context, given.student
+        partner = consistency.partner_logits(student, unlabelled)
         views = consistency.strong_views(unlabelled, ("s1", "s2"))
-        forward = _weak_forward(networks, labelled, unlabelled)
+        forward = _weak_forward(student, labelled, unlabelled)
         # Both strong views in one forward: their batch-norm statistics are shared.
         strong = student(normalise(torch.cat([view.pasted for view in views]))).float().chunk(2)
         labels, teacher = consistency.teacher_targets(
-            context, networks, unlabelled, trained=forward.weak, partner=partner
+            context, given.networks, unlabelled, trained=forward.weak, partner=partner
         )
         loss_x = labelled_loss(
             forward.labelled,
@@ -58,6 +68,10 @@ class UniMatch:
             loss, (*pairs, *_feature_pairs(context, teacher, forward, labelled)), terms
         )
 
+    def after(self, given: StepInput, result: StepResult) -> None:
+        """Move the EMA teacher, if there is one."""
+        consistency.move_teacher(self.context.config.method, given)
+
 
 @dataclass(frozen=True)
 class _Forward:
@@ -70,12 +84,12 @@ class _Forward:
 
 
 def _weak_forward(
-    networks: Networks, labelled: LabelledBatch, unlabelled: UnlabelledBatch
+    student: DeepLabV3Plus, labelled: LabelledBatch, unlabelled: UnlabelledBatch
 ) -> _Forward:
     """One pass over labelled and weak images, whose batch-norm statistics then span both."""
     images = normalise(torch.cat([labelled.images, unlabelled.weak]))
     keep = torch.cat([labelled.keep, unlabelled.keep])
-    clean, dropped = networks.student.forward_perturbed(images, keep)
+    clean, dropped = student.forward_perturbed(images, keep)
     cut = [len(labelled.images)]
     return _Forward(
         *(

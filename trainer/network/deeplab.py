@@ -124,6 +124,24 @@ class DeepLabV3Plus(nn.Module):
         return upsample(self.classifier(fused), (size[0], size[1]), self.mode)
 
 
+def mean_of(networks: dict[str, DeepLabV3Plus]) -> nn.Module:
+    """A network that predicts the mean logits of some networks; of one, that network itself."""
+    return next(iter(networks.values())) if len(networks) == 1 else MeanLogits(networks)
+
+
+class MeanLogits(nn.Module):
+    """The mean of the logits of several networks, whose names are part of its weights' names."""
+
+    def __init__(self, networks: dict[str, DeepLabV3Plus]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+        self.training = any(network.training for network in networks.values())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images (B, 3, H, W)."""
+        return torch.stack([network(images) for network in self.networks.values()]).mean(0)
+
+
 class SpatialPyramid(nn.Module):
     """ASPP: one 1x1 branch, dilated 3x3 branches, global pooling; concatenated and projected."""
 

@@ -16,11 +16,18 @@ from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 
 
-def init_weights(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None:
+def init_weights(
+    model: DeepLabV3Plus, config: TrainConfig, *, head_key: str = ""
+) -> Pretrained | None:
     """Fill every parameter of `model`.
 
     Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform.
     torch's own generators are not used, because their numbers depend on the CPU's capabilities.
+
+    Args:
+        model: changed in place.
+        config: of the run.
+        head_key: another text draws another head; the backbone stays the same.
 
     Returns:
         The file the backbone was loaded from; None when it was drawn.
@@ -31,7 +38,8 @@ def init_weights(model: DeepLabV3Plus, config: TrainConfig) -> Pretrained | None
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
-                _draw(module, name, config.seed)
+                in_backbone = name.startswith("backbone.")
+                _draw(module, name if in_backbone else head_key + name, config.seed)
     if config.model.init is Init.random:
         return None
     return load_backbone(model, find_weights(config))

@@ -13,10 +13,10 @@ from tests.support.tiny_config import tiny_config
 from trainer.config.compose import compose
 from trainer.config.schema import PixelDistance, TrainConfig
 from trainer.distributed import Ranks
-from trainer.methods.interface import MethodContext, Networks
+from trainer.methods.interface import MethodContext, StepInput, new_method
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 from trainer.network.resnet import ResNet
-from trainer.objective import InterPixelTerm, new_method
+from trainer.objective import InterPixelTerm
 from trainer.run import train
 from trainer.schedule import steps_per_epoch
 from trainer.state import new_state
@@ -32,7 +32,7 @@ def transcribed(config: TrainConfig) -> DeepLabV3Plus:
         config, num_labelled=len(split.labelled), num_unlabelled=len(split.unlabelled)
     )
     total = per_epoch * config.optim.epochs
-    network = new_state(config, dataset.num_classes, ALONE).student
+    network = new_state(config, dataset.num_classes, ALONE).networks["student"]
     plan = BatchPlan(
         batch=config.batch,
         stop=total,
@@ -89,7 +89,7 @@ def test_a_run_gives_the_weights_of_the_transcription(
     start = new_state(config, 6, ALONE).weights()
     moved = 0.0
     for name, expected in oracle.state_dict().items():
-        found = tensors[f"student.{name}"]
+        found = tensors[f"network.student.{name}"]
         assert (found - expected).abs().max().item() <= 1e-5, name
         moved = max(moved, (found.float() - start[name].float()).abs().max().item())
     assert moved > 1e-3
@@ -128,7 +128,7 @@ def test_in_double_precision_21_steps_at_full_rate_give_the_weights_of_the_trans
     start = new_state(config, 6, ALONE).weights()
     moved = 0.0
     for name, expected in oracle.items():
-        assert (tensors[f"student.{name}"] - expected).abs().max().item() <= 1e-9, name
+        assert (tensors[f"network.student.{name}"] - expected).abs().max().item() <= 1e-9, name
         moved = max(moved, (expected - start[name]).abs().max().item())
     assert summary.steps == 21
     assert moved > 0.1
@@ -138,10 +138,12 @@ def one_step(config: TrainConfig) -> tuple[torch.Tensor, dict[str, torch.Tensor]
     """Loss, terms and number of pairs of step 0."""
     dataset = open_dataset(config.data)
     state = new_state(config, dataset.num_classes, ALONE)
-    plan = BatchPlan(batch=config.batch, stop=1, num_channel_bits=state.student.num_channel_bits)
+    plan = BatchPlan(
+        batch=config.batch, stop=1, num_channel_bits=state.networks["student"].num_channel_bits
+    )
     labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
     method = new_method(MethodContext(config, ALONE))
-    result = method(Networks(state.student, state.ema), labelled, unlabelled)
+    result = method.step(StepInput(state.networks, state.memory, labelled, unlabelled))
     if config.loss.distance is not PixelDistance.none:
         term = InterPixelTerm(config.loss, config.batch, ALONE)(result.pairs)
         return result.loss + term, {**result.terms, "ipix": term.detach()}, len(result.pairs)
@@ -185,16 +187,15 @@ def test_the_teacher_is_a_constant(drawn_root: Path) -> None:
     config = tiny_config(drawn_root, "loss=kl")
     dataset = open_dataset(config.data)
     state = new_state(config, dataset.num_classes, ALONE)
-    plan = BatchPlan(batch=4, stop=1, num_channel_bits=state.student.num_channel_bits)
+    plan = BatchPlan(batch=4, stop=1, num_channel_bits=state.networks["student"].num_channel_bits)
     labelled, unlabelled = next(iter(batches(dataset, config.data, seed=1, plan=plan)))
 
-    result = new_method(MethodContext(config, ALONE))(
-        Networks(state.student, None), labelled, unlabelled
-    )
+    method = new_method(MethodContext(config, ALONE))
+    result = method.step(StepInput(state.networks, state.memory, labelled, unlabelled))
 
     assert all(not pair.teacher.requires_grad for pair in result.pairs)
     assert all(pair.student.requires_grad for pair in result.pairs)
-    assert state.student.training
+    assert state.networks["student"].training
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,9 @@ def calm_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Drawn weights alone make activations of a hundred: a last digit then grows tenfold a step.
     """
-    drawn = new_state(compose(["model=resnet50"]), 2, ALONE).student.backbone.state_dict()
+    drawn = (
+        new_state(compose(["model=resnet50"]), 2, ALONE).networks["student"].backbone.state_dict()
+    )
     calm = {k: v * 0.1 if k.endswith("bn3.weight") else v for k, v in drawn.items()}
     path = tmp_path_factory.mktemp("weights") / "resnet50.pth"
     torch.save(calm, path)
@@ -249,10 +252,10 @@ def test_four_steps_of_resnet_50_give_the_weights_of_the_transcription(
     assert summary.steps == 4
     path = tmp_path / "run" / "checkpoints" / "step-00000004.pt"
     tensors = torch.load(path, weights_only=True)["tensors"]
-    start = new_state(config, 6, ALONE).student.state_dict()
+    start = new_state(config, 6, ALONE).networks["student"].state_dict()
     moved = {"backbone": 0.0, "head": 0.0}
     for name, expected in oracle.named_parameters():
-        assert (tensors[f"student.{name}"] - expected).abs().max().item() <= 1e-5, name
+        assert (tensors[f"network.student.{name}"] - expected).abs().max().item() <= 1e-5, name
         part = "backbone" if "backbone" in name else "head"
         moved[part] = max(moved[part], (expected - start[name]).abs().max().item())
     assert moved["head"] > 100 * 1e-5

@@ -145,7 +145,7 @@ def test_the_same_seed_draws_the_same_weights_whatever_torch_drew_before() -> No
 
 def test_drawn_weights_have_the_spread_of_their_rule() -> None:
     config, ranks = compose(["model=resnet14_w16"]), Ranks(0, 1, torch.device("cpu"))
-    student = new_state(config, 6, ranks).student
+    student = new_state(config, 6, ranks).networks["student"]
     inside = student.backbone.layer2[0].conv2.weight  # Kaiming normal, fan out 32 * 9
     outside = student.fuse[3].weight  # uniform in +-1 / sqrt(fan in 64 * 9)
 
