@@ -120,7 +120,10 @@ STEPS = {"unimatch": unimatch_step, "fixmatch": fixmatch_step, "supervised": sup
 
 
 def train(network: nn.Module, data: list[Any], setting: dict[str, Any]) -> None:
-    """SGD over the given batches: poly rate, two groups, ramp; `setting` holds the numbers."""
+    """SGD over the given batches: poly rate, two groups, ramp; `setting` holds the numbers.
+
+    With `setting["lag"]` the rate is written after the step, as the released code does.
+    """
     backbone = [p for n, p in network.named_parameters() if "backbone" in n]
     head = [p for n, p in network.named_parameters() if "backbone" not in n]
     lr, total = setting["lr"], setting["total"]
@@ -132,7 +135,8 @@ def train(network: nn.Module, data: list[Any], setting: dict[str, Any]) -> None:
         foreach=False,
     )
     for k, (x, u) in enumerate(data):
-        factor = (1 - k / total) ** 0.9
+        done = max(k - 1, 0) if setting["lag"] else k
+        factor = (1 - done / total) ** 0.9
         optimiser.param_groups[0]["lr"] = lr * factor
         optimiser.param_groups[1]["lr"] = lr * setting["head"] * factor
         loss, pairs = STEPS[setting["algorithm"]](network, x, u, tau=setting["confidence"])

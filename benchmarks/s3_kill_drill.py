@@ -25,7 +25,7 @@ from tests.support.ceph import CephBox, shared_box, surroundings
 from tests.support.lab import BASE, TINY, Lab, kill_all
 from tests.support.s3_faults import Proxy
 
-METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch") for loss in ("none", "kl", "cr")]
+METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch_star") for loss in ("none", "kl", "cr")]
 HOSTS = ("one", "other")
 EPOCHS = 24
 

@@ -30,7 +30,7 @@ WORDS = (
     "slurm.signal_seconds=20",
     "slurm.poll_seconds=6",
 )
-METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch") for loss in ("none", "kl", "cr")]
+METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch_star") for loss in ("none", "kl", "cr")]
 
 
 def write_grid(lab: Lab, num_cells: int, epochs: int) -> None:

@@ -72,14 +72,15 @@ def main(words: list[str]) -> None:
 
 def _config(given: dict[str, str]) -> TrainConfig:
     """A run on drawn images of the size of photographs."""
-    factor = 2 if given["method"] == "unimatch" else 1
     return compose(
         [
             f"model={given['model']}",
             f"method={given['method']}",
             f"loss={given['loss']}",
             f"data.crop={given['crop']}",
-            f"optim.batch={int(given['batch']) // factor or 1}",
+            f"optim.batch={given['batch']}",
+            "method.batch_factor=1",
+            "optim.sampler_ranks=1",
             f"optim.precision={given['precision']}",
             f"run.device={given['device']}",
             f"data.root={Path(mkdtemp()) / 'data'}",

@@ -1,7 +1,7 @@
 """Validation: predictions, the confusion matrix, IoU and mIoU.
 
 Every image is scored once, at its own size: whole (VOC) or in sliding windows (Cityscapes), as the
-UniMatch code scores its last epochs.
+UniMatch code of 2023 does after every epoch.
 Legend: B images, C classes, H x W pixels.
 """
 

@@ -13,23 +13,29 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
 
     An epoch is a pass over the unlabelled list; for a method that needs none, over the labelled
     list, unless `method.match_iters` gives it the steps of a semi-supervised run. It does not
-    depend on the number of ranks.
+    depend on the number of ranks that run it.
+
+    The UniMatch code counts on each of its 4 GPUs: torch's DistributedSampler pads the list to a
+    multiple of 4, and the loader of every GPU drops an incomplete last batch. So a list of 15 has
+    two steps of 8 there, and one by whole batches. `optim.sampler_ranks=4` counts in that way.
 
     Raises:
         ValueError: the list is shorter than one batch.
     """
-    batch, images, kind = config.batch, num_unlabelled, "unlabelled"
+    batch, images, kind, cure = config.batch, num_unlabelled, "unlabelled", "a smaller optim.batch"
     if not config.method.facts.needs_unlabelled:
         if config.method.match_iters:
-            batch = config.optim.batch
+            batch, cure = config.optim.batch, "method.match_iters=false"
         else:
             images, kind = num_labelled, "labelled"
-    if images < batch:
+    ranks = config.optim.sampler_ranks
+    steps = math.ceil(images / ranks) * ranks // batch  # an incomplete last batch is not counted
+    if steps == 0:
         raise ValueError(
             f"Split {config.data.split} has {images} {kind} images, fewer than one batch of "
-            f"{batch}; choose a larger split or a smaller optim.batch."
+            f"{batch}; choose a larger split or {cure}."
         )
-    return images // batch  # an incomplete last batch is not counted
+    return steps
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:

@@ -15,7 +15,7 @@ Weights = dict[str, tuple[str | None, float | None]]
 
 
 def test_a_grid_runs_once_and_is_then_done(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
+    lab.write_grid(("supervised_star", "none"), ("unimatch_star", "kl"))
 
     text = lab.run("launch", INLINE)
     again = lab.run("launch", INLINE)
@@ -33,10 +33,10 @@ def test_a_grid_runs_once_and_is_then_done(lab: Lab) -> None:
 
 
 def test_a_grid_grown_by_one_cell_runs_one_cell(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     lab.run("launch", INLINE)
 
-    lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    lab.write_grid(("supervised_star", "none"), ("unimatch_star", "none"))
     text = lab.run("launch", INLINE)
 
     assert text.count("start ") == 1
@@ -44,7 +44,7 @@ def test_a_grid_grown_by_one_cell_runs_one_cell(lab: Lab) -> None:
 
 
 def test_drifted_cells_are_left_alone_until_asked_and_nothing_is_deleted(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     lab.run("launch", INLINE)
     before = lab.weights()
 
@@ -61,7 +61,7 @@ def test_drifted_cells_are_left_alone_until_asked_and_nothing_is_deleted(lab: La
 
 
 def test_a_diverged_cell_fails_for_good_with_its_traceback_and_the_others_run(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
 
     text = lab.run("launch", INLINE, *DIVERGES, code=11)
 
@@ -77,7 +77,7 @@ def test_a_diverged_cell_fails_for_good_with_its_traceback_and_the_others_run(la
 
 @pytest.mark.parametrize("broken", ["SegmentationClass", "JPEGImages"])
 def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken: str) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     own = Lab(lab.folder, lab.folder / "data")
     own.run("launch", INLINE)
     shutil.rmtree(own.root)
@@ -105,7 +105,7 @@ def test_missing_data_ends_a_launch_before_anything_is_written(lab: Lab, broken:
 def test_a_mistake_in_words_is_exit_code_2_and_leaves_nothing(
     lab: Lab, words: list[str], message: str
 ) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
 
     text = lab.run("launch", INLINE, *words, code=2)
 
@@ -170,7 +170,7 @@ def test_a_killed_launch_is_launched_again_to_the_same_weights(
 
 
 def test_a_full_disk_ends_the_launch_in_words_and_half_writes_nothing(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    lab.write_grid(("supervised_star", "none"), ("unimatch_star", "none"))
     for key in (SUPERVISED, UNIMATCH):
         run = lab.opened.run(key)
         run.folder.mkdir(parents=True)

@@ -34,7 +34,7 @@ TINY = (
 LONGEST_SECONDS = 600.0  # of anything here, on a machine that does much else
 EPOCHS = 12  # of the long cells: some seconds even on an idle machine
 LONG_RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))  # methods and losses of them
-SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised.none.s12345"
+SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised_star.none.s12345"
 UNIMATCH = "synthetic.1of2.resnet14_w8.c32.unimatch_star.none.s12345"
 KL = "synthetic.1of2.resnet14_w8.c32.unimatch_star.kl.s12345"
 

@@ -58,7 +58,7 @@ def test_the_demo_is_16_cells_of_two_splits_two_backbones_four_methods():
 
     assert len({(c.split, c.backbone) for c in cells}) == 4
     assert {(c.method, c.loss) for c in cells} == {
-        ("supervised", "none"),
+        ("supervised_star", "none"),
         ("unimatch_star", "none"),
         ("unimatch_star", "kl"),
         ("unimatch_star", "cr"),

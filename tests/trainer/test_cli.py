@@ -102,7 +102,7 @@ def test_help_lists_groups_and_settings() -> None:
     done = run([*TRAINER, "--help"])
 
     assert done.returncode == 0
-    assert "method: fixmatch, supervised, unimatch, unimatch_star" in done.stdout
+    assert "method: fixmatch, fixmatch_star, supervised, supervised_star, unimatch" in done.stdout
     assert "loss.temperature" in done.stdout
 
 

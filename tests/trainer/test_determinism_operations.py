@@ -144,9 +144,9 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
 
 
 STEPS = [
-    ["method=supervised"],
+    ["method=supervised_star"],
     ["method=unimatch_star", "loss=kl", "run.augment=host"],
-    ["method=supervised", "optim.criterion=ohem", "optim.ohem_min_kept_per_image=50"],
+    ["method=supervised_star", "optim.criterion=ohem", "optim.ohem_min_kept_per_image=50"],
     ["method=fixmatch", "loss=kl"],
     ["method=unimatch", "loss=none"],
     ["method=unimatch", "loss=cr"],
@@ -176,14 +176,16 @@ def test_a_step_neither_waits_for_the_device_nor_uses_what_cuda_refuses(
     # The tensors of the batch and nothing else: pinned memory makes these copies free.
     # Windows have three of them, with masks and keep 5; the other half adds windows, stages (5),
     # boxes and keep.
-    num_tensors = 5 if "method=supervised" in overrides else 15
+    num_tensors = 5 if "method=supervised_star" in overrides else 15
     assert recorder.arrived == (14 if "run.augment=host" in overrides else num_tensors)
 
 
 def ohem_step_of_a_rank(root: str) -> list[str]:
     """What a loss over two ranks asks of the dispatcher."""
     ranks = Ranks(torch.distributed.get_rank(), 2, torch.device("cpu"))
-    config = tiny_config(Path(root), "method=supervised", "optim.criterion=ohem", "optim.batch=1")
+    config = tiny_config(
+        Path(root), "method=supervised_star", "optim.criterion=ohem", "optim.batch=1"
+    )
     dataset = open_dataset(config.data)
     state = new_state(config, dataset.num_classes, ranks)
     plan = BatchPlan(

@@ -1,19 +1,39 @@
-"""Copies to the device and back to the host."""
+"""Which images a run is fed; copies to the device and back to the host."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from datasets.dataset import open_dataset
 from datasets.loading.batches import LabelledBatch
 from tests.support.tiny_config import tiny_config
 from trainer.checkpoint import Snapshot
 from trainer.config.fingerprint import fingerprint
 from trainer.config.schema import Augment
-from trainer.feed import augments_on_device, cache_folder, to_device
+from trainer.distributed import Ranks
+from trainer.feed import augments_on_device, cache_folder, feed, to_device
 from trainer.run import train
+from trainer.schedule import steps_per_epoch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def test_an_epoch_that_is_longer_than_its_list_fills_every_batch(drawn_root: Path) -> None:
+    config = tiny_config(drawn_root, "method=fixmatch")  # 15 unlabelled images, two steps of 8
+    dataset = open_dataset(config.data)
+    per_epoch = steps_per_epoch(config, num_labelled=5, num_unlabelled=15)
+    alone, steps = Ranks(0, 1, torch.device("cpu")), range(4 * per_epoch)
+
+    fed = list(feed(config, dataset, alone, steps=steps, num_channel_bits=0))
+
+    assert per_epoch == 2
+    for half in (0, 1):  # labelled, unlabelled
+        assert [len(step[half].ids) for step in fed] == [8] * 8
+        often = Counter(name for step in fed for name in step[half].ids)
+        assert len(often) == (5, 15)[half]
+        assert max(often.values()) - min(often.values()) <= 1
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -12,7 +12,7 @@ from trainer.run import train
 
 pytestmark = pytest.mark.long
 
-METHODS = (("supervised", "none"), ("fixmatch", "none"), ("unimatch_star", "kl"))
+METHODS = (("supervised_star", "none"), ("fixmatch_star", "none"), ("unimatch_star", "kl"))
 PRECISIONS = ("fp32", "tf32", "bf16")
 RUNS = [(method, loss, precision) for method, loss in METHODS for precision in PRECISIONS]
 

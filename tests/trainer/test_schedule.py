@@ -1,9 +1,10 @@
 """Steps, rates and ramp against numbers worked out by hand."""
 
 import pytest
+from torch.utils.data import DataLoader, DistributedSampler
 
 from trainer.config.compose import compose
-from trainer.config.schema import LossConfig, RampUnit
+from trainer.config.schema import LossConfig, OptimConfig, RampUnit, TrainConfig, Upsample
 from trainer.schedule import gaussian_ramp, inter_pixel_weight, learning_rate, steps_per_epoch
 
 
@@ -22,9 +23,8 @@ def test_the_ramp_is_one_without_warm_up_and_after_it() -> None:
 @pytest.mark.parametrize(
     ("method", "unlabelled", "expected"),
     [
-        ("unimatch", 9920, 1240),  # VOC 1/16: 9920 // 8
-        ("unimatch", 10490, 1311),  # VOC 92
-        ("unimatch_star", 9920, 2480),  # half the batch, A23
+        ("unimatch_star", 9920, 2480),  # VOC 1/16, half of UniMatch's batch, A23
+        ("fixmatch_star", 10490, 2622),  # VOC 92
     ],
 )
 def test_an_epoch_is_a_pass_over_the_unlabelled_list(
@@ -35,29 +35,86 @@ def test_an_epoch_is_a_pass_over_the_unlabelled_list(
     assert steps_per_epoch(config, num_labelled=662, num_unlabelled=unlabelled) == expected
 
 
-@pytest.mark.parametrize(("labelled", "total"), [(662, 6560), (92, 880), (183, 1760)])
-def test_supervised_epochs_are_passes_over_the_labelled_list(labelled: int, total: int) -> None:
-    # Half of UniMatch's 16 images: floor(662 / 8) * 80.
-    config = compose(["recipe=voc", "model=resnet50", "method=supervised"])
+@pytest.mark.parametrize(
+    ("recipe", "labelled", "supervised", "semi_supervised"),
+    [
+        # Steps of a whole run on UniMatch's 4 GPUs: 80 epochs of VOC, 240 of Cityscapes.
+        ("voc", 662, 3_280, 99_200),
+        ("voc", 1323, 6_560, 92_560),
+        ("voc", 2646, 13_200, 79_360),
+        ("voc", 92, 400, 104_880),
+        ("voc", 183, 880, 104_000),
+        ("voc", 366, 1_840, 102_160),
+        ("voc", 732, 3_600, 98_480),
+        ("voc", 1464, 7_280, 91_200),
+        ("cityscapes", 186, 2_640, 83_760),
+        ("cityscapes", 372, 5_520, 78_000),
+        ("cityscapes", 744, 11_040, 66_960),
+        ("cityscapes", 1488, 22_320, 44_640),
+    ],
+)
+def test_official_runs_have_the_steps_of_the_official_code(
+    recipe: str, labelled: int, supervised: int, semi_supervised: int
+) -> None:
+    images = 10582 if recipe == "voc" else 2975
 
-    per_epoch = steps_per_epoch(config, num_labelled=labelled, num_unlabelled=10582 - labelled)
+    def steps(method: str) -> int:
+        config = compose([f"recipe={recipe}", "model=resnet50", f"method={method}"])
+        sizes = {"num_labelled": labelled, "num_unlabelled": images - labelled}
+        return steps_per_epoch(config, **sizes) * config.optim.epochs
 
-    assert config.batch == 8
-    assert per_epoch * config.optim.epochs == total
+    assert steps("supervised") == supervised
+    assert steps("fixmatch") == steps("unimatch") == semi_supervised
 
 
-def test_match_iters_gives_supervised_the_steps_of_a_semi_supervised_run() -> None:
-    matched = compose(["method=supervised", "method.match_iters=true"])
-    semi = compose([])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("per_rank", [1, 2, 4])
+def test_steps_are_those_of_a_distributed_sampler_that_drops_the_last_batch(
+    ranks: int, per_rank: int
+) -> None:
+    optim = OptimConfig(batch=ranks * per_rank, sampler_ranks=ranks)
+    config = TrainConfig(optim=optim)
 
-    assert steps_per_epoch(matched, num_labelled=8, num_unlabelled=210) == steps_per_epoch(
+    for images in range(ranks * per_rank, 70):
+        sampler = DistributedSampler(range(images), num_replicas=ranks, rank=ranks - 1)
+        loader = DataLoader(range(images), batch_size=per_rank, sampler=sampler, drop_last=True)
+        steps = steps_per_epoch(config, num_labelled=1, num_unlabelled=images)
+        assert steps == len(loader) == len(list(loader)), images
+
+
+def test_a_batch_that_the_gpus_cannot_share_equally_is_refused_with_the_cure() -> None:
+    with pytest.raises(ValueError, match="sampler_ranks=4 GPUs cannot share a batch of 6 images"):
+        compose(["method=unimatch", "optim.batch=3"])
+
+    assert compose(["method=unimatch", "optim.batch=3", "optim.sampler_ranks=1"]).batch == 6
+
+
+@pytest.mark.parametrize("recipe", ["voc", "cityscapes", "synthetic"])
+def test_supervised_star_has_the_steps_and_the_images_of_unimatch_star(recipe: str) -> None:
+    model = "resnet14_w16" if recipe == "synthetic" else "resnet50"
+    alone, semi = (
+        compose([f"recipe={recipe}", f"model={model}", f"method={method}"])
+        for method in ("supervised_star", "unimatch_star")
+    )
+
+    assert alone.batch == 2 * semi.batch
+    assert (alone.lr, alone.model, alone.optim) == (semi.lr, semi.model, semi.optim)
+    assert steps_per_epoch(alone, num_labelled=8, num_unlabelled=210) == steps_per_epoch(
         semi, num_labelled=8, num_unlabelled=210
     )
 
 
-def test_a_split_smaller_than_a_batch_is_refused_with_the_cure() -> None:
-    with pytest.raises(ValueError, match="has 3 unlabelled images, fewer than one batch of 4"):
-        steps_per_epoch(compose([]), num_labelled=8, num_unlabelled=3)
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("unimatch_star", "3 unlabelled .* one batch of 4; choose .* or a smaller optim.batch"),
+        ("supervised", "8 labelled .* one batch of 16; choose .* or a smaller optim.batch"),
+        ("supervised_star", "3 unlabelled .* one batch of 4; choose .* method.match_iters=false"),
+    ],
+)
+def test_a_split_smaller_than_a_batch_is_refused_with_the_cure(method: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        steps_per_epoch(compose([f"method={method}"]), num_labelled=8, num_unlabelled=3)
 
 
 def test_the_poly_rate_falls_from_lr_to_zero() -> None:
@@ -77,14 +134,33 @@ def test_the_lag_shifts_the_rate_by_one_step() -> None:
     assert rates[0] == rates[1] > rates[2]
 
 
-def test_official_unimatch_has_twice_the_rate_and_batch_of_its_re_run() -> None:
-    official, star = (
-        compose(["recipe=voc", "model=resnet50", f"method={m}"])
-        for m in ("unimatch", "unimatch_star")
-    )
+@pytest.mark.parametrize(
+    ("method", "voc", "cityscapes", "kept"),
+    [
+        ("unimatch", (0.001, 8), (0.005, 8), 100_000),
+        ("fixmatch", (0.001, 8), (0.005, 8), 100_000),
+        ("supervised", (0.001, 16), (0.005, 16), 50_000),  # OHEM: 200,000 of 4 images on a card
+    ],
+)
+def test_official_presets_have_the_numbers_of_the_official_code(
+    method: str, voc: tuple[float, int], cityscapes: tuple[float, int], kept: int
+) -> None:
+    for recipe, numbers in (("voc", voc), ("cityscapes", cityscapes)):
+        config = compose([f"recipe={recipe}", "model=resnet50", f"method={method}"])
 
-    assert (official.lr, official.batch) == (0.001, 8)
-    assert (star.lr, star.batch) == (0.0005, 4)
+        assert (config.lr, config.batch) == numbers
+        assert (config.optim.lag, config.optim.sampler_ranks) == (True, 4)
+        assert config.optim.ohem_min_kept_per_image == kept
+        assert config.model.upsample is Upsample.bilinear
+
+
+@pytest.mark.parametrize("method", ["unimatch_star", "fixmatch_star"])
+def test_a_re_run_has_half_the_rate_and_batch_and_nearest_up_sampling(method: str) -> None:
+    config = compose(["recipe=voc", "model=resnet50", f"method={method}"])
+
+    assert (config.lr, config.batch) == (0.0005, 4)
+    assert (config.optim.lag, config.optim.sampler_ranks) == (False, 1)
+    assert config.model.upsample is Upsample.nearest
 
 
 def test_alpha_times_ramp_by_step_and_by_epoch() -> None:

@@ -208,8 +208,8 @@ class MethodConfig:
 
     name: str = option("unimatch_star", "name of the file in sweeps/method")
     algorithm: str = option("unimatch", "the training step: L_o of Eq. 6", choices=tuple(METHODS))
-    batch_factor: int = option(1, "times optim.batch: official UniMatch 2, supervised 2")
-    lr_factor: float = option(1.0, "times optim.lr: official UniMatch 2")
+    batch_factor: int = option(1, "times optim.batch: official UniMatch 2, supervised 4")
+    lr_factor: float = option(1.0, "times optim.lr: 2 in the official presets")
     confidence: float = option(
         0.95, "pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes"
     )
@@ -269,6 +269,9 @@ class OptimConfig:
     weight_decay: float = option(1e-4, "on every parameter")
     power: float = option(0.9, "of the polynomial")
     lag: bool = option(False, "True: steps 0 and 1 share the first rate, as the UniMatch code")
+    sampler_ranks: int = option(
+        1, "an epoch has the steps that this many GPUs count; UniMatch code: 4", neutral=1
+    )
     criterion: Criterion = Criterion.ce
     ohem_threshold: float = option(0.7, "OHEM keeps pixels at or below this probability")
     ohem_min_kept_per_image: int = option(

@@ -27,6 +27,12 @@ def check(config: TrainConfig) -> TrainConfig:
             f"optim.batch={config.optim.batch} makes steps of one image; batch normalisation needs "
             "two or more."
         )
+    if config.batch % config.optim.sampler_ranks:
+        raise ValueError(
+            f"optim.sampler_ranks={config.optim.sampler_ranks} GPUs cannot share a batch of "
+            f"{config.batch} images equally; choose another optim.batch, or optim.sampler_ranks=1 "
+            "to count whole batches."
+        )
     if not 0 < config.data.scale_min <= config.data.scale_max:
         raise ValueError(
             f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "
@@ -46,6 +52,7 @@ def _ranges(config: TrainConfig) -> None:
         "optim.batch": (config.optim.batch, 1, 10**5),
         "optim.lr": (config.optim.lr, 0, 1e3),
         "optim.momentum": (config.optim.momentum, 0, 1),
+        "optim.sampler_ranks": (config.optim.sampler_ranks, 1, 10**5),
         "optim.ohem_threshold": (config.optim.ohem_threshold, 0, 1),
         "method.batch_factor": (config.method.batch_factor, 1, 10**3),
         "method.confidence": (config.method.confidence, 0, 1),
@@ -78,7 +85,7 @@ def _inter_pixel(config: TrainConfig) -> None:
     if not facts.needs_unlabelled:
         raise ValueError(
             f"loss={loss.name} needs unlabelled images and method={config.method.name} uses none; "
-            "choose loss=none, or method=fixmatch, unimatch or unimatch_star."
+            "choose loss=none, or another method."
         )
     if loss.on_labeled and not facts.has_feature_view:
         able = " and ".join(name for name, other in METHODS.items() if other.has_feature_view)

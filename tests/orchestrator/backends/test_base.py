@@ -143,7 +143,7 @@ def test_after_a_stop_cells_that_go_on_by_themselves_are_left(tmp_path: Path) ->
 def words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A launch of two cells on a back end that is one file and one line of the registry."""
     monkeypatch.setitem(BACKENDS, "processes", "tests.support.process_backend")
-    lab.write_grid(("supervised", "none"), ("unimatch_star", "kl"))
+    lab.write_grid(("supervised_star", "none"), ("unimatch_star", "kl"))
     return ["launch", str(lab.grid), *lab.words, "concurrency=2"]
 
 

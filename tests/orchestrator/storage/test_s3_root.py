@@ -52,7 +52,7 @@ def owned(root: Root) -> AbstractContextManager[RunOwner]:
 
 
 def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab) -> None:
-    far.write_grid(("supervised", "none"))
+    far.write_grid(("supervised_star", "none"))
     far.run("launch", INLINE)
     text = far.run("launch", INLINE)
     lab.run("launch", INLINE)
@@ -71,7 +71,7 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab)
 def test_readers_work_on_the_store_with_few_requests(
     far: Lab, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    far.write_grid(("supervised", "none"), ("unimatch_star", "none"))
+    far.write_grid(("supervised_star", "none"), ("unimatch_star", "none"))
     far.run("launch", INLINE, f"only={SUPERVISED}")
 
     def ask(verb: str, *words: str, code: int = 0) -> str:
@@ -87,7 +87,7 @@ def test_readers_work_on_the_store_with_few_requests(
     out = Path("outputs") / far.url.removeprefix("s3://")
     try:
         assert f"also under {far.url}" in ask("report")
-        assert "supervised" in (out / "reports/tiny.html").read_text()
+        assert "supervised_star" in (out / "reports/tiny.html").read_text()
         assert storage_of(far.url).read("reports/tiny.html")
         ask("export", "to=csv")
         assert storage_of(far.url).read("exports/tiny/csv/rows.csv")
@@ -100,7 +100,7 @@ def test_readers_work_on_the_store_with_few_requests(
 
 
 def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
-    far.write_grid(("supervised", "none"))
+    far.write_grid(("supervised_star", "none"))
     far.run("launch", INLINE)
     far.run("launch", INLINE, "optim.momentum=0.8", "rerun=drifted")
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
 def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
     far: Lab, store: Store
 ) -> None:
-    far.write_grid(("supervised", "none"))
+    far.write_grid(("supervised_star", "none"))
     os.environ[PATIENCE_VARIABLE] = "1"
     store.proxy.harm("PUT .*results/rows", "status")
 
@@ -172,7 +172,7 @@ def test_a_row_that_could_not_be_published_is_published_by_the_next_launch(
 def test_mistakes_about_the_store_are_words_before_anything_runs(
     far: Lab, store: Store, lab: Lab
 ) -> None:
-    far.write_grid(("supervised", "none"))
+    far.write_grid(("supervised_star", "none"))
     assert "does not exist" in far.run("launch", INLINE, "root=s3://no-such-bucket/x", code=2)
 
     before = os.environ["AWS_SECRET_ACCESS_KEY"]

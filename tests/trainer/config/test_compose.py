@@ -14,7 +14,10 @@ from trainer.config.schema import TrainConfig, Upsample
     [
         (["optim.eopchs=3"], "Unknown setting 'optim.eopchs'. Did you mean optim.epochs"),
         (["optim.epochs=many"], "'many' of type 'str' could not be converted to Integer"),
-        (["method=unimatsch"], "Unknown method 'unimatsch'; known: fixmatch, supervised, unimatch"),
+        (
+            ["method=unimatsch"],
+            "Unknown method 'unimatsch'; known: fixmatch, fixmatch_star, supervised",
+        ),
         (["model=resnet18"], "Unknown model 'resnet18'; known: resnet101, resnet14_w16"),
         (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, folder, synthetic, voc"),
         (["loss.distance=l2"], "expected one of [none, kl, cr]"),

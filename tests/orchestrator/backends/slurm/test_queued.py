@@ -78,7 +78,7 @@ def test_a_silent_slurm_is_said_and_changes_nothing(
 def test_a_grid_without_jobs_asks_nothing(
     fake: FakeSlurm, lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
 
     main(["status", str(lab.grid), f"root={lab.root}", "--json"])
 
