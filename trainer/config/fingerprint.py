@@ -66,18 +66,35 @@ def differences(old_json: str, config: TrainConfig) -> list[str]:
     Returns:
         Lines such as ``optim.lr: 0.0005 -> 0.001``, sorted by field.
     """
-    before = _flat(json.loads(old_json))
-    now = _flat(identity(config))
-    executing = set(_flat(json.loads(config_json(config)))) - set(now)
-    names = sorted((set(before) | set(now)) - executing)
+    facts = _facts(type(config))
+    # A text from before a field was added means its neutral value.
+    later = {
+        name: _plain(fact["neutral"], identity_only=False)
+        for name, fact in facts.items()
+        if "neutral" in fact
+    }
+    before = later | _flat(json.loads(old_json))
+    now = _flat(json.loads(config_json(config)))
     return [
         f"{name}: {_text(before, name)} -> {_text(now, name)}"
-        for name in names
-        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+        for name in sorted(set(before) | set(now))
+        if facts.get(name, {}).get("role") != "execution"
+        and before.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
 
 
 _ABSENT = "(absent)"
+
+
+def _facts(schema: Any, prefix: str = "") -> dict[str, Mapping[str, Any]]:
+    """The metadata of every field by its dotted name."""
+    facts: dict[str, Mapping[str, Any]] = {}
+    for item in fields(schema):
+        if is_dataclass(item.type):
+            facts |= _facts(item.type, f"{prefix}{item.name}.")
+        else:
+            facts[f"{prefix}{item.name}"] = item.metadata
+    return facts
 
 
 def _text(values: dict[str, Any], name: str) -> str:

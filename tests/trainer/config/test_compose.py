@@ -162,3 +162,13 @@ def test_a_field_added_later_moves_no_hash_while_it_is_neutral() -> None:
 
     assert fingerprint(Grown()) == fingerprint(plain)
     assert fingerprint(Grown(extra=6)) != fingerprint(plain)
+
+
+def test_a_field_added_later_counts_as_neutral_where_a_text_is_older() -> None:
+    four, one = compose(["optim.sampler_ranks=4"]), compose([])
+    older = config_json(one).replace(',"sampler_ranks":1', "")
+
+    assert differences(older, four) == ["optim.sampler_ranks: 1 -> 4"]
+    assert differences(config_json(one), four) == ["optim.sampler_ranks: 1 -> 4"]
+    assert differences(config_json(four), one) == ["optim.sampler_ranks: 4 -> 1"]
+    assert differences(older, one) == differences(config_json(one), one) == []
