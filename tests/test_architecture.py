@@ -58,6 +58,7 @@ REASONS = {
         "datasets/known/interface.py",
         "datasets/known/registry.py",
         "trainer/method_registry.py",
+        "trainer/config/method_settings.py",
         "orchestrator/export/formats.py",
         "orchestrator/export/runs.py",
         "orchestrator/printers/write.py",

@@ -17,13 +17,15 @@ class MethodFacts:
             pass of one image; time estimates are multiples of it.
         needs_unlabelled: whether a step takes unlabelled images; one epoch is then a pass over the
             unlabelled list.
-        has_feature_view: whether it makes a forward with dropped features (view `fp`).
+        pairs: views whose teacher-student pairs the inter-pixel term takes by default.
+        other_pairs: views that `loss.views` may name besides; `fp` has dropped features.
     """
 
     implementation: str
     passes: float
     needs_unlabelled: bool = True
-    has_feature_view: bool = False
+    pairs: tuple[str, ...] = ()
+    other_pairs: tuple[str, ...] = ()
 
 
 def method_facts(algorithm: str) -> MethodFacts:
@@ -41,6 +43,8 @@ METHODS = {
     "supervised": MethodFacts(
         "trainer.methods.supervised.Supervised", passes=1.0, needs_unlabelled=False
     ),
-    "fixmatch": MethodFacts("trainer.methods.fixmatch.FixMatch", passes=2.3),
-    "unimatch": MethodFacts("trainer.methods.unimatch.UniMatch", passes=4.0, has_feature_view=True),
+    "fixmatch": MethodFacts("trainer.methods.fixmatch.FixMatch", passes=2.3, pairs=("s1",)),
+    "unimatch": MethodFacts(
+        "trainer.methods.unimatch.UniMatch", passes=4.0, pairs=("s1", "s2"), other_pairs=("fp",)
+    ),
 }

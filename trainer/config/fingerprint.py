@@ -14,13 +14,15 @@ from functools import cache
 from typing import Any
 
 from trainer.config.schema import TrainConfig
+from trainer.method_registry import METHODS
 
 
 def fingerprint(config: TrainConfig) -> str:
     """Sha256 of the canonical JSON of the identity fields.
 
-    Fields made by `execution()` are left out. A field that was added later carries its `neutral`
-    value in its metadata and is left out while it has that value, so a new option moves no hash.
+    Fields made by `execution()` are left out, and so are the settings of other methods. A field
+    that was added later carries its `neutral` value in its metadata and is left out while it has
+    that value, so a new option moves no hash.
     """
     return hashlib.sha256(_canonical(identity(config)).encode()).hexdigest()
 
@@ -79,6 +81,7 @@ def differences(old_json: str, config: TrainConfig) -> list[str]:
         f"{name}: {_text(before, name)} -> {_text(now, name)}"
         for name in sorted(set(before) | set(now))
         if facts.get(name, {}).get("role") != "execution"
+        and config.method.algorithm in facts.get(name, {}).get("algorithms", METHODS)
         and before.get(name, _ABSENT) != now.get(name, _ABSENT)
     ]
 
@@ -91,7 +94,8 @@ def _facts(schema: Any, prefix: str = "") -> dict[str, Mapping[str, Any]]:
     facts: dict[str, Mapping[str, Any]] = {}
     for item in fields(schema):
         if is_dataclass(item.type):
-            facts |= _facts(item.type, f"{prefix}{item.name}.")
+            inner = _facts(item.type, f"{prefix}{item.name}.")
+            facts |= {name: {**item.metadata, **fact} for name, fact in inner.items()}
         else:
             facts[f"{prefix}{item.name}"] = item.metadata
     return facts
@@ -107,9 +111,11 @@ def _plain(value: Any, *, identity_only: bool) -> Any:
         chosen = {}
         for item in fields(value):
             inner = getattr(value, item.name)
-            if identity_only and _left_out(dict(item.metadata), inner):
+            algorithm = getattr(value, "algorithm", None)
+            plain = _plain(inner, identity_only=identity_only)
+            if identity_only and _left_out(item.metadata, plain, algorithm):
                 continue
-            chosen[item.name] = _plain(inner, identity_only=identity_only)
+            chosen[item.name] = plain
         return chosen
     if isinstance(value, Enum):
         return value.value
@@ -118,11 +124,19 @@ def _plain(value: Any, *, identity_only: bool) -> Any:
     return value
 
 
-def _left_out(metadata: dict[str, Any], value: Any) -> bool:
-    """Whether a field is no part of the fingerprint, see `fingerprint`."""
+def _left_out(metadata: Mapping[str, Any], value: Any, algorithm: str | None) -> bool:
+    """Whether a field is no part of the fingerprint, see `fingerprint`.
+
+    Args:
+        metadata: of the field.
+        value: of the field, as plain JSON data.
+        algorithm: of the method, where the field belongs to its configuration.
+    """
     if metadata.get("role") == "execution":
         return True
-    return "neutral" in metadata and bool(metadata["neutral"] == value)
+    if "algorithms" in metadata and algorithm not in metadata["algorithms"]:
+        return True
+    return "neutral" in metadata and _plain(metadata["neutral"], identity_only=True) == value
 
 
 def _canonical(plain: Any) -> str:
@@ -184,8 +198,7 @@ def _moving(plain: dict[str, Any], schema: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in plain.items():
         item = known.get(name)
-        facts = {} if item is None else item.metadata
-        if facts.get("role") == "execution" or ("neutral" in facts and facts["neutral"] == value):
+        if item is not None and _left_out(item.metadata, value, plain.get("algorithm")):
             continue
         nested = item is not None and is_dataclass(item.type) and isinstance(value, dict)
         kept[name] = _moving(value, item.type) if item is not None and nested else value

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from datasets.config import DataConfig, execution, option
+from trainer.config.method_settings import (
+    CpsConfig,
+    CutMixSegConfig,
+    MeanTeacherConfig,
+)
 from trainer.method_registry import METHODS, MethodFacts, method_facts
 
 
@@ -219,6 +224,13 @@ class MethodConfig:
     ema_buffers: Buffers = Buffers.copy
     pseudo_labels: PseudoLabels = PseudoLabels.student
     match_iters: bool = option(False, "supervised: as many steps as a semi-supervised run")
+    mean_teacher: MeanTeacherConfig = field(
+        default_factory=MeanTeacherConfig, metadata={"algorithms": ("mean_teacher",)}
+    )
+    cutmix_seg: CutMixSegConfig = field(
+        default_factory=CutMixSegConfig, metadata={"algorithms": ("cutmix_seg",)}
+    )
+    cps: CpsConfig = field(default_factory=CpsConfig, metadata={"algorithms": ("cps",)})
 
     @property
     def facts(self) -> MethodFacts:
@@ -237,7 +249,9 @@ class LossConfig:
     temperature: float = option(4.0, "t of Eq. 4")
     warmup_epochs: int = option(5, "of the Gaussian ramp; 0 is none; 5 VOC, 30 Cityscapes (A22)")
     ramp_unit: RampUnit = RampUnit.step
-    views: tuple[str, ...] = option(("s1", "s2"), "student views: s1, s2, fp (A4)")
+    views: tuple[str, ...] = option(
+        ("s1", "s2"), "pairs it compares; at the default or empty, the method's own (A4)"
+    )
     view_reduce: ViewReduce = ViewReduce.mean
     cutmix: CutMixPairs = CutMixPairs.paste
     inside_half: bool = option(False, "True: alpha counts inside UniMatch's division by two (A5)")
@@ -325,6 +339,12 @@ class TrainConfig:
     def batch(self) -> int:
         """Labelled images per step over all ranks."""
         return self.optim.batch * self.method.batch_factor
+
+    @property
+    def pair_views(self) -> tuple[str, ...]:
+        """Views whose pairs the inter-pixel term takes: those of `loss.views`, or the method's."""
+        own = self.method.facts.pairs
+        return own if self.loss.views in ((), LossConfig().views) else self.loss.views
 
     @property
     def lr(self) -> float:

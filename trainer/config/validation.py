@@ -1,10 +1,11 @@
 """Checks of a configuration beyond types: ranges, and combinations that have no meaning."""
 
+from dataclasses import fields, is_dataclass
+
 from trainer.config.schema import CutMixPairs, Init, PixelDistance, TrainConfig
 from trainer.method_registry import METHODS
 
 MAX_SEED = 2**62
-VIEWS = ("s1", "s2", "fp")
 
 
 def check(config: TrainConfig) -> TrainConfig:
@@ -69,6 +70,12 @@ def _ranges(config: TrainConfig) -> None:
         "run.checkpoint_steps": (config.run.checkpoint_steps, 0, 10**9),
         "run.checkpoint_minutes": (config.run.checkpoint_minutes, 0, 10**6),
     }
+    for group in fields(config.method):
+        settings = getattr(config.method, group.name)
+        for item in fields(settings) if is_dataclass(settings) else ():
+            if "limits" in item.metadata:
+                name = f"method.{group.name}.{item.name}"
+                limits[name] = (getattr(settings, item.name), *item.metadata["limits"])
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
             raise ValueError(f"{name}={value} is out of range; it lies in [{low:g}, {high:g}].")
@@ -77,9 +84,9 @@ def _ranges(config: TrainConfig) -> None:
 def _inter_pixel(config: TrainConfig) -> None:
     """Combinations of the inter-pixel term that have no meaning."""
     loss, facts = config.loss, config.method.facts
-    unknown = set(loss.views) - set(VIEWS)
-    if unknown or not loss.views:
-        raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(VIEWS)}.")
+    known = facts.pairs + facts.other_pairs
+    if set(config.pair_views) - set(known):
+        raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(known)}.")
     if loss.distance is PixelDistance.none:
         return
     if not facts.needs_unlabelled:
@@ -87,11 +94,19 @@ def _inter_pixel(config: TrainConfig) -> None:
             f"loss={loss.name} needs unlabelled images and method={config.method.name} uses none; "
             "choose loss=none, or another method."
         )
-    if loss.on_labeled and not facts.has_feature_view:
-        able = " and ".join(name for name, other in METHODS.items() if other.has_feature_view)
+    if not known:
+        raise ValueError(
+            f"loss={loss.name} compares a teacher's and a student's logits, and "
+            f"method={config.method.name} hands out none; choose loss=none."
+        )
+    if loss.on_labeled and "fp" not in known:
+        able = " and ".join(name for name, other in METHODS.items() if "fp" in other.other_pairs)
         raise ValueError(
             "loss.on_labeled=true compares the clean and the feature-dropped forward, which only "
             f"{able} has; method={config.method.name} has one forward of labelled images."
         )
-    if loss.cutmix is CutMixPairs.uncut and "fp" in loss.views and len(loss.views) == 1:
-        raise ValueError("loss.cutmix=uncut speaks of strong views; add s1 or s2 to loss.views.")
+    if loss.cutmix is CutMixPairs.uncut and not {"s1", "s2"} & set(config.pair_views):
+        raise ValueError(
+            f"loss.cutmix=uncut speaks of the strong views s1 and s2; method={config.method.name} "
+            f"compares {', '.join(config.pair_views)} here."
+        )

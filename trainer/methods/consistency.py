@@ -181,7 +181,7 @@ def strong_pairs(
     student once more on the views before pasting instead (A3).
     """
     loss = context.config.loss
-    chosen = {name: views[name] for name in loss.views if name in views}
+    chosen = {name: views[name] for name in context.config.pair_views if name in views}
     if loss.distance is PixelDistance.none:
         return []
     if loss.cutmix is CutMixPairs.uncut:

@@ -113,7 +113,7 @@ def _feature_pairs(
     pairs: list[TeacherStudentPair] = []
     if loss.distance is PixelDistance.none:
         return pairs
-    if "fp" in loss.views:
+    if "fp" in context.config.pair_views:
         pairs.append(
             TeacherStudentPair("fp", teacher.weak.logits, forward.weak_dropped, teacher.weak.valid)
         )

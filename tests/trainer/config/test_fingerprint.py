@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
-from trainer.config.fingerprint import config_json, settings_sha256
+from trainer.config.fingerprint import config_json, differences, fingerprint, settings_sha256
+from trainer.config.method_settings import CpsConfig
 
 CONFIG = next(iter(cell_configs(load_grid("demo").cells[:1]).values()))
 
@@ -23,6 +24,19 @@ def test_what_moves_the_numbers_does():
     other = replace(CONFIG, optim=replace(CONFIG.optim, lr=0.123))
 
     assert hash_of(other) != hash_of(CONFIG)
+
+
+def test_settings_of_another_method_are_no_part_of_a_cell():
+    other = replace(CONFIG, method=replace(CONFIG.method, cps=CpsConfig(weight=3.0)))
+    cross = replace(other, method=replace(other.method, algorithm="cps"))
+    plain = replace(cross, method=replace(cross.method, cps=CpsConfig()))
+
+    assert hash_of(other) == hash_of(CONFIG)
+    assert fingerprint(other) == fingerprint(CONFIG)
+    assert differences(config_json(CONFIG), other) == []
+    assert hash_of(cross) != hash_of(plain)
+    assert fingerprint(cross) != fingerprint(plain)
+    assert differences(config_json(plain), cross) == ["method.cps.weight: 1.0 -> 3.0"]
 
 
 def test_a_text_that_is_no_json_has_a_hash_all_the_same():
