@@ -50,12 +50,18 @@ def enable_determinism(config: TrainConfig) -> None:
     # The search for the fastest kernel measures time, so two runs may choose differently.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    tf32 = config.optim.precision is not Precision.fp32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = _allows_tf32(config)
+    # As torch leaves it, and so the UniMatch code: only convolutions round to TF32. Our matrix
+    # products are those of bilinear up-sampling, whose weights TF32 would round.
+    torch.backends.cuda.matmul.allow_tf32 = False
     # Each thread sums a share, so their number decides the order of additions.
     torch.set_num_threads(config.run.threads)
     verify(config)
+
+
+def _allows_tf32(config: TrainConfig) -> bool:
+    """Whether convolutions of float32 may round what they multiply to 10 bits of mantissa."""
+    return config.optim.precision is not Precision.fp32
 
 
 def _refuse_late_start() -> None:
@@ -80,7 +86,7 @@ def verify(config: TrainConfig) -> None:
     Raises:
         NotDeterministicError: names the switch that is off.
     """
-    tf32 = config.optim.precision is not Precision.fp32
+    tf32 = _allows_tf32(config)
     facts = {
         "torch.use_deterministic_algorithms(True)": (
             torch.are_deterministic_algorithms_enabled()
@@ -89,8 +95,8 @@ def verify(config: TrainConfig) -> None:
         "torch.backends.cudnn.benchmark = False": not torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic = True": torch.backends.cudnn.deterministic,
         f"torch.backends.cudnn.allow_tf32 = {tf32}": torch.backends.cudnn.allow_tf32 == tf32,
-        f"torch.backends.cuda.matmul.allow_tf32 = {tf32}": (
-            torch.backends.cuda.matmul.allow_tf32 == tf32
+        "torch.backends.cuda.matmul.allow_tf32 = False": (
+            not torch.backends.cuda.matmul.allow_tf32
         ),
         f"{config.run.threads} CPU threads": torch.get_num_threads() == config.run.threads,
         f"CUBLAS_WORKSPACE_CONFIG = {' or '.join(CUBLAS_WORKSPACES)}": (

@@ -155,11 +155,11 @@ class Resolution(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the training step."""
+    """Arithmetic of the training step (A33)."""
 
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
+    fp32 = "fp32"  # float32 on every card
+    tf32 = "tf32"  # convolutions in TF32, as torch and the UniMatch code leave it
+    bf16 = "bf16"  # forward and backward in bfloat16, the losses and all that is kept in float32
 
 
 class Augment(Enum):
