@@ -5,20 +5,20 @@ UniMatch code of 2023 does after every epoch.
 Legend: B images, C classes, H x W pixels.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import Metric
 
 from datasets.dataset import Dataset
+from datasets.loading.loader import validation_images
 from trainer.config.schema import EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
-from trainer.feed import to_device
+from trainer.feed import decoded_cache, to_device
 from trainer.network.deeplab import normalise
 from trainer.run_log import Counts
 
@@ -109,9 +109,12 @@ def evaluate(network: nn.Module, dataset: Dataset, config: TrainConfig, ranks: R
     network.eval()
     matrix = ConfusionMatrix(dataset.num_classes).to(ranks.device)
     names = dataset.split.validation[ranks.rank :: ranks.world_size]
-    for image, truth in _read_ahead(dataset, names):
-        predicted = predict(network, to_device(image[None], ranks.device), config)[0]
-        matrix.update(predicted, to_device(truth, ranks.device))
+    workers = config.loader_workers(ranks.device.type)
+    images = validation_images(dataset, names, workers=workers, cache=decoded_cache(config))
+    with closing(images):  # an error here must not leave the workers to the garbage collector
+        for image, truth in images:
+            predicted = predict(network, to_device(image[None], ranks.device), config)[0]
+            matrix.update(predicted, to_device(truth, ranks.device))
     network.train(was_training)
     matrix.counts = ranks.sum(matrix.counts)  # before any ratio: the mIoU is of the whole set
     per_class = matrix.compute().cpu()
@@ -168,25 +171,3 @@ def _alike(width: int, window: int, stride: int, at_once: int) -> Iterator[list[
         yield whole[first : first + at_once]
     for left in lefts[len(whole) :]:  # each cut by the border, each of its own width
         yield [left]
-
-
-def _read_ahead(dataset: Dataset, names: Sequence[str]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (3, H, W) and masks (H, W), uint8; a thread reads the next during a prediction."""
-
-    def read(name: str) -> tuple[Tensor, Tensor]:
-        image = _tensor(dataset.tree.image(name)).permute(2, 0, 1)
-        return image, _tensor(dataset.tree.mask(name))
-
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, names[0]) if names else None
-        for name in (*names[1:], None):
-            if coming is None:
-                return
-            image_and_mask = coming.result()
-            coming = None if name is None else reader.submit(read, name)
-            yield image_and_mask
-
-
-def _tensor(image: object) -> Tensor:
-    """A Pillow image as uint8 (H, W) or (H, W, 3)."""
-    return torch.from_numpy(np.array(image, dtype=np.uint8))

@@ -72,11 +72,11 @@ def feed(
         world_size=ranks.world_size,
         start=steps.start,
         stop=steps.stop,
-        workers=config.run.loader_workers,
+        workers=config.loader_workers(ranks.device.type),
         num_channel_bits=num_channel_bits,
         unlabelled=config.method.facts.needs_unlabelled,
         on_device=augments_on_device(config.run.augment, ranks.device.type),
-        cache=cache_folder(config) if config.run.cache is Cache.decoded else None,
+        cache=decoded_cache(config),
     )
     for labelled, unlabelled in batches(dataset, config.data, seed=config.seed, plan=plan):
         other = (
@@ -90,6 +90,11 @@ def augments_on_device(augment: Augment, device_type: str) -> bool:
     if augment is Augment.auto:
         return device_type == "cuda"
     return augment is Augment.device
+
+
+def decoded_cache(config: TrainConfig) -> Path | None:
+    """Where a run keeps decoded images; None where it decodes them every time."""
+    return cache_folder(config) if config.run.cache is Cache.decoded else None
 
 
 def cache_folder(config: TrainConfig) -> Path:

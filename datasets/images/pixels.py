@@ -84,6 +84,12 @@ def part_of(image: ImageLike, box: Box4) -> NDArray[np.uint8]:
     return pixels[top:bottom, left:right]
 
 
+def whole_of(image: ImageLike) -> NDArray[np.uint8]:
+    """A whole image as an array of its own: RGB (H, W, 3), or class indices (H, W)."""
+    pixels = part_of(image, (0, 0, *size_of(image)))
+    return np.array(pixels[..., :3] if pixels.ndim == 3 else pixels)
+
+
 def view_of(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels of an RGB, grey or palette image, without a copy where Pillow allows it.
 

@@ -1,12 +1,18 @@
-"""The batches of one rank, from any step to any step, prepared by worker processes if wanted."""
+"""What one rank loads, prepared ahead by worker processes if wanted.
+
+The batches of training, from any step to any step, and the whole images of validation.
+"""
 
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
@@ -14,7 +20,7 @@ from datasets.config import DataConfig
 from datasets.dataset import Dataset
 from datasets.images.decoded_cache import DecodedCache
 from datasets.images.lazy import LazyTree
-from datasets.images.pixels import ImageSource
+from datasets.images.pixels import ImageSource, whole_of
 from datasets.loading.batches import (
     LabelledBatch,
     LabelledWindows,
@@ -24,6 +30,7 @@ from datasets.loading.batches import (
 from datasets.loading.samples import LabelledSource, UnlabelledSource
 
 Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +98,46 @@ def batches(dataset: Dataset, config: DataConfig, *, seed: int, plan: BatchPlan)
     return _from_workers(steps, wanted, plan.workers)
 
 
+def validation_images(
+    dataset: Dataset, names: Sequence[str], *, workers: int = 0, cache: Path | None = None
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Images (3, H, W) and masks (H, W), uint8, whole and in the order of `names`.
+
+    Args:
+        dataset: opened.
+        names: ids of the images.
+        workers: processes that read ahead; with 0 a thread of this process reads the next image.
+        cache: folder for decoded images, as `BatchPlan.cache`.
+
+    Returns:
+        An iterator; closing it early ends its workers.
+
+    Raises:
+        DataError: an image is missing, cannot be decoded, or does not fit its mask.
+    """
+    images = _WholeImages(_image_source(dataset, cache), names, ahead=max(workers, 1))
+    wanted = range(len(names))
+    return _from_workers(images, wanted, workers) if workers else _from_thread(images, wanted)
+
+
+class _WholeImages(TorchDataset[tuple[Tensor, Tensor]]):
+    """_Item `index` is the image and the mask of name `index`."""
+
+    def __init__(self, source: ImageSource, names: Sequence[str], *, ahead: int) -> None:
+        self._source, self._names, self._ahead = source, names, ahead
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        coming = self._names[index + self._ahead : index + self._ahead + 1]
+        self._source.prefetch(coming, coming)
+        image, mask = (whole_of(pixels) for pixels in self._source.pair(self._names[index]))
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
+
+
 class _Steps(TorchDataset[Step]):
-    """Item `step` is the whole batch of that step, so that workers share nothing."""
+    """_Item `step` is the whole batch of that step, so that workers share nothing."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
-        split, source = dataset.split, _image_source(dataset, plan)
+        split, source = dataset.split, _image_source(dataset, plan.cache)
         self._plan = plan
         self._labelled = LabelledSource(source, split.labelled, config, seed)
         self._unlabelled = (
@@ -125,19 +167,33 @@ class _Steps(TorchDataset[Step]):
                 self._unlabelled.announce(positions, batch=plan.batch)
 
 
-def _image_source(dataset: Dataset, plan: BatchPlan) -> ImageSource:
-    if plan.cache is None:
+def _image_source(dataset: Dataset, cache: Path | None) -> ImageSource:
+    if cache is None:
         return LazyTree(dataset.tree)
-    return DecodedCache(dataset.tree, plan.cache, fingerprint=dataset.fingerprint)
+    return DecodedCache(dataset.tree, cache, fingerprint=dataset.fingerprint)
 
 
-def _from_workers(steps: _Steps, wanted: range, workers: int) -> Iterator[Step]:
-    """The same batches, prepared ahead by processes (torch gives each of them one thread)."""
+def _from_thread(items: TorchDataset[_Item], wanted: range) -> Generator[_Item, None, None]:
+    """The wanted items in order; a thread prepares the next one while this one is used."""
+    ahead: deque[Future[_Item]] = deque()
+    with ThreadPoolExecutor(1) as reader:
+        for index in wanted:
+            ahead.append(reader.submit(items.__getitem__, index))
+            if len(ahead) == 2:
+                yield ahead.popleft().result()
+        for last in ahead:
+            yield last.result()
+
+
+def _from_workers(
+    items: TorchDataset[_Item], wanted: range, workers: int
+) -> Generator[_Item, None, None]:
+    """The wanted items in order, prepared by processes (torch gives each of them one thread)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer cores than workers, fork with threads: as asked for
         loader = DataLoader(
-            steps,
-            batch_size=None,  # an item is already the batch of a step
+            items,
+            batch_size=None,  # an item of training is already the batch of a step
             sampler=wanted,
             num_workers=workers,
             collate_fn=_as_it_is,

@@ -1,6 +1,7 @@
 """Mean IoU against a count in plain Python and against torchmetrics."""
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
-from tests.support.process_groups import run_ranks
+from tests.support.process_groups import in_fresh_process, run_ranks
 from tests.support.tiny_config import tiny_config
+from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import (
     ConfusionMatrix,
@@ -155,6 +157,50 @@ def test_an_image_that_cannot_be_read_stops_the_evaluation(tmp_path: Path) -> No
 
     with pytest.raises(DataError, match=broken.name):
         evaluate(new_state(config, 6, alone).networks["student"], dataset, config, alone)
+
+
+def evaluated(config: TrainConfig) -> Score:
+    alone, dataset = Ranks(0, 1, torch.device("cpu")), open_dataset(config.data)
+    return evaluate(new_state(config, 6, alone).networks["student"], dataset, config, alone)
+
+
+def scores_by_way_of_reading(root: str, cache: str) -> list[Score]:
+    """With 0, 1 and 2 workers, then from an empty and from a filled cache."""
+    workers = [[f"run.loader_workers={number}"] for number in (0, 1, 2)]
+    kept = ["run.cache=decoded", f"run.cache_folder={cache}"]
+    ways = [*workers, [*kept, *workers[0]], [*kept, *workers[2]]]
+    return [evaluated(tiny_config(Path(root), "data.drawn.num_val=5", *way)) for way in ways]
+
+
+def test_neither_workers_nor_the_cache_change_a_score(tmp_path: Path) -> None:
+    given = str(tmp_path / "data"), str(tmp_path / "cache")
+
+    first, *others = in_fresh_process(scores_by_way_of_reading, *given)
+
+    assert others == [first] * 4
+    assert sum(map(sum, first.confusion)) > 0
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(files) == 2 * 5  # the image and the mask of each
+
+
+def processes_after_an_error(root: str) -> tuple[str, int]:
+    """What an evaluation with workers says of a broken image, and how many workers it leaves."""
+    try:
+        evaluated(tiny_config(Path(root), "run.loader_workers=2"))
+    except DataError as error:
+        return str(error), len(multiprocessing.active_children())
+    return "", -1
+
+
+def test_workers_end_with_the_evaluation_that_an_image_stops(tmp_path: Path) -> None:
+    dataset = open_dataset(tiny_config(tmp_path / "data").data)
+    (broken,) = (tmp_path / "data").rglob(f"{dataset.split.validation[1]}.jpg")
+    broken.write_bytes(b"no image")
+
+    message, left = in_fresh_process(processes_after_an_error, str(tmp_path / "data"))
+
+    assert broken.name in message
+    assert left == 0
 
 
 def scores(root: str) -> Score:

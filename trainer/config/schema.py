@@ -308,7 +308,9 @@ class RunConfig:
 
     device: str = execution("auto", "auto, cpu or cuda; auto never falls back once training began")
     threads: int = execution(1, "CPU threads per rank; guarded at resume, it moves the last bits")
-    loader_workers: int = execution(0, "processes that prepare samples, per rank")
+    loader_workers: int | str = execution(
+        "auto", "processes that prepare images, per rank; auto: none on a CPU, 1 to 4 on a card"
+    )
     augment: Augment = execution(Augment.auto, "host or device, the same bits")
     cache: Cache = execution(Cache.none, "decoded: images are decoded once")
     cache_folder: str = execution("", "empty means <folder of the dataset>.decoded")
@@ -319,6 +321,9 @@ class RunConfig:
     tensorboard: bool = execution(False, "also write TensorBoard events beside metrics.jsonl")
     weights: str = execution("", "file of ImageNet weights for model.init=imagenet")
     folder: str = execution("", "of `python -m trainer`; empty means outputs/runs/<key>")
+
+
+_LARGE_CROP = 640  # pixels: VOC is cut at 321 or 513, Cityscapes at 801
 
 
 @dataclass(frozen=True)
@@ -350,6 +355,23 @@ class TrainConfig:
     def lr(self) -> float:
         """Learning rate of the backbone at step 0."""
         return self.optim.lr * self.method.lr_factor
+
+    def loader_workers(self, device_type: str) -> int:
+        """Processes that prepare images for one rank on a device of this type.
+
+        With `run.loader_workers=auto` none on a CPU, whose cores train. On CUDA enough of them that
+        a card need not wait, by the CPU time of an image beside that of a step: both grow with the
+        batch, so only the kind of images decides (`benchmarks/README.md`, "Input").
+        """
+        asked = self.run.loader_workers
+        if isinstance(asked, int):
+            return asked
+        if device_type != "cuda":
+            return 0
+        if self.run.augment is Augment.host:
+            return 4
+        is_slow_to_decode = self.data.crop > _LARGE_CROP and self.run.cache is Cache.none
+        return 2 if is_slow_to_decode else 1
 
     @property
     def key(self) -> str:

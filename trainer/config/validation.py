@@ -6,6 +6,7 @@ from trainer.config.schema import CutMixPairs, Init, PixelDistance, TrainConfig
 from trainer.method_registry import METHODS
 
 MAX_SEED = 2**62
+MAX_WORKERS = 4096
 
 
 def check(config: TrainConfig) -> TrainConfig:
@@ -39,6 +40,11 @@ def check(config: TrainConfig) -> TrainConfig:
             f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "
             "the first must be above 0 and not above the second."
         )
+    workers = config.run.loader_workers
+    if workers != "auto" and not (isinstance(workers, int) and 0 <= workers <= MAX_WORKERS):
+        raise ValueError(
+            f"run.loader_workers={workers} is neither auto nor a number from 0 to {MAX_WORKERS}."
+        )
     if config.run.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"run.device={config.run.device!r}; it is auto, cpu or cuda.")
     return config
@@ -65,7 +71,6 @@ def _ranges(config: TrainConfig) -> None:
         "loss.min_pixels": (config.loss.min_pixels, 2, 10**9),
         "evaluation.every_epochs": (config.evaluation.every_epochs, 1, 10**6),
         "run.threads": (config.run.threads, 1, 4096),
-        "run.loader_workers": (config.run.loader_workers, 0, 4096),
         "run.log_steps": (config.run.log_steps, 1, 10**9),
         "run.checkpoint_steps": (config.run.checkpoint_steps, 0, 10**9),
         "run.checkpoint_minutes": (config.run.checkpoint_minutes, 0, 10**6),

@@ -176,3 +176,39 @@ def test_a_field_added_later_counts_as_neutral_where_a_text_is_older() -> None:
     assert differences(config_json(one), four) == ["optim.sampler_ranks: 1 -> 4"]
     assert differences(config_json(four), one) == ["optim.sampler_ranks: 4 -> 1"]
     assert differences(older, one) == differences(config_json(one), one) == []
+
+
+VOC, CITYSCAPES = ["recipe=voc"], ["recipe=cityscapes"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "expected"),
+    [
+        (VOC, "cpu", 0),
+        (CITYSCAPES, "cpu", 0),
+        (VOC, "cuda", 1),
+        ([*VOC, "data.crop=513", "method=unimatch"], "cuda", 1),
+        (CITYSCAPES, "cuda", 2),
+        ([*CITYSCAPES, "run.cache=decoded"], "cuda", 1),
+        ([*VOC, "run.augment=host"], "cuda", 4),
+        ([*VOC, "run.loader_workers=3"], "cpu", 3),
+        ([*CITYSCAPES, "run.loader_workers=0"], "cuda", 0),
+    ],
+)
+def test_a_card_has_workers_by_the_kind_of_images(
+    overrides: list[str], device: str, expected: int
+) -> None:
+    assert compose([*overrides, "model=resnet50"]).loader_workers(device) == expected
+
+
+@pytest.mark.parametrize("value", ["-1", "4097", "some", "2.5", "true"])
+def test_workers_are_a_number_or_auto(value: str) -> None:
+    with pytest.raises(ValueError, match="loader_workers"):
+        compose([f"run.loader_workers={value}"])
+
+
+def test_workers_of_an_older_configuration_are_read_as_they_were_written() -> None:
+    text = config_json(compose(["run.loader_workers=2"]))
+
+    assert '"loader_workers":2' in text
+    assert from_json(text).run.loader_workers == 2
