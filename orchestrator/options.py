@@ -15,11 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 from datasets.config import option
 from trainer.config.compose import GROUPS, field_names, structured, with_tuples
 from trainer.config.help import help_of_fields
+from trainer.config.schema import TrainConfig
 
 
 def _is_gpu_share(value: float) -> bool:
     """-1, a part of one GPU, or whole GPUs."""
     return value == -1.0 or 0.0 <= value <= 1.0 or (value > 1.0 and value.is_integer())
+
+
+def _is_count_or_auto(value: str) -> bool:
+    """A whole number above zero, or the word auto."""
+    return value == "auto" or (value.isdecimal() and int(value) > 0)
 
 
 def _is_minutes(value: float) -> bool:
@@ -77,7 +83,12 @@ class LaunchOptions:
     )
     ray_address: str = option("", "empty: an own local Ray; auto or host:port joins a cluster")
     ranks: int = option(1, "processes that train one cell together", least=1)
-    cpus_per_rank: int = option(1, "cores that Ray or Slurm reserves", least=1)
+    cpus_per_rank: str = option(
+        "auto",
+        "cores that Ray or Slurm reserves; auto: for run.threads and the loader's workers",
+        holds=_is_count_or_auto,
+        wanted="give a whole number above 0, or auto",
+    )
     gpus_per_rank: float = option(
         -1.0,
         "-1: one if there is a GPU, else none",
@@ -105,6 +116,15 @@ class LaunchOptions:
     )
     epoch: str = option("best", "whose mIoU the tables print", choices=("best", "last"))
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
+
+    @property
+    def fixed_cpus(self) -> int | None:
+        """`cpus_per_rank` as a number; None for auto."""
+        return None if self.cpus_per_rank == "auto" else int(self.cpus_per_rank)
+
+    def cpus_for(self, config: TrainConfig, device_type: str) -> int:
+        """Cores to reserve for a rank that trains this configuration on a device of this type."""
+        return self.fixed_cpus or config.run.threads + config.loader_workers(device_type)
 
     @property
     def printed_epoch(self) -> Literal["best", "last"]:

@@ -3,7 +3,7 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from orchestrator.failures import Failure
@@ -24,6 +24,8 @@ class Trial:
         scratch: an existing folder for temporary files of the back end.
         published_attempt: newest attempt among the published rows; numbers go on from there.
         ranks: processes that train together.
+        cpus_per_rank: cores that are reserved for a rank.
+        cpus_beside_gpu: the same for a rank that trains on a GPU, see `on_gpus`.
         hang_minutes: a shorter time without progress is no hang; 0 switches the watchdog off.
         code: folder of the launch's copy of the code, for processes that start later; empty for
             the checkout itself.
@@ -42,12 +44,18 @@ class Trial:
     published_attempt: int = 0
     ranks: int = 1
     cpus_per_rank: int = 1
+    cpus_beside_gpu: int = 1
     gpus_per_rank: float = 0.0
     hang_minutes: float = 10.0
     code: str = ""
     cwd: str = ""
     git_commit: str | None = None
     git_dirty: bool | None = None
+
+    def on_gpus(self, gpus_per_rank: float) -> "Trial":
+        """The trial with its GPUs, if any, and the cores that a rank needs beside them."""
+        cpus = self.cpus_beside_gpu if gpus_per_rank else self.cpus_per_rank
+        return replace(self, gpus_per_rank=gpus_per_rank, cpus_per_rank=cpus)
 
     def enter_cwd(self) -> None:
         """Let relative paths mean what they meant to the launch, where that folder exists."""

@@ -121,7 +121,7 @@ def validation_images(
 
 
 class _WholeImages(TorchDataset[tuple[Tensor, Tensor]]):
-    """_Item `index` is the image and the mask of name `index`."""
+    """Item `index` is the image and the mask of name `index`."""
 
     def __init__(self, source: ImageSource, names: Sequence[str], *, ahead: int) -> None:
         self._source, self._names, self._ahead = source, names, ahead
@@ -134,7 +134,7 @@ class _WholeImages(TorchDataset[tuple[Tensor, Tensor]]):
 
 
 class _Steps(TorchDataset[Step]):
-    """_Item `step` is the whole batch of that step, so that workers share nothing."""
+    """Item `step` is the whole batch of that step, so that workers share nothing."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
         split, source = dataset.split, _image_source(dataset, plan.cache)

@@ -20,7 +20,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
     check_site(context)
     dispatcher = dispatcher_for(context, only=context.options.to_slurm)
     with connected_tune(context, "; jobs in Slurm go on. Launch again to watch them.") as tune:
-        on_ray = RayPool(context.options, tune, only=context.options.to_ray)
+        on_ray = RayPool(context, tune, only=context.options.to_ray)
         with watched_jobs(dispatcher, tune) as in_slurm:
             yield [on_ray, in_slurm]
     dispatcher.show_num_requests()

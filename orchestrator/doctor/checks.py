@@ -14,6 +14,7 @@ from typing import Literal
 from datasets.known.registry import KNOWN
 from orchestrator.options import LaunchOptions
 from orchestrator.storage.root import Root
+from trainer.config.schema import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,10 @@ def check_submission(options: LaunchOptions, root: Root) -> Check:
     folder = root.folder / "drill" / f"test-{uuid.uuid4().hex[:8]}"
     try:
         check_options(options)
+        cpus = [options.cpus_for(TrainConfig(), device) for device in ("cpu", "cuda")]
         trial = Trial("doctor", "", "", root.address, "slurm", "", ranks=options.ranks)
-        trial = replace(trial, gpus_per_rank=gpus_for(options), cpus_per_rank=options.cpus_per_rank)
+        trial = replace(trial, cpus_per_rank=cpus[0], cpus_beside_gpu=cpus[1])
+        trial = trial.on_gpus(gpus_for(options))
         batch = JobArray.write(folder, {"doctor": _nothing}, job_spec_of(trial, options.slurm))
         text = batch.test()
     except (SlurmFull, SlurmRefused, SlurmSilent, ValueError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.options import LaunchOptions, SlurmOptions, parse
+from trainer.config.compose import compose
 
 
 def test_without_words_a_grid_runs_on_its_own_ray_into_outputs() -> None:
@@ -34,6 +35,8 @@ def test_options_are_read_and_settings_of_the_training_pass_through() -> None:
         ("epoch=", "epoch=: known are best, last"),
         ("slurm.controller=foo", "slurm.controller=foo: known are tune, plain"),
         ("gpus_per_rank=1.5", "a whole number, a part of one GPU, or -1"),
+        ("cpus_per_rank=0", "cpus_per_rank=0: give a whole number above 0, or auto"),
+        ("cpus_per_rank=many", "cpus_per_rank=many: give a whole number above 0, or auto"),
         ("only=", "only= needs a value"),
         ("hang_minutes=-1", "hang_minutes=-1: give minutes, or 0 for never"),
         ("hang_minutes=ten", "hang_minutes=ten is no number"),
@@ -101,3 +104,20 @@ def test_a_mistake_in_a_site_s_file_names_the_file(tmp_path: Path, text: str, me
         parse([f"slurm={site}"])
 
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides", "device", "cores"),
+    [
+        ([], [], "cpu", 1),
+        ([], [], "cuda", 2),
+        ([], ["run.threads=3", "run.loader_workers=2"], "cpu", 5),
+        (["cpus_per_rank=7"], [], "cuda", 7),
+    ],
+)
+def test_a_rank_has_cores_for_its_threads_and_its_workers(
+    words: list[str], overrides: list[str], device: str, cores: int
+) -> None:
+    options, _ = parse(words)
+
+    assert options.cpus_for(compose(overrides), device) == cores

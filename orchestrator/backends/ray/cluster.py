@@ -156,7 +156,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     try:
         ray.init(
             # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
-            num_cpus=max(_cpus(), options.ranks * options.cpus_per_rank),
+            num_cpus=max(_cpus(), options.ranks * (options.fixed_cpus or 1)),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,

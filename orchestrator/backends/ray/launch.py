@@ -31,7 +31,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
     """
     options, farewell = context.options, ". Launch again: every cell goes on from its checkpoint."
     with connected_tune(context, farewell) as tune:
-        pool, cluster = RayPool(options, tune), tune.cluster
+        pool, cluster = RayPool(context, tune), tune.cluster
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
         context.screen.message(
             f"{len(context.trials)} cells, {pool.slots} at once, {options.ranks} ranks each, "
@@ -81,7 +81,7 @@ class RayPool(Pool):
     """Cells as trials of Ray Tune.
 
     Args:
-        options: of the launch.
+        context: of the launch.
         tune: the running Tune.
         only: keys of the cells that may run here, as a glob.
 
@@ -89,11 +89,14 @@ class RayPool(Pool):
         ValueError: one trial asks for more than the whole cluster has.
     """
 
-    def __init__(self, options: LaunchOptions, tune: "TuneRun", *, only: str = "*") -> None:
+    def __init__(self, context: LaunchContext, tune: "TuneRun", *, only: str = "*") -> None:
         self._tune = tune
-        self._gpus = gpus_per_rank(options, tune.cluster)
+        self._options = context.options
+        self._gpus = gpus_per_rank(context.options, tune.cluster)
         self._only = only
-        self.slots = count_slots(options, tune.cluster, self._gpus)
+        prepared = [self.prepare(trial) for trial in context.trials if self.accepts(trial)]
+        cpus = max((trial.cpus_per_rank for trial in prepared), default=1)
+        self.slots = count_slots(context.options, tune.cluster, cpus=cpus, gpus=self._gpus)
         self._trials: dict[str, tuple[Trial, int]] = {}  # with the newest attempt before the start
         self._begun: list[str] = []
 
@@ -102,9 +105,12 @@ class RayPool(Pool):
         return fnmatch(trial.key, self._only)
 
     def prepare(self, trial: Trial) -> Trial:
-        """The trial with its GPUs, and with a folder that all nodes see."""
-        scratch = str(self._tune.cluster.scratch)
-        return replace(trial, backend="ray", gpus_per_rank=self._gpus, scratch=scratch)
+        """The trial with its GPUs and cores, and with a folder that all nodes see."""
+        cluster, trial = self._tune.cluster, trial.on_gpus(self._gpus)
+        cpus = self._options.fixed_cpus or min(
+            trial.cpus_per_rank, cpu_share(self._options, cluster, self._gpus)
+        )
+        return replace(trial, backend="ray", cpus_per_rank=cpus, scratch=str(cluster.scratch))
 
     def start(self, trials: Sequence[Trial]) -> None:
         """Hand cells to Tune."""
@@ -129,18 +135,30 @@ def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:
     return 1.0 if cluster.gpus >= 1 else 0.0
 
 
-def count_slots(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
+def cpu_share(options: LaunchOptions, cluster: Cluster, gpus: float) -> int:
+    """Most cores that a rank may reserve without another rank or a GPU being left out."""
+    num_ranks = max(options.ranks, int(cluster.gpus // gpus) if gpus else 0)
+    return max(1, int(cluster.cpus // num_ranks))
+
+
+def count_slots(options: LaunchOptions, cluster: Cluster, *, cpus: int, gpus: float) -> int:
     """How many trials the cluster holds at once.
+
+    Args:
+        options: of the launch.
+        cluster: what there is.
+        cpus: cores of one rank.
+        gpus: of one rank.
 
     Raises:
         ValueError: not even one.
     """
-    limits = [int(cluster.cpus // (options.ranks * options.cpus_per_rank))]
+    limits = [int(cluster.cpus // (options.ranks * cpus))]
     if gpus:
         limits.append(int(cluster.gpus // (options.ranks * gpus)))
     if min(limits) < 1:
         raise ValueError(
-            f"One cell asks for {options.ranks} ranks with {options.cpus_per_rank} CPUs and "
+            f"One cell asks for {options.ranks} ranks with {cpus} CPUs and "
             f"{gpus:g} GPUs each; the cluster has {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs. "
             "Lower ranks, cpus_per_rank or gpus_per_rank."
         )

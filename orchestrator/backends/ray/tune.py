@@ -43,7 +43,6 @@ class TuneRun:
     def __init__(self, options: LaunchOptions, cluster: Cluster) -> None:
         self.cluster = cluster
         self._inside = runs_inside_actor(options, cluster)
-        self._cpus = float(options.cpus_per_rank)
         self._feeder = _Feeder()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -51,7 +50,12 @@ class TuneRun:
     def submit(self, trial: Trial, work: Work) -> None:
         """Let Tune start a trial as soon as it has the resources."""
         self._feeder.waiting.put(
-            {"trial": trial.to_json(), "work": work, "inside": self._inside and work == "run"}
+            {
+                "trial": trial.to_json(),
+                "work": work,
+                "inside": self._inside and work == "run",
+                "cpus": float(trial.cpus_per_rank),
+            }
         )
         if self._thread is None:
             self._thread = threading.Thread(target=self._fit, daemon=True, name="Ray Tune")
@@ -76,10 +80,8 @@ class TuneRun:
             self._thread.join()
 
     def _fit(self) -> None:
-        cpus = self._cpus  # alone, since Tune pickles what the function sees
-
         def resources(config: dict[str, Any]) -> Any:
-            wanted = {"CPU": cpus} if config["inside"] else _WAITING
+            wanted = {"CPU": config["cpus"]} if config["inside"] else _WAITING
             return tune.PlacementGroupFactory([wanted])
 
         tuner = tune.Tuner(

@@ -140,7 +140,7 @@ def trial_for_slurm(options: LaunchOptions, registry: JobRegistry) -> Callable[[
     """
     gpus = gpus_for(options)
     return lambda trial: replace(
-        trial, backend="slurm", stop_file=str(registry.stop_file), gpus_per_rank=gpus
+        trial.on_gpus(gpus), backend="slurm", stop_file=str(registry.stop_file)
     )
 
 

@@ -1,6 +1,7 @@
 """What a back end offers to a launch, the loop that feeds it, and how one more is added."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.__main__ import main
-from orchestrator.backends.base import Pool, PoolEvent, run_queue
+from orchestrator.backends.base import LaunchContext, Pool, PoolEvent, run_queue
 from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
@@ -18,6 +19,7 @@ from orchestrator.trial import Outcome, Trial
 from tests.support.lab import KL, SUPERVISED, Lab
 
 DONE = Outcome("done", 1, is_published=True)
+detaches = False  # of this module as a back end, see `pools`
 
 
 class Countdown(Pool):
@@ -157,6 +159,24 @@ def test_a_back_end_is_added_by_one_file_and_one_line(
     rows = lab.rows()
     assert {key: row.status for key, row in rows.items()} == {KL: "done", SUPERVISED: "done"}
     assert {row.backend for row in rows.values()} == {"processes"}
+
+
+@contextmanager
+def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
+    """This module as a back end, which starts nothing and says what it was asked for."""
+    asked = {(trial.cpus_per_rank, trial.cpus_beside_gpu) for trial in context.trials}
+    raise ValueError(f"cores without and with a GPU: {asked}")
+    yield []
+
+
+def test_a_launch_hands_over_how_many_cores_each_cell_needs(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(BACKENDS, "asked", __name__)
+
+    assert main([*words, "backend=asked", "run.threads=2"]) == 2
+
+    assert "cores without and with a GPU: {(2, 3)}" in capsys.readouterr().err
 
 
 def test_an_unknown_back_end_is_refused_with_the_names_that_are_known(

@@ -1,9 +1,10 @@
-"""Options that no Slurm job can have are refused by name, before anything is submitted."""
+"""What a job asks for; options that none can have are refused by name, before a submission."""
 
 import pytest
 
-from orchestrator.backends.slurm.registry import check_options
-from orchestrator.options import parse
+from orchestrator.backends.slurm.registry import check_options, job_spec_of
+from orchestrator.options import SlurmOptions, parse
+from orchestrator.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,11 @@ def test_a_job_of_a_minute_with_a_late_warning_is_allowed() -> None:
     options, _ = parse(["slurm.minutes=1", "slurm.signal_seconds=5"])
 
     check_options(options)
+
+
+def test_a_job_asks_for_the_cores_that_its_device_needs() -> None:
+    trial = Trial("cell", "", "f", "/root", "slurm", "", cpus_per_rank=1, cpus_beside_gpu=3)
+
+    specs = [job_spec_of(trial.on_gpus(gpus), SlurmOptions()) for gpus in (0.0, 1.0)]
+
+    assert [(spec.gpus_per_task, spec.cpus_per_task) for spec in specs] == [(0, 1), (1, 3)]
