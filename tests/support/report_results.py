@@ -16,7 +16,7 @@ cell: {recipe: synthetic, backbone: resnet14_w8, crop: 32}
 columns: {split: [1of2]}
 blocks:
   - rows:
-      - {label: Supervised, cell: {method: supervised, loss: none}}
+      - {label: Supervised, cell: {method: supervised_star, loss: none}}
       - {label: "UniMatch*", cell: {method: unimatch_star, loss: none}}
       - {label: IPixMatch, cell: {method: unimatch_star, loss: kl}}
       - {label: Improvement, minus: [IPixMatch, "UniMatch*"]}
