@@ -18,7 +18,7 @@ from trainer.run import train
 
 KINDS = [
     (method, loss, precision)
-    for method, loss in (("supervised", "none"), ("unimatch_star", "kl"))
+    for method, loss in (("supervised_star", "none"), ("unimatch_star", "kl"))
     for precision in ("fp32", "bf16")
 ]
 
