@@ -20,11 +20,12 @@ from trainer.determinism import checksums
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
-from trainer.methods.interface import StepInput
+from trainer.methods.interface import Method, Position, StepInput
 from trainer.objective import Objective
 from trainer.run_log import RunLog
 from trainer.schedule import inter_pixel_weight, learning_rate
 from trainer.state import TrainState
+from trainer.step.eager import Step
 
 
 class Diverged(RuntimeError):
@@ -89,18 +90,17 @@ class Loop:
         self._recent = deque(maxlen=self.config.run.log_steps + 1)
         # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
-        objective = Objective.of(self.config, self.ranks)
+        step = Step(Objective.of(self.config, self.ranks), self.state, self.ranks)
         for labelled, unlabelled in self._batches():
             self._remember(labelled, unlabelled)
-            given = self._given(labelled, unlabelled)
-            result = objective(given, weight=self._weight())
-            self._descend(result.loss)
-            with torch.no_grad():
-                objective.method.after(given, result)
+            given = self._given(step.method, labelled, unlabelled)
+            terms = step(given, weight=self._weight(), rate=self._rate(self.state.step))
+            self._note_bad(terms["loss"])
+            self.state.step += 1
             self._beat("step")
             if self.on_step is not None:
-                self.on_step(StepReport(self.state, result.terms, labelled, unlabelled))
-            self._after_step(result.terms)
+                self.on_step(StepReport(self.state, terms, labelled, unlabelled))
+            self._after_step(terms)
             # Rank 0 decides for all: ranks that stop at different steps would wait for ever.
             stops = should_stop is not None and should_stop()
             if self.ranks.broadcast_bool(stops) and self.state.step < self.total_steps:
@@ -129,17 +129,13 @@ class Loop:
             num_channel_bits=next(iter(self.state.networks.values())).num_channel_bits,
         )
 
-    def _given(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> StepInput:
+    def _given(
+        self, method: Method, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
+    ) -> StepInput:
         """What the method gets at this step."""
-        return StepInput(
-            self.state.networks,
-            self.state.memory,
-            labelled,
-            unlabelled,
-            step=self.state.step,
-            epoch_steps=self.epoch_steps,
-            total_steps=self.total_steps,
-        )
+        position = Position(self.state.step, self.epoch_steps, self.total_steps)
+        numbers = method.numbers(position)
+        return StepInput(self.state.networks, self.state.memory, labelled, unlabelled, numbers)
 
     def _weight(self) -> float:
         """Alpha of Eq. 6 at this step, ramp included.
@@ -149,21 +145,18 @@ class Loop:
         weight = inter_pixel_weight(self.config.loss, self.state.step, self.epoch_steps)
         return weight / 2.0 if self.config.loss.inside_half else weight
 
-    def _descend(self, loss: Tensor) -> None:
-        """Backward pass, sum of the gradients over ranks, optimiser step of every network."""
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.config, step, self.total_steps)
+
+    def _note_bad(self, loss: Tensor) -> None:
+        """Note this step if its loss is the first bad one.
+
+        Reading the loss here would make the host wait for the device in every step. The note stays
+        on the device instead and is read when a line is logged.
+        """
         assert self._bad_step is not None
-        state = self.state
-        rate = learning_rate(self.config, state.step, self.total_steps)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimisers = state.optimisers.values()
-        self.ranks.sum_gradients([p for o in optimisers for p in o.parameters.values()])
-        for optimiser in optimisers:
-            optimiser.step(rate)
-        # Reading the loss here would make the host wait for the device in every step. The first
-        # bad step is kept on the device instead and read when a line is logged.
-        fine = torch.isfinite(loss.detach()) | (self._bad_step >= 0)
-        self._bad_step = torch.where(fine, self._bad_step, state.step)
-        state.step += 1
+        fine = torch.isfinite(loss) | (self._bad_step >= 0)
+        self._bad_step = torch.where(fine, self._bad_step, self.state.step)
 
     def _after_step(self, terms: dict[str, Tensor]) -> None:
         """Log, evaluate and save, each where it is due after this step."""
@@ -189,7 +182,7 @@ class Loop:
         self._check_finite()
         values = self.ranks.sum(torch.stack([value.float() for value in terms.values()]))
         step = self.state.step
-        rate = learning_rate(self.config, step - 1, self.total_steps)
+        rate = self._rate(step - 1)
         if self.ranks.is_first:
             named = dict(zip(terms, values.tolist(), strict=True))
             self.run_log.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)

@@ -239,7 +239,7 @@ class Objective:
         method = new_method(MethodContext(config, ranks))
         return cls(config, ranks, method, InterPixelTerm(config.loss, config.batch, ranks))
 
-    def __call__(self, given: StepInput, *, weight: float) -> StepResult:
+    def __call__(self, given: StepInput, *, weight: float | Tensor) -> StepResult:
         """This rank's share of the loss, and detached shares of its parts for the log.
 
         The pairs are gone from the result, so that their logits are free during the backward pass.

@@ -21,7 +21,13 @@ from trainer.config.schema import (
     TeacherMode,
 )
 from trainer.losses import Target, pseudo_label_loss
-from trainer.methods.interface import MethodContext, NetworkSpec, StepInput, TeacherStudentPair
+from trainer.methods.interface import (
+    MethodContext,
+    NetworkSpec,
+    Position,
+    StepInput,
+    TeacherStudentPair,
+)
 from trainer.methods.moving_average import growing_decay, move_average
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 
@@ -61,12 +67,19 @@ def student_and_teacher(method: MethodConfig) -> dict[str, NetworkSpec]:
     return networks
 
 
+def teacher_numbers(method: MethodConfig, position: Position) -> dict[str, float]:
+    """The share of the student in the EMA teacher after a step; nothing without one."""
+    if method.teacher is not Teacher.ema:
+        return {}
+    return {"student_share": 1.0 - growing_decay(position.step + 1, method.ema_decay)}
+
+
 def move_teacher(method: MethodConfig, given: StepInput) -> None:
     """Move the EMA teacher (Sec. III-B) towards the student; nothing without one."""
     teacher = given.networks.get("ema")
     if teacher is not None:
-        decay = growing_decay(given.step + 1, method.ema_decay)
-        move_average(teacher, given.student, decay=decay, buffers=method.ema_buffers)
+        share = given.numbers["student_share"]
+        move_average(teacher, given.student, share=share, buffers=method.ema_buffers)
 
 
 def uses_ema_pseudo_labels(method: MethodConfig) -> bool:

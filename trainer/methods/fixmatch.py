@@ -10,6 +10,7 @@ from trainer.methods.interface import (
     Method,
     MethodContext,
     NetworkSpec,
+    Position,
     StepInput,
     StepResult,
 )
@@ -25,6 +26,10 @@ class FixMatch(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         """The student, with an EMA teacher if one is wanted."""
         return consistency.student_and_teacher(self.context.config.method)
+
+    def numbers(self, position: Position) -> dict[str, float]:
+        """Of the EMA teacher, if there is one."""
+        return consistency.teacher_numbers(self.context.config.method, position)
 
     def step(self, given: StepInput) -> StepResult:
         """One forward of labelled and weak images together, then one of the strong view."""

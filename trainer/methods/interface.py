@@ -3,6 +3,7 @@
 docs/methods.md shows how a method is written.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Protocol
@@ -36,6 +37,21 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
+class Position:
+    """Where in its run a step is.
+
+    Attributes:
+        step: optimiser steps done before it.
+        epoch_steps: optimiser steps per epoch.
+        total_steps: optimiser steps of the whole run.
+    """
+
+    step: int
+    epoch_steps: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
 class StepInput:
     """What a method gets at one step.
 
@@ -44,18 +60,14 @@ class StepInput:
         memory: by the names that `Method.memory` gives; only `Method.after` may change it.
         labelled: this rank's images with masks.
         unlabelled: this rank's other images; None where the method needs none.
-        step: optimiser steps done before this one.
-        epoch_steps: optimiser steps per epoch.
-        total_steps: optimiser steps of the whole run.
+        numbers: what `Method.numbers` gives for this step; scalar tensors under `run.graph=step`.
     """
 
     networks: dict[str, DeepLabV3Plus]
     memory: dict[str, Tensor]
     labelled: LabelledBatch
     unlabelled: UnlabelledBatch | None
-    step: int = 0
-    epoch_steps: int = 1
-    total_steps: int = 1
+    numbers: Mapping[str, float | Tensor] = field(default_factory=dict)
 
     @property
     def student(self) -> DeepLabV3Plus:
@@ -130,6 +142,14 @@ class Method(Protocol):
     def deployed(self) -> tuple[str, ...]:
         """Names of the networks that are scored and exported; several predict by mean logits."""
         return ("student",)
+
+    def numbers(self, position: Position) -> dict[str, float]:
+        """Numbers of a step that depend on its place in the run: a decay, a ramp, a rate.
+
+        A step knows its place by them alone. So what it launches is the same at every step, and
+        `run.graph=step` can replay it with other numbers.
+        """
+        return {}
 
     def step(self, given: StepInput) -> StepResult:
         """Run the forward passes of one step; the loop runs the backward pass."""

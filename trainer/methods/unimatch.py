@@ -13,6 +13,7 @@ from trainer.methods.interface import (
     Method,
     MethodContext,
     NetworkSpec,
+    Position,
     StepInput,
     StepResult,
     TeacherStudentPair,
@@ -29,6 +30,10 @@ class UniMatch(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         """The student, with an EMA teacher if one is wanted."""
         return consistency.student_and_teacher(self.context.config.method)
+
+    def numbers(self, position: Position) -> dict[str, float]:
+        """Of the EMA teacher, if there is one."""
+        return consistency.teacher_numbers(self.context.config.method, position)
 
     def step(self, given: StepInput) -> StepResult:
         """As FixMatch, with two strong views in one forward and a feature-dropped decoder pass."""

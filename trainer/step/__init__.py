@@ -1,0 +1,1 @@
+"""One optimiser step of a run; `trainer.loop` takes one after another. The door is `Step`."""
