@@ -23,6 +23,7 @@ class Failure(Enum):
     hang = "hang"  # no progress for too long
     bad_data = "bad_data"
     bad_config = "bad_config"
+    no_device = "no_device"  # a GPU that torch cannot use, on one machine
     bug = "bug"
     diverged = "diverged"  # NaN or infinite loss
     disk_full = "disk_full"
@@ -37,6 +38,7 @@ class Policy:
         retries: further attempts; the count starts again whenever a checkpoint advanced, if
             `is_reset_by_progress`.
         ends_launch: nothing else would fare better, so no further cell starts.
+        leaves_row: the failure says something about the cell, and is kept among the results.
         advice: what the user can do.
     """
 
@@ -44,6 +46,7 @@ class Policy:
     advice: str
     is_reset_by_progress: bool = False
     ends_launch: bool = False
+    leaves_row: bool = True
 
 
 POLICIES = {
@@ -62,6 +65,13 @@ POLICIES = {
     Failure.hang: Policy(2, "Look at the log and the network.", is_reset_by_progress=True),
     Failure.bad_data: Policy(0, "Repair the named file (python -m datasets verify)."),
     Failure.bad_config: Policy(0, "Correct the configuration."),
+    Failure.no_device: Policy(
+        0,
+        "Repair torch or the driver on the named machine, or leave it out "
+        "(slurm.extra=exclude=NODE); then launch again.",
+        ends_launch=True,
+        leaves_row=False,
+    ),
     Failure.bug: Policy(0, "Read the traceback in the log; repair, then resume."),
     Failure.diverged: Policy(0, "Lower optim.lr, or look at the data of the named step."),
     Failure.store_lost: Policy(
@@ -79,6 +89,7 @@ _BY_NAME = {
     "Hang": Failure.hang,
     "TimeoutExpired": Failure.hang,
     "DataError": Failure.bad_data,
+    "DeviceError": Failure.no_device,
     "CheckpointError": Failure.bad_config,
     "NotDeterministicError": Failure.bad_config,
     "ValueError": Failure.bad_config,

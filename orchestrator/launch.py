@@ -16,6 +16,7 @@ from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
+from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
@@ -106,6 +107,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
             return _show_end(plan, order, screen)
+        order = replace(order, options=_with_device(order.options, cells))
         check_data(cells)
         check_disk(root.folder, cells, running=max(1, order.options.concurrency))
         for cell in cells:
@@ -129,6 +131,22 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
         return EXIT_FAILED  # a full disk leaves no row that would say so
     return code
+
+
+def _with_device(options: LaunchOptions, cells: Sequence[PlannedCell]) -> LaunchOptions:
+    """The options, with no GPU reserved for cells that all train on the CPU.
+
+    Raises:
+        ValueError: a GPU would be reserved that no cell uses.
+    """
+    if any(cell.config.run.device != "cpu" for cell in cells):
+        return options
+    if options.gpus_per_rank > 0:
+        raise ValueError(
+            f"gpus_per_rank={options.gpus_per_rank:g} reserves GPUs that run.device=cpu never "
+            "uses; say gpus_per_rank=0, or leave one of the two away."
+        )
+    return replace(options, gpus_per_rank=0.0)
 
 
 def _run(
@@ -207,7 +225,8 @@ def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
         outcome = queue.outcome(key)
         advice = POLICIES[Failure(outcome.failure)].advice
         screen.message(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
-        screen.message(f"        {advice} Log: {root.log_hint(key, outcome.attempt)}")
+        log = f" Log: {root.log_hint(key, outcome.attempt)}" if outcome.attempt else ""
+        screen.message(f"        {advice}{log}")
     if queue.closed_because:
         screen.message(f"No further cell was started: {queue.closed_because}", "red")
 

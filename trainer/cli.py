@@ -175,8 +175,10 @@ def _carry_out(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     """Train one run; returns the exit code."""
     config = compose(arguments)
+    from trainer.hardware.gpu import check_device
     from trainer.run import train  # imports torch, so only after the arguments were checked
 
+    check_device(config.run.device, index=int(os.environ.get("LOCAL_RANK", "0")))
     folder = Path(config.run.folder or Path("outputs") / "runs" / config.key)
     # RANK comes from torchrun; the process group does not exist yet.
     stopped, rank = _stop_on_signal(), os.environ.get("RANK", "0")

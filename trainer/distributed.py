@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from trainer.config.schema import RunConfig
+from trainer.hardware.gpu import check_device
 
 
 @dataclass(frozen=True)
@@ -100,29 +101,21 @@ def init_process_group(run: RunConfig) -> Ranks:
     """The ranks of this run: of an existing group (Ray Train), of torchrun, or this one alone.
 
     Raises:
-        ValueError: `run.device=cuda` and torch sees no GPU.
+        DeviceError: a GPU is here or was asked for, and torch cannot use it.
     """
     if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        backend = "nccl" if _device(run.device, 0).type == "cuda" else "gloo"
-        dist.init_process_group(backend)
+        dist.init_process_group("nccl" if _device(run.device).type == "cuda" else "gloo")
+    device = _device(run.device)
     if not dist.is_initialized():
-        return Ranks(0, 1, _device(run.device, 0))
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    device = _device(run.device, local)
+        return Ranks(0, 1, device)
     control = dist.new_group(backend="gloo") if device.type == "cuda" else None
     return Ranks(dist.get_rank(), dist.get_world_size(), device, control)
 
 
-def _device(name: str, local_rank: int) -> torch.device:
-    """The device a rank computes on."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
+def _device(name: str) -> torch.device:
+    """The device this rank computes on."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if check_device(name, index=local_rank) == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError(
-            "run.device=cuda, but torch sees no CUDA device here; "
-            "use run.device=cpu, or check the driver with nvidia-smi."
-        )
     # Ray and Slurm may show each rank only its own card, as number 0.
     return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -3,7 +3,6 @@
 import importlib
 import os
 import shutil
-import subprocess
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -51,22 +50,19 @@ def examine(options: LaunchOptions, root: Root) -> Iterable[Check]:
 
 
 def check_gpu() -> Check:
-    """Torch and the cards it sees."""
+    """Torch and the cards it can use, or why it can use none."""
     try:
-        import torch
+        from trainer.hardware.gpu import gpu_facts, judge
+
+        verdict = judge(gpu_facts())
     except ImportError as error:
         return Check("torch", "broken", str(error), "Install it: make setup.")
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return Check("GPU", "works", f"torch {torch.__version__}: {', '.join(names)}")
-    text = f"torch {torch.__version__} sees none"
-    if shutil.which("nvidia-smi") is None:
-        return Check("GPU", "absent", text, "Fine on a login node, and for small grids on CPUs.")
-    driver = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    advice = "Install a CUDA build of the same torch version: https://pytorch.org/get-started."
-    if driver.returncode:
-        advice = f"The driver does not work: {driver.stderr.strip() or driver.stdout.strip()}"
-    return Check("GPU", "broken", text, advice)
+    if verdict.state == "works":
+        return Check("GPU", "works", verdict.text)
+    text = f"{verdict.state}: {verdict.text}"
+    if verdict.is_fault:
+        return Check("GPU", "broken", text, verdict.advice)
+    return Check("GPU", "absent", text, "Fine on a login node, and for small grids on CPUs.")
 
 
 def check_fast() -> Check:

@@ -91,9 +91,18 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     Raises:
         Exception: on ranks above 0, the error there, after it was written to the attempt's folder.
     """
+    from trainer.hardware.gpu import DeviceError
+
     run = _Run(trial, root_of(trial), from_json(trial.config_json))
     asked = should_stop or stop_asked(Path(trial.stop_file))
-    if int(os.environ.get("RANK", "0")) > 0:
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        check_trial_device(trial)
+    except DeviceError as error:
+        if rank > 0:
+            raise
+        return Outcome("failed", 0, classify(error).value, str(error))
+    if rank > 0:
         return _run_other_rank(run, asked)
     owned = run.root.own_run(
         trial.key, "a start", wait_seconds=DYING_SECONDS, stop_file=trial.stop_file
@@ -109,6 +118,22 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
         outcome = Outcome("failed", 0, classify(error).value, str(error))
     _broadcast_attempt(None, run.config)  # the other ranks wait for a number; None: no training
     return outcome
+
+
+def check_trial_device(trial: Trial) -> None:
+    """Refuse a machine whose GPU torch cannot use, before anything of the run is written.
+
+    Raises:
+        DeviceError: a GPU is here, reserved or asked for, and torch cannot use it.
+    """
+    from trainer.hardware.gpu import check_device
+
+    gpus = trial.gpus_per_rank
+    check_device(
+        from_json(trial.config_json).run.device,
+        requested=f"gpus_per_rank={gpus:g}" if gpus else "",
+        index=int(os.environ.get("LOCAL_RANK", "0")),
+    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +199,8 @@ def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcom
     text = f"{type(error).__name__}: {error}"
     with suppress(OSError), run.root.run(run.trial.key).log(number).open("a") as log:
         log.write(traceback.format_exc())
-    is_final = POLICIES[failure].retries == 0 and not isinstance(error, StaleAttempt)
+    policy = POLICIES[failure]
+    is_final = policy.retries == 0 and policy.leaves_row and not isinstance(error, StaleAttempt)
     is_published = False
     if is_final:
         with suppress(OSError, StaleAttempt):

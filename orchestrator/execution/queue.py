@@ -160,7 +160,7 @@ class Queue:
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
         if budget.allows(failure, step=step, limit=self._retries):
             return True
-        if not outcome.is_published:
+        if POLICIES[failure].leaves_row and not outcome.is_published:
             with suppress(OSError):  # a full disk takes no row either; the screen still shows it
                 self._give_up(trial, outcome)
         return False

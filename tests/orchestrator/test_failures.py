@@ -8,6 +8,7 @@ import torch
 from datasets.errors import DataError
 from orchestrator.failures import POLICIES, UNLIMITED, Budget, Failure, classify
 from trainer.checkpoint import CheckpointError
+from trainer.hardware.gpu import DeviceError
 from trainer.loop import Diverged
 
 
@@ -16,6 +17,7 @@ from trainer.loop import Diverged
     [
         (DataError("mask 7.png is missing"), Failure.bad_data),
         (CheckpointError("another configuration"), Failure.bad_config),
+        (DeviceError("the driver is too old"), Failure.no_device),
         (ValueError("a split with fewer images than a batch"), Failure.bad_config),
         (Diverged("step 3"), Failure.diverged),
         (torch.OutOfMemoryError("CUDA out of memory"), Failure.out_of_memory),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.__main__ import main
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 
 INLINE = "backend=inline"
@@ -30,6 +31,34 @@ def test_a_grid_runs_once_and_is_then_done(lab: Lab) -> None:
     assert row.torch is not None
     assert len(row.class_names) == len(row.best_iou_percent)
     assert "tiny: 2 cells: 2 done" in lab.run("status")
+
+
+def test_a_gpu_that_torch_cannot_use_ends_the_launch_and_leaves_no_run_and_no_row(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.write_grid(("supervised_star", "none"), ("unimatch_star", "kl"))
+    monkeypatch.setenv("SLURM_JOB_GPUS", "99")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+
+    code = main(["launch", str(lab.grid), *lab.words, INLINE])
+
+    text = capsys.readouterr().out
+    assert code == 11
+    assert text.count("start ") == 1  # the second would fare no better
+    assert "no_device: " in text
+    assert "SLURM_JOB_GPUS=99 asks for a GPU, which torch cannot use: " in text
+    assert not (lab.root / "runs").exists()
+    assert not lab.rows()
+    monkeypatch.undo()
+    assert lab.states() == {SUPERVISED: "missing", KL: "missing"}
+
+
+def test_gpus_beside_run_device_cpu_are_refused(lab: Lab) -> None:
+    lab.write_grid(("supervised_star", "none"))
+
+    text = lab.run("launch", INLINE, "run.device=cpu", "gpus_per_rank=1", code=2)
+
+    assert "gpus_per_rank=1 reserves GPUs that run.device=cpu never uses" in text
 
 
 def test_a_grid_grown_by_one_cell_runs_one_cell(lab: Lab) -> None:

@@ -200,7 +200,7 @@ def test_cuda_without_a_card_is_refused_before_anything_starts() -> None:
     done = run_trainer(["run.device=cuda"])
 
     assert done.returncode == 2
-    assert "torch sees no CUDA device here" in done.stderr
+    assert "run.device=cuda asks for a GPU, which torch cannot use" in done.stderr
 
 
 def weights_with_memory_filled(folder: Path, fill: bool) -> str | None:

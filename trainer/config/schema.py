@@ -306,7 +306,7 @@ class EvaluationConfig:
 class RunConfig:
     """Where and how fast; none of it enters the fingerprint."""
 
-    device: str = execution("auto", "auto, cpu or cuda; auto never falls back once training began")
+    device: str = execution("auto", "auto, cpu or cuda; auto refuses a GPU that torch cannot use")
     threads: int = execution(1, "CPU threads per rank; guarded at resume, it moves the last bits")
     loader_workers: int | str = execution(
         "auto", "processes that prepare images, per rank; auto: none on a CPU, 1 to 4 on a card"

@@ -2,16 +2,19 @@
 
 import tempfile
 import uuid
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend
 
-from orchestrator.execution.attempt import run_trial
+from orchestrator.execution.attempt import check_trial_device, run_trial
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure, classify
 from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
+from trainer.hardware.gpu import DeviceError
 
 
 class TrialFailed(RuntimeError):
@@ -35,7 +38,9 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
         trainer = TorchTrainer(
             cast(Any, _worker),
             train_loop_config={"trial": trial.to_json()},
-            torch_config=TorchConfig(backend="nccl" if trial.gpus_per_rank else "gloo"),
+            torch_config=_CheckedTorchConfig(
+                backend="nccl" if trial.gpus_per_rank else "gloo", trial_json=trial.to_json()
+            ),
             scaling_config=_scaling(trial, in_this_process=in_this_process),
             run_config=RunConfig(
                 name=f"{trial.key}-{uuid.uuid4().hex[:8]}",
@@ -48,6 +53,30 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             return Outcome.from_json(str(cast(Any, result).return_value))
         except TrainingFailedError as error:
             return _outcome_of_lost_group(trial, before, error)
+
+
+class _CheckedBackend(_TorchBackend):
+    """Train's set-up of the process group, after a look at every rank's device.
+
+    Without the look NCCL fails first, with words that do not say what is wrong with the machine.
+    """
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Check, then set up."""
+        worker_group.execute(check_trial_device, Trial.from_json(backend_config.trial_json))
+        super().on_start(worker_group, backend_config)
+
+
+@dataclass
+class _CheckedTorchConfig(TorchConfig):
+    """Train's settings of the process group, with the trial that it is for."""
+
+    trial_json: str = ""
+
+    @property
+    def backend_cls(self) -> type[_CheckedBackend]:
+        """The class that sets the group up."""
+        return _CheckedBackend
 
 
 def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
@@ -70,7 +99,8 @@ def _worker(config: dict[str, str]) -> str:
     trial.enter_cwd()
     outcome = run_trial(trial)
     if outcome.status == "failed" and trial.ranks > 1:
-        raise TrialFailed(outcome.error_text)
+        is_device = outcome.failure == Failure.no_device.value
+        raise (DeviceError if is_device else TrialFailed)(outcome.error_text)
     return outcome.to_json()
 
 
@@ -78,6 +108,9 @@ def _outcome_of_lost_group(trial: Trial, before: int, error: TrainingFailedError
     """The outcome of a worker group that is gone, from the files it left."""
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
+    causes = [cause for cause in _causes(error) if isinstance(cause, DeviceError)]
+    if causes:
+        return Outcome("failed", 0, Failure.no_device.value, str(causes[0]))
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
     written = recorded_outcome(root, trial.key, before)
@@ -94,7 +127,13 @@ def _class_of(error: TrainingFailedError) -> Failure:
     """
     if classify(error) is Failure.preempted:
         return Failure.preempted
-    inner = getattr(error, "worker_failures", None) or {}
-    classes = [classify(getattr(cause, "_base_exc", cause)) for cause in inner.values()]
+    classes = [classify(cause) for cause in _causes(error)]
     causes = [failure for failure in classes if failure not in (Failure.node_lost, Failure.bug)]
     return causes[0] if causes else Failure.node_lost
+
+
+def _causes(error: TrainingFailedError) -> list[Exception]:
+    """What the ranks raised, or what stopped the group before they ran."""
+    inner = list((getattr(error, "worker_failures", None) or {}).values())
+    inner += [getattr(error, "controller_failure", None) or error]
+    return [getattr(cause, "_base_exc", None) or getattr(cause, "cause", cause) for cause in inner]

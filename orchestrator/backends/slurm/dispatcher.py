@@ -46,6 +46,8 @@ _BY_TEXT = (
     (r"DUE TO TIME LIMIT", Failure.timed_out),
     (r"DUE TO PREEMPTION|DUE TO JOB REQUEUE", Failure.preempted),
     (r"DUE TO NODE FAILURE", Failure.node_lost),
+    # A rank above 0; it may end the job before rank 0 has written its report.
+    (r"DeviceError: ", Failure.no_device),
     (r"ModuleNotFoundError|command not found|No such file or directory", Failure.bad_config),
 )
 

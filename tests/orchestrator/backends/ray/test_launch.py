@@ -5,6 +5,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,20 @@ def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab
     text = long_lab.run("launch", "gpus_per_rank=64", code=2)
     assert "the cluster has" in text
     assert not long_lab.rows()
+
+
+def test_a_card_of_ray_that_torch_cannot_use_is_said_in_words_and_leaves_no_run(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")  # what Ray hands on; unknown to any driver
+    lab.write_grid(("unimatch_star", "kl"))
+
+    text = replace(lab, is_warm=False).run("launch", code=11)
+
+    assert "no_device: " in text
+    assert "gpus_per_rank=1 asks for a GPU, which torch cannot use: " in text
+    assert not (lab.root / "runs").exists()
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,20 @@ def restarts(box: SlurmBox, job_id: str) -> int:
     return int(facts.partition("Restarts=")[2].split()[0])
 
 
+def test_a_card_of_slurm_that_torch_cannot_use_is_said_in_words_and_leaves_no_run(
+    cluster: SlurmBox, lab: Lab
+) -> None:
+    lab.write_grid(("unimatch_star", "kl"))
+    words = (word for word in SLURM if not word.startswith("gpus_per_rank"))
+
+    text = lab.run("launch", *words, code=11)
+
+    assert "no_device: " in text
+    assert "gpus_per_rank=1 asks for a GPU, which torch cannot use: " in text
+    assert not lab.rows()
+    assert lab.states() == {KL: "missing"}
+
+
 def test_a_dead_node_a_preemption_and_a_dead_controller_leave_the_weights_alone(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:

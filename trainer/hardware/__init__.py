@@ -1,0 +1,1 @@
+"""What this machine offers a run: GPUs and shared memory. Facts are collected here, then judged."""
