@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datasets.dataset import Dataset
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from datasets.loading.device import labelled_batch, unlabelled_batch
 from datasets.loading.loader import BatchPlan, batches
 from datasets.location import data_root
@@ -27,6 +27,8 @@ def to_device(value: Moved, device: torch.device) -> Moved:
     """
 
     def move(tensor: Tensor) -> Tensor:
+        if not tensor.numel():
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
         if device.type == "cuda":
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
@@ -47,6 +49,9 @@ def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+_UNIMATCH = ViewPlan()
+
+
 def feed(
     config: TrainConfig,
     dataset: Dataset,
@@ -54,6 +59,7 @@ def feed(
     *,
     steps: range,
     num_channel_bits: int,
+    views: ViewPlan = _UNIMATCH,
 ) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
     """This rank's labelled and unlabelled batches of some steps, on its device.
 
@@ -64,7 +70,8 @@ def feed(
         dataset: opened.
         ranks: those that share each batch; says which is this one and its device.
         steps: optimiser steps, counted from 0 over the whole run.
-        num_channel_bits: channel-dropout bits per image.
+        num_channel_bits: channel-dropout bits per image, where the views need them.
+        views: which views are made.
     """
     plan = BatchPlan(
         batch=config.batch,
@@ -73,7 +80,8 @@ def feed(
         start=steps.start,
         stop=steps.stop,
         workers=config.loader_workers(ranks.device.type),
-        num_channel_bits=num_channel_bits,
+        num_channel_bits=num_channel_bits if views.channel_bits else 0,
+        views=views,
         unlabelled=config.method.facts.needs_unlabelled,
         on_device=augments_on_device(config.run.augment, ranks.device.type),
         cache=decoded_cache(config),

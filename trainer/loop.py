@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from datasets.dataset import Dataset
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.checkpoint import CheckpointError, Checkpoints
 from trainer.config.schema import TrainConfig
 from trainer.determinism import checksums
@@ -91,7 +91,7 @@ class Loop:
         # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
         step = Step(Objective.of(self.config, self.ranks), self.state, self.ranks)
-        for labelled, unlabelled in self._batches():
+        for labelled, unlabelled in self._batches(step.method.views()):
             self._remember(labelled, unlabelled)
             given = self._given(step.method, labelled, unlabelled)
             terms = step(given, weight=self._weight(), rate=self._rate(self.state.step))
@@ -119,7 +119,7 @@ class Loop:
         self.checkpoints.finish()
         self.ranks.broadcast_bool(True)  # a barrier: rank 0 asks only after its write has ended
 
-    def _batches(self) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
+    def _batches(self, views: ViewPlan) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
         """The batches of the steps still to do."""
         return feed(
             self.config,
@@ -127,6 +127,7 @@ class Loop:
             self.ranks,
             steps=range(self.state.step, self.total_steps),
             num_channel_bits=next(iter(self.state.networks.values())).num_channel_bits,
+            views=views,
         )
 
     def _given(

@@ -49,8 +49,14 @@ class AugmentSchedule:
     blurs: Tensor
 
 
-def stages_of(drawn: Sequence[Photometry | None]) -> AugmentSchedule:
-    """The schedule of N views; None stands for a view that is not changed."""
+def stages_of(drawn: Sequence[Photometry | None]) -> AugmentSchedule | None:
+    """The schedule of N views; None stands for a view that is not changed.
+
+    Returns:
+        None without any view.
+    """
+    if not drawn:
+        return None
     table = np.array([_operations(entry) for entry in drawn]).T  # (T, N)
     order = np.argsort(table, axis=1, kind="stable")
     sizes = tuple(tuple(np.bincount(row, minlength=len(OPERATIONS)).tolist()) for row in table)

@@ -6,7 +6,8 @@ the order of torchvision's ColorJitter for PIL images.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,14 @@ class Box:
         return self.left, self.top, self.left + self.width, self.top + self.height
 
 
+class BoxRule(Enum):
+    """How the boxes of CutMix are drawn."""
+
+    one = "one"  # none, or one of 2 to 40 % of the crop: the UniMatch code
+    half = "half"  # one of half of the crop: French et al. (2020)
+    three = "three"  # three that cancel where they overlap: the code of Chen et al. (2021)
+
+
 def draw_geometry(
     draws: KeyedRandom, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
 ) -> Geometry:
@@ -167,12 +176,43 @@ def draw_photometry(draws: KeyedRandom) -> Photometry:
     )
 
 
-def draw_box(draws: KeyedRandom, crop: int) -> Box:
+def draw_overlap(draws: KeyedRandom, first: Geometry) -> Geometry:
+    """Draw another crop of the same resized image, mirrored on its own (Lai et al. 2021).
+
+    It is shifted by whole multiples of 8 pixels, so that it meets the first one on feature maps of
+    stride 8 too, and its intersection over union with the first is at least 0.1; after 50 draws
+    without success it is the first one.
+
+    Args:
+        draws: random numbers, of which the rejection loop takes as many as it needs.
+        first: the other crop.
+    """
+    crop, is_flipped = first.crop, draws.bernoulli(0.5)
+    for _ in range(_OVERLAP_DRAWS):
+        left, top = (
+            start + _OVERLAP_STEP * draws.integer(-(start // _OVERLAP_STEP), room // _OVERLAP_STEP)
+            for start, room in (
+                (first.left, max(first.width, crop) - crop - first.left),
+                (first.top, max(first.height, crop) - crop - first.top),
+            )
+        )
+        shared = max(crop - abs(left - first.left), 0) * max(crop - abs(top - first.top), 0)
+        if shared >= _OVERLAP_LEAST * (2 * crop * crop - shared):
+            return replace(first, left=left, top=top, is_flipped=is_flipped)
+    return replace(first, is_flipped=is_flipped)
+
+
+_OVERLAP_DRAWS, _OVERLAP_STEP, _OVERLAP_LEAST = 50, 8, 0.1
+
+
+def draw_box(draws: KeyedRandom, crop: int, *, redraws_area: bool = False) -> Box:
     """Draw a CutMix box: none with probability one half, else 2 to 40 % of the crop's area.
 
     Args:
         draws: random numbers, of which the rejection loop takes as many as it needs.
         crop: side of the crop, pixels.
+        redraws_area: whether a rejection draws the area anew and not only the ratio: the holes of
+            cutout in the code of Yang et al. (ST++, 2022).
     """
     if not draws.bernoulli(0.5):
         return Box()
@@ -183,13 +223,32 @@ def draw_box(draws: KeyedRandom, crop: int) -> Box:
         left, top = draws.integer(0, crop - 1), draws.integer(0, crop - 1)
         if left + width <= crop and top + height <= crop:
             return Box(left, top, width, height)
+        if redraws_area:
+            area = draws.uniform(0.02, 0.4) * crop * crop
 
 
-def box_map(box: Box, crop: int) -> NDArray[np.bool_]:
-    """True inside a box, (crop, crop)."""
-    inside = np.zeros((crop, crop), dtype=np.bool_)
-    inside[box.top : box.top + box.height, box.left : box.left + box.width] = True
-    return inside
+def draw_boxes(draws: KeyedRandom, crop: int, rule: BoxRule) -> tuple[Box, ...]:
+    """Draw the CutMix boxes of one view; always as many for a rule.
+
+    Args:
+        draws: random numbers, of which `BoxRule.one` takes as many as it needs, others four a box.
+        crop: side of the crop, pixels.
+        rule: how many and how large.
+    """
+    if rule is BoxRule.one:
+        return (draw_box(draws, crop),)
+    count, low, high = (1, 0.5, 0.5) if rule is BoxRule.half else (3, 0.25, 0.5)
+    return tuple(_toggled_box(draws, crop, count, (low, high)) for _ in range(count))
+
+
+def _toggled_box(draws: KeyedRandom, crop: int, count: int, shares: tuple[float, float]) -> Box:
+    """One of `count` boxes, each of a share of the crop divided by their number."""
+    share = draws.uniform(*shares)
+    down = share ** draws.uniform(0.0, 1.0)
+    across = share / down
+    height, width = (round(side * crop / math.sqrt(count)) for side in (down, across))
+    top, left = (round((crop - side) * draws.uniform(0.0, 1.0)) for side in (height, width))
+    return Box(left, top, width, height)
 
 
 def strong_image(weak: Image.Image, photometry: Photometry) -> Image.Image:

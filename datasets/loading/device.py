@@ -21,6 +21,7 @@ from datasets.loading.batches import (
     LabelledWindows,
     UnlabelledBatch,
     UnlabelledWindows,
+    nothing,
 )
 
 WEIGHT_BITS = 22  # Pillow's precision for 8-bit images
@@ -90,8 +91,14 @@ def labelled_batch(given: LabelledBatch | LabelledWindows) -> LabelledBatch:
     """Images with masks on the device of `given`; a finished batch is returned as it is."""
     if isinstance(given, LabelledBatch):
         return given
+    images = weak_views(given.windows)
     return LabelledBatch(
-        weak_views(given.windows), given.masks.to(torch.int64), given.keep, given.ids
+        images,
+        given.masks.to(torch.int64),
+        given.keep,
+        given.ids,
+        strong=nothing() if given.stages is None else strong_views(images, given.stages),
+        numbers=given.numbers,
     )
 
 
@@ -99,23 +106,13 @@ def unlabelled_batch(given: UnlabelledBatch | UnlabelledWindows) -> UnlabelledBa
     """All views of unlabelled images; a finished batch is returned as it is."""
     if isinstance(given, UnlabelledBatch):
         return given
-    images = weak_views(given.windows)
-    weak, mix_weak = images.chunk(2)
-    strong = strong_views(torch.cat([weak, weak, mix_weak, mix_weak]), given.stages).chunk(4)
-    padded, mix_padded = padding(given.windows).chunk(2)
-    first, second = (box_maps(boxes, images.shape[-1]) for boxes in given.boxes)
-    return UnlabelledBatch(
-        weak=weak,
-        strong=(strong[0], strong[1]),
-        padded=padded,
-        boxes=(first, second),
-        keep=given.keep,
-        mix_weak=mix_weak,
-        mix_strong=(strong[2], strong[3]),
-        mix_padded=mix_padded,
-        ids=given.ids,
-        mix_ids=given.mix_ids,
-    )
+    counts = given.draws.plan.strong_of_groups
+    weak = weak_views(given.windows).chunk(len(counts))
+    strong: tuple[Tensor, ...] = ()
+    if given.stages is not None:
+        before = [images for images, count in zip(weak, counts, strict=True) for _ in range(count)]
+        strong = strong_views(torch.cat(before), given.stages).chunk(sum(counts))
+    return given.draws.batch(weak, strong, padding(given.windows).chunk(len(counts)))
 
 
 def weak_views(windows: CropInputs) -> Tensor:
@@ -134,15 +131,6 @@ def padding(windows: CropInputs) -> Tensor:
     columns = is_padding(windows.columns, windows.crop)
     rows = is_padding(windows.rows, windows.crop)
     return rows[:, :, None] | columns[:, None, :]
-
-
-def box_maps(boxes: Tensor, crop: int) -> Tensor:
-    """True inside left, top, right, bottom: (B, 4) to bool (B, S, S)."""
-    left, top, right, bottom = (edge[:, None] for edge in boxes.unbind(dim=1))
-    pixel = torch.arange(crop, device=boxes.device)
-    columns = (pixel >= left) & (pixel < right)
-    rows = (pixel >= top) & (pixel < bottom)
-    return rows[:, :, None] & columns[:, None, :]
 
 
 def strong_views(images: Tensor, stages: AugmentSchedule) -> Tensor:

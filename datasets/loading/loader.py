@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from datasets.loading.batches import (
     LabelledWindows,
     UnlabelledBatch,
     UnlabelledWindows,
+    ViewPlan,
 )
 from datasets.loading.samples import LabelledSource, UnlabelledSource
 
@@ -46,6 +47,7 @@ class BatchPlan:
         workers: processes that prepare batches; 0 prepares them here.
         num_channel_bits: channel-dropout bits per image.
         unlabelled: whether unlabelled images are wanted.
+        views: which views of the images are made.
         on_device: whether the device that trains resizes and augments; the host then hands over
             windows and drawn parameters (`datasets/loading/device.py` makes the same bits).
         cache: folder for decoded images, perhaps of an earlier run; None decodes every time.
@@ -59,6 +61,7 @@ class BatchPlan:
     workers: int = 0
     num_channel_bits: int = 0
     unlabelled: bool = True
+    views: ViewPlan = field(default_factory=ViewPlan)
     on_device: bool = False
     cache: Path | None = None
 
@@ -139,9 +142,11 @@ class _Steps(TorchDataset[Step]):
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
         split, source = dataset.split, _image_source(dataset, plan.cache)
         self._plan = plan
-        self._labelled = LabelledSource(source, split.labelled, config, seed)
+        self._labelled = LabelledSource(source, split.labelled, config, seed, plan=plan.views)
         self._unlabelled = (
-            UnlabelledSource(source, split.unlabelled, config, seed) if plan.unlabelled else None
+            UnlabelledSource(source, split.unlabelled, config, seed, plan=plan.views)
+            if plan.unlabelled
+            else None
         )
 
     def __getitem__(self, step: int) -> Step:

@@ -8,6 +8,7 @@ Legend: B images of this rank, S x S pixels, K channel bits. Position = step * b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from datasets.augment.boxes import edges_of
 from datasets.augment.device_inputs import stages_of, windows_of
 from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
-    box_map,
     draw_box,
+    draw_boxes,
     draw_geometry,
+    draw_overlap,
     draw_photometry,
     padded_map,
     strong_image,
@@ -31,15 +34,19 @@ from datasets.augment.host import (
 from datasets.augment.resize import span
 from datasets.config import DataConfig, MixSource
 from datasets.images.pixels import ImageLike, ImageSource, LazyImage, size_of
-from datasets.loading.batches import LabelledBatch as LabelledBatch
 from datasets.loading.batches import (
+    LabelledBatch,
     LabelledWindows,
+    UnlabelledBatch,
+    UnlabelledDraws,
     UnlabelledWindows,
+    ViewPlan,
     channel_bits,
+    nothing,
+    random_numbers,
     stack_images,
     stack_masks,
 )
-from datasets.loading.batches import UnlabelledBatch as UnlabelledBatch
 from datasets.randomness import KeyedRandom, Stream, epoch_permutation
 
 
@@ -70,19 +77,27 @@ class EpochOrder:
         return self._ids[int(self._passes[epoch][index])]
 
 
-_LABELLED_BITS, _UNLABELLED_BITS = 0, 1  # numbers in the stream DROPOUT
+_LABELLED, _UNLABELLED = 0, 1  # numbers in the streams DROPOUT and NUMBERS
+_UNIMATCH = ViewPlan()
 
 
 class LabelledSource:
     """Makes labelled batches."""
 
     def __init__(
-        self, source: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+        self,
+        source: ImageSource,
+        ids: Sequence[str],
+        config: DataConfig,
+        seed: int,
+        *,
+        plan: ViewPlan = _UNIMATCH,
     ) -> None:
-        """Take from `source` the images `ids`, cropped as `config` says."""
+        """Take from `source` the images `ids`, cropped as `config` says, seen as `plan` says."""
         self._source = source
         self._config = config
         self._seed = seed
+        self._plan = plan
         self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
@@ -92,11 +107,16 @@ class LabelledSource:
             weak_image(image, geometry)
             for (image, _), geometry in zip(pairs, geometries, strict=True)
         ]
+        strong = [
+            strong_image(*view) for view in zip(images, self._strong(positions), strict=False)
+        ]
         return LabelledBatch(
             images=stack_images(images),
             masks=stack_masks(pairs, geometries).to(torch.int64),
-            keep=channel_bits(self._seed, _LABELLED_BITS, positions, num_bits),
+            keep=channel_bits(self._seed, _LABELLED, positions, num_bits),
             ids=ids,
+            strong=stack_images(strong),
+            numbers=random_numbers(self._seed, _LABELLED, positions, self._plan.numbers),
         )
 
     def windows(self, positions: Sequence[int], num_bits: int) -> LabelledWindows:
@@ -105,8 +125,10 @@ class LabelledSource:
         return LabelledWindows(
             windows=windows_of([image for image, _ in pairs], geometries),
             masks=stack_masks(pairs, geometries),
-            keep=channel_bits(self._seed, _LABELLED_BITS, positions, num_bits),
+            keep=channel_bits(self._seed, _LABELLED, positions, num_bits),
             ids=ids,
+            stages=stages_of(self._strong(positions)),
+            numbers=random_numbers(self._seed, _LABELLED, positions, self._plan.numbers),
         )
 
     def announce(self, positions: Sequence[int]) -> None:
@@ -126,44 +148,48 @@ class LabelledSource:
         ]
         return ids, pairs, geometries
 
+    def _strong(self, positions: Sequence[int]) -> list[Photometry]:
+        """Of the strong view of each image; none unless the plan names it."""
+        return [
+            draw_photometry(KeyedRandom(self._seed, Stream.LABELLED_STRONG, position))
+            for position in (positions if self._plan.labelled_strong else ())
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """The parameters of a weak view and its two strong ones; None for a strong view not needed."""
+    """The parameters of a weak view and its strong ones; None for a strong view not needed."""
 
     name: str
     image: ImageLike
     geometry: Geometry
-    strong: tuple[Photometry | None, Photometry | None]
+    strong: tuple[Photometry | None, ...]
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """All drawn parameters of an unlabelled batch: views, CutMix partners and boxes."""
-
-    views: list[_View]
-    partners: list[_View]
-    boxes: list[tuple[Box, Box]]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        return tuple(view.name for view in self.views)
-
-    @property
-    def mix_ids(self) -> tuple[str, ...]:
-        return tuple(view.name for view in self.partners)
+_Groups: TypeAlias = list[list[_View]]  # images, then partners, then second crops
+_Boxes: TypeAlias = list[tuple[Box, ...]]  # the boxes of one map for each image
 
 
 class UnlabelledSource:
     """Makes unlabelled batches; never opens a mask."""
 
     def __init__(
-        self, source: ImageSource, ids: Sequence[str], config: DataConfig, seed: int
+        self,
+        source: ImageSource,
+        ids: Sequence[str],
+        config: DataConfig,
+        seed: int,
+        *,
+        plan: ViewPlan = _UNIMATCH,
     ) -> None:
-        """Take from `source` the images `ids`, cropped and mixed as `config` says."""
+        """Take from `source` the images `ids`, cropped and mixed as `config` says.
+
+        `plan` names the views.
+        """
         self._source = source
         self._config = config
         self._seed = seed
+        self._plan = plan
         self._order = EpochOrder(ids, seed=seed, stream=Stream.UNLABELLED_ORDER)
         self._mix_order = EpochOrder(ids, seed=seed, stream=Stream.MIX_ORDER)
 
@@ -175,103 +201,138 @@ class UnlabelledSource:
             num_bits: channel-dropout bits per image.
             batch: images of the step over all ranks, for the partner that is the next one.
         """
-        drawn, crop = self._drawn(positions, batch), self._config.crop
+        groups, draws = self._drawn(positions, num_bits, batch)
         made: dict[_View, _Made] = {}  # under batch_roll a partner is often a view of this rank
-        for view in (*drawn.views, *drawn.partners):
+        for view in (view for group in groups for view in group):
             if view not in made:
                 made[view] = _made(view)
-        views = [made[view] for view in drawn.views]
-        mixed = [made[view] for view in drawn.partners]
-        maps = [
-            torch.from_numpy(np.stack([box_map(pair[view], crop) for pair in drawn.boxes]))
-            for view in (0, 1)
-        ]
-        return UnlabelledBatch(
-            weak=stack_images([view.weak for view in views]),
-            strong=_stack_strong(views),
-            padded=torch.from_numpy(np.stack([view.padded for view in views])),
-            boxes=(maps[0], maps[1]),
-            keep=channel_bits(self._seed, _UNLABELLED_BITS, positions, num_bits),
-            mix_weak=stack_images([view.weak for view in mixed]),
-            mix_strong=_stack_strong(mixed),
-            mix_padded=torch.from_numpy(np.stack([view.padded for view in mixed])),
-            ids=drawn.ids,
-            mix_ids=drawn.mix_ids,
-        )
+        weak, strong, padded = [], [], []
+        for group in groups:
+            views = [made[view] for view in group]
+            weak.append(stack_images([view.weak for view in views]))
+            strong += [
+                stack_images(of) for of in zip(*(view.strong for view in views), strict=True)
+            ]
+            padded.append(torch.from_numpy(np.stack([view.padded for view in views])))
+        return draws.batch(weak, strong, padded)
 
     def windows(self, positions: Sequence[int], num_bits: int, *, batch: int) -> UnlabelledWindows:
         """The same, for a device to make the views."""
-        drawn = self._drawn(positions, batch)
-        both = [*drawn.views, *drawn.partners]
+        groups, draws = self._drawn(positions, num_bits, batch)
+        views = [view for group in groups for view in group]
         strong = [
-            view.strong[which]
-            for half in (drawn.views, drawn.partners)
-            for which in (0, 1)
-            for view in half
+            photometry
+            for group in groups
+            for of in zip(*(view.strong for view in group), strict=True)
+            for photometry in of
         ]
-        boxes = [[pair[which].edges for pair in drawn.boxes] for which in (0, 1)]
         return UnlabelledWindows(
-            windows=windows_of([view.image for view in both], [view.geometry for view in both]),
+            windows=windows_of([view.image for view in views], [view.geometry for view in views]),
             stages=stages_of(strong),
-            boxes=torch.tensor(boxes, dtype=torch.int64),
-            keep=channel_bits(self._seed, _UNLABELLED_BITS, positions, num_bits),
-            ids=drawn.ids,
-            mix_ids=drawn.mix_ids,
+            draws=draws,
         )
 
     def announce(self, positions: Sequence[int], *, batch: int) -> None:
         """Announce a batch that is needed soon, so that its images can be fetched ahead."""
         names = {self._order.at(position) for position in positions}
-        if self._config.mix is MixSource.batch_roll:
+        if self._plan.has_partner and self._config.mix is MixSource.batch_roll:
             names |= {self._order.at(_next_in_batch(position, batch)) for position in positions}
-        elif self._config.mix is MixSource.other:
+        elif self._plan.has_partner and self._config.mix is MixSource.other:
             names |= {self._mix_order.at(position) for position in positions}
         self._source.prefetch(sorted(names))
 
-    def _drawn(self, positions: Sequence[int], batch: int) -> _Drawn:
-        """The views at some positions and their partners."""
+    def _drawn(
+        self, positions: Sequence[int], num_bits: int, batch: int
+    ) -> tuple[_Groups, UnlabelledDraws]:
+        """The views at some positions, and all else that the plan names."""
         images: dict[str, ImageLike] = {}  # a partner is often the same image
+        plan, seed = self._plan, self._seed
         boxes = [
-            (self._box(Stream.BOX_1, position), self._box(Stream.BOX_2, position))
-            for position in positions
+            [self._boxes(stream, position) for position in positions]
+            for stream in (Stream.BOX_1, Stream.BOX_2)[: plan.boxes]
         ]
-        views = [self._view(position, images) for position in positions]
-        if self._config.mix is MixSource.batch_roll:
-            own = dict(zip(positions, views, strict=True))
-            rolled = [_next_in_batch(position, batch) for position in positions]
-            partners = [own.get(spot) or self._view(spot, images) for spot in rolled]
-        else:
-            partners = [
-                self._partner(position, images, pair)
-                for position, pair in zip(positions, boxes, strict=True)
-            ]
-        return _Drawn(views, partners, boxes)
+        groups = [[self._view(position, images) for position in positions]]
+        if plan.has_partner:
+            groups.append(self._partners(positions, batch, images, groups[0], boxes))
+        if plan.has_overlap:
+            groups.append(list(map(self._second, positions, groups[0])))
+        holes = [
+            [self._hole(stream, position) for position in positions]
+            for stream in (Stream.HOLE_1, Stream.HOLE_2)[: plan.strong if plan.has_holes else 0]
+        ]
+        shift, mirrored = _offsets(groups) if plan.has_overlap else (nothing(), nothing())
+        return groups, UnlabelledDraws(
+            plan=plan,
+            boxes=edges_of(boxes),
+            keep=channel_bits(seed, _UNLABELLED, positions, num_bits),
+            ids=tuple(view.name for view in groups[0]),
+            mix_ids=tuple(view.name for view in groups[1]) if plan.has_partner else (),
+            holes=edges_of([[(box,) for box, _ in of_view] for of_view in holes]),
+            hole_keys=torch.tensor([[key for _, key in of_view] for of_view in holes]),
+            shift=shift,
+            mirrored=mirrored,
+            numbers=random_numbers(seed, _UNLABELLED, positions, plan.numbers),
+        )
 
-    def _box(self, stream: Stream, position: int) -> Box:
-        return draw_box(KeyedRandom(self._seed, stream, position), self._config.crop)
+    def _boxes(self, stream: Stream, position: int) -> tuple[Box, ...]:
+        draws = KeyedRandom(self._seed, stream, position)
+        return draw_boxes(draws, self._config.crop, self._plan.box_rule)
+
+    def _hole(self, stream: Stream, position: int) -> tuple[Box, int]:
+        """The hole in a strong view, and the key of its noise: 63 bits, as int64 has a sign."""
+        draws = KeyedRandom(self._seed, stream, position)
+        key = draws.word() >> 1
+        return draw_box(draws, self._config.crop, redraws_area=True), key
 
     def _view(self, position: int, images: dict[str, ImageLike]) -> _View:
         """The image at a position, weak and strong."""
         draws = KeyedRandom(self._seed, Stream.UNLABELLED_CROP, position)
         image, geometry = self._weak(self._order.at(position), draws, images)
-        first, second = (
-            draw_photometry(KeyedRandom(self._seed, stream, position))
-            for stream in (Stream.STRONG_1, Stream.STRONG_2)
-        )
-        return _View(self._order.at(position), image, geometry, (first, second))
+        streams = (Stream.STRONG_1, Stream.STRONG_2)[: self._plan.strong]
+        strong = (draw_photometry(KeyedRandom(self._seed, stream, position)) for stream in streams)
+        return _View(self._order.at(position), image, geometry, tuple(strong))
+
+    def _partners(
+        self,
+        positions: Sequence[int],
+        batch: int,
+        images: dict[str, ImageLike],
+        views: list[_View],
+        boxes: list[_Boxes],
+    ) -> list[_View]:
+        """The partner of each image, by the rule `data.mix`."""
+        if self._config.mix is MixSource.batch_roll:
+            own = dict(zip(positions, views, strict=True))
+            rolled = [_next_in_batch(position, batch) for position in positions]
+            return [own.get(spot) or self._view(spot, images) for spot in rolled]
+        return [
+            self._partner(position, images, [of_map[index] for of_map in boxes])
+            for index, position in enumerate(positions)
+        ]
 
     def _partner(
-        self, position: int, images: dict[str, ImageLike], boxes: tuple[Box, ...]
+        self, position: int, images: dict[str, ImageLike], boxes: Sequence[tuple[Box, ...]]
     ) -> _View:
         """The image pasted at a position: the same image drawn again, or another one."""
         order = self._order if self._config.mix is MixSource.same else self._mix_order
         draws = KeyedRandom(self._seed, Stream.MIX_CROP, position)
         image, geometry = self._weak(order.at(position), draws, images)
-        first, second = (
-            draw_photometry(KeyedRandom(self._seed, stream, position)) if box.width else None
-            for stream, box in zip((Stream.MIX_STRONG_1, Stream.MIX_STRONG_2), boxes, strict=True)
+        streams = (Stream.MIX_STRONG_1, Stream.MIX_STRONG_2)[: self._plan.strong]
+        strong = (
+            draw_photometry(KeyedRandom(self._seed, stream, position))
+            if view >= len(boxes) or any(box.width for box in boxes[view])
+            else None  # nothing of it is pasted
+            for view, stream in enumerate(streams)
         )
-        return _View(order.at(position), image, geometry, (first, second))
+        return _View(order.at(position), image, geometry, tuple(strong))
+
+    def _second(self, position: int, first: _View) -> _View:
+        """Another crop of the same resized image."""
+        draws = KeyedRandom(self._seed, Stream.OVERLAP_CROP, position)
+        geometry = draw_overlap(draws, first.geometry)
+        _ask(first.image, geometry)
+        photometry = draw_photometry(KeyedRandom(self._seed, Stream.OVERLAP_STRONG, position))
+        return _View(first.name, first.image, geometry, (photometry,))
 
     def _weak(
         self, name: str, draws: KeyedRandom, images: dict[str, ImageLike]
@@ -283,42 +344,53 @@ class UnlabelledSource:
 
 @dataclass(frozen=True)
 class _Made:
-    """One weak view and its two strong ones, made by Pillow."""
+    """One weak view and its strong ones, made by Pillow."""
 
     weak: Image.Image
-    strong: tuple[Image.Image, Image.Image]
+    strong: tuple[Image.Image, ...]
     padded: NDArray[np.bool_]
 
 
 def _made(view: _View) -> _Made:
     weak = weak_image(view.image, view.geometry)
-    first, second = (weak if drawn is None else strong_image(weak, drawn) for drawn in view.strong)
-    return _Made(weak, (first, second), padded_map(view.geometry))
+    strong = (weak if drawn is None else strong_image(weak, drawn) for drawn in view.strong)
+    return _Made(weak, tuple(strong), padded_map(view.geometry))
+
+
+def _offsets(groups: _Groups) -> tuple[Tensor, Tensor]:
+    """Shift of the second crops from the first, and which of both are mirrored."""
+    pairs = [
+        (first.geometry, second.geometry)
+        for first, second in zip(groups[0], groups[-1], strict=True)
+    ]
+    shift = [(second.left - first.left, second.top - first.top) for first, second in pairs]
+    mirrored = [(first.is_flipped, second.is_flipped) for first, second in pairs]
+    return torch.tensor(shift), torch.tensor(mirrored)
 
 
 def _geometry(draws: KeyedRandom, images: Sequence[ImageLike], config: DataConfig) -> Geometry:
-    """Draw a crop; lazy images are told how many rows it needs, so they decode no more."""
-    width, height = size_of(images[0])
+    """Draw a crop of some images of one size."""
     drawn = draw_geometry(
         draws,
-        (width, height),
+        size_of(images[0]),
         crop=config.crop,
         scale_min=config.scale_min,
         scale_max=config.scale_max,
     )
-    _, top, _, bottom = drawn.box
     for image in images:
-        if isinstance(image, LazyImage):
-            image.ask(span(height, drawn.height, start=top, stop=bottom)[1])
+        _ask(image, drawn)
     return drawn
+
+
+def _ask(image: ImageLike, geometry: Geometry) -> None:
+    """Tell a lazy image how many rows a crop needs, so that it decodes no more."""
+    if isinstance(image, LazyImage):
+        _, height = size_of(image)
+        _, top, _, bottom = geometry.box
+        image.ask(span(height, geometry.height, start=top, stop=bottom)[1])
 
 
 def _next_in_batch(position: int, batch: int) -> int:
     """Position of the next slot of the same step; the first slot follows the last."""
     step, slot = divmod(position, batch)
     return step * batch + (slot + 1) % batch
-
-
-def _stack_strong(views: Sequence[_Made]) -> tuple[Tensor, Tensor]:
-    first = stack_images([view.strong[0] for view in views])
-    return first, stack_images([view.strong[1] for view in views])

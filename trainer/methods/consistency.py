@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.loading.samples import UnlabelledBatch
+from datasets.loading.batches import UnlabelledBatch
 from trainer.config.schema import (
     CutMixPairs,
     MethodConfig,

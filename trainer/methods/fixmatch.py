@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from datasets.loading.batches import ViewPlan
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
 from trainer.methods.interface import (
@@ -26,6 +27,10 @@ class FixMatch(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         """The student, with an EMA teacher if one is wanted."""
         return consistency.student_and_teacher(self.context.config.method)
+
+    def views(self) -> ViewPlan:
+        """One strong view with its box and partner."""
+        return ViewPlan(strong=1, boxes=1, channel_bits=False)
 
     def numbers(self, position: Position) -> dict[str, float]:
         """Of the EMA teacher, if there is one."""

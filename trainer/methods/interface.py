@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import DeepLabV3Plus
@@ -122,8 +122,8 @@ class MethodContext:
 class Method(Protocol):
     """A semi-supervised method: computes L_o and the pairs of a batch.
 
-    Its classes inherit from it, and so have one trained network called `student` and no memory
-    unless they say otherwise.
+    Its classes inherit from it, and so have one trained network called `student`, weak views and
+    no memory unless they say otherwise.
     """
 
     context: MethodContext
@@ -131,6 +131,10 @@ class Method(Protocol):
     def networks(self) -> dict[str, NetworkSpec]:
         """The networks by name; the names and their order are part of every checkpoint."""
         return {"student": NetworkSpec()}
+
+    def views(self) -> ViewPlan:
+        """The views of the images that a step uses; what it does not name is not drawn."""
+        return ViewPlan(strong=0, boxes=0, has_partner=False, channel_bits=False)
 
     def memory(self) -> dict[str, Tensor]:
         """Tensors that last from step to step besides the networks, as they are before step 0.

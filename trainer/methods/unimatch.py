@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datasets.loading.samples import LabelledBatch, UnlabelledBatch
+from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.config.schema import PixelDistance
 from trainer.losses import labelled_loss
 from trainer.methods import consistency
@@ -30,6 +30,10 @@ class UniMatch(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         """The student, with an EMA teacher if one is wanted."""
         return consistency.student_and_teacher(self.context.config.method)
+
+    def views(self) -> ViewPlan:
+        """Two strong views with their boxes and partners, and channel bits."""
+        return ViewPlan()
 
     def numbers(self, position: Position) -> dict[str, float]:
         """Of the EMA teacher, if there is one."""

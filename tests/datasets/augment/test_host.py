@@ -3,16 +3,15 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
-    box_map,
     draw_box,
     draw_geometry,
+    draw_overlap,
     draw_photometry,
     padded_map,
     strong_image,
@@ -176,9 +175,28 @@ def test_boxes_lie_inside_and_keep_their_ratio() -> None:
         assert math.log(0.27) < math.log(box.height / box.width) < -math.log(0.27)
 
 
-@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 12), st.integers(0, 12))
-def test_box_maps_count_their_pixels(left: int, top: int, width: int, height: int) -> None:
-    inside = box_map(Box(left, top, width, height), CROP)
+def test_holes_of_cutout_draw_their_area_anew_with_every_ratio() -> None:
+    holes = [draw_box(draws_of(seed), 100, redraws_area=True) for seed in range(4000)]
+    areas = [hole.width * hole.height / 100**2 for hole in holes if hole != Box()]
 
-    assert inside.sum() == width * height
-    assert inside.any(axis=0).sum() == (width if height else 0)
+    assert len(areas) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert np.mean(areas) < 0.19  # small ones are accepted more often
+    assert max(areas) <= 0.4
+
+
+@given(seeds, sizes)
+def test_a_second_crop_overlaps_the_first_on_the_grid_of_stride_8(
+    seed: int, size: tuple[int, int]
+) -> None:
+    first = geometry_of(seed, size)
+
+    second = draw_overlap(draws_of(seed + 1), first)
+
+    across, down = second.left - first.left, second.top - first.top
+    shared = (CROP - abs(across)) * (CROP - abs(down))
+    assert across % 8 == down % 8 == 0
+    assert abs(across) < CROP > abs(down)
+    assert shared / (2 * CROP * CROP - shared) >= 0.1
+    assert 0 <= second.left <= max(first.width, CROP) - CROP
+    assert 0 <= second.top <= max(first.height, CROP) - CROP
+    assert (second.width, second.height) == (first.width, first.height)

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from datasets.augment.device_inputs import OPERATIONS, Axis, stages_of, windows_of
 from datasets.augment.host import (
-    Box,
-    box_map,
+    BoxRule,
     draw_geometry,
     draw_photometry,
     padded_map,
@@ -25,9 +24,9 @@ from datasets.augment.host import (
 from datasets.augment.resize import filter_width, span
 from datasets.config import MixSource
 from datasets.dataset import open_dataset
+from datasets.loading.batches import SecondCrop, ViewPlan
 from datasets.loading.device import (
     WEIGHT_BITS,
-    box_maps,
     is_padding,
     labelled_batch,
     padding,
@@ -196,12 +195,32 @@ def test_the_colours_of_a_strided_cube_turn_as_pillow_turns_them() -> None:
         assert torch.equal(made[0], tensor(expected))
 
 
-def test_box_maps_are_those_of_the_host() -> None:
-    boxes = [Box(3, 4, 10, 12), Box(), Box(0, 0, CROP, CROP), Box(39, 0, 1, 40)]
+EVERYTHING = ViewPlan(has_holes=True, has_overlap=True, labelled_strong=True, numbers=3)
+PLANS = [
+    EVERYTHING,
+    ViewPlan(strong=1, boxes=1, box_rule=BoxRule.half, channel_bits=False),
+    ViewPlan(strong=0, boxes=1, box_rule=BoxRule.three),
+    ViewPlan(strong=1, boxes=0, has_partner=False, has_holes=True),
+    ViewPlan(strong=0, boxes=0, has_partner=False, numbers=1),
+]
 
-    made = box_maps(torch.tensor([box.edges for box in boxes]), CROP)
 
-    assert np.array_equal(made.numpy(), np.stack([box_map(box, CROP) for box in boxes]))
+@pytest.mark.parametrize("mix", [MixSource.same, MixSource.batch_roll])
+@pytest.mark.parametrize("plan", PLANS)
+def test_any_plan_gives_the_same_bytes_on_the_device(
+    drawn_root: Path, mix: MixSource, plan: ViewPlan
+) -> None:
+    config = replace(tiny_config(drawn_root).data, mix=mix)
+    dataset = open_dataset(config)
+    host = BatchPlan(batch=4, stop=3, num_channel_bits=9, views=plan)
+
+    made = batches(dataset, config, seed=4, plan=replace(host, on_device=True))
+
+    for (labelled, unlabelled), (first, second) in zip(
+        batches(dataset, config, seed=4, plan=host), made, strict=True
+    ):
+        assert contents(labelled_batch(first)) == contents(labelled)
+        assert contents(unlabelled_batch(second)) == contents(unlabelled)
 
 
 @pytest.mark.parametrize("mix", list(MixSource))
@@ -229,6 +248,8 @@ def contents(batch: Any) -> list[tuple[str, Any]]:
     for entry in fields(batch):
         value = getattr(batch, entry.name)
         for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, SecondCrop):
+                part = contents(part)
             if isinstance(part, Tensor):
                 part = (part.dtype, part.shape, part.contiguous().numpy().tobytes())
             parts.append((entry.name, part))
@@ -251,7 +272,7 @@ class Recorder(TorchDispatchMode):
 
 def test_no_operation_waits_for_the_device_or_is_refused_by_it(drawn_root: Path) -> None:
     config = tiny_config(drawn_root).data
-    plan = BatchPlan(batch=15, stop=1, on_device=True)
+    plan = BatchPlan(batch=15, stop=1, on_device=True, views=EVERYTHING)
     _, unlabelled = next(iter(batches(open_dataset(config), config, seed=1, plan=plan)))
     used = np.array(unlabelled.stages.sizes).sum(axis=0)
     assert (used > 0).all(), dict(zip(OPERATIONS, used, strict=True))

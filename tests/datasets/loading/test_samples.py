@@ -15,6 +15,7 @@ from datasets.augment.host import (
     weak_mask,
 )
 from datasets.config import MixSource
+from datasets.loading.batches import ViewPlan
 from datasets.loading.samples import EpochOrder, LabelledSource, UnlabelledSource
 from datasets.randomness import KeyedRandom, Stream
 from tests.support.strategies import seeds
@@ -23,9 +24,9 @@ from trainer.feed import to_device
 SEED = 12345
 
 
-def source(dataset, config, mix: MixSource = MixSource.same) -> UnlabelledSource:
-    config = replace(config, mix=mix)
-    return UnlabelledSource(dataset.tree, dataset.split.unlabelled, config, SEED)
+def source(dataset, config, mix: MixSource = MixSource.same, **plan) -> UnlabelledSource:
+    config, ids = replace(config, mix=mix), dataset.split.unlabelled
+    return UnlabelledSource(dataset.tree, ids, config, SEED, plan=ViewPlan(**plan))
 
 
 def tensor(image) -> torch.Tensor:
@@ -157,6 +158,68 @@ def test_channel_bits_are_fair_and_differ_between_the_two_halves(dataset, config
     assert (labelled.keep == unlabelled.keep).float().mean() == pytest.approx(0.5, abs=0.04)
 
 
+def test_another_plan_leaves_the_views_that_both_name_as_they_are(dataset, config) -> None:
+    both = source(dataset, config).batch(range(6), 5, batch=6)
+    more = {"has_overlap": True, "labelled_strong": True, "numbers": 2}
+
+    plan = source(dataset, config, strong=1, boxes=1, **more).batch(range(6), 5, batch=6)
+
+    assert torch.equal(plan.weak, both.weak)
+    assert torch.equal(plan.keep, both.keep)
+    for one, two in ((plan.strong, both.strong), (plan.mix_strong, both.mix_strong)):
+        assert len(one) == 1
+        assert torch.equal(one[0], two[0])
+    assert len(plan.boxes) == 1
+    assert torch.equal(plan.boxes[0], both.boxes[0])
+
+
+def test_what_a_plan_does_not_name_is_not_there(dataset, config) -> None:
+    batch = source(dataset, config, strong=0, boxes=0, has_partner=False).batch([1], 0, batch=1)
+
+    assert batch.strong == batch.boxes == batch.mix_strong == batch.holes == batch.mix_ids == ()
+    assert batch.mix_weak.numel() == batch.mix_padded.numel() == batch.numbers.numel() == 0
+    assert batch.second is None
+
+
+def test_two_crops_agree_where_they_overlap(dataset, config) -> None:
+    plan = {"strong": 1, "boxes": 0, "has_partner": False, "has_overlap": True}
+    batch = source(dataset, config, **plan).batch(range(24), 0, batch=24)
+    second, shared = batch.second, 0
+    assert second is not None
+
+    for index, (across, down) in enumerate(second.shift.tolist()):
+        weak = [batch.weak[index], second.weak[index]]
+        padded = [batch.padded[index], second.padded[index]]
+        for which, mirrored in enumerate(second.mirrored[index].tolist()):
+            if mirrored:
+                weak[which], padded[which] = weak[which].flip(-1), padded[which].flip(-1)
+        ours = (slice(max(down, 0), 32 + min(down, 0)), slice(max(across, 0), 32 + min(across, 0)))
+        theirs = tuple(
+            slice(s.start - d, s.stop - d) for s, d in zip(ours, (down, across), strict=True)
+        )
+        assert torch.equal(weak[0][:, *ours], weak[1][:, *theirs])
+        assert torch.equal(padded[0][ours], padded[1][theirs])
+        shared += across != 0 or down != 0
+
+    assert shared > 12
+    assert 0.2 < second.mirrored.float().mean() < 0.8
+    assert not torch.equal(second.strong, second.weak)
+
+
+def test_numbers_are_even_keyed_by_position_and_other_for_labelled_images(dataset, config) -> None:
+    numbers = source(dataset, config, numbers=3).batch(range(60), 0, batch=60).numbers
+    alone = source(dataset, config, numbers=2).batch([7], 0, batch=60).numbers
+    ids, plan = dataset.split.labelled, ViewPlan(numbers=3)
+    labelled = (
+        LabelledSource(dataset.tree, ids, config, SEED, plan=plan).batch(range(60), 0).numbers
+    )
+
+    assert (numbers.dtype, numbers.shape) == (torch.float64, (60, 3))
+    assert 0.0 <= numbers.min() < 0.05 < 0.95 < numbers.max() < 1.0
+    assert torch.equal(alone[0], numbers[7, :2])
+    assert not (labelled == numbers).any()
+
+
 def test_the_unlabelled_and_the_labelled_order_are_independent(dataset, config) -> None:
     ids = dataset.split.unlabelled
     labelled = LabelledSource(dataset.tree, ids, config, SEED).batch(range(18), 0)
@@ -181,10 +244,10 @@ def test_windows_move_with_all_that_is_in_them(dataset, config) -> None:
 
     devices = {
         part.device.type
-        for part in (moved.windows.pixels, moved.stages.order, moved.boxes, moved.keep)
+        for part in (moved.windows.pixels, moved.stages.order, moved.draws.boxes, moved.draws.keep)
     }
     assert devices == {"meta"}
-    assert (moved.ids, moved.stages.sizes) == (windows.ids, windows.stages.sizes)
+    assert (moved.draws.ids, moved.stages.sizes) == (windows.draws.ids, windows.stages.sizes)
 
 
 def test_windows_hold_no_more_than_the_crops_need(dataset, config) -> None:
