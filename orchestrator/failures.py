@@ -1,10 +1,13 @@
 """The classes of failure of an attempt, what follows each, and how often a cell is retried."""
 
 import errno
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from datasets.errors import Unreachable
+from trainer.config.schema import Memory
 
 UNLIMITED = 10**9
 
@@ -60,7 +63,10 @@ POLICIES = {
         is_reset_by_progress=True,
     ),
     Failure.out_of_memory: Policy(
-        1, "Give the cell more memory or ranks, or lower optim.batch or data.crop."
+        1,
+        "Give the cell more ranks, which share its images, or a larger card; run.memory=recompute "
+        "or offload takes less at the same bits. Lower optim.batch, data.crop or optim.precision "
+        "make another run.",
     ),
     Failure.hang: Policy(2, "Look at the log and the network.", is_reset_by_progress=True),
     Failure.bad_data: Policy(0, "Repair the named file (python -m datasets verify)."),
@@ -104,14 +110,38 @@ _BY_NAME = {
 
 def classify(error: BaseException) -> Failure:
     """The class of an exception; an unknown one is a bug."""
-    if _is_full_disk(error):
-        return Failure.disk_full
-    if isinstance(error, Unreachable):
-        return Failure.store_lost
-    if _is_lost_peer(error):
-        return Failure.node_lost
+    for failure, holds in _BY_SIGN:
+        if holds(error):
+            return failure
     names = (kind.__name__ for kind in type(error).__mro__)
     return next((_BY_NAME[name] for name in names if name in _BY_NAME), Failure.bug)
+
+
+# What torch and its libraries say in a plain RuntimeError where memory was refused; the last one is
+# oneDNN's, which says "a primitive descriptor" where it means that it has no such kernel.
+_FULL_CARD = re.compile("CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED")
+_FULL_HOST = re.compile(
+    "DefaultCPUAllocator: |std::bad_alloc|could not create a primitive(?! descriptor)"
+)
+
+
+def next_memory(error: BaseException, memory: Memory) -> Memory | None:
+    """The rung of `run.memory` with which a run that had too little memory may fit.
+
+    Args:
+        error: what ended it.
+        memory: the rung it had.
+
+    Returns:
+        None where memory was not the matter, or where no rung is left. Without a card the inputs of
+        blocks are in the host's memory in any case, so offloading them saves nothing.
+    """
+    if classify(error) is not Failure.out_of_memory:
+        return None
+    if memory is Memory.full:
+        return Memory.recompute
+    is_host = isinstance(error, MemoryError) or _FULL_HOST.search(str(error))
+    return Memory.offload if memory is Memory.recompute and not is_host else None
 
 
 def _is_full_disk(error: BaseException) -> bool:
@@ -131,6 +161,22 @@ def _is_lost_peer(error: BaseException) -> bool:
     )
     is_of_kind = isinstance(error, RuntimeError | ConnectionError)
     return is_of_kind and any(sign in str(error) for sign in signs)
+
+
+def _is_refused_memory(error: BaseException) -> bool:
+    """Whether a library reports in a plain RuntimeError that it was refused memory."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and bool(
+        _FULL_CARD.search(text) or _FULL_HOST.search(text)
+    )
+
+
+_BY_SIGN: tuple[tuple[Failure, Callable[[BaseException], bool]], ...] = (
+    (Failure.disk_full, _is_full_disk),
+    (Failure.store_lost, lambda error: isinstance(error, Unreachable)),
+    (Failure.node_lost, _is_lost_peer),
+    (Failure.out_of_memory, _is_refused_memory),
+)
 
 
 @dataclass

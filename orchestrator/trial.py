@@ -62,6 +62,13 @@ class Trial:
         with suppress(OSError):
             os.chdir(self.cwd or ".")
 
+    def with_memory(self, memory: str) -> "Trial":
+        """The trial on another rung of `run.memory`, which is no part of the fingerprint."""
+        config = json.loads(self.config_json)
+        config["run"]["memory"] = memory
+        text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+        return replace(self, config_json=text)
+
     def to_json(self) -> str:
         """As JSON, to be sent to another process."""
         return json.dumps(asdict(self))
@@ -81,6 +88,7 @@ class Outcome:
         attempt: its number; 0 when none was made.
         failure: value of a `Failure`, for failed attempts.
         error_text: one line for the user.
+        next_memory: rung of `run.memory` for another attempt, after one that had too little memory.
         is_published: whether a row of this attempt is among the results.
     """
 
@@ -91,6 +99,7 @@ class Outcome:
     best_miou_percent: float | None = None
     seconds: float | None = None
     is_published: bool = False
+    next_memory: str = ""
 
     @classmethod
     def lost(cls, text: str, attempt: int = 0) -> "Outcome":

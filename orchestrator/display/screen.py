@@ -65,6 +65,8 @@ class Screen:
         detail = f"mIoU {percent(outcome.best_miou_percent)}" if outcome.status == "done" else ""
         if outcome.status == "failed":
             detail = f"{outcome.failure}: {_first_line(outcome.error_text)}"
+            if retried and outcome.next_memory:
+                detail = f"with run.memory={outcome.next_memory} after {detail}"
         if outcome.status == "busy":
             detail = outcome.error_text
         line = f"{self._count()} {word:8} {trial.key}  {seconds}  {detail}".rstrip()

@@ -15,7 +15,7 @@ from datasets.location import spec_of
 from orchestrator.execution.provenance import CHECKOUT, current_provenance
 from orchestrator.execution.stop import stop_asked
 from orchestrator.execution.watchdog import hang_watchdog, rank_log
-from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify
+from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify, next_memory
 from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
 from orchestrator.results.store import cell_rows, publish
@@ -26,7 +26,7 @@ from orchestrator.storage.root import Root, RunOwner
 from orchestrator.storage.run_state import append_event
 from orchestrator.trial import Outcome, Trial
 from trainer.config.compose import from_json
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import Memory, TrainConfig
 from trainer.run_log import Summary
 
 
@@ -147,7 +147,7 @@ class _Run:
 
 def _run_first_rank(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:
     """Run the part of rank 0, which owns the run directory."""
-    number = _begin(owner, run.trial)
+    number = _begin(owner, run.trial, run.config.run.memory)
     started = datetime.now(UTC)
     try:
         with _logged(owner.paths.log(number)):
@@ -195,19 +195,25 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
 
 def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcome:
     """The outcome of a failed attempt; publishes its row if its class is never retried."""
-    failure = classify(error)
-    text = f"{type(error).__name__}: {error}"
+    outcome = _outcome_of(error, run, number, f"{type(error).__name__}: {error}")
     with suppress(OSError), run.root.run(run.trial.key).log(number).open("a") as log:
         log.write(traceback.format_exc())
+    failure = Failure(outcome.failure)
     policy = POLICIES[failure]
     is_final = policy.retries == 0 and policy.leaves_row and not isinstance(error, StaleAttempt)
-    is_published = False
     if is_final:
         with suppress(OSError, StaleAttempt):
             row = failed_row(run.trial, number, (failure, traceback.format_exc()), started)
             publish(run.root, row)
-            is_published = True
-    return Outcome("failed", number, failure.value, text, is_published=is_published)
+            outcome = replace(outcome, is_published=True)
+    return outcome
+
+
+def _outcome_of(error: Exception, run: _Run, number: int, text: str) -> Outcome:
+    """The outcome of an attempt that an error ended on this rank."""
+    rung = next_memory(error, run.config.run.memory)
+    next_rung = rung.value if rung else ""
+    return Outcome("failed", number, classify(error).value, text, next_memory=next_rung)
 
 
 def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
@@ -235,7 +241,7 @@ def _run_other_rank(run: _Run, should_stop: Callable[[], bool]) -> Outcome:
         # The launch sees only that this process died; the file tells it the class of the failure.
         text = f"rank {rank}: {error!r}"
         with suppress(OSError):
-            ended(Outcome("failed", number, classify(error).value, text))
+            ended(_outcome_of(error, run, number, text))
             with log.open("a") as file:
                 file.write(traceback.format_exc())
         raise
@@ -258,7 +264,7 @@ def _broadcast_attempt(number: int | None, config: TrainConfig) -> int | None:
     return box[0]
 
 
-def _begin(owner: RunOwner, trial: Trial) -> int:
+def _begin(owner: RunOwner, trial: Trial, memory: Memory) -> int:
     """Make the folder of the next attempt and write its start to the run's events.
 
     Raises:
@@ -277,6 +283,7 @@ def _begin(owner: RunOwner, trial: Trial) -> int:
         backend=trial.backend,
         ranks=trial.ranks,
         fingerprint=trial.fingerprint,
+        memory=memory.value,
     )
     owner.start()
     return number

@@ -39,7 +39,8 @@ class Queue:
     """The cells of a launch, from waiting over running to their outcome.
 
     A cell belongs to the pool that took it until it is finished or put back. A failure that may be
-    repeated lets the cell wait again, ahead of all others.
+    repeated lets the cell wait again, ahead of all others; after one for want of memory with the
+    next rung of `run.memory`.
 
     Args:
         trials: still to start, in the order to start them.
@@ -124,7 +125,8 @@ class Queue:
         waited, trial, _ = self._running.pop(key)
         retried = outcome.status == "failed" and self._may_retry(trial, outcome)
         if retried:
-            self._waiting.insert(0, waited)
+            rung = outcome.next_memory
+            self._waiting.insert(0, waited.with_memory(rung) if rung else waited)
         else:
             self._outcomes[key] = outcome
         self._listener.ended(trial, outcome, retried=retried)
@@ -158,7 +160,9 @@ class Queue:
             self.close(outcome.error_text)
         step = root_of(trial).newest_step(trial.key)
         budget = self._budgets.setdefault(trial.key, Budget.fresh())
-        if budget.allows(failure, step=step, limit=self._retries):
+        # Each rung comes once, so it needs no budget; and the same again would fail the same way.
+        is_next_rung = bool(outcome.next_memory) and self._retries != 0
+        if is_next_rung or budget.allows(failure, step=step, limit=self._retries):
             return True
         if POLICIES[failure].leaves_row and not outcome.is_published:
             with suppress(OSError):  # a full disk takes no row either; the screen still shows it

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from datasets.errors import DataError
-from orchestrator.failures import POLICIES, UNLIMITED, Budget, Failure, classify
+from orchestrator.failures import POLICIES, UNLIMITED, Budget, Failure, classify, next_memory
 from trainer.checkpoint import CheckpointError
+from trainer.config.schema import Memory
 from trainer.hardware.gpu import DeviceError
 from trainer.loop import Diverged
 
@@ -22,6 +23,8 @@ from trainer.loop import Diverged
         (Diverged("step 3"), Failure.diverged),
         (torch.OutOfMemoryError("CUDA out of memory"), Failure.out_of_memory),
         (MemoryError(), Failure.out_of_memory),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Failure.out_of_memory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Failure.out_of_memory),
         (OSError(errno.ENOSPC, "No space left on device"), Failure.disk_full),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), Failure.disk_full),
         (RuntimeError("[enforce fail] write: No space left on device"), Failure.disk_full),
@@ -33,6 +36,26 @@ from trainer.loop import Diverged
 )
 def test_an_exception_has_its_class(error: Exception, expected: Failure) -> None:
     assert classify(error) is expected
+
+
+FULL_CARD = torch.OutOfMemoryError("CUDA out of memory")
+FULL_HOST = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("error", "rungs"),
+    [
+        (FULL_CARD, [Memory.recompute, Memory.offload, None]),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), [Memory.recompute, Memory.offload, None]),
+        (FULL_HOST, [Memory.recompute, None, None]),
+        (MemoryError(), [Memory.recompute, None, None]),
+        (Diverged("step 3"), [None, None, None]),
+    ],
+)
+def test_a_run_without_memory_takes_the_next_rung(
+    error: Exception, rungs: list[Memory | None]
+) -> None:
+    assert [next_memory(error, memory) for memory in Memory] == rungs
 
 
 def test_every_class_has_a_policy() -> None:

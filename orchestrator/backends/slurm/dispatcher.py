@@ -298,7 +298,8 @@ class Dispatcher(Pool):
     def _finish(self, key: str, outcome: Outcome) -> None:
         """Report how a cell's job ended."""
         self._forget(key)
-        if outcome.failure == Failure.out_of_memory.value:
+        # With a next rung it was the memory of the card or of one allocation, not that of the job.
+        if outcome.failure == Failure.out_of_memory.value and not outcome.next_memory:
             self._oom_count[key] = self._oom_count.get(key, 0) + 1
         self._news.append(PoolEvent(key, "ended", outcome))
 

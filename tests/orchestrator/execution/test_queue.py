@@ -1,5 +1,6 @@
 """What runs next, and what runs again."""
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.failures import Failure
 from orchestrator.trial import Outcome, Trial
+from trainer.config.compose import from_json
+from trainer.config.fingerprint import config_json
+from trainer.config.schema import TrainConfig
 
 DONE = Outcome("done", 1, is_published=True)
 
@@ -102,6 +106,33 @@ def test_a_trial_that_is_lost_again_and_again_is_given_up_with_a_row() -> None:
     assert listener.given_up == ["a"]
     assert queue.keys("failed") == ["a"]
     assert queue.is_over([pool])
+
+
+def test_a_trial_without_memory_takes_each_rung_once_and_then_ends() -> None:
+    listener, pool, rungs = Listening(), Place(), []
+    config = config_json(TrainConfig())
+    first = replace(trial("a"), config_json=config)
+    queue = Queue([first], listener=listener, give_up=listener.give_up)
+    following = {"full": "recompute", "recompute": "offload", "offload": ""}
+
+    while taken := queue.take(pool):
+        rungs.append(json.loads(taken[0].config_json)["run"]["memory"])
+        outcome = failed(Failure.out_of_memory)
+        queue.finish("a", replace(outcome, next_memory=following[rungs[-1]]))
+
+    assert rungs == ["full", "recompute", "offload", "offload"]
+    assert listener.given_up == ["a"]
+    assert config_json(from_json(first.with_memory("full").config_json)) == config
+
+
+def test_with_retries_0_no_rung_is_taken() -> None:
+    pool = Place()
+    queue = Queue([trial("a")], listener=Listening(), give_up=lambda *_: None, retries=0)
+    queue.take(pool)
+
+    queue.finish("a", replace(failed(Failure.out_of_memory), next_memory="recompute"))
+
+    assert queue.keys("failed") == ["a"]
 
 
 def test_a_bug_is_final_and_its_row_is_not_published_twice() -> None:
