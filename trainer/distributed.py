@@ -6,8 +6,9 @@ rank order, which gives the same bytes on every rank and in every run.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -39,13 +40,24 @@ class Ranks:
         """Whether this rank writes."""
         return self.rank == 0
 
-    def gather(self, values: Tensor) -> list[Tensor]:
-        """The tensor of every rank, in rank order; shapes must agree."""
+    def gather(self, values: Tensor) -> Tensor:
+        """The tensors of all ranks, (world_size, ...), in rank order; shapes must agree."""
         if self.world_size == 1:
-            return [values]
-        rows = [torch.empty_like(values) for _ in range(self.world_size)]
-        dist.all_gather(rows, values.contiguous())
-        return rows
+            return values[None]
+        rows = values.new_empty(self.world_size * values.numel())
+        dist.all_gather_single(rows, values.flatten())
+        return rows.view(self.world_size, *values.shape)
+
+    def gather_into(self, rows: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+        """Fill each of `rows`, (world_size, ...), with one of `tensors` of every rank.
+
+        One message of all of them. Nothing is packed into a buffer before, so on CUDA this launches
+        no kernel but NCCL's. All tensors are contiguous; `rows` may be slices of one tensor.
+        """
+        group = cast(dist.ProcessGroup, dist.group.WORLD)
+        group.all_gather_single_coalesced(
+            [row.view(-1) for row in rows], [values.view(-1) for values in tensors]
+        ).wait()
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks, added in rank order."""
@@ -74,6 +86,8 @@ class Ranks:
             return
         # Which parameters have a gradient follows from the method alone, so the ranks agree.
         gradients = [p.grad for p in parameters if p.grad is not None]
+        # Channels last is how kernels lie in memory, so flattening them copies nothing.
+        gradients = [x.movedim(1, -1) if x.dim() == 4 else x for x in gradients]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         share = -(-flat.numel() // self.world_size)  # rounded up; zeros fill the last slice
         sent = flat.new_zeros(share * self.world_size)
@@ -81,11 +95,10 @@ class Ranks:
         received = torch.empty_like(sent)
         dist.all_to_all_single(received, sent)
         mine = ordered_sum(received.view(self.world_size, share).unbind())
-        summed = torch.cat(self.gather(mine))
-        offset = 0
-        for gradient in gradients:
-            gradient.copy_(summed[offset : offset + gradient.numel()].view_as(gradient))
-            offset += gradient.numel()
+        summed = self.gather(mine).flatten()[: flat.numel()]
+        parts = torch.split(summed, [gradient.numel() for gradient in gradients])
+        views = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        torch._foreach_copy_(gradients, views)
 
 
 def ordered_sum(rows: Iterable[Tensor]) -> Tensor:

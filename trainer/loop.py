@@ -258,7 +258,7 @@ class Loop:
     def _check_finite(self) -> None:
         """Raise `Diverged` on every rank when the loss of some rank became NaN or infinite."""
         assert self._bad_step is not None
-        rows = [int(row.item()) for row in self.ranks.gather(self._bad_step)]
+        rows = self.ranks.gather(self._bad_step).tolist()
         bad = min((row for row in rows if row >= 0), default=None)
         if bad is None:
             return
@@ -276,7 +276,7 @@ class Loop:
         if self.ranks.world_size == 1:
             return
         tensors = self.state.tensors()
-        rows = torch.stack(self.ranks.gather(checksums(tensors))).cpu()
+        rows = self.ranks.gather(checksums(tensors)).cpu()
         differing = (rows != rows[0]).any(0).tolist()
         names = [name for name, differs in zip(tensors, differing, strict=True) if differs]
         if names:

@@ -93,7 +93,7 @@ def _gather_images(values: Tensor, batch: int, ranks: Ranks) -> Tensor:
         return values.flatten()
     largest = -(-batch // ranks.world_size)
     padded = functional.pad(values, (0, 0, 0, 0, 0, largest - len(values)), value=torch.inf)
-    return torch.cat(ranks.gather(padded)).flatten()
+    return ranks.gather(padded).flatten()
 
 
 def pseudo_label_loss(

@@ -13,6 +13,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.counts import count
+from benchmarks.two_steps import Case
 from datasets.dataset import open_dataset
 from datasets.loading.batches import LabelledBatch
 from datasets.loading.loader import BatchPlan, batches
@@ -77,6 +79,11 @@ REPEATABLE = """
     nll_loss2d_backward nll_loss2d_forward sum upsample_nearest2d upsample_nearest2d_backward
 """
 ALLOWED = {*ELEMENTWISE.split(), *MOVING.split(), *REPEATABLE.split()}
+# Several ranks besides; batch norm's kernels end their sums in one block, in the order of blocks:
+TOGETHER = """
+    _foreach_add_ _foreach_copy_ batch_norm_backward_elemt batch_norm_backward_reduce
+    batch_norm_elemt batch_norm_gather_stats_with_counts batch_norm_stats
+"""
 
 
 class Recorder(TorchDispatchMode):
@@ -210,6 +217,13 @@ def ohem_step_of_a_rank(root: str) -> list[str]:
 
 def test_ranks_do_not_wait_for_their_devices_either(drawn_root: Path) -> None:
     assert run_ranks(ohem_step_of_a_rank, 2, str(drawn_root)) == [[], []]
+
+
+def test_what_ranks_use_on_cuda_repeats_its_bits() -> None:
+    operations = count(Case(model="resnet8", crop=33, batch=2, classes=5), 3).operations
+
+    assert operations["batch_norm_backward_reduce"] > 20
+    assert set(operations) <= {*ALLOWED, *TOGETHER.split()}
 
 
 def test_evaluation_uses_none_either(drawn_root: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support import batch_norm_operations
 from tests.support.process_groups import run_ranks
 from trainer.distributed import Ranks
 from trainer.network.batch_norm import RankOrderedBatchNorm, set_ranks
@@ -23,39 +24,42 @@ def layer(kind: type[nn.BatchNorm2d]) -> nn.BatchNorm2d:
     return made
 
 
-def one_rank() -> dict[str, torch.Tensor]:
-    """Forward and backward of this rank's uneven part of the batch."""
+def one_rank(device: str) -> dict[str, torch.Tensor]:
+    """Forward and backward of this rank's uneven part of the batch, as on a kind of device."""
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    ranks = Ranks(rank, size, torch.device("cpu"))
+    ranks = Ranks(rank, size, torch.device(device))
     part = slice(rank * 7 // size, (rank + 1) * 7 // size)
     x, weight = whole_batch()
     mine = x[part].clone().requires_grad_(True)
     norm = layer(RankOrderedBatchNorm)
     set_ranks(norm, ranks)
-    y = norm(mine)
-    (y * weight[part]).sum().backward()
+    with batch_norm_operations.on_cpu():
+        y = norm._over_ranks(mine, ranks) if size == 1 and device == "cuda" else norm(mine)
+        (y * weight[part]).sum().backward()
     ranks.sum_gradients(norm.parameters())
     assert mine.grad is not None
     assert norm.weight.grad is not None
-    gradients = {"x": mine.grad, "slope": norm.weight.grad}
+    gradients = {"x": mine.grad, "slope": norm.weight.grad, "shift": norm.bias.grad}
     return {"y": y.detach(), **gradients, **norm.state_dict()}
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_uneven_ranks_together_equal_the_whole_batch(world_size: int) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_uneven_ranks_together_equal_the_whole_batch(world_size: int, device: str) -> None:
     x, weight = whole_batch()
     x.requires_grad_(True)
     plain = layer(nn.BatchNorm2d)
     y = plain(x)
     (y * weight).sum().backward()
 
-    rows = run_ranks(one_rank, world_size)
+    rows = run_ranks(one_rank, world_size, device)
 
     close = {"atol": 1e-12, "rtol": 0}
     torch.testing.assert_close(torch.cat([row["y"] for row in rows]), y.detach(), **close)
     torch.testing.assert_close(torch.cat([row["x"] for row in rows]), x.grad, **close)
     for row in rows:
         torch.testing.assert_close(row["slope"], plain.weight.grad, **close)
+        torch.testing.assert_close(row["shift"], plain.bias.grad, **close)
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             torch.testing.assert_close(row[name], plain.state_dict()[name], **close)
 
@@ -99,27 +103,29 @@ def half_batch() -> torch.Tensor:
     return (3.0 + torch.randn(4, 3, 21, 21, generator=generator)).bfloat16()
 
 
-def half_rank() -> dict[str, torch.Tensor]:
+def half_rank(device: str) -> dict[str, torch.Tensor]:
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    ranks = Ranks(rank, size, torch.device("cpu"))
+    ranks = Ranks(rank, size, torch.device(device))
     norm = RankOrderedBatchNorm(3)
     set_ranks(norm, ranks)
     mine = half_batch()[rank * 4 // size : (rank + 1) * 4 // size].requires_grad_(True)
-    y = norm(mine)
-    y.float().square().sum().backward()
+    with batch_norm_operations.on_cpu():
+        y = norm(mine)
+        y.float().square().sum().backward()
     assert mine.grad is not None
     return {"y": y.detach(), "x": mine.grad, **norm.state_dict()}
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_statistics_of_half_precision_activations_are_float32(world_size: int) -> None:
+def test_statistics_of_half_precision_activations_are_float32(world_size: int, device: str) -> None:
     x = half_batch().requires_grad_(True)
     plain = nn.BatchNorm2d(3)
     y = plain(x)
     y.float().square().sum().backward()
     assert x.grad is not None
 
-    rows = run_ranks(half_rank, world_size)
+    rows = run_ranks(half_rank, world_size, device)
 
     for row in rows:
         assert row["running_mean"].dtype == torch.float32
@@ -131,3 +137,19 @@ def test_statistics_of_half_precision_activations_are_float32(world_size: int) -
     gradient = torch.cat([row["x"] for row in rows])
     assert gradient.dtype == torch.bfloat16
     torch.testing.assert_close(gradient, x.grad, atol=3e-2, rtol=2e-2)
+
+
+def counted() -> list[int]:
+    """Batches that each of three layers has seen after two training forwards and another."""
+    network = nn.Sequential(*(layer(RankOrderedBatchNorm) for _ in range(3)))
+    rank = torch.distributed.get_rank()
+    set_ranks(network, Ranks(rank, 2, torch.device("cuda")))
+    with batch_norm_operations.on_cpu():
+        network(whole_batch()[0])
+        network(whole_batch()[0])
+        network.eval()(whole_batch()[0])
+    return [int(value) for name, value in network.named_buffers() if "batches" in name]
+
+
+def test_on_cuda_the_first_layer_counts_the_batches_of_all() -> None:
+    assert run_ranks(counted, 2) == [[2, 2, 2]] * 2

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import batch_norm_operations
 from tests.support.process_groups import run_ranks
 from tests.support.tiny_config import tiny_config
 from trainer.config.schema import Memory, ModelConfig
+from trainer.determinism import digest
 from trainer.distributed import Ranks
 from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
@@ -60,7 +62,7 @@ class CountingRanks(Ranks):
 
     gathered: list[torch.Size] = field(default_factory=list)
 
-    def gather(self, values: Tensor) -> list[Tensor]:
+    def gather(self, values: Tensor) -> Tensor:
         self.gathered.append(values.shape)
         return super().gather(values)
 
@@ -84,6 +86,27 @@ def test_statistics_are_gathered_once_each_way() -> None:
     assert recomputed == full
     num_layers = 3 + 4 * 4 + 6 + 1 + 2  # stem, bottlenecks with shortcut, pyramid, skip, decoder
     assert len(full) == 2 * num_layers
+
+
+def on_cuda(memory: Memory) -> str:
+    """Sha256 of gradients and running statistics after a forward and backward as on CUDA."""
+    ranks = Ranks(torch.distributed.get_rank(), 2, torch.device("cuda"))
+    torch.manual_seed(ranks.rank)
+    network = DeepLabV3Plus(ModelConfig(width=4, head_channels=8, low_level_channels=4), 3)
+    network.backbone.run = BlockRunner(memory)
+    set_ranks(network, ranks)
+    with batch_norm_operations.on_cpu():
+        network(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    gradients = {name: value.grad for name, value in network.named_parameters()}
+    kept = {name: x for name, x in gradients.items() if x is not None}
+    return digest({**kept, **dict(network.named_buffers())})
+
+
+def test_the_kernels_of_cuda_are_recomputed_to_the_same_bits() -> None:
+    full = run_ranks(on_cuda, 2, Memory.full)
+
+    assert run_ranks(on_cuda, 2, Memory.recompute) == full
+    assert full[0] != full[1]
 
 
 def test_host_copies_keep_their_memory_format() -> None:
