@@ -118,6 +118,15 @@ def pseudo_label_loss(
     return torch.where(counted, losses, 0.0).sum() / num_pixels.to(losses.dtype)
 
 
+def squared_differences(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared differences of the probabilities of two logits (B, C, H, W), summed over classes.
+
+    Returns:
+        (B, H, W); the loss of Mean Teacher before its mean.
+    """
+    return (student.softmax(1) - teacher.softmax(1)).square().sum(1)
+
+
 @dataclass(frozen=True)
 class Target:
     """A teacher's prediction for a batch: hard pseudo-labels (Eq. 1) and the logits themselves.

@@ -47,4 +47,14 @@ METHODS = {
     "unimatch": MethodFacts(
         "trainer.methods.unimatch.UniMatch", passes=4.0, pairs=("s1", "s2"), other_pairs=("fp",)
     ),
+    "mean_teacher": MethodFacts(
+        "trainer.methods.mean_teacher.MeanTeacher", passes=2.3, pairs=("weak",)
+    ),
+    "cutmix_seg": MethodFacts("trainer.methods.cutmix_seg.CutMixSeg", passes=2.5, pairs=("mixed",)),
+    "mt_cutmix": MethodFacts(
+        "trainer.methods.mt_cutmix.MeanTeacherCutMix", passes=2.1, pairs=("s1",)
+    ),
+    "cps": MethodFacts(
+        "trainer.methods.cps.CrossPseudoSupervision", passes=4.8, pairs=("1to2", "2to1")
+    ),
 }

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
@@ -166,14 +168,16 @@ class _Record:
 
     def evaluated_images(self) -> None:
         """Also write down what validation reads from now on."""
-        tensor = evaluate._tensor
+        read = evaluate.validation_images
 
-        def noting(image: Any) -> torch.Tensor:
-            pixels = tensor(image)
-            self.write(evaluated=digest({"": pixels}))
-            return pixels
+        def noting(*given: Any, **named: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            with closing(read(*given, **named)) as images:
+                for image, truth in images:
+                    self.write(evaluated=digest({"": image}))
+                    self.write(evaluated=digest({"": truth}))
+                    yield image, truth
 
-        evaluate._tensor = noting
+        evaluate.validation_images = noting
 
 
 def _slots(batch: Any) -> list[str]:
@@ -181,10 +185,16 @@ def _slots(batch: Any) -> list[str]:
     tensors: dict[str, torch.Tensor] = {}
     for name, value in vars(batch).items():
         parts = value if isinstance(value, tuple) else (value,)
-        tensors |= {f"{name}{i}": x for i, x in enumerate(parts) if isinstance(x, torch.Tensor)}
+        # A view that the method did not name is an empty tensor.
+        tensors |= {
+            f"{name}{i}": x
+            for i, x in enumerate(parts)
+            if isinstance(x, torch.Tensor) and x.numel()
+        }
     words = []
     for slot, image in enumerate(batch.ids):
-        partner = batch.mix_ids[slot] if hasattr(batch, "mix_ids") else ""
+        mix_ids = getattr(batch, "mix_ids", ())
+        partner = mix_ids[slot] if mix_ids else ""
         drawn = digest({name: value[slot] for name, value in tensors.items()})
         words.append(f"{image} {partner} {drawn}")
     return words

@@ -73,10 +73,11 @@ MOVING = """
 # Sums and maxima that torch takes in a fixed order, matrix products under cuBLAS's workspace,
 # convolutions under cudnn.deterministic, and kernels without atomics:
 REPEATABLE = """
-    _log_softmax _log_softmax_backward_data _softmax all amax any argmax bmm convolution
-    convolution_backward kthvalue linalg_vector_norm logsumexp max max_pool2d_with_indices
-    max_pool2d_with_indices_backward mean mm native_batch_norm native_batch_norm_backward
-    nll_loss2d_backward nll_loss2d_forward sum upsample_nearest2d upsample_nearest2d_backward
+    _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data all amax any argmax
+    bmm convolution convolution_backward kthvalue linalg_vector_norm logsumexp max
+    max_pool2d_with_indices max_pool2d_with_indices_backward mean mm native_batch_norm
+    native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward sum
+    upsample_nearest2d upsample_nearest2d_backward
 """
 ALLOWED = {*ELEMENTWISE.split(), *MOVING.split(), *REPEATABLE.split()}
 # Several ranks besides; batch norm's kernels end their sums in one block, in the order of blocks:
@@ -129,7 +130,8 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     state, device = new_state(config, dataset.num_classes, host), torch.device("meta")
     for network in state.networks.values():
         network.to(device)
-    state.optimisers["student"] = SGD.over(state.networks["student"], config.optim)
+    for name in state.optimisers:
+        state.optimisers[name] = SGD.over(state.networks[name], config.optim)
     ranks = Ranks(0, 1, device)
     checkpoints = Checkpoints(folder, config, ranks, epoch_steps=99)
     run_log = RunLog(folder, total_steps=99, epochs=1)
@@ -156,6 +158,11 @@ STEPS = [
     ["method=supervised_star", "optim.criterion=ohem", "optim.ohem_min_kept_per_image=50"],
     ["method=fixmatch", "loss=kl"],
     ["method=unimatch", "loss=none"],
+    ["method=mean_teacher", "loss=kl"],
+    ["method=cutmix_seg", "loss=kl"],
+    ["method=mt_cutmix", "loss=kl"],
+    ["method=cps", "loss=kl"],
+    ["method=cps_no_cutmix", "loss=kl"],
     ["method=unimatch", "loss=cr"],
     ["method=unimatch_star", "loss=kl"],
     ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher", "loss.views=[s1,s2,fp]"],
@@ -163,6 +170,19 @@ STEPS = [
     ["loss=kl", "loss.cutmix=uncut", "loss.divide_by=valid_images", "loss.classes=present"],
     ["loss=kl", "loss.scope=batch", "loss.direction=js", "loss.resolution=feature"],
 ]
+
+
+# Tensors of a batch: labelled windows have three and masks; the other half adds three, and what the
+# method names: boxes, stages of strong views (5). UniMatch adds the bits to keep of both halves.
+ARRIVING = {
+    "supervised": 4,
+    "mean_teacher": 7,
+    "cutmix_seg": 8,
+    "cps": 7,  # and boxes with CutMix
+    "fixmatch": 13,
+    "mt_cutmix": 13,
+    "unimatch": 15,
+}
 
 
 @pytest.mark.parametrize("overrides", STEPS, ids=" ".join)
@@ -176,16 +196,13 @@ def test_a_step_neither_waits_for_the_device_nor_uses_what_cuda_refuses(
     assert recorder.seen["convolution"] > 20
     assert recorder.seen["convolution_backward"] > 20
     assert recorder.seen["nll_loss2d_forward"] >= 1
-    assert recorder.seen["_fused_sgd_"] == 2
+    assert recorder.seen["_fused_sgd_"] == (4 if config.method.algorithm == "cps" else 2)
     assert set(recorder.seen) <= ALLOWED
     assert refused(recorder.seen) == []
     assert recorder.reduced == []
     # The tensors of the batch and nothing else: pinned memory makes these copies free.
-    # Windows have three of them, with masks 4; the other half adds windows, stages (5) and boxes;
-    # UniMatch adds the bits to keep of both halves.
-    is_fixmatch = any("method=fixmatch" in override for override in overrides)
-    num_tensors = 4 if "method=supervised_star" in overrides else 13 if is_fixmatch else 15
-    assert recorder.arrived == (14 if "run.augment=host" in overrides else num_tensors)
+    num_tensors = 14 if "run.augment=host" in overrides else ARRIVING[config.method.algorithm]
+    assert recorder.arrived == num_tensors + ("method=cps" in overrides)
 
 
 def ohem_step_of_a_rank(root: str) -> list[str]:

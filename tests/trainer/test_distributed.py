@@ -124,3 +124,20 @@ def test_in_double_precision_four_ranks_have_the_weights_of_one(
     weights = four.newest("network.student.")
     for name, value in one.newest("network.student.").items():
         assert (weights[name] - value).abs().max() <= 1e-9, name
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "cutmix_seg", "mt_cutmix", "cps"])
+def test_in_double_precision_three_ranks_have_every_network_of_one(
+    drawn_root: Path, tmp_path: Path, method: str
+) -> None:
+    overrides = (f"method={method}", "loss=kl", "optim.epochs=2", "evaluation.every_epochs=2")
+    one, three = (
+        Run(drawn_root, tmp_path / f"{size}", size, overrides, is_double=True).finish()
+        for size in (1, 3)
+    )
+
+    assert three.samples() == one.samples()
+    assert three.losses() == pytest.approx(one.losses(), rel=1e-11)
+    networks = three.newest("network.")
+    for name, value in one.newest("network.").items():
+        assert (networks[name] - value).abs().max() <= 1e-9, name

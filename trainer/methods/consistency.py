@@ -20,7 +20,7 @@ from trainer.config.schema import (
     Teacher,
     TeacherMode,
 )
-from trainer.losses import Target, pseudo_label_loss
+from trainer.losses import Target, labelled_loss, pseudo_label_loss
 from trainer.methods.interface import (
     MethodContext,
     NetworkSpec,
@@ -40,6 +40,25 @@ def eval_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
     logits = network(images).float()
     network.train(was_training)
     return logits  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def train_logits(network: DeepLabV3Plus, images: Tensor) -> Tensor:
+    """Logits (B, C, S, S), float32, in training mode without gradient; the mode is restored.
+
+    By batch statistics; the running ones move.
+    """
+    was_training = network.training
+    network.train()
+    logits = network(images).float()
+    network.train(was_training)
+    return logits  # type: ignore[no-any-return]
+
+
+def labelled_term(context: MethodContext, logits: Tensor, masks: Tensor) -> Tensor:
+    """This rank's share of L_x; `logits` are (B, C, S, S)."""
+    config = context.config
+    return labelled_loss(logits, masks, optim=config.optim, batch=config.batch, ranks=context.ranks)
 
 
 def weak_logits(
@@ -65,6 +84,14 @@ def student_and_teacher(method: MethodConfig) -> dict[str, NetworkSpec]:
     if method.teacher is Teacher.ema:
         networks["ema"] = NetworkSpec(is_trained=False, copy_of="student")
     return networks
+
+
+def averaged_teacher() -> dict[str, NetworkSpec]:
+    """A student, and a teacher that starts as its copy and is averaged."""
+    return {
+        "student": NetworkSpec(),
+        "teacher": NetworkSpec(is_trained=False, copy_of="student"),
+    }
 
 
 def teacher_numbers(method: MethodConfig, position: Position) -> dict[str, float]:

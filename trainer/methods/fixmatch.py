@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from datasets.loading.batches import ViewPlan
-from trainer.losses import labelled_loss
 from trainer.methods import consistency
 from trainer.methods.interface import (
     Method,
@@ -51,13 +50,7 @@ class FixMatch(Method):
         labels, teacher = consistency.teacher_targets(
             context, given.networks, unlabelled, trained=weak, partner=partner
         )
-        loss_x = labelled_loss(
-            logits,
-            labelled.masks,
-            optim=context.config.optim,
-            batch=context.config.batch,
-            ranks=context.ranks,
-        )
+        loss_x = consistency.labelled_term(context, logits, labelled.masks)
         target = labels.weak.pasted(labels.mix, view.box)
         loss_s = consistency.pixel_term(context, strong, target)
         pairs = consistency.strong_pairs(context, student, teacher, {"s1": (view, strong)})

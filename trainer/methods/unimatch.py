@@ -7,7 +7,6 @@ from torch import Tensor
 
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.config.schema import PixelDistance
-from trainer.losses import labelled_loss
 from trainer.methods import consistency
 from trainer.methods.interface import (
     Method,
@@ -52,13 +51,7 @@ class UniMatch(Method):
         labels, teacher = consistency.teacher_targets(
             context, given.networks, unlabelled, trained=forward.weak, partner=partner
         )
-        loss_x = labelled_loss(
-            forward.labelled,
-            labelled.masks,
-            optim=context.config.optim,
-            batch=context.config.batch,
-            ranks=context.ranks,
-        )
+        loss_x = consistency.labelled_term(context, forward.labelled, labelled.masks)
         loss_1, loss_2 = (
             consistency.pixel_term(context, logits, labels.weak.pasted(labels.mix, view.box))
             for view, logits in zip(views, strong, strict=True)

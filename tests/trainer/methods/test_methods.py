@@ -1,6 +1,5 @@
 """Each method against its transcription, on the same batches, to the last digits of fp32."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from trainer.config.compose import compose
 from trainer.config.schema import PixelDistance, TrainConfig
 from trainer.distributed import Ranks
 from trainer.methods.interface import MethodContext, StepInput, new_method
-from trainer.network.deeplab import DeepLabV3Plus, normalise
-from trainer.network.resnet import ResNet
+from trainer.network.deeplab import DeepLabV3Plus
 from trainer.objective import InterPixelTerm
 from trainer.run import train
 from trainer.schedule import steps_per_epoch
@@ -95,19 +93,6 @@ def test_a_run_gives_the_weights_of_the_transcription(
         assert (found - expected).abs().max().item() <= 1e-5, name
         moved = max(moved, (found.float() - start[name].float()).abs().max().item())
     assert moved > 1e-3
-
-
-@pytest.fixture
-def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both ways compute in float64, from the same pixels in float32."""
-    normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
-    single = ResNet.forward
-    monkeypatch.setattr(ResNet, "forward", lambda resnet, x: single(resnet, x.double()))
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    monkeypatch.setattr(official_step, "pixels", normalise)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.usefixtures("double_precision")
