@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.images.tree import ImageTree, tree_of
@@ -10,7 +12,7 @@ from datasets.location import DatasetLocation, locate
 from datasets.manifest import data_fingerprint, read_manifest
 from datasets.shards.download_cache import ItemCache
 from datasets.shards.reader import Shards, is_packed
-from datasets.spec import DatasetSpec
+from datasets.spec import IGNORED, DatasetSpec
 from datasets.splits.lists import Split, load_split
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
@@ -43,7 +45,8 @@ def open_dataset(config: DataConfig) -> Dataset:
 
     Raises:
         ValueError: unknown dataset or split.
-        DataError: files are missing, or the root holds something else.
+        DataError: files are missing, the root holds something else, or no validation mask has a
+            pixel that counts.
     """
     location = locate(config)
     split = load_split(location, config.split)
@@ -51,6 +54,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         ensure_drawn(location.root, location.drawing)
     tree = open_tree(location)
     _check_files(tree, split)
+    _check_scored(tree, split)
     num_classes = len(location.spec.class_names)
     return Dataset(location.spec, tree, split, num_classes, _fingerprint(location.root, split))
 
@@ -108,3 +112,35 @@ def _check_files(tree: ImageTree, split: Split) -> None:
             f"{absent[0]}. Put them there, or give the right folder with data.root=DIR; "
             "`python -m datasets verify` lists them all."
         )
+
+
+def _check_scored(tree: ImageTree, split: Split) -> None:
+    """Raise if every pixel of the validation masks is ignored; one mask is read where all is well.
+
+    The mIoU of such a set would be 0 whatever a network predicts.
+    """
+    for name in split.validation:
+        if shown_classes(tree.mask(name)):
+            return
+    raise DataError(nothing_scored(tree, len(split.validation), split.validation[0]))
+
+
+def shown_classes(mask: Image.Image) -> list[int]:
+    """The classes of a mask of class indices; empty where every pixel is ignored."""
+    counts = mask.histogram()
+    return [label for label in range(IGNORED) if counts[label]]
+
+
+def nothing_scored(tree: ImageTree, num_masks: int, first: str) -> str:
+    """Says that validation masks show no class, and what to do.
+
+    Args:
+        tree: of the masks.
+        num_masks: number of validation masks.
+        first: id of one of them.
+    """
+    return (
+        f"{tree.root}: every pixel of the {num_masks} validation masks is ignored, so there is "
+        f"nothing to score; the first is {tree.mask_path(first)}. Make these masks again, or list "
+        "other images in splits/val.txt; of your own folder, look at `ignore` in dataset.yaml."
+    )

@@ -1,10 +1,12 @@
 """The spec of a dataset: classes, colours and file names. Needs the standard library only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Colour = tuple[int, int, int]
 IGNORED = 255  # mask value of a pixel that enters neither loss nor score
+_NAMED = 8  # classes that a sentence names
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,19 @@ def voc_colour(label: int) -> Colour:
         blue |= (label >> 2 & 1) << (7 - place)
         label >>= 3
     return red, green, blue
+
+
+def absent_text(names: Sequence[str], rule: str | None = None) -> str:
+    """One sentence about the classes that no validation mask shows.
+
+    Args:
+        names: of these classes, at least one.
+        rule: value of `evaluation.absent`; None is its default.
+    """
+    shown = f"{', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''}"
+    if rule == "skip":
+        return f"no validation mask shows {shown}: left out of the mIoU."
+    return (
+        f"no validation mask shows {shown}: counted as 0 in the mIoU, as the paper's lineage does; "
+        "evaluation.absent=skip leaves such classes out."
+    )

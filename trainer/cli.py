@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.command_errors import error_text, kept_traceback, without_flag
+from datasets.spec import absent_text
 from trainer.config.compose import GROUPS, choices, compose
 from trainer.config.help import help_of_fields
 from trainer.config.schema import RunConfig, TrainConfig
@@ -189,15 +190,19 @@ def _train(arguments: list[str]) -> int:
             config, folder, should_stop=lambda: bool(stopped), on_progress=_Line(config.key)
         )
     if is_first:
-        print(_ending(summary, folder))
+        for line in _endings(summary, folder):
+            print(line)
     return EXIT_DONE if summary.status == "done" else EXIT_STOPPED
 
 
-def _ending(summary: Summary, folder: Path) -> str:
-    """The last line of a run."""
+def _endings(summary: Summary, folder: Path) -> Iterator[str]:
+    """The last lines of a run."""
     if summary.status == "stopped":
-        return f"stopped at step {summary.steps}; the same command continues, from {folder}"
-    return (
+        yield f"stopped at step {summary.steps}; the same command continues, from {folder}"
+        return
+    if summary.absent_classes:
+        yield f"note: {absent_text(summary.absent_classes, summary.absent_rule)}"
+    yield (
         f"done: mIoU {summary.best_miou_percent:.2f} (best, epoch {summary.best_epoch}), "
         f"{summary.last_miou_percent:.2f} (last); weights {summary.weights_sha256}; {folder}"
     )

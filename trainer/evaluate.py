@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from datasets.dataset import Dataset
 from datasets.loading.loader import validation_images
-from trainer.config.schema import EvaluationMode, TrainConfig
+from trainer.config.schema import Absent, EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
 from trainer.feed import decoded_cache, to_device
 from trainer.network.deeplab import normalise
@@ -69,13 +69,25 @@ def iou_percent(counts: Tensor) -> Tensor:
     return 100.0 * intersection / union
 
 
-def mean_iou_percent(per_class: Tensor) -> float:
-    """Mean over the classes of IoU in percent (C,).
+def mean_iou_percent(counts: Tensor, absent: Absent = Absent.zero) -> float:
+    """Mean over the classes of IoU in percent.
 
-    A class that neither occurs nor is predicted (NaN) counts zero, as in the UniMatch code, which
-    divides by U + 1e-10.
+    A class that neither occurs nor is predicted counts zero, as in the UniMatch code, which divides
+    by U + 1e-10; one that is predicted but does not occur has an IoU of zero in any case.
+
+    Args:
+        counts: confusion matrix (truth, prediction) (C, C).
+        absent: `skip` leaves out the classes that do not occur, predicted or not.
     """
-    return float(per_class.nan_to_num(0.0).mean())
+    per_class = iou_percent(counts).nan_to_num(0.0)
+    if absent is Absent.skip:
+        per_class = per_class[counts.sum(1) > 0]
+    return float(per_class.mean())
+
+
+def absent_classes(confusion: Counts) -> tuple[int, ...]:
+    """Classes without a pixel in the truth of a confusion matrix; none of an empty matrix."""
+    return tuple(label for label, line in enumerate(confusion) if not any(line))
 
 
 # On a CPU one by one: several at once are not faster there. The number is fixed because another
@@ -88,7 +100,7 @@ class Score:
     """The result of one evaluation.
 
     Attributes:
-        miou_percent: mean IoU over all classes.
+        miou_percent: mean IoU over the classes that `evaluation.absent` counts.
         iou_percent: per class; None where a class neither occurs nor is predicted.
         confusion: pixels by truth, then by prediction; empty where it was dropped to save space.
     """
@@ -117,11 +129,11 @@ def evaluate(network: nn.Module, dataset: Dataset, config: TrainConfig, ranks: R
             matrix.update(predicted, to_device(truth, ranks.device))
     network.train(was_training)
     matrix.counts = ranks.sum(matrix.counts)  # before any ratio: the mIoU is of the whole set
-    per_class = matrix.compute().cpu()
+    total = matrix.counts.cpu()
     # Only NaN differs from itself; it becomes None, which JSON and Parquet can hold.
-    values = tuple(None if value != value else value for value in per_class.tolist())
-    counts = tuple(tuple(line) for line in matrix.counts.tolist())
-    return Score(mean_iou_percent(per_class), values, counts)
+    values = tuple(None if value != value else value for value in iou_percent(total).tolist())
+    counts = tuple(tuple(line) for line in total.tolist())
+    return Score(mean_iou_percent(total, config.evaluation.absent), values, counts)
 
 
 def predict(network: nn.Module, images: Tensor, config: TrainConfig) -> Tensor:

@@ -15,6 +15,7 @@ from trainer.config.fingerprint import config_json
 from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks, init_process_group
+from trainer.evaluate import absent_classes
 from trainer.loop import Loop, StepReport
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
@@ -106,6 +107,7 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
     best_score = state.scores[best] if best is not None else None
     last_score = state.scores[last] if last is not None else None
     kept = loop.checkpoints.best()
+    absent = absent_classes(last_score.confusion if last_score else ())
     return Summary(
         status="done" if complete else "stopped",
         epochs=state.step // loop.epoch_steps,
@@ -127,6 +129,8 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
         pretrained_sha256=state.pretrained_sha256,
         world_size=ranks.world_size,
         device=_device_name(ranks),
+        absent_classes=tuple(loop.dataset.spec.class_names[label] for label in absent),
+        absent_rule=loop.config.evaluation.absent.value if absent else None,
     )
 
 

@@ -33,6 +33,8 @@ class Summary:
         data_fingerprint: of the images and masks.
         split_checksum: of the labelled, unlabelled and validation lists.
         pretrained_sha256: of the file of ImageNet weights; None when weights were drawn.
+        absent_classes: names of the classes that no validation mask shows.
+        absent_rule: what they add to the mean, see `evaluation.absent`; None where there are none.
     """
 
     status: Literal["done", "stopped"]
@@ -55,6 +57,8 @@ class Summary:
     pretrained_sha256: str | None
     world_size: int
     device: str
+    absent_classes: tuple[str, ...] = ()
+    absent_rule: str | None = None
 
 
 METRICS = "metrics.jsonl"

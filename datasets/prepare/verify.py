@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets.config import SyntheticConfig
-from datasets.dataset import open_tree
+from datasets.dataset import nothing_scored, open_tree, shown_classes
 from datasets.errors import DataError
 from datasets.files import file_sha256
 from datasets.images.tree import ImageTree
@@ -18,7 +18,7 @@ from datasets.known.synthetic import scene_ids
 from datasets.location import DatasetLocation
 from datasets.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from datasets.progress import Progress, Say, silent
-from datasets.spec import IGNORED, DatasetSpec
+from datasets.spec import DatasetSpec, absent_text
 from datasets.splits.lists import load_split, present_splits
 
 _THREADS = 8
@@ -26,10 +26,11 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class Needs:
-    """Ids whose image must be there, and those whose mask must be there too."""
+    """Ids whose image must be there, those whose mask must be there too, those for validation."""
 
     images: tuple[str, ...]
     masks: frozenset[str]
+    validation: frozenset[str]
 
 
 def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
@@ -52,16 +53,24 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
     tree = open_tree(location)
     needs = _needs(location, tree, manifest)
     progress = Progress(len(needs.images), f"verify {spec.name}", say)
-    count, files, shown = 0, {}, Counter[int]()
-    for reading in _readings(tree, needs):
+    count, files, shown, scored = 0, {}, Counter[int](), Counter[int]()
+    for name, reading in zip(needs.images, _readings(tree, needs), strict=True):
         count += len(reading.texts)
         yield from reading.texts
         files.update(reading.hashes)
         shown.update(reading.classes)
+        if name in needs.validation:
+            scored.update(reading.classes)
         progress.step()
     if set(shown) == {0} and not count:
         count += 1
         yield _one_class(spec, root)
+    if needs.validation and not scored and not count:
+        count += 1
+        yield nothing_scored(tree, len(needs.validation), min(needs.validation))
+    absent = [name for label, name in enumerate(spec.class_names) if not scored[label]]
+    if scored and absent and not count:
+        say(f"note: {absent_text(absent)}")
     if manifest is not None and tree.store is None:
         yield from _changes(root, manifest, files)
     elif not count:
@@ -92,13 +101,16 @@ def _needs(location: DatasetLocation, tree: ImageTree, manifest: Manifest | None
     """All ids of all lists at the root and of the manifest; masks of those that a list labels."""
     if location.drawing is not None:
         train, validation = scene_ids(location.drawing)
-        return Needs((*train, *validation), frozenset((*train, *validation)))
+        every = (*train, *validation)
+        return Needs(every, frozenset(every), frozenset(validation))
     images: set[str] = set()
     masks: set[str] = set()
+    validation_ids: set[str] = set()
     for name in present_splits(location):
         split = load_split(location, name)
         images.update(split.labelled, split.unlabelled, split.validation)
         masks.update(split.labelled, split.validation)
+        validation_ids.update(split.validation)
     if manifest is not None:
         images.update(tree.names(manifest.files))
     if not images:
@@ -109,7 +121,7 @@ def _needs(location: DatasetLocation, tree: ImageTree, manifest: Manifest | None
         raise DataError(
             f"{location.lists} holds no lists, so nothing says which files are needed. {cure}"
         )
-    return Needs(tuple(sorted(images)), frozenset(masks))
+    return Needs(tuple(sorted(images)), frozenset(masks), frozenset(validation_ids))
 
 
 @dataclass(frozen=True)
@@ -151,8 +163,7 @@ def _read(tree: ImageTree, name: str, needs: Needs) -> _Reading:
             texts.append(str(error))
     classes = []
     if has_mask and not texts:
-        counts = read[1].histogram()
-        classes = [label for label in range(IGNORED) if counts[label]]
+        classes = shown_classes(read[1])
     return _Reading(texts, _hashes(tree, name), classes)
 
 

@@ -126,6 +126,8 @@ class Row:
     host: str | None = None
     backend: str | None = None
     settings_sha256: str = field(init=False, default="")  # of the configuration but its seed
+    absent_classes: Names = ()  # that no validation mask shows
+    absent_rule: str | None = None  # zero or skip, see evaluation.absent; of rows with such classes
 
     def __post_init__(self) -> None:
         # Columns that follow from others are worked out here, so that replace() keeps them right.

@@ -33,7 +33,7 @@ PRINTED = (
     *(*AXES, "key", "attempt", "status", "fingerprint", "settings_sha256"),
     *("best_miou_percent", "best_epoch", "last_miou_percent"),
     *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
-    *("cuda", "device", "world_size", "error_class"),
+    *("cuda", "device", "world_size", "error_class", "absent_classes", "absent_rule"),
 )
 _ORDER = ("key", "attempt", "status", "finished")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from datasets.spec import absent_text
 from orchestrator.results.store import Row as Result
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
 from sweeps.table import Table, TableRow
@@ -107,6 +108,7 @@ def notes_of(filled: FilledTable) -> tuple[Note, ...]:
         *_quoted(filled),
         *_missing(filled),
         *_marked(filled),
+        *_absent(filled),
         *_provenance(filled),
     )
 
@@ -164,6 +166,17 @@ def _marked(filled: FilledTable) -> Iterator[Note]:
             yield Note(mark.value, text)
     if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
         yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
+
+
+def _absent(filled: FilledTable) -> Iterator[Note]:
+    """Which classes no validation mask shows, and whether they count."""
+    results = [row for entry in filled.entries for row in entry.results if row.absent_classes]
+    places: dict[str, dict[str, None]] = {}
+    for row in results:
+        text = absent_text(row.absent_classes, row.absent_rule)
+        places.setdefault(text, {})[f"{row.recipe} {row.split}"] = None
+    for text, named in places.items():
+        yield Note("", f"{', '.join(named)}: {text}")
 
 
 def _provenance(filled: FilledTable) -> Iterator[Note]:

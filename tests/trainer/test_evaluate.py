@@ -15,11 +15,12 @@ from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from tests.support.process_groups import in_fresh_process, run_ranks
 from tests.support.tiny_config import tiny_config
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import Absent, TrainConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import (
     ConfusionMatrix,
     Score,
+    absent_classes,
     evaluate,
     iou_percent,
     mean_iou_percent,
@@ -85,7 +86,15 @@ def test_the_mean_counts_an_absent_class_as_zero() -> None:
 
     assert per_class[:2].tolist() == [100.0, 100.0]
     assert math.isnan(per_class[2].item())
-    assert mean_iou_percent(per_class) == 200.0 / 3
+    assert mean_iou_percent(counts) == 200.0 / 3
+
+
+def test_the_mean_leaves_out_a_class_that_no_mask_shows_though_it_is_predicted() -> None:
+    counts = torch.tensor([[3, 0, 1], [0, 2, 0], [0, 0, 0]])
+
+    assert mean_iou_percent(counts) == 175.0 / 3
+    assert mean_iou_percent(counts, Absent.skip) == 175.0 / 2
+    assert absent_classes(((3, 0, 1), (0, 2, 0), (0, 0, 0))) == (2,)
 
 
 def test_windows_overlap_by_a_third_and_shrink_at_the_border(drawn_root: Path) -> None:

@@ -192,6 +192,13 @@ class EvaluationMode(Enum):
     slide = "slide"  # windows of data.crop, stride two thirds, softmax summed
 
 
+class Absent(Enum):
+    """What a class that no validation mask shows adds to the mIoU (A34)."""
+
+    zero = "zero"  # an IoU of 0: the UniMatch code
+    skip = "skip"  # nothing: the mean is over the other classes
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """DeepLabV3+ on a deep-stem ResNet."""
@@ -300,6 +307,11 @@ class EvaluationConfig:
 
     mode: EvaluationMode = EvaluationMode.whole
     every_epochs: int = option(1, "the last epoch is scored in any case")
+    absent: Absent = option(
+        Absent.zero,
+        "a class that no validation mask shows counts 0 in the mean, or not at all: skip (A34)",
+        neutral=Absent.zero,
+    )
 
 
 @dataclass(frozen=True)

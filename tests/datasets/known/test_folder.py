@@ -272,3 +272,47 @@ def test_two_images_that_share_a_mask_are_told_apart_by_nobody(tmp_path, capsys)
     out = capsys.readouterr().out
     assert "y/p1.png would be the mask of x/p1.jpg and x/p1.png" in out
     assert not (tmp_path / "splits").exists()
+
+
+def masks_without(root: Path, names: set[str], value: int) -> None:
+    """Masks of classes 0 and 1; those of some ids hold one value only."""
+    for path in root.rglob("*_mask.png"):
+        mask = labels(3, trees.SIZE, 2)
+        if path.name.removesuffix("_mask.png") in names:
+            mask = trees.Image.new("L", trees.SIZE, value)
+        trees.put(path, trees.grey_png(mask))
+
+
+def test_a_class_that_no_validation_mask_shows_is_named(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    assert "no validation mask shows" not in capsys.readouterr().out
+    (root / "manifest.json").unlink()
+    masks_without(root, set(), 0)
+
+    assert main(["prepare", "folder", f"root={root}"]) == 0
+
+    assert "note: no validation mask shows wall: counted as 0" in capsys.readouterr().out
+
+
+def test_validation_masks_of_ignored_pixels_only_are_refused(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    held = {Path(name).name for name in open_dataset(config(root)).split.validation}
+    (root / "manifest.json").unlink()
+    masks_without(root, held, 255)
+
+    assert main(["prepare", "folder", f"root={root}"]) == 2
+    assert "every pixel of the 2 validation masks is ignored" in capsys.readouterr().out
+    assert not (root / "manifest.json").exists()
+    with pytest.raises(DataError, match="there is nothing to score"):
+        open_dataset(config(root))
+
+
+def test_one_pixel_that_counts_is_enough(root) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    split = open_dataset(config(root)).split
+    masks_without(root, {Path(name).name for name in split.validation}, 255)
+    last = trees.Image.new("L", trees.SIZE, 255)
+    last.putpixel((0, 0), 1)
+    trees.put(root / f"truth/{split.validation[-1]}_mask.png", trees.grey_png(last))
+
+    assert open_dataset(config(root)).split == split

@@ -62,6 +62,8 @@ world_size: int32
 host: string
 backend: string
 settings_sha256: string
+absent_classes: list<item: string>
+absent_rule: string
 schema_version: int32 not null
 """
 CODE = Provenance("0123abcd", False, "3.11.2", "2.13.0", None, None, "node-1")

@@ -277,3 +277,12 @@ def test_tables_are_written_whole_as_markdown_latex_and_csv(table, rows, tmp_pat
     ]
     assert (out / "small.md").read_text() == GOLDEN
     assert sorted(out.iterdir()) == sorted(paths)
+
+
+def test_classes_that_no_validation_mask_shows_are_named_below(table, rows):
+    zero = [replace(row, absent_classes=("rare",), absent_rule="zero") for row in rows]
+    skip = [replace(row, absent_rule="skip") for row in zero]
+
+    for chosen, text in ((zero, "counted as 0 in the mIoU"), (skip, "left out of the mIoU")):
+        printed = markdown(fill(table, chosen))
+        assert f"synthetic 1of16, synthetic 1of8: no validation mask shows rare: {text}" in printed

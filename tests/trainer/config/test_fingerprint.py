@@ -6,6 +6,7 @@ from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
 from trainer.config.fingerprint import config_json, differences, fingerprint, settings_sha256
 from trainer.config.method_settings import CpsConfig
+from trainer.config.schema import Absent
 
 CONFIG = next(iter(cell_configs(load_grid("demo").cells[:1]).values()))
 
@@ -41,3 +42,12 @@ def test_settings_of_another_method_are_no_part_of_a_cell():
 
 def test_a_text_that_is_no_json_has_a_hash_all_the_same():
     assert len(settings_sha256("no json")) == 64
+
+
+def test_a_choice_added_later_moves_neither_hash_while_it_has_its_neutral_value():
+    before = config_json(CONFIG).replace('"absent":"zero",', "")
+    other = replace(CONFIG, evaluation=replace(CONFIG.evaluation, absent=Absent.skip))
+
+    assert '"absent"' not in before
+    assert settings_sha256(before) == hash_of(CONFIG) != hash_of(other)
+    assert fingerprint(CONFIG) != fingerprint(other)
