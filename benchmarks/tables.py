@@ -34,7 +34,7 @@ from sweeps.grid import load_grid
 from sweeps.table import load_table
 tables = [load_table(name) for name in load_grid("paper").tables]
 cells = [cell for table in tables for cell in table.cells]
-rows = counted_rows(open_root(sys.argv[1]), cells)
+rows = counted_rows(open_root(sys.argv[1]), cells, {})
 write_filled([fill(table, rows) for table in tables], Path(sys.argv[1]) / "tables")
 print(len(rows))
 """

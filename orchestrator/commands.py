@@ -109,7 +109,13 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     if "check" in chosen:
         return _check(Path(chosen["check"]).expanduser(), filled, console)
     if "explain" in chosen:
-        explanations = explain(chosen["explain"], filled, read_rows(plan.root))
+        explanations = explain(
+            chosen["explain"],
+            filled,
+            read_rows(plan.root),
+            today=plan.today,
+            places=plan.root.places,
+        )
         text = (
             explanations_json(explanations)
             if json
@@ -158,7 +164,8 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
             f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
         )
     request = _request(grid, [word for word in words if word not in questions])
-    answer = query(request.root, questions[0], cells=load_grid(grid).cells)
+    plan = request.plan()
+    answer = query(plan.root, questions[0], cells=plan.grid.cells, today=plan.today)
     console = _console()
     if json:
         from json import dumps
@@ -183,8 +190,8 @@ def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     kind = chosen.get("to", "csv")
     if kind not in EXPORT_KINDS:
         raise ValueError(f"to={kind}: known are {', '.join(EXPORT_KINDS)}.")
-    root = _request(grid, rest).root
-    _show_files(root, [export(load_grid(grid), root, kind)])
+    plan = _request(grid, rest).plan()
+    _show_files(plan.root, [export(plan, kind)])
     return EXIT_DONE
 
 
@@ -302,9 +309,9 @@ def _filled_tables(request: LaunchRequest, plan: Plan, *, whole_rows: bool) -> l
     """The grid's tables with the rows that count."""
     tables = tables_of(plan.grid)
     cells = [cell for table in tables for cell in table.cells]
-    rows = counted_rows(plan.root, cells, per_class=whole_rows)
+    rows = counted_rows(plan.root, cells, plan.today, per_class=whole_rows)
     epoch = request.options.printed_epoch
-    return [fill(table, rows, epoch=epoch, expected=plan.expected) for table in tables]
+    return [fill(table, rows, epoch=epoch, today=plan.today) for table in tables]
 
 
 def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:

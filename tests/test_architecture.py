@@ -59,7 +59,6 @@ REASONS = {
         "datasets/known/registry.py",
         "trainer/config/method_settings.py",
         "orchestrator/export/formats.py",
-        "orchestrator/export/runs.py",
         "orchestrator/printers/write.py",
     ),
     "the only place where a decision is taken": (

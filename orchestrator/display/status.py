@@ -47,8 +47,9 @@ def plan_json(plan: Plan, chosen: Collection[str]) -> str:
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:
     """How far some cells are, by key; an empty progress for missing and drifted ones."""
     shown = list(cells)
-    known = [cell.key for cell in shown if cell.state not in (State.missing, State.drifted)]
-    progress = plan.root.progress(known, done=plan.keys(State.done))
+    # Of done cells the row says all; another attempt may lie in the run directory by now.
+    ended = (State.missing, State.drifted, State.done)
+    progress = plan.root.progress([cell.key for cell in shown if cell.state not in ended])
     return {cell.key: progress.get(cell.key) or _of_row(cell) for cell in shown}
 
 

@@ -8,19 +8,18 @@ from orchestrator.export.mlflow import export_mlflow
 from orchestrator.export.runs import exported_runs
 from orchestrator.export.tensorboard import export_tensorboard
 from orchestrator.export.wandb import export_wandb
-from orchestrator.storage.root import Root
-from sweeps.grid import Grid
+from orchestrator.planning.plan import Plan
 
 ExportKind = Literal["csv", "tensorboard", "mlflow", "wandb"]
 EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
 
 
-def export(grid: Grid, root: Root, kind: ExportKind) -> Path:
+def export(plan: Plan, kind: ExportKind) -> Path:
     """Write the counted runs of a grid, at any seed, for another tool.
 
     Args:
-        grid: whose cells.
-        root: of the results; the export lies in ``exports/<grid>/<kind>`` below what is printed.
+        plan: the grid with its root; the export lies in ``exports/<grid>/<kind>`` below what is
+            printed.
         kind: which tool.
 
     Returns:
@@ -29,8 +28,9 @@ def export(grid: Grid, root: Root, kind: ExportKind) -> Path:
     Raises:
         ValueError: the tool's package is missing, or a result is broken.
     """
-    folder = root.printed / "exports" / grid.name / kind
-    runs = exported_runs(root, grid.cells)
+    grid = plan.grid
+    folder = plan.root.printed / "exports" / grid.name / kind
+    runs = exported_runs(plan.root, grid.cells, plan.today)
     if kind == "csv":
         export_csv(runs, folder)
     elif kind == "tensorboard":

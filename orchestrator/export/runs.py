@@ -1,11 +1,12 @@
 """The runs that every exporter writes: the rows that count, with their epochs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from orchestrator.results.counted import Today
 from orchestrator.results.history import read_history
 from orchestrator.results.store import Row, counted_rows
 from orchestrator.storage.root import Root
@@ -39,13 +40,15 @@ class ExportedRun:
                     yield name, line["epoch"], line[name]
 
 
-def exported_runs(root: Root, cells: Iterable[Cell]) -> list[ExportedRun]:
-    """The runs that count of these cells, at any seed.
+def exported_runs(
+    root: Root, cells: Iterable[Cell], today: Mapping[str, Today]
+) -> list[ExportedRun]:
+    """The runs that count of these cells, at any seed; `today` as for `counted`.
 
     Raises:
         ResultsError: a file among the results is broken.
     """
-    rows = counted_rows(root, cells, per_class=True)
+    rows = counted_rows(root, cells, today, per_class=True)
     epochs = _epochs(read_history(root), {row.key: row.attempt for row in rows})
     return [ExportedRun(row, tuple(epochs.get(row.key, ()))) for row in rows]
 

@@ -4,12 +4,15 @@ Nothing here imports torch, Ray or Slurm, since `plan` and `status` must start f
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatch
 
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key
+from orchestrator.planning.today import TodaysData, todays
+from orchestrator.results.counted import Today, counted, data_of
 from orchestrator.results.store import Row, late_rows, state_rows
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.root import Root
@@ -17,32 +20,8 @@ from orchestrator.storage.run_state import RunState
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import Manifest
-from trainer.config.fingerprint import config_json, differences, fingerprints
+from trainer.config.fingerprint import config_json, differences
 from trainer.config.schema import TrainConfig
-
-
-def data_of(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
-    """Fingerprint of today's data of every cell whose data set is a folder of the user.
-
-    Args:
-        configs: by key.
-
-    Returns:
-        By key; without cells whose data is not on this machine.
-    """
-    own = {key: config.data for key, config in configs.items() if config.data.dataset == "folder"}
-    if not own:
-        return {}
-    from datasets.dataset import fingerprint_of
-
-    known: dict[object, str] = {}
-    for data in own.values():
-        if data not in known:
-            try:
-                known[data] = fingerprint_of(data)
-            except (ValueError, OSError):
-                known[data] = ""
-    return {key: known[data] for key, data in own.items() if known[data]}
 
 
 class State(Enum):
@@ -109,11 +88,17 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class Plan:
-    """All chosen cells of a grid with their states."""
+    """All chosen cells of a grid with their states.
+
+    Attributes:
+        today: what a row must have to be of today, by key: of all cells of the grid, chosen or
+            not, and of seeds that the grid lacks but rows have.
+    """
 
     grid: Grid
     root: Root
     cells: tuple[PlannedCell, ...]
+    today: Mapping[str, Today]
 
     def keys(self, *states: State) -> list[str]:
         """Keys of the cells in these states, in the grid's order."""
@@ -122,21 +107,6 @@ class Plan:
     def count(self, state: State) -> int:
         """Number of cells in a state."""
         return len(self.keys(state))
-
-    @property
-    def expected(self) -> dict[str, str]:
-        """By key, the fingerprint that a table expects of a row.
-
-        The configuration says where a user's images are, and not which; where they have changed the
-        value is one that no row has.
-        """
-        expected = {cell.key: cell.fingerprint for cell in self.cells}
-        for cell in self.cells:
-            if cell.state is not State.drifted or cell.row is None:
-                continue
-            if cell.row.fingerprint == expected[cell.key]:
-                expected[cell.key] = "other images"
-        return expected
 
 
 def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
@@ -158,20 +128,29 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
             f"only={only} fits none of the {len(grid.cells)} cells of grid {grid.name}; the first "
             f"is {grid.cells[0].key}."
         )
-    composed = cell_configs(chosen, [*grid.overrides, *overrides])
+    settings = [*grid.overrides, *overrides]
+    configs = {cell.key: config for cell, config in cell_configs(chosen, settings).items()}
+    left_out = [cell for cell in grid.cells if cell.key not in configs]
+    others: dict[str, TrainConfig] = {}
+    with suppress(ValueError):  # what `only` leaves out may lack its data; tables print its rows
+        others = {cell.key: config for cell, config in cell_configs(left_out, settings).items()}
     rows = state_rows(root)
-    by_key = {cell.key: config for cell, config in composed.items()}
-    return Plan(grid, root, tuple(_states(by_key, root, rows)))
+    data = TodaysData()
+    today = todays({**configs, **others}, rows, data)
+    return Plan(grid, root, tuple(_states(configs, root, rows, today, data)), today)
 
 
 def _states(
-    configs_by_key: Mapping[str, TrainConfig], root: Root, rows: Sequence[Row]
+    configs_by_key: Mapping[str, TrainConfig],
+    root: Root,
+    rows: Sequence[Row],
+    today: Mapping[str, Today],
+    data: TodaysData,
 ) -> Iterable[PlannedCell]:
     """Each cell with its state."""
-    prints = fingerprints(configs_by_key)
+    prints = {key: today[key].fingerprint for key in configs_by_key}
     seconds = seconds_by_key(configs_by_key, prints, rows)
-    done = {r.key for r in rows if r.status == "done" and r.fingerprint == prints.get(r.key)}
-    data = data_of(configs_by_key)
+    done = {r.key for r in rows if r.key in prints and r.status == "done" and today[r.key].is_of(r)}
     states = root.states(configs_by_key, done)
     # A run may have ended after the rows were read and before its lock was: it would look
     # interrupted, so the rows of cells without an owner are read once more.
@@ -183,8 +162,7 @@ def _states(
         rows_of.setdefault(row.key, []).append(row)
     for key, config in configs_by_key.items():
         own = sorted(rows_of.get(key, []), key=lambda row: row.attempt)
-        evidence = _Evidence(states[key], own, config, prints[key], data.get(key, ""))
-        yield evidence.cell(key, seconds[key])
+        yield _Evidence(states[key], own, config, today[key], data).cell(key, seconds[key])
 
 
 @dataclass(frozen=True)
@@ -193,14 +171,15 @@ class _Evidence:
 
     Attributes:
         rows: of this cell, oldest first.
-        data: fingerprint of its data where that is a folder of the user; else empty.
+        today: what a row of today has.
+        data: what lies on this machine now.
     """
 
     run: RunState
     rows: Sequence[Row]
     config: TrainConfig
-    fingerprint: str
-    data: str
+    today: Today
+    data: TodaysData
 
     def cell(self, key: str, seconds: float | None) -> PlannedCell:
         """The cell with its state."""
@@ -211,7 +190,7 @@ class _Evidence:
             state=state,
             why=why,
             config=self.config,
-            fingerprint=self.fingerprint,
+            fingerprint=self.today.fingerprint,
             changed=tuple(changed),
             row=row,
             owner=owner,
@@ -225,37 +204,40 @@ class _Evidence:
         """State, reason, row behind it, changed fields; the strongest evidence first."""
         if owner is not None:
             return State.running, str(owner), None, []
-        return self._ended() or self._left_behind(newest)
+        key = self.config.key
+        row = counted(self.rows, {key: self.today}).get(key)
+        if row is None or row.status != "done":
+            return self._left_behind(newest)
+        return self._ended(row, newest)
 
-    def _ended(self) -> tuple[State, str, Row | None, list[str]] | None:
-        """State of a cell that has a done row; None for others."""
-        done = [row for row in self.rows if row.status == "done"]
-        own = [row for row in done if row.fingerprint == self.fingerprint]
-        other = self._other_data(done[-1].data_fingerprint) if done else []
-        if own and other:  # whatever an older row says: the newest one counts
-            return State.drifted, f"done with {other[0]}", done[-1], other
-        if own:
-            return State.done, f"attempt {own[-1].attempt} on {own[-1].host}", own[-1], []
-        if done:
-            changed = self._changed(done[-1].config_json)
-            return State.drifted, "done with " + "; ".join(changed), done[-1], changed
-        return None
+    def _ended(self, row: Row, newest: Manifest | None) -> tuple[State, str, Row | None, list[str]]:
+        """State of a cell that no process runs and that has a done row, of today or not."""
+        if self.today.is_of(row):
+            return State.done, f"attempt {row.attempt} on {row.host}", row, []
+        if newest is not None and self.run.attempt > row.attempt and not self._unlike(newest):
+            return State.interrupted, f"goes on from step {newest.step}", None, []
+        changed = self._changed(row.fingerprint, row.config_json)
+        changed += self.data.changes(self.config.data, data_of(row), row.split_checksum or "")
+        return State.drifted, "done with " + "; ".join(changed), row, changed
 
     def _left_behind(self, newest: Manifest | None) -> tuple[State, str, Row | None, list[str]]:
         """State of a cell that no process runs and that is not done."""
-        if newest is not None and newest.fingerprint != self.fingerprint:
-            changed = self._changed(newest.config_json)
+        changed = self._unlike(newest) if newest is not None else []
+        if changed:
             return State.drifted, "checkpoint with " + "; ".join(changed), None, changed
-        other = self._other_data(str(newest.guards.get("data", ""))) if newest else []
-        if other:
-            return State.drifted, f"checkpoint with {other[0]}", None, other
         return (*self._unfinished(newest), [])
+
+    def _unlike(self, newest: Manifest) -> list[str]:
+        """In what a checkpoint differs from today's run; empty where it can go on."""
+        guards = {name: str(newest.guards.get(name, "")) for name in ("data", "split")}
+        changed = self._changed(newest.fingerprint, newest.config_json)
+        return changed + self.data.changes(self.config.data, guards["data"], guards["split"])
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
         """State of a cell that is neither running, done nor drifted."""
         attempt = self.run.attempt
         last = self.rows[-1] if self.rows else None
-        if last and last.attempt >= attempt and last.fingerprint == self.fingerprint:
+        if last and last.attempt >= attempt and last.fingerprint == self.today.fingerprint:
             text = (last.error_text or "").strip().splitlines() or [""]
             return State.failed, f"{last.error_class}: {text[-1]}", last
         if newest is not None:
@@ -264,15 +246,11 @@ class _Evidence:
             return State.interrupted, f"attempt {attempt} ended before a checkpoint", None
         return State.missing, "never ran", None
 
-    def _changed(self, old_json: str) -> list[str]:
-        """What changed since; never empty, since the fingerprints differ."""
-        return differences(old_json, self.config) or ["a field that was added or removed"]
-
-    def _other_data(self, then: str | None) -> list[str]:
-        """How the data differ from those of a row or checkpoint; empty where they do not."""
-        if not self.data or not then or then == self.data:
+    def _changed(self, fingerprint: str, old_json: str) -> list[str]:
+        """What changed of the configuration since; empty where the fingerprint is today's."""
+        if fingerprint == self.today.fingerprint:
             return []
-        return [f"data.root: other images ({then[:8]} -> {self.data[:8]})"]
+        return differences(old_json, self.config) or ["a field that was added or removed"]
 
 
 EXIT_DONE, EXIT_UNFINISHED, EXIT_FAILED = 0, 10, 11

@@ -2,10 +2,11 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.results.counted import Today, counted, differences, is_of_today
 from orchestrator.results.row import SCHEMA, Row
 from orchestrator.tables.filled import Epoch, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making
@@ -13,8 +14,9 @@ from orchestrator.tables.text import MISSING, NamedEntry, named_entries, signed
 from trainer.config.fingerprint import settings
 
 _MARKS = {
-    Mark.DRIFTED: "drifted: ran with another configuration than today's",
-    Mark.MIXED: "mixed: its seeds ran with different configurations",
+    Mark.DRIFTED: "drifted: ran with another configuration, or on other images or lists, than "
+    "today's",
+    Mark.MIXED: "mixed: results of different configurations, images or lists were kept apart",
     Mark.MACHINES: "mixed: its runs come from different commits, versions, devices or world sizes",
     Mark.FEWER_SEEDS: "incomplete: over fewer seeds than the table has",
 }
@@ -31,6 +33,7 @@ class Explanation:
         warnings: what a reader must know about it.
         rows: behind it, in print order.
         epoch: whose mIoU counts.
+        places: where the attempts of a cell lie, by key, see `Root.places`.
     """
 
     name: str
@@ -39,9 +42,17 @@ class Explanation:
     warnings: tuple[str, ...]
     rows: tuple[Row, ...]
     epoch: Epoch
+    places: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
-def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> list[Explanation]:
+def explain(
+    what: str,
+    tables: Sequence[FilledTable],
+    rows: Iterable[Row],
+    *,
+    today: Mapping[str, Today] | None = None,
+    places: Callable[[str], Mapping[int, str]] = lambda key: {},
+) -> list[Explanation]:
     """Everything behind a number or a cell.
 
     Args:
@@ -49,6 +60,8 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
             key without its seed.
         tables: filled from the results.
         rows: all results, for cells that no table prints, and for failed attempts.
+        today: what the rows that count agree with, see `results.counted`.
+        places: `Root.places` of the results' root.
 
     Raises:
         ValueError: nothing has that name; names what is near.
@@ -58,10 +71,10 @@ def explain(what: str, tables: Sequence[FilledTable], rows: Iterable[Row]) -> li
     chosen = [pair for pair in named if pair[1].name == wanted]
     chosen = chosen or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
     if chosen:
-        return [_of_entry(table, entry) for table, entry in chosen]
+        return [_placed(_of_entry(table, entry), places) for table, entry in chosen]
     attempts = [row for row in rows if what in (row.key, row.group)]
     if attempts:
-        return [_of_cell(what, attempts)]
+        return [_placed(_of_cell(what, attempts, today or {}), places)]
     names = [entry.name for _, entry in named]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
     raise ValueError(
@@ -79,7 +92,8 @@ def explanation_text(explanation: Explanation) -> str:
     ]
     lines += [f"  {warning}" for warning in explanation.warnings]
     for row in explanation.rows:
-        lines += [f"  {line}" for line in _row_lines(row, explanation.epoch)]
+        place = explanation.places.get(row.key, {}).get(row.attempt, "")
+        lines += [f"  {line}" for line in _row_lines(row, explanation.epoch, place)]
     lines += [f"  {line}" for line in _configuration(explanation.rows)]
     return "\n".join(lines)
 
@@ -93,6 +107,7 @@ def _plain(explanation: Explanation) -> dict[str, Any]:
     rows = [
         {name: getattr(row, name) for name in SCHEMA.names}
         | {"place": row.group, "config": json.loads(row.config_json)}
+        | {"run_folder": explanation.places.get(row.key, {}).get(row.attempt)}
         for row in explanation.rows
     ]
     for row in rows:
@@ -112,22 +127,38 @@ def _of_entry(table: FilledTable, named: NamedEntry) -> Explanation:
         name=named.name,
         prints=_prints(table, named),
         formula=formula(table, named),
-        warnings=tuple(_MARKS[mark] for mark in entry.marks if mark in _MARKS),
+        warnings=(
+            *(_MARKS[mark] for mark in entry.marks if mark in _MARKS),
+            *(_left_out(row, entry.results[0]) for row in entry.apart),
+        ),
         rows=tuple({(row.key, row.attempt): row for row in entry.results}.values()),
         epoch=table.epoch,
     )
 
 
-def _of_cell(what: str, rows: Sequence[Row]) -> Explanation:
+def _placed(explanation: Explanation, places: Callable[[str], Mapping[int, str]]) -> Explanation:
+    keys = dict.fromkeys(row.key for row in explanation.rows)
+    return replace(explanation, places={key: places(key) for key in keys})
+
+
+def _left_out(row: Row, other: Row) -> str:
+    return f"left out: {row.key} attempt {row.attempt}, {' and '.join(differences(other, row))}"
+
+
+def _of_cell(what: str, rows: Sequence[Row], today: Mapping[str, Today]) -> Explanation:
     """All attempts of a cell, or of all its seeds."""
     ordered = sorted(rows, key=lambda row: (row.seed, row.attempt))
     done = [row for row in ordered if row.status == "done"]
     scores = [f"{row.best_miou_percent:.2f}" for row in done if row.best_miou_percent is not None]
+    chosen = sorted(counted(ordered, today).values(), key=lambda row: row.seed)
+    counts = ", ".join(
+        str(row.attempt) + ("" if is_of_today(row, today) else " (drifted)") for row in chosen
+    )
     return Explanation(
         name=what,
         prints=", ".join(scores) or MISSING,
         formula=f"{len(ordered)} attempts, {len(done)} of them done; tables count the newest done "
-        "one of each seed",
+        f"one of today's configuration, images and lists for each seed: attempt {counts}",
         warnings=(),
         rows=tuple(ordered),
         epoch="best",
@@ -172,8 +203,8 @@ def _prints(table: FilledTable, named: NamedEntry) -> str:
     return text
 
 
-def _row_lines(row: Row, epoch: Epoch) -> Iterator[str]:
-    """Two or three lines about one row."""
+def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
+    """Two or three lines about one row; `place` is its run folder, empty where that is gone."""
     best = epoch == "best"
     score = row.best_miou_percent if best else row.last_miou_percent
     weights = row.best_weights_sha256 if best else row.weights_sha256
@@ -192,7 +223,7 @@ def _row_lines(row: Row, epoch: Epoch) -> Iterator[str]:
     yield (
         f"  weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
         f"{_short(row.split_checksum)}, configuration {_short(row.fingerprint)}; run folder "
-        f"runs/{row.key}"
+        f"{place or 'gone'}"
     )
 
 

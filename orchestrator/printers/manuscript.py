@@ -24,8 +24,8 @@ _INPUT = re.compile(r"\\(?:input|include)\s*\{([^}]*)\}")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _BESIDE = ("spread", "n", "paper", "difference", "p", "low", "high")
 _MARKED: dict[Mark, tuple[Problem, str]] = {
-    Mark.DRIFTED: ("stale", "its runs have another configuration than today's"),
-    Mark.MIXED: ("mixed", "its seeds ran with different configurations"),
+    Mark.DRIFTED: ("stale", "its runs have another configuration, or other data, than today's"),
+    Mark.MIXED: ("mixed", "some seeds have other configurations or other data, and are left out"),
     Mark.MACHINES: ("mixed", "its runs come from different code or machines"),
     Mark.FEWER_SEEDS: ("missing", "some of its seeds have no result"),
 }

@@ -50,11 +50,11 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
     Raises:
         ResultsError: a file among the results is broken.
     """
-    rows = counted_rows(plan.root, plan.grid.cells, per_class=True)
+    rows = counted_rows(plan.root, plan.grid.cells, plan.today, per_class=True)
     tables = tables_of(plan.grid)
     return ReportData(
         plan=plan,
-        tables=tuple(fill(t, rows, epoch=epoch, expected=plan.expected) for t in tables),
+        tables=tuple(fill(t, rows, epoch=epoch, today=plan.today) for t in tables),
         rows=tuple(rows),
         histories=_histories(plan, rows),
         epoch=epoch,

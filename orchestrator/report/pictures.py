@@ -18,6 +18,7 @@ from datasets.dataset import Dataset, open_dataset
 from datasets.files import file_sha256
 from datasets.spec import IGNORED, DatasetSpec
 from orchestrator.results.store import Row
+from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable
 from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
@@ -192,9 +193,12 @@ def picture_grid(runs: ComparedRuns, root: Root) -> PictureGrid:
 def _has_best(root: Root, row: Row) -> bool:
     folder = _folder(row, root)
     manifest = read_manifest(folder / "best.json")
+    # A run of other data may lie there by now, with the same configuration.
+    attempt = RunPaths(folder.parent).newest_attempt()
     return (
         manifest is not None
         and manifest.fingerprint == row.fingerprint
+        and attempt == row.attempt
         and (folder / "best.pt").is_file()
     )
 

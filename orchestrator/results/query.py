@@ -7,11 +7,12 @@ true and predicted class, at the best and at the last epoch). The matrices behin
 most of the bytes; they are read for a question that names this view, and for no other.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.results.counted import Today
 from orchestrator.results.history import read_history
 from orchestrator.results.row import AXES
 from orchestrator.results.store import CONFUSIONS, SCHEMA, counted_table, read_table
@@ -45,13 +46,20 @@ FROM cells
 """
 
 
-def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Table:
+def query(
+    root: Root,
+    sql: str,
+    *,
+    cells: Iterable[Cell] | None = None,
+    today: Mapping[str, Today] | None = None,
+) -> pa.Table:
     """The answer to a question.
 
     Args:
         root: of the results.
         sql: one SELECT over the views of this module.
         cells: only these are in the views, at any seed; None shows all.
+        today: what the rows that count must agree with, see `results.counted`.
 
     Raises:
         ValueError: DuckDB is not installed, or does not understand the question.
@@ -66,7 +74,8 @@ def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Ta
     # No database file, and no download of extensions that the user did not ask for.
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
     # Hundreds of pixel counts in every row: read for those who ask for them.
-    for name, table in _tables(root, cells, has_counts="confusion" in sql.lower()).items():
+    has_counts = "confusion" in sql.lower()
+    for name, table in _tables(root, cells, today or {}, has_counts=has_counts).items():
         connection.register(name, table)
     connection.execute(_HISTORY)
     connection.execute(_CONFUSION)
@@ -82,7 +91,9 @@ def query(root: Root, sql: str, *, cells: Iterable[Cell] | None = None) -> pa.Ta
         connection.close()
 
 
-def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> dict[str, pa.Table]:
+def _tables(
+    root: Root, cells: Iterable[Cell] | None, today: Mapping[str, Today], *, has_counts: bool
+) -> dict[str, pa.Table]:
     """The Arrow tables that the views are made of, by name."""
     narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
     rows = read_table(root, None if has_counts else narrow)
@@ -90,7 +101,7 @@ def _tables(root: Root, cells: Iterable[Cell] | None, *, has_counts: bool) -> di
     if cells is not None:
         groups = pa.array(sorted({c.key.rpartition(".s")[0] for c in cells}), pa.string())
         rows, epochs = (_of_groups(table, groups) for table in (rows, epochs))
-    chosen = counted_table(rows)
+    chosen = counted_table(rows, today)
     return {
         "rows": rows.select(narrow),
         "counted": chosen.select(narrow),

@@ -4,7 +4,7 @@ A row lies in ``<root>/results/rows/<key>.a0001.parquet``. `orchestrator.results
 put many rows into one file beside them. Needs neither torch nor ray.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from orchestrator.failures import StaleAttempt
+from orchestrator.results.counted import Today, counted
 from orchestrator.results.files import (
     COMPACTED,
     ResultsError,
@@ -34,8 +35,10 @@ PRINTED = (
     *("best_miou_percent", "best_epoch", "last_miou_percent"),
     *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
     *("cuda", "device", "world_size", "error_class", "absent_classes", "absent_rule"),
+    *("data_fingerprint", "split_checksum"),
 )
 _ORDER = ("key", "attempt", "status", "finished")
+COUNTING = ("key", "attempt", "status", "fingerprint", "data_fingerprint", "split_checksum")
 
 __all__ = [
     "CONFUSIONS",
@@ -45,7 +48,6 @@ __all__ = [
     "ResultsError",
     "Row",
     "cell_rows",
-    "counted",
     "counted_rows",
     "late_rows",
     "publish",
@@ -147,30 +149,23 @@ def cell_rows(root: Root, key: str) -> list[Row]:
     return rows_of(_cell_table(root.results("rows"), key))
 
 
-def counted_rows(root: Root, cells: Iterable[Cell], *, per_class: bool = False) -> list[Row]:
+def counted_rows(
+    root: Root, cells: Iterable[Cell], today: Mapping[str, Today], *, per_class: bool = False
+) -> list[Row]:
     """The row that counts of each of the cells, whatever its seed; fast among many others.
 
     Args:
         root: of the results.
         cells: their seeds do not matter.
+        today: see `counted`.
         per_class: whole rows; without, they have what tables print and nothing else.
     """
-    table = counted_table(read_table(root, None if per_class else PRINTED))
+    table = counted_table(read_table(root, None if per_class else PRINTED), today)
     wanted = {cell.key.rpartition(".s")[0] for cell in cells}
     groups = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
     is_wanted = pc.is_in(groups, pa.array(sorted(wanted), pa.string()))
     chosen = table if pc.all(is_wanted).as_py() else table.filter(is_wanted)
     return rows_of(chosen if per_class else chosen.select(PRINTED))
-
-
-def counted(rows: Iterable[Row]) -> dict[str, Row]:
-    """The one row of each cell that counts: its newest done attempt, else its newest failed one."""
-    chosen: dict[str, Row] = {}
-    for row in rows:
-        old = chosen.setdefault(row.key, row)
-        if old is not row and _rank(row) >= _rank(old):
-            chosen[row.key] = row
-    return chosen
 
 
 def read_table(root: Root, columns: Collection[str] | None = None) -> pa.Table:
@@ -190,28 +185,26 @@ def read_table(root: Root, columns: Collection[str] | None = None) -> pa.Table:
     return read_set(root.results("rows"), schema, unique_rows)
 
 
-def counted_table(table: pa.Table) -> pa.Table:
-    """The rows that count, see `counted`, of a table of `read_table`."""
+def counted_table(table: pa.Table, today: Mapping[str, Today]) -> pa.Table:
+    """The rows that count, see `counted`, of a table of `read_table` that has `COUNTING`."""
     if not len(table):
         return table
     keys = table["key"]  # in order
-    is_new = pc.not_equal(keys[1:], keys[:-1])
-    if pc.all(is_new, min_count=0).as_py():
+    is_repeat = np.asarray(pc.equal(keys[1:], keys[:-1]))
+    if not is_repeat.any():
         return table
-    codes = np.cumsum(np.append(True, np.asarray(is_new)))
-    is_done = np.asarray(pc.equal(table["status"], "done"))
-    order = np.lexsort((np.asarray(table["attempt"]), is_done, codes))
-    is_last = np.append(codes[order][1:] != codes[order][:-1], True)
-    return table.take(pa.array(np.sort(order[is_last])))
+    # Only cells of several rows are looked at row by row: of 100,000 rows these are few.
+    among = np.append(is_repeat, False) | np.append(False, is_repeat)
+    several = rows_of(table.select(COUNTING).filter(pa.array(among)))
+    chosen = {(row.key, row.attempt) for row in counted(several, today).values()}
+    counts = ~among
+    counts[among] = [(row.key, row.attempt) in chosen for row in several]
+    return table.filter(pa.array(counts))
 
 
 def unique_rows(table: pa.Table) -> pa.Table:
     """Each attempt once, done before failed, then the first that finished; by key and attempt."""
     return first_of(table, _ORDER, num_key=2)
-
-
-def _rank(row: Row) -> tuple[bool, int]:
-    return row.status == "done", row.attempt
 
 
 def _attempts(folder: ResultFolder, key: str) -> dict[int, str]:

@@ -135,8 +135,7 @@ def _groups(new: FilledRow, rival: FilledRow, columns: Iterable[int]) -> list[tu
 
 
 def _differences(new: TableEntry, rival: TableEntry) -> tuple[float, ...]:
-    left, right = new.by_seed(), rival.by_seed()
-    return tuple(left[seed] - right[seed] for seed in left if seed in right)
+    return tuple(one - other for one, other in new.paired(rival).values())
 
 
 def _family(

@@ -1,6 +1,7 @@
 """A root that is a folder: locks are lock files, and runs and results are read in place."""
 
 import errno
+import glob
 import os
 import shutil
 import uuid
@@ -19,6 +20,7 @@ from orchestrator.storage.run_state import Progress, RunState, read_progress
 from orchestrator.trial import Outcome
 from trainer.checkpoint_manifest import fingerprint_of, newest
 
+MOVED = "moved.txt"  # in the folder of an attempt that was set aside with its run
 _THREADS = 8
 _GIB = 2**30
 _ROOMY_GIB = 10  # free; below, the doctor warns
@@ -113,11 +115,20 @@ class LocalRoot(Root):
         paths = self.run(key)
         with file_lock(paths.lock, "setting the run aside"):
             attempt = max(paths.newest_attempt(), published_attempt)
-            old = fingerprint or fingerprint_of(paths.folder) or "unknown"
+            old = fingerprint_of(paths.folder) or fingerprint or "unknown"
             target = _free(paths.folder.with_name(f"{key}~{old[:8]}"))
             paths.folder.rename(target)  # with the lock file, which stays locked: it is open
         leave_notice(paths, attempt, str(target))
         return str(target)
+
+    def places(self, key: str) -> dict[int, str]:
+        """See `Root`."""
+        places: dict[int, str] = {}
+        for folder in [self.runs / key, *self.runs.glob(f"{glob.escape(key)}~*")]:
+            for attempt in RunPaths(folder).attempts.glob("[0-9]*"):
+                if not (attempt / MOVED).exists():
+                    places[int(attempt.name)] = f"runs/{folder.name}"
+        return places
 
     def results(self, kind: ResultKind) -> ResultFolder:
         """See `Root`."""
@@ -267,7 +278,7 @@ def leave_notice(paths: RunPaths, attempt: int, where: str) -> None:
         where: path or URL of the archived run.
     """
     paths.attempt(attempt).mkdir(parents=True)
-    (paths.attempt(attempt) / "moved.txt").write_text(f"This attempt lies in {where}\n")
+    (paths.attempt(attempt) / MOVED).write_text(f"This attempt lies in {where}\n")
 
 
 def _free(path: Path) -> Path:

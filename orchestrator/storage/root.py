@@ -241,7 +241,7 @@ class Root(Protocol):
 
         Args:
             key: of the cell; its run may not exist any more.
-            fingerprint: of the old run; None takes that of its newest checkpoint.
+            fingerprint: of the old run, where it left no checkpoint that says so.
             published_attempt: newest attempt among the rows of the cell.
 
         Returns:
@@ -249,6 +249,12 @@ class Root(Protocol):
 
         Raises:
             Busy: an attempt runs in it.
+        """
+
+    def places(self, key: str) -> dict[int, str]:
+        """The run directory of each attempt of a cell, by number; those that are gone are left out.
+
+        It is ``runs/<key>``, or ``runs/<key>~<fingerprint>`` of a run that was set aside.
         """
 
     def results(self, kind: ResultKind) -> ResultFolder:

@@ -10,6 +10,7 @@ import atexit
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -25,7 +26,7 @@ from datasets.errors import Unreachable
 from datasets.storage.base import Storage
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import LockOwner, file_lock
-from orchestrator.storage.local_root import leave_notice
+from orchestrator.storage.local_root import MOVED, leave_notice
 from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.root import Probe, ResultFolder, ResultKind, Root, RunOwner, StopSignal
 from orchestrator.storage.run_state import Progress, RunState, parse_progress, read_progress
@@ -238,7 +239,7 @@ class S3Root(Root):
         ):
             pushed = Mirror(storage, prefix).newest_attempt()
             attempt = max(lock.attempt, pushed, published_attempt)
-            old = fingerprint or fingerprint_of(self.local_copy(key).folder) or "unknown"
+            old = fingerprint_of(self.local_copy(key).folder) or fingerprint or "unknown"
             target = _free(storage, f"{prefix}~{old[:8]}")
             names = [entry.name.removeprefix(prefix) for entry in storage.entries(f"{prefix}/")]
             # The manifest last: a copy that was cut short then has none, and is no run.
@@ -250,6 +251,16 @@ class S3Root(Root):
                 Mirror(storage, prefix, attempt).push(Path(folder))
             clear_scratch(paths)
         return f"{self.address}/{target}"
+
+    def places(self, key: str) -> dict[int, str]:
+        """See `Root`."""
+        wanted = re.compile(rf"(runs/{re.escape(key)}(?:~[^/]*)?)/files/attempts/(\d+)/(.+)")
+        places: dict[int, str] = {}
+        for entry in self.quick_storage.entries(f"{self.run(key).name}"):
+            match = wanted.fullmatch(entry.name)
+            if match and not match[3].startswith(MOVED):
+                places[int(match[2])] = match[1]
+        return places
 
     def results(self, kind: ResultKind) -> ResultFolder:
         """See `Root`."""

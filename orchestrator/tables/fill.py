@@ -5,8 +5,14 @@ from dataclasses import replace
 from itertools import count
 from statistics import fmean
 
+from orchestrator.results.counted import (
+    Today,
+    counted,
+    differences,
+    has_same_data,
+    is_of_today,
+)
 from orchestrator.results.store import Row as Result
-from orchestrator.results.store import counted
 from orchestrator.tables.filled import Epoch, FilledBlock, FilledRow, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making, notes_of
 from sweeps.cell import Cell
@@ -18,7 +24,8 @@ def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ..
     """The rows of one block with the ranks of their entries: 1 is the best, 2 the second.
 
     Our rows and quoted rows are compared, as in the paper; values that print alike share a rank.
-    There are no ranks while a cell of ours is missing, and a second rank needs a third value.
+    There are no ranks while a cell of ours is missing or the cells of one split ran on different
+    data, and a second rank needs a third value.
     """
     entries = {(i, j): entry for i, row in enumerate(rows) for j, entry in enumerate(row.entries)}
     competing = [i for i, row in enumerate(rows) if row.row.kind in ("ours", "quoted")]
@@ -29,13 +36,21 @@ def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ..
         groups = [[(i, j) for j in columns] for i in competing]
     for group in groups:
         values = [_printed(rows[i], entries[i, j]) for i, j in group]
-        complete = all(entries[i, j].values for i, j in group if rows[i].row.kind == "ours")
+        ours = [entries[i, j] for i, j in group if rows[i].row.kind == "ours"]
+        complete = all(entry.values for entry in ours) and _is_comparable(ours)
         if complete and any(rows[i].row.kind == "ours" for i, _ in group):
             rounded = [None if value is None else round(value, table.decimals) for value in values]
             _rank(dict(zip(group, rounded, strict=True)), entries)
     return tuple(
         replace(row, entries=tuple(entries[i, j] for j in columns)) for i, row in enumerate(rows)
     )
+
+
+def _is_comparable(entries: Sequence[TableEntry]) -> bool:
+    """Whether the entries of each data set and split ran on the same images, masks and lists."""
+    first: dict[tuple[str, str], Result] = {}
+    rows = [row for entry in entries for row in entry.results]
+    return all(has_same_data(first.setdefault((r.recipe, r.split), r), r) for r in rows)
 
 
 def _printed(row: FilledRow, entry: TableEntry) -> float | None:
@@ -60,7 +75,7 @@ def fill(
     *,
     epoch: Epoch = "best",
     seeds: Collection[int] | None = None,
-    expected: Mapping[str, str] | None = None,
+    today: Mapping[str, Today] | None = None,
 ) -> FilledTable:
     """The table with the results of its cells.
 
@@ -69,20 +84,20 @@ def fill(
         rows: all rows there are; the ones that count are chosen here.
         epoch: "best" on the validation set, or the "last".
         seeds: which to average; None takes every seed that a cell of the table has a result of.
-        expected: today's fingerprint by cell key; a result of another one is marked as drifted.
+        today: what a result must agree with, by cell key; another one is marked as drifted.
     """
-    groups = {_group(cell) for cell in table.cells}
-    results = list(counted(row for row in rows if row.group in groups).values())
+    groups, today = {_group(cell) for cell in table.cells}, today or {}
+    results = list(counted((row for row in rows if row.group in groups), today).values())
     if seeds is None:
         seeds = {row.seed for row in results if _value(row, epoch) is not None} or DEFAULT_SEEDS
-    filler = _Filler(results, tuple(sorted(seeds)), epoch=epoch, expected=expected or {})
+    filler = _Filler(results, tuple(sorted(seeds)), epoch=epoch, today=today)
     blocks = tuple(
         FilledBlock(block.label, with_ranks(filler.block(block.rows), table))
         for block in table.blocks
     )
     blocks = _with_numbers((*_with_averages(blocks), *_originals(table)))
     filled = FilledTable(table, epoch, tuple(sorted(seeds)), blocks, ())
-    return replace(filled, notes=notes_of(filled))
+    return replace(filled, notes=notes_of(filled, today))
 
 
 def _originals(table: Table) -> tuple[FilledBlock, ...]:
@@ -117,12 +132,12 @@ class _Filler:
         seeds: tuple[int, ...],
         *,
         epoch: Epoch,
-        expected: Mapping[str, str],
+        today: Mapping[str, Today],
     ) -> None:
         self._results = {(row.group, row.seed): row for row in results}
         self._seeds = seeds
         self._epoch: Epoch = epoch
-        self._expected = expected
+        self._today = today
 
     def block(self, rows: Sequence[TableRow]) -> tuple[FilledRow, ...]:
         """Rows of a block; averages stay empty until all blocks are there."""
@@ -145,22 +160,42 @@ class _Filler:
         group = _group(cell)
         rows = [self._results.get((group, seed)) for seed in self._seeds]
         there = [row for row in rows if row is not None]
-        measured = [(r, v) for r in there if (v := _value(r, self._epoch)) is not None]
-        results = tuple(row for row, _ in measured)
+        measured = [row for row in there if _value(row, self._epoch) is not None]
+        results = self._averaged(measured)
+        seeds = {row.seed for row in results}
+        apart = tuple(row for row in measured if row.seed not in seeds)
+        values = (_value(row, self._epoch) for row in results)
         return TableEntry(
             cell=cell,
             results=results,
-            values=tuple(value for _, value in measured),
+            values=tuple(value for value in values if value is not None),
             published=published,
             failed=len(there) - len(measured),
-            marks=self._marks(results),
+            marks=self._marks(results, apart),
+            apart=apart,
         )
 
-    def _marks(self, results: Sequence[Result]) -> tuple[Mark, ...]:
+    def _averaged(self, rows: Sequence[Result]) -> tuple[Result, ...]:
+        """The rows of one configuration and one state of the data: today's, else the most."""
+        alike: list[list[Result]] = []
+        for row in rows:
+            home = next((g for g in alike if not any(differences(row, r) for r in g)), None)
+            if home is None:
+                alike.append([row])
+            else:
+                home.append(row)
+
+        def rank(group: Iterable[Result]) -> tuple[int, int]:
+            group = list(group)
+            return sum(is_of_today(row, self._today) for row in group), len(group)
+
+        return tuple(max(alike, key=rank, default=[]))
+
+    def _marks(self, results: Sequence[Result], apart: Sequence[Result]) -> tuple[Mark, ...]:
         marks: list[Mark] = []
-        if any(self._expected.get(row.key, row.fingerprint) != row.fingerprint for row in results):
+        if not all(is_of_today(row, self._today) for row in results):
             marks.append(Mark.DRIFTED)
-        if len({row.settings_sha256 for row in results}) > 1:
+        if apart:
             marks.append(Mark.MIXED)
         if 0 < len(results) < len(self._seeds):
             marks.append(Mark.FEWER_SEEDS)
@@ -182,12 +217,10 @@ def _difference(new: TableEntry, base: TableEntry, published: float | None) -> T
     """The entry of a difference; seed by seed, so that what runs of one seed share cancels out."""
     values = tuple(_gains(new, base).values())
     results = new.results + base.results if values else ()
-    return TableEntry(
-        results=results,
-        values=values,
-        published=published,
-        marks=_with_machines(_joined([new, base]), results) if values else (),
-    )
+    marks = _with_machines(_joined([new, base]), results) if values else ()
+    if len(values) < len(set(new.by_seed()) & set(base.by_seed())):
+        marks = tuple(mark for mark in Mark if mark in (*marks, Mark.MIXED))
+    return TableEntry(results=results, values=values, published=published, marks=marks)
 
 
 def _with_machines(marks: tuple[Mark, ...], results: Sequence[Result]) -> tuple[Mark, ...]:
@@ -230,8 +263,7 @@ def _average(average: FilledRow, ours: Sequence[FilledRow]) -> FilledRow:
 
 
 def _gains(new: TableEntry, base: TableEntry) -> dict[int, float]:
-    left, right = new.by_seed(), base.by_seed()
-    return {seed: left[seed] - right[seed] for seed in left if seed in right}
+    return {seed: one - other for seed, (one, other) in new.paired(base).items()}
 
 
 def _joined(entries: Sequence[TableEntry]) -> tuple[Mark, ...]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
+from orchestrator.results.counted import has_same_data
 from orchestrator.results.store import Row as Result
 from sweeps.cell import Cell
 from sweeps.table import Table, TableRow
@@ -44,6 +45,8 @@ class TableEntry:
         published: what the paper prints.
         failed: number of seeds whose only attempts failed.
         marks: what the reader must know about it; explained in the table's notes.
+        apart: rows of further seeds that ran with another configuration or on other data than
+            `results`; never averaged with them.
         rank: 1 for the best it is compared with, 2 for the second, None for others.
     """
 
@@ -53,6 +56,7 @@ class TableEntry:
     published: float | None = None
     failed: int = 0
     marks: tuple[Mark, ...] = ()
+    apart: tuple[Result, ...] = ()
     rank: Literal[1, 2] | None = None
 
     @cached_property
@@ -75,6 +79,16 @@ class TableEntry:
     def by_seed(self) -> dict[int, float]:
         """The value of each seed; only for an entry of one cell."""
         return {row.seed: value for row, value in zip(self.results, self.values, strict=True)}
+
+    def paired(self, other: "TableEntry") -> dict[int, tuple[float, float]]:
+        """Values of both by seed, where both have one and it is of the same images and lists."""
+        mine, theirs = self.by_seed(), other.by_seed()
+        rows = {row.seed: row for row in other.results}
+        return {
+            row.seed: (mine[row.seed], theirs[row.seed])
+            for row in self.results
+            if row.seed in theirs and has_same_data(row, rows[row.seed])
+        }
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The notes below a table: sources, missing results, mixed configurations, provenance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from datasets.spec import absent_text
+from orchestrator.results.counted import Today, differences, is_of_today
 from orchestrator.results.store import Row as Result
-from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note
+from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note, TableEntry
 from sweeps.table import Table, TableRow
 
 
@@ -86,9 +87,10 @@ def _mean_gain(rows: list[tuple[float | None, ...]], column: int, baseline: int)
 
 
 _EXPLAINED = {
-    Mark.DRIFTED: "ran with another configuration than today's; launch with rerun=drifted "
-    "to renew it.",
-    Mark.MIXED: "its seeds ran with different configurations.",
+    Mark.DRIFTED: "ran with another configuration, or on other images or lists, than today's; "
+    "launch with rerun=drifted to renew it",
+    Mark.MIXED: "results of different configurations, images or lists are neither averaged nor "
+    "compared",
     Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",
 }
 _COMPARED: dict[str, Callable[[Any], str]] = {  # in the order of `making`
@@ -100,14 +102,14 @@ _COMPARED: dict[str, Callable[[Any], str]] = {  # in the order of `making`
 }
 
 
-def notes_of(filled: FilledTable) -> tuple[Note, ...]:
-    """All lines below a table, in print order."""
+def notes_of(filled: FilledTable, today: Mapping[str, Today]) -> tuple[Note, ...]:
+    """All lines below a table, in print order; `today` as for `fill`."""
     return (
         *(Note("", text) for text in filled.table.notes),
         *_own_notes(filled),
         *_quoted(filled),
         *_missing(filled),
-        *_marked(filled),
+        *_marked(filled, today),
         *_absent(filled),
         *_provenance(filled),
     )
@@ -159,11 +161,12 @@ def _missing(filled: FilledTable) -> Iterator[Note]:
     yield Note("--", f"{text} ({failed} failed)." if failed else f"{text}.")
 
 
-def _marked(filled: FilledTable) -> Iterator[Note]:
+def _marked(filled: FilledTable, today: Mapping[str, Today]) -> Iterator[Note]:
     entries = [entry for row in filled.rows for entry in row.entries]
     for mark, text in _EXPLAINED.items():
         if any(mark in entry.marks for entry in entries):
-            yield Note(mark.value, text)
+            more = {Mark.MIXED: _left_out(filled), Mark.DRIFTED: _unplanned(entries, today)}
+            yield Note(mark.value, text + more.get(mark, ""))
     if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
         yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
 
@@ -177,6 +180,33 @@ def _absent(filled: FilledTable) -> Iterator[Note]:
         places.setdefault(text, {})[f"{row.recipe} {row.split}"] = None
     for text, named in places.items():
         yield Note("", f"{', '.join(named)}: {text}")
+
+
+def _left_out(filled: FilledTable) -> str:
+    """Which rows the printed numbers leave out: the end of the sentence about them."""
+    heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
+    texts = []
+    for row in filled.rows:
+        for head, entry in zip(heads, row.entries, strict=True):
+            for one in entry.apart:
+                score = one.best_miou_percent if filled.epoch == "best" else one.last_miou_percent
+                value = "--" if score is None else f"{score:.{filled.table.decimals}f}"
+                why = " and ".join(differences(entry.results[0], one))
+                texts.append(f"{row.row.label}, {head}, seed {one.seed}: {value} ({why})")
+    more = f"; and {len(texts) - _LEFT_OUT} more" if len(texts) > _LEFT_OUT else ""
+    return f"; left out: {'; '.join(texts[:_LEFT_OUT])}{more}." if texts else "."
+
+
+def _unplanned(entries: Iterable[TableEntry], today: Mapping[str, Today]) -> str:
+    """Seeds of drifted rows that no launch of this grid runs: the end of a sentence."""
+    drifted = [row for entry in entries for row in entry.results if not is_of_today(row, today)]
+    seeds = sorted({row.seed for row in drifted if not today[row.key].is_planned})
+    if not seeds:
+        return "."
+    return f" (first add to the grid's `seeds` what it lacks: {', '.join(map(str, seeds))})."
+
+
+_LEFT_OUT = 8  # rows that a note names
 
 
 def _provenance(filled: FilledTable) -> Iterator[Note]:

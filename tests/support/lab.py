@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import yaml
 
 from orchestrator.execution.code_snapshot import CODE_PACKAGES
-from orchestrator.results.store import Row, counted, read_rows
+from orchestrator.results.counted import counted
+from orchestrator.results.store import Row, read_rows
 from orchestrator.storage.open import open_root
 from orchestrator.storage.root import Root
 from tests.support.warm_process import WarmCommand
@@ -139,7 +140,7 @@ class Lab:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def rows(self) -> dict[str, Row]:
-        return counted(read_rows(self.opened))
+        return counted(read_rows(self.opened), {})
 
     def weights(self) -> dict[str, tuple[str | None, float | None]]:
         """What must not depend on any accident: weights and accuracy of every cell."""

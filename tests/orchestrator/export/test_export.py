@@ -14,6 +14,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from orchestrator.__main__ import main
 from orchestrator.export.formats import EXPORT_KINDS, export
+from orchestrator.planning.plan import make_plan
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
@@ -54,7 +55,7 @@ def events(folder):
 
 
 def test_csv_has_a_line_per_run_and_per_epoch_of_the_grid_only(root):
-    folder = export(load_grid("demo"), root, "csv")
+    folder = export(make_plan("demo", root), "csv")
 
     with (folder / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -70,7 +71,7 @@ def test_csv_has_a_line_per_run_and_per_epoch_of_the_grid_only(root):
 
 def test_tensorboard_gets_the_curves_and_the_configuration(root):
     for _ in range(2):  # a second export replaces the first
-        folder = export(load_grid("demo"), root, "tensorboard")
+        folder = export(make_plan("demo", root), "tensorboard")
 
     key = load_grid("demo").cells[0].key
     values = [
@@ -87,7 +88,7 @@ def test_tensorboard_gets_the_curves_and_the_configuration(root):
 
 def test_mlflows_own_reader_finds_runs_parameters_metrics_and_tags(root, monkeypatch):
     for _ in range(2):  # a second export replaces the first
-        folder = export(load_grid("demo"), root, "mlflow")
+        folder = export(make_plan("demo", root), "mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
@@ -109,7 +110,7 @@ def test_mlflows_own_reader_finds_runs_parameters_metrics_and_tags(root, monkeyp
 
 def test_an_export_of_nothing_is_empty(tmp_path):
     for kind in EXPORT_KINDS:
-        export(load_grid("demo"), LocalRoot(tmp_path), kind)
+        export(make_plan("demo", LocalRoot(tmp_path)), kind)
 
     assert (tmp_path / "exports/demo/csv/rows.csv").read_text().count("\n") == 1
 
@@ -196,7 +197,7 @@ def test_pixel_counts_have_a_csv_of_their_own(tmp_path):
     fields = {"config_json": CONFIG, "class_names": ("a", "b")}
     publish(LocalRoot(tmp_path), row_of(cell, 45.0, best_confusion=((5, 1), (0, 2)), **fields))
 
-    folder = export(load_grid("demo"), LocalRoot(tmp_path), "csv")
+    folder = export(make_plan("demo", LocalRoot(tmp_path)), "csv")
 
     assert (folder / "confusion.csv").read_text().splitlines()[1:] == [
         f"{cell.key},1,best,a,a,5",

@@ -1,8 +1,10 @@
 """The state of a cell follows from what lies on disk."""
 
+import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,12 @@ import yaml
 from datasets.__main__ import main
 from orchestrator.display.status import plan_json
 from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
+from orchestrator.results.store import publish, read_rows
 from orchestrator.storage.file_lock import file_lock
+from sweeps.grid import load_grid
 from tests.support import dataset_trees as trees
 from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
+from tests.support.result_rows import row_of
 from tests.support.strategies import labels
 from trainer.checkpoint import CheckpointError
 from trainer.checkpoint_manifest import newest_step
@@ -167,7 +172,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
     return images(tmp_path / "first", 0), images(tmp_path / "second", 100)
 
 
-def test_a_cell_done_on_other_images_is_drifted_until_it_runs_again(
+def test_a_cell_done_on_other_images_is_drifted_until_it_runs_on_these(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
     lab = Lab(tmp_path, two[0])
@@ -188,7 +193,7 @@ def test_a_cell_done_on_other_images_is_drifted_until_it_runs_again(
     assert "other images" in planned(two[1]).why
     second.run("launch", "backend=inline", "rerun=drifted")
 
-    assert [planned(root).state for root in two] == [State.drifted, State.done]
+    assert [planned(root).state for root in two] == [State.done, State.done]
     assert [row.attempt for row in second.rows().values()] == [2]
 
 
@@ -198,3 +203,57 @@ def test_a_checkpoint_of_other_images_is_refused(two: tuple[Path, Path], tmp_pat
 
     with pytest.raises(CheckpointError, match="cannot go on bit for bit: data was "):
         train(second, tmp_path / "run")
+
+
+def test_every_reader_chooses_todays_row_after_another_setting_was_tried(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", "backend=inline")
+    lab.run("launch", "backend=inline", "rerun=drifted", "optim.epochs=2")
+    first, second = (row.best_miou_percent or 0.0 for row in read_rows(lab.opened))
+
+    for words, score, attempt in (((), first, 1), (("optim.epochs=2",), second, 2)):
+        (cell,) = plan_of(lab, *words).cells
+        assert (cell.state, cell.why.split(" on ")[0]) == (State.done, f"attempt {attempt}")
+        table = lab.run("tables", *words)
+        assert f" {score:.1f} \n" in table
+        assert "rerun=drifted" not in table
+        lab.run("export", "to=csv", *words)
+        with (lab.root / "exports/tiny/csv/rows.csv").open() as file:
+            assert [row["attempt"] for row in csv.DictReader(file)] == [str(attempt)]
+        counted = lab.run("query", "SELECT attempt FROM counted", *words, "--json")
+        assert json.loads(counted) == [{"attempt": attempt}]
+    status = lab.run("status")
+    assert " 1/1 " in status, "the epochs of attempt 1, not of the run that lies in its place now"
+    told = lab.run("tables", "--explain", SUPERVISED)
+    assert "for each seed: attempt 1\n" in told
+
+    aside = f"runs/{SUPERVISED}~{plan_of(lab).cells[0].fingerprint[:8]}"
+    assert [line.split("run folder ")[1] for line in told.splitlines() if "run folder" in line] == [
+        aside,
+        f"runs/{SUPERVISED}",
+    ]
+
+
+def test_a_renewal_that_was_cut_off_goes_on_by_itself(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    lab.run("launch", "backend=inline")
+    lab.write_grid(("supervised", "none"), epochs=400)
+    process = lab.start("launch", "backend=inline", "rerun=drifted")
+    lab.worker_at(SUPERVISED, step=2)
+    process.kill()
+    process.communicate()
+
+    (cell,) = plan_of(lab).cells
+
+    assert cell.state is State.interrupted
+    assert cell.why.startswith("goes on from step ")
+
+
+def test_a_seed_that_the_grid_lacks_is_renewed_by_adding_it(lab: Lab) -> None:
+    lab.write_grid(("supervised", "none"))
+    old = replace(load_grid(str(lab.grid)).cells[0], seed=7)
+    publish(lab.opened, row_of(old, 33.3))
+
+    table = lab.run("tables")
+
+    assert "(first add to the grid's `seeds` what it lacks: 7)" in table

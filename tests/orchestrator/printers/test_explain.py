@@ -13,6 +13,7 @@ from orchestrator.printers.explain import explain, explanation_text, explanation
 from orchestrator.printers.latex import latex
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.numbers import numbers
+from orchestrator.results.counted import Today
 from orchestrator.tables.fill import fill
 from orchestrator.tables.notes import roundings
 from orchestrator.tables.text import named_entries, slug
@@ -135,19 +136,23 @@ def test_a_manuscript_of_todays_numbers_is_fine(tmp_path, table, rows):
     ("change", "problem", "text"),
     [
         ({"best_miou_percent": 60.0}, "stale", "reads 71.9; today it is 66.0"),
-        ({"fingerprint": "0" * 64}, "stale", "another configuration than today's"),
-        ({"config_json": '{"recipe":"voc","lr":2,"seed":1}'}, "mixed", "different configurations"),
+        ({"fingerprint": "0" * 64}, "stale", "another configuration, or other data"),
+        (
+            {"config_json": '{"recipe":"voc","lr":2,"seed":1}'},
+            "mixed",
+            "other configurations or other data",
+        ),
         ({"device": "H200"}, "mixed", "different code or machines"),
         ({"status": "failed"}, "missing", "some of its seeds have no result"),
     ],
 )
 def test_a_number_that_changed_is_found(tmp_path, table, rows, change, problem, text):
     path = manuscript(tmp_path, fill(table, rows), f"\\gridnumber{{{NAME}}}")
-    expected = {row.key: row.fingerprint for row in rows}
+    today = {row.key: Today(row.fingerprint) for row in rows}
     (at,) = (i for i, r in enumerate(rows) if f"{r.group}.s1" == r.key and _is_named(r))
 
     changed = [*rows[:at], replace(rows[at], **change), *rows[at + 1 :]]
-    answer = check_manuscript(path, [fill(table, changed, expected=expected)])
+    answer = check_manuscript(path, [fill(table, changed, today=today)])
 
     assert any(f.problem == problem and text in f.text for f in answer.findings)
     assert answer.findings[0].where == "paper.tex:2"

@@ -271,9 +271,9 @@ def test_the_rows_of_chosen_cells_are_those_that_count_at_any_seed(tmp_path):
     for row in made:
         publish(LocalRoot(tmp_path), row)
 
-    found = counted_rows(LocalRoot(tmp_path), [CELL], per_class=True)
+    found = counted_rows(LocalRoot(tmp_path), [CELL], {}, per_class=True)
 
-    every = counted(read_rows(LocalRoot(tmp_path)))
+    every = counted(read_rows(LocalRoot(tmp_path)), {})
     assert found == [row for key, row in sorted(every.items()) if row.cell.loss == "kl"]
 
 

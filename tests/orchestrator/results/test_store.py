@@ -21,7 +21,6 @@ from orchestrator.results.store import (
     SCHEMA,
     SCHEMA_VERSION,
     ResultsError,
-    counted,
     late_rows,
     publish,
     read_rows,
@@ -219,16 +218,6 @@ def test_a_row_written_before_a_column_was_added_reads_with_its_default(tmp_path
     (row,) = read_rows(LocalRoot(tmp_path))
 
     assert row.ray is None
-
-
-def test_the_row_that_counts_is_the_newest_done_else_the_newest_failed():
-    other = replace(CELL, seed=1)
-    done = [row_of(CELL, 50.0 + attempt, attempt=attempt) for attempt in (1, 2)]
-    failed = [row_of(cell, attempt=attempt) for cell in (CELL, other) for attempt in (3, 4)]
-
-    chosen = counted([*failed, *done])
-
-    assert chosen == {CELL.key: done[1], other.key: failed[3]}
 
 
 def test_more_files_than_threads_are_all_read(tmp_path):

@@ -92,7 +92,7 @@ def test_nothing_is_lost_between_writers_compactions_and_readers(store, root, li
     assert len(root.results("rows").names()) == 1
     sql = "SELECT sum(pixels) AS n FROM confusion WHERE epoch = 'best' AND seed = 20"
     assert query(root, sql, cells=[CELL]).to_pylist() == [{"n": 23}]
-    assert len(counted_rows(root, [CELL])) == 24
+    assert len(counted_rows(root, [CELL], {})) == 24
 
 
 def test_rows_in_a_bucket_are_published_and_read_as_in_a_folder(store, root):

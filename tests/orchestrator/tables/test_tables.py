@@ -12,6 +12,7 @@ from orchestrator.printers.csv import table_csv
 from orchestrator.printers.markdown import markdown
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
+from orchestrator.results.counted import Today
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
 from orchestrator.tables.text import signed
@@ -174,17 +175,17 @@ def test_the_last_epoch_is_printed_on_demand_and_the_caption_says_so(table, rows
 
 
 def test_a_drifted_result_is_marked_and_still_printed(table, rows):
-    expected = {row.key: row.fingerprint for row in rows} | {rows[2].key: "0" * 64}
+    today = {row.key: Today(row.fingerprint) for row in rows} | {rows[2].key: Today("0" * 64)}
 
-    filled = fill(table, rows, expected=expected)
+    filled = fill(table, rows, today=today)
 
     drifted = [row.row.label for row in filled.rows if Mark.DRIFTED in row.entries[0].marks]
     assert drifted == ["UniMatch*", "Improvement"]
     assert "| UniMatch\\* | 64 | <u>73.0</u> <sup>d</sup> (73.3, -0.3) |" in markdown(filled)
-    assert "<sup>d</sup> ran with another configuration than today's" in markdown(filled)
+    assert "<sup>d</sup> ran with another configuration, or on other" in markdown(filled)
 
 
-def test_seeds_of_different_configurations_are_marked_as_mixed(table, rows):
+def test_seeds_of_different_configurations_are_kept_apart(table, rows):
     text = '{"optim":{"epochs":2},"run":{"device":"cpu"},"seed":%d}'
     same = [replace(row, config_json=text % row.seed) for row in rows]
     elsewhere = [
@@ -193,7 +194,9 @@ def test_seeds_of_different_configurations_are_marked_as_mixed(table, rows):
     other = [replace(row, config_json=row.config_json.replace("2}", "3}")) for row in elsewhere]
 
     assert find(fill(table, same + elsewhere), "Supervised")[0].marks == ()
-    assert find(fill(table, same + other), "Supervised")[0].marks == (Mark.MIXED,)
+    entry = find(fill(table, same + other), "Supervised")[0]
+    assert entry.marks == (Mark.MIXED, Mark.FEWER_SEEDS)
+    assert (entry.values, entry.apart) == ((61.0,), (same[0],))
 
 
 def test_a_table_of_several_commits_devices_and_dirty_checkouts_says_so(table, rows):

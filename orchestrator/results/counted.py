@@ -1,0 +1,90 @@
+"""Which row of a cell counts: one rule for plan, status, tables, reports, exports and queries.
+
+It is the newest done row of today's configuration, images and lists; where there is none the newest
+done row, which is shown as drifted; where none is done the newest failed one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.results.row import Row
+
+_UNKNOWN_DATA = "lists:"  # so began the fingerprint of data whose files nothing had identified
+
+
+@dataclass(frozen=True)
+class Today:
+    """What a row must have to be a result of a cell as it stands today.
+
+    Attributes:
+        fingerprint: of the configuration.
+        data: fingerprint of the images and masks; empty where they are not on this machine.
+        split: checksum of the lists; empty likewise.
+        is_planned: whether the grid has the cell; False of a seed that only old rows have.
+    """
+
+    fingerprint: str
+    data: str = ""
+    split: str = ""
+    is_planned: bool = True
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row agrees; what one of the two does not know is no difference."""
+        return (
+            row.fingerprint == self.fingerprint
+            and is_same(data_of(row), self.data)
+            and is_same(row.split_checksum, self.split)
+        )
+
+
+def counted(rows: Iterable[Row], today: Mapping[str, Today]) -> dict[str, Row]:
+    """The one row of each cell that counts, by key.
+
+    Args:
+        rows: in any order.
+        today: by key; of a cell that is not in it every row is of today.
+    """
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        old = chosen.setdefault(row.key, row)
+        if old is not row and _rank(row, today) >= _rank(old, today):
+            chosen[row.key] = row
+    return chosen
+
+
+def is_of_today(row: Row, today: Mapping[str, Today]) -> bool:
+    """Whether a row is of today's configuration, images and lists, as far as these are known."""
+    return row.key not in today or today[row.key].is_of(row)
+
+
+def has_same_data(one: Row, other: Row) -> bool:
+    """Whether two rows are of the same images, masks and lists, as far as these are known."""
+    same_split = is_same(one.split_checksum, other.split_checksum)
+    return same_split and is_same(data_of(one), data_of(other))
+
+
+def differences(one: Row, other: Row) -> tuple[str, ...]:
+    """In what the rows of two seeds of a cell differ; empty where they may be averaged."""
+    words = []
+    if one.settings_sha256 != other.settings_sha256:
+        words.append("another configuration")
+    if not is_same(data_of(one), data_of(other)):
+        words.append("other images or masks")
+    if not is_same(one.split_checksum, other.split_checksum):
+        words.append("other split lists")
+    return tuple(words)
+
+
+def is_same(one: str | None, other: str | None) -> bool:
+    """Whether two fingerprints are equal, or one is not known."""
+    return not one or not other or one == other
+
+
+def data_of(row: Row) -> str:
+    """Fingerprint of the images and masks of a row; empty where nothing identified them."""
+    data = row.data_fingerprint or ""
+    return "" if data.startswith(_UNKNOWN_DATA) else data
+
+
+def _rank(row: Row, today: Mapping[str, Today]) -> tuple[bool, bool, int]:
+    return row.status == "done", is_of_today(row, today), row.attempt
