@@ -46,8 +46,8 @@ STD = (0.229, 0.224, 0.225)
 def normalise(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to float32, as ToTensor and Normalize do; channels last in memory."""
     mean, std = _constants(images.device)
-    scaled = images.to(torch.float32).div_(255.0)
-    return scaled.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    scaled = images.to(torch.float32, memory_format=torch.channels_last)
+    return scaled.div_(255.0).sub_(mean).div_(std)
 
 
 @cache
@@ -120,7 +120,7 @@ class DeepLabV3Plus(nn.Module):
     def decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
         """Features at stride 4 and 16 to logits at the size of the images."""
         context = upsample(self.head(high, self.mode), (low.shape[-2], low.shape[-1]), self.mode)
-        fused = self.fuse(torch.cat([self.reduce(low), context], dim=1))
+        fused = self.fuse(_joined([self.reduce(low), context]))
         return upsample(self.classifier(fused), (size[0], size[1]), self.mode)
 
 
@@ -159,7 +159,16 @@ class SpatialPyramid(nn.Module):
         pooled = self.pooled(x.mean((2, 3), keepdim=True))
         maps = [branch(x) for branch in self.branches]
         maps.append(upsample(pooled, (x.shape[-2], x.shape[-1]), mode))
-        return self.project(torch.cat(maps, dim=1))  # type: ignore[no-any-return]
+        return self.project(_joined(maps))  # type: ignore[no-any-return]
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    """Maps one after another along the channels, channels last.
+
+    A convolution of other layouts is many times slower on CUDA if it is dilated and deterministic.
+    One map of another layout, as enlarging makes them, would set the layout of them all.
+    """
+    return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
 
 
 def _conv1(channels: int, out: int) -> list[nn.Module]:
