@@ -33,19 +33,21 @@ def to_device(value: Moved, device: torch.device) -> Moved:
             return tensor.pin_memory().to(device, non_blocking=True)
         return tensor.to(device)
 
-    moved: Moved = _each(value, move)
+    moved: Moved = map_tensors(value, move)
     return moved
 
 
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same value with `change` applied to every tensor in it."""
     if isinstance(value, Tensor):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        inner = {item.name: _each(getattr(value, item.name), change) for item in fields(value)}
+        inner = {
+            item.name: map_tensors(getattr(value, item.name), change) for item in fields(value)
+        }
         return replace(value, **inner)
     if isinstance(value, tuple):
-        return tuple(_each(entry, change) for entry in value)
+        return tuple(map_tensors(entry, change) for entry in value)
     return value
 
 

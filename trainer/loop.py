@@ -21,11 +21,10 @@ from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
 from trainer.methods.interface import Method, Position, StepInput
-from trainer.objective import Objective
 from trainer.run_log import RunLog
 from trainer.schedule import inter_pixel_weight, learning_rate
 from trainer.state import TrainState
-from trainer.step.eager import Step
+from trainer.step.graph import step_of
 
 
 class Diverged(RuntimeError):
@@ -90,7 +89,7 @@ class Loop:
         self._recent = deque(maxlen=self.config.run.log_steps + 1)
         # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
-        step = Step(Objective.of(self.config, self.ranks), self.state, self.ranks)
+        step = step_of(self.config, self.ranks, self.state)
         for labelled, unlabelled in self._batches(step.method.views()):
             self._remember(labelled, unlabelled)
             given = self._given(step.method, labelled, unlabelled)

@@ -20,6 +20,7 @@ from trainer.loop import Loop, StepReport
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
 from trainer.state import new_state
+from trainer.step.graph import check_capture
 
 
 def train(
@@ -81,6 +82,7 @@ def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) ->
             f"{ranks.world_size} ranks share a batch of {config.batch} images; use at most "
             f"{config.batch} ranks, or a larger optim.batch."
         )
+    check_capture(config.run, ranks)
     return steps_per_epoch(
         config,
         num_labelled=len(dataset.split.labelled),

@@ -61,8 +61,8 @@ REFUSED = (
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
     __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or clamp
-    clamp_ div div_ eq exp expm1 ge gt le lerp_ log logaddexp lt masked_fill masked_fill_ maximum
-    minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub sub_ threshold_backward where
+    clamp_ div div_ eq exp expm1 fill_ ge gt le lerp_ log logaddexp lt masked_fill masked_fill_
+    maximum minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub sub_ threshold_backward where
 """
 # Moves and views:
 MOVING = """
@@ -169,6 +169,7 @@ STEPS = [
     ["loss=cr", "loss.on_labeled=true", "loss.cutmix=two_regions", "method.teacher_mode=eval"],
     ["loss=kl", "loss.cutmix=uncut", "loss.divide_by=valid_images", "loss.classes=present"],
     ["loss=kl", "loss.scope=batch", "loss.direction=js", "loss.resolution=feature"],
+    ["loss=cr", "method.teacher=ema", "method.ema_buffers=ema", "run.graph=step"],
 ]
 
 

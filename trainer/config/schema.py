@@ -185,6 +185,13 @@ class Memory(Enum):
     offload = "offload"  # the same, and the inputs wait in the memory of the host
 
 
+class Graph(Enum):
+    """How a step is launched; the bits are the same."""
+
+    none = "none"  # one operation after another
+    step = "step"  # on CUDA as two graphs, which spares the host most of its work
+
+
 class EvaluationMode(Enum):
     """How a validation image passes the network."""
 
@@ -326,6 +333,7 @@ class RunConfig:
     augment: Augment = execution(Augment.auto, "host or device, the same bits")
     cache: Cache = execution(Cache.none, "decoded: images are decoded once")
     cache_folder: str = execution("", "empty means <folder of the dataset>.decoded")
+    graph: Graph = execution(Graph.none, "step: on CUDA each step is replayed as a CUDA graph")
     memory: Memory = execution(Memory.full, "full, recompute or offload: less memory, same bits")
     checkpoint_minutes: float = execution(5.0, "between two checkpoints")
     checkpoint_steps: int = execution(0, "also every so many steps; 0 is never")

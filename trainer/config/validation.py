@@ -2,7 +2,15 @@
 
 from dataclasses import fields, is_dataclass
 
-from trainer.config.schema import CutMixPairs, Init, PixelDistance, TrainConfig
+from trainer.config.schema import (
+    CutMixPairs,
+    Graph,
+    Init,
+    Memory,
+    PixelDistance,
+    RunConfig,
+    TrainConfig,
+)
 from trainer.method_registry import METHODS
 
 MAX_SEED = 2**62
@@ -45,8 +53,7 @@ def check(config: TrainConfig) -> TrainConfig:
         raise ValueError(
             f"run.loader_workers={workers} is neither auto nor a number from 0 to {MAX_WORKERS}."
         )
-    if config.run.device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"run.device={config.run.device!r}; it is auto, cpu or cuda.")
+    _run(config.run)
     return config
 
 
@@ -84,6 +91,17 @@ def _ranges(config: TrainConfig) -> None:
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
             raise ValueError(f"{name}={value} is out of range; it lies in [{low:g}, {high:g}].")
+
+
+def _run(run: RunConfig) -> None:
+    """How the run executes."""
+    if run.graph is Graph.step and run.memory is Memory.offload:
+        raise ValueError(
+            "run.graph=step cannot capture copies to the memory of the host, which "
+            "run.memory=offload makes; use run.memory=recompute, or run.graph=none."
+        )
+    if run.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"run.device={run.device!r}; it is auto, cpu or cuda.")
 
 
 def _inter_pixel(config: TrainConfig) -> None:

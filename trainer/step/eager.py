@@ -57,5 +57,9 @@ class Step:
 
     @torch.no_grad()
     def after(self, given: StepInput, result: StepResult) -> None:
-        """What the method does after the optimiser step."""
+        """What the method does after the optimiser step; tensors of the memory keep their place."""
+        before = dict(given.memory)
         self.method.after(given, result)
+        for name, value in before.items():
+            if given.memory[name] is not value:
+                given.memory[name] = value.copy_(given.memory[name])
