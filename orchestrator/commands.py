@@ -19,6 +19,7 @@ from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import clock
 from orchestrator.display.status import counts, plan_json, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
+from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.manuscript import check_manuscript
@@ -55,16 +56,21 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     plan = _plan(request)
     chosen = request.chosen(plan)
     keys = {cell.key for cell in chosen}
-    console = _console()
+    options, console = request.options, _console()
+    needs = {cell.key: gib_per_rank(cell.config, options.ranks) for cell in plan.cells}
     if json:
-        console.out(plan_json(plan, keys), highlight=False)
+        console.out(plan_json(plan, keys, needs), highlight=False)
         return EXIT_DONE
-    console.print(plan_table(plan, keys))
+    card = card_gib(options)
+    console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
     known = [cell.seconds for cell in chosen if cell.seconds is not None]
     length = f", about {clock(sum(known))} of work one after the other" if known else ""
     unknown = len(chosen) - len(known)
     more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
     console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
+    problem = too_large({cell.key: cell.config for cell in chosen}, options, card)
+    if problem:
+        console.print(Text(problem, "yellow"), soft_wrap=True)
     return EXIT_DONE
 
 

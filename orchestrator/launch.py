@@ -17,6 +17,7 @@ from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
+from orchestrator.planning.cards import card_gib, check_cards
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
@@ -108,6 +109,8 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         if not cells:
             return _show_end(plan, order, screen)
         order = replace(order, options=_with_device(order.options, cells))
+        configs = {cell.key: cell.config for cell in cells}
+        check_cards(configs, order.options, card_gib(order.options))
         check_data(cells)
         check_disk(root.folder, cells, running=max(1, order.options.concurrency))
         for cell in cells:

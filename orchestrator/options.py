@@ -95,6 +95,9 @@ class LaunchOptions:
         holds=_is_gpu_share,
         wanted="give a whole number, a part of one GPU, or -1",
     )
+    gpu_memory_gb: float = option(
+        0.0, "GiB of one card, for `plan` and refusals; 0: as nvidia-smi, Ray or Slurm say", least=0
+    )
     concurrency: int = option(0, "cells at once; 0: as many as the resources allow", least=0)
     to_ray: str = option("*", "backend=auto: cells that may go to Ray, as a glob over keys")
     to_slurm: str = option(

@@ -47,6 +47,19 @@ def site() -> Site:
     )
 
 
+def gpu_types(partition: str = "") -> set[str]:
+    """The kinds of GPUs of a partition's nodes, as the site names them; "" for one without a name.
+
+    Raises:
+        SlurmMissing, SlurmSilent, SlurmRefused: no Slurm here, no answer, or no such partition.
+    """
+    chosen = ["-p", partition] if partition else []
+    listed = call("sinfo", "-h", "-o", "%G", *chosen)
+    # Such as gpu:a100:4(S:0-1),shard:8; a count alone has no name.
+    names = re.findall(r"\bgpu(?::([^:,()\s]+))?(?::\d+)?", listed)
+    return {"" if name.isdecimal() else name for name in names}
+
+
 def read_config(text: str) -> dict[str, str]:
     """The `Name = value` lines of `scontrol show config`."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)

@@ -10,22 +10,27 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display.format import STYLES, clock, fraction, percent, speed
+from orchestrator.display.format import STYLES, clock, fraction, gibibytes, percent, speed
 from orchestrator.planning.plan import Plan, PlannedCell, State
 from orchestrator.storage.run_state import Progress
 
 
-def plan_table(plan: Plan, chosen: Collection[str]) -> Table:
+def plan_table(
+    plan: Plan, chosen: Collection[str], needs: Mapping[str, float | None] | None = None
+) -> Table:
     """What would run, and why.
 
     Args:
         plan: the states.
         chosen: keys of the cells that a launch would run.
+        needs: GiB that a rank needs on its card, by key; None where no card is asked for.
     """
-    table = _table(plan, "cell", "state", "runs", "estimate", "why")
+    memory = () if needs is None else ("GiB a card",)
+    table = _table(plan, "cell", "state", "runs", "estimate", *memory, "why")
     for cell in plan.cells:
         runs = "yes" if cell.key in chosen else ""
-        table.add_row(cell.key, _state(cell), runs, clock(cell.seconds), Text(cell.why))
+        gib = () if needs is None else (gibibytes(needs[cell.key]),)
+        table.add_row(cell.key, _state(cell), runs, clock(cell.seconds), *gib, Text(cell.why))
     return table
 
 
@@ -36,10 +41,14 @@ def counts(plan: Plan) -> str:
     return f"{plan.grid.name}: {len(plan.cells)} cells: {text}"
 
 
-def plan_json(plan: Plan, chosen: Collection[str]) -> str:
-    """Everything the tables show, for programs."""
+def plan_json(
+    plan: Plan, chosen: Collection[str], needs: Mapping[str, float | None] | None = None
+) -> str:
+    """Everything the tables show, for programs; the arguments are those of `plan_table`."""
     progress = progress_of(plan, plan.cells)
     cells = [_plain(cell, progress[cell.key], runs=cell.key in chosen) for cell in plan.cells]
+    if needs is not None:
+        cells = [cell | {"gib_per_rank": needs[cell["key"]]} for cell in cells]
     numbers = {state.value: plan.count(state) for state in State}
     return json.dumps({"grid": plan.grid.name, "counts": numbers, "cells": cells}, indent=1)
 

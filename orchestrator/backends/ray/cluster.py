@@ -19,6 +19,7 @@ from orchestrator.storage.file_lock import file_lock, lock_owner
 
 _LOOK_SECONDS = 1.0  # between two looks at the raylet
 _PREFIX = "ipix-"
+_CARD = "accelerator_type:"  # of a resource that says what kind of GPU a node has
 _PROBE_SECONDS = 5.0
 _LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
 _OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
@@ -50,12 +51,14 @@ class Cluster:
 
     Attributes:
         scratch: a folder that every node sees, removed after the launch.
+        cards: kinds of its GPUs, by the names that Ray gives them.
     """
 
     cpus: float
     gpus: float
     scratch: Path
     is_own: bool
+    cards: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -215,7 +218,9 @@ def _offer(scratch: Path, *, is_own: bool) -> Cluster:
     import ray
 
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Cluster(has.get("CPU", 0.0), has.get("GPU", 0.0), scratch, is_own)
+    kinds = (name.partition(_CARD) for name in sorted(has))
+    cards = tuple(card for _, mark, card in kinds if mark)
+    return Cluster(has.get("CPU", 0.0), has.get("GPU", 0.0), scratch, is_own, cards)
 
 
 def _silence() -> None:

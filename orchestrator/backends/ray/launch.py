@@ -13,7 +13,10 @@ from orchestrator.backends.ray.cluster import Cluster, connected, raylet_watchdo
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
 from orchestrator.options import LaunchOptions
+from orchestrator.planning.cards import check_cards, largest_of, share_of
 from orchestrator.trial import Trial
+from trainer.config.compose import from_json
+from trainer.config.fingerprint import without_seed
 
 if TYPE_CHECKING:
     from orchestrator.backends.ray.tune import TuneRun
@@ -94,6 +97,9 @@ class RayPool(Pool):
         self._options = context.options
         self._gpus = gpus_per_rank(context.options, tune.cluster)
         self._only = only
+        is_known = tune.cluster.is_own or context.options.gpu_memory_gb  # checked before the start
+        if self._gpus and not is_known:
+            _check_cards_of_ray(context, tune.cluster)
         prepared = [self.prepare(trial) for trial in context.trials if self.accepts(trial)]
         cpus = max((trial.cpus_per_rank for trial in prepared), default=1)
         self.slots = count_slots(context.options, tune.cluster, cpus=cpus, gpus=self._gpus)
@@ -126,6 +132,19 @@ class RayPool(Pool):
         for key, outcome in self._tune.ended("run"):
             trial, newest = self._trials.pop(key)
             yield PoolEvent(key, "ended", outcome or outcome_of_dead_process(trial, newest))
+
+
+def _check_cards_of_ray(context: LaunchContext, cluster: Cluster) -> None:
+    """Refuse cells that fit no card of the cluster, as far as Ray says what cards it has.
+
+    Raises:
+        ValueError: says what would fit.
+    """
+    # Cells that differ in their seed alone need the same.
+    kinds = {without_seed(trial.config_json): trial for trial in context.trials}
+    configs = {trial.key: from_json(trial.config_json) for trial in kinds.values()}
+    card = share_of(context.options, largest_of(cluster.cards))
+    check_cards(configs, context.options, card)
 
 
 def gpus_per_rank(options: LaunchOptions, cluster: Cluster) -> float:

@@ -1,0 +1,235 @@
+"""Memory of a training step, counted: `python -m benchmarks.memory [fit | SETTING ...]`.
+
+One step of the real objective runs on fake tensors, which have shapes and no numbers, while the
+bytes of all live storages are added up: weights, momentum, gradients, batch, activations, logits
+and the buffers of the losses. What only CUDA has is not in it: its context (about 0.5 GiB), the
+workspaces of cuDNN and what the allocator loses between blocks.
+
+- without words: the table of docs/memory.md, by formula, with fresh counts in brackets
+- `fit`: count what orchestrator/planning/memory.csv lacks, and write it (all of it: 20 minutes)
+- settings as of `python -m trainer`, and `ranks=N`: count that run
+"""
+
+import sys
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import trainer.network.deeplab
+from benchmarks.two_steps import Case, made_up
+from datasets.location import num_classes
+from orchestrator.planning.memory import (
+    GIB,
+    Coefficients,
+    Kind,
+    read_counts,
+    step_bytes,
+    write_counts,
+)
+from trainer.config.compose import compose
+from trainer.config.schema import Memory, PixelDistance, Precision, TrainConfig
+from trainer.distributed import Ranks
+from trainer.method_registry import METHODS
+from trainer.methods.interface import StepInput
+from trainer.network.batch_norm import set_ranks
+from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.recompute import BlockRunner
+from trainer.objective import Objective
+from trainer.state import SGD, TrainState, new_state
+from trainer.step.eager import Step
+
+CARD, HOST = torch.device("cpu"), torch.device("meta")  # of the fake tensors; told apart by name
+
+
+class LiveBytes(TorchDispatchMode):
+    """Adds up the storages that operations make on the card, while they live.
+
+    Attributes:
+        now: bytes that live.
+        peak: most that ever lived at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.device == CARD:
+                self._add(leaf.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:  # a view, or a change in place
+            return
+        self._sizes[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
+
+
+def peak_bytes(config: TrainConfig, *, classes: int, images: int) -> int:
+    """Most bytes that live on a card during one step.
+
+    Args:
+        config: the run; of its batch only the share `images` is taken.
+        classes: of its data set.
+        images: labelled ones on this card, with as many unlabelled ones.
+    """
+    with torch.device("meta"):
+        bare = new_state(config, classes, Ranks(0, 1, torch.device("meta")), fresh=False)
+    _forget_constants()
+    try:
+        with FakeTensorMode(), LiveBytes() as live:
+            _step(
+                config, bare, Case(model="", crop=config.data.crop, batch=images, classes=classes)
+            )
+    finally:
+        _forget_constants()
+    return live.peak
+
+
+def _step(config: TrainConfig, bare: TrainState, case: Case) -> None:
+    """A step, as `trainer.loop` takes it, from a state of tensors without storage."""
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
+    ranks, runner = Ranks(0, 1, CARD), BlockRunner(config.run.memory, HOST)
+    for network in bare.networks.values():
+        network._apply(fake)
+        set_ranks(network, ranks)
+        network.backbone.run = runner
+    state = TrainState(
+        bare.networks,
+        {name: SGD.over(bare.networks[name], config.optim) for name in bare.optimisers},
+        {name: fake(tensor) for name, tensor in bare.memory.items()},
+    )
+    bits = next(iter(bare.networks.values())).num_channel_bits
+    labelled, unlabelled = made_up(case, ranks, num_bits=bits, seed=0)
+    if not config.method.facts.needs_unlabelled:
+        unlabelled = None
+    given = StepInput(state.networks, state.memory, labelled, unlabelled)
+    Step(Objective.of(config, ranks), state, ranks)(given, weight=1.0, rate=0.0)
+
+
+def _forget_constants() -> None:
+    """Fake constants must not reach a real network, nor those of one count the next."""
+    trainer.network.deeplab._constants.cache_clear()
+    trainer.network.deeplab._weights.cache_clear()
+
+
+# The points that every line of the table is fitted to: crop, images, classes.
+POINTS = ((321, 4, 21), (801, 4, 21), (321, 4, 150))
+MODELS = ("resnet50", "resnet101")
+
+
+def fit(known: Mapping[Kind, Coefficients]) -> Iterator[tuple[Kind, Coefficients]]:
+    """A line of the table for every network, method, precision and rung; known ones as they are."""
+    kinds = [
+        (algorithm, distance)
+        for algorithm, facts in METHODS.items()
+        for distance in (PixelDistance.none, PixelDistance.kl)
+        if facts.pairs or distance is PixelDistance.none
+    ]
+    for model, (algorithm, distance), precision, rung in product(
+        MODELS, kinds, (Precision.fp32, Precision.bf16), Memory
+    ):
+        config = configured(model, algorithm, distance, precision, rung)
+        if Kind.of(config) in known:
+            yield Kind.of(config), known[Kind.of(config)]
+            continue
+        small, large, many = (
+            peak_bytes(
+                replace(config, data=replace(config.data, crop=crop)),
+                classes=classes,
+                images=images,
+            )
+            for crop, images, classes in POINTS
+        )
+        (crop, images, classes), (larger, _, _), (_, _, more) = POINTS
+        pixels = images * crop**2
+        slope = (large - small) / (images * larger**2 - pixels)
+        per_class = (many - small) / pixels / (more - classes)
+        fixed = small - slope * pixels
+        yield (
+            Kind.of(config),
+            Coefficients(fixed, slope - per_class * classes, per_class, _weight_bytes(config)),
+        )
+
+
+def _weight_bytes(config: TrainConfig) -> int:
+    """Of the parameters and buffers of one network."""
+    with torch.device("meta"):
+        network = DeepLabV3Plus(config.model, 21)
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
+
+
+def configured(
+    model: str, algorithm: str, distance: PixelDistance, precision: Precision, rung: Memory
+) -> TrainConfig:
+    """A run of one of the kinds, at the points' smallest crop."""
+    case = Case(model=model, crop=321, batch=4, classes=21, distance=distance, precision=precision)
+    config = case.config
+    return replace(
+        config,
+        method=replace(config.method, algorithm=algorithm),
+        run=replace(config.run, memory=rung),
+    )
+
+
+def table() -> Iterator[str]:
+    """Lines of Markdown: GiB by the table, and as counted now."""
+    yield (
+        "| | crop | images | "
+        + " | ".join(
+            f"{precision} {rung.value}" for precision in ("fp32", "bf16") for rung in Memory
+        )
+        + " |"
+    )
+    yield "|---|---|---|" + "---|" * 6
+    for model, crop, images in product(MODELS, (321, 513, 801), (4, 8)):
+        cells = []
+        for precision, rung in product((Precision.fp32, Precision.bf16), Memory):
+            config = configured(model, "unimatch", PixelDistance.kl, precision, rung)
+            config = replace(config, data=replace(config.data, crop=crop))
+            fitted = step_bytes(config, classes=21, images=images)
+            assert fitted is not None
+            counted = peak_bytes(config, classes=21, images=images)
+            cells.append(f"{fitted / GIB:.1f} ({counted / GIB:.1f})")
+        yield f"| {model} | {crop} | {images}+{images} | {' | '.join(cells)} |"
+
+
+def main(words: Sequence[str]) -> None:
+    """Print the table, or write its source, or count one run."""
+    torch.set_num_threads(1)
+    if not words:
+        for line in table():
+            print(line, flush=True)
+    elif list(words) == ["fit"]:
+        write_counts(fit(read_counts()))
+    else:
+        ranks = [int(word.partition("=")[2]) for word in words if word.startswith("ranks=")]
+        config = compose([word for word in words if not word.startswith("ranks=")])
+        classes, images = num_classes(config.data), -(-config.batch // (ranks or [1])[-1])
+        counted = peak_bytes(config, classes=classes, images=images)
+        print(f"{config.key}: {counted / GIB:.2f} GiB a rank, {images} labelled images a step")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,39 @@
+"""The count of memory: by hand, against the committed table, and from rung to rung."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.memory import LiveBytes, configured, peak_bytes
+from orchestrator.planning.memory import step_bytes
+from trainer.config.schema import Memory, PixelDistance, Precision
+
+
+def test_a_storage_counts_while_it_lives_and_once() -> None:
+    with FakeTensorMode(), LiveBytes() as live:
+        x = torch.empty(1000, requires_grad=True)
+        y = x.exp()  # kept for the backward pass, also without the name
+        total = y.view(10, 100).sum()
+        del y
+        assert live.now == 4000 + 4000 + 4
+        total.backward()
+        del total
+        assert live.now == 4000 + 4000  # x and its gradient
+
+    assert live.peak >= 3 * 4000
+
+
+@pytest.mark.long
+def test_fresh_counts_are_those_of_the_committed_table_and_fall_from_rung_to_rung() -> None:
+    kind = ("resnet50", "supervised", PixelDistance.none, Precision.fp32)
+    configs = [configured(*kind, memory) for memory in Memory]
+    configs = [replace(config, data=replace(config.data, crop=513)) for config in configs]
+
+    counted = [peak_bytes(config, classes=19, images=3) for config in configs]
+
+    full, recompute, offload = counted
+    assert offload < recompute < 0.5 * full
+    table = [step_bytes(config, classes=19, images=3) for config in configs]
+    assert table == pytest.approx(counted, rel=0.02)
