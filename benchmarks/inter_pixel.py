@@ -21,7 +21,6 @@ from trainer.config.schema import LossConfig, PixelDistance, RunConfig
 from trainer.distributed import init_process_group
 from trainer.inter_pixel import inter_pixel_loss
 from trainer.objective import image_losses
-from trainer.state import new_state
 
 SIZES = [(21, 321), (19, 801)]  # classes, crop
 DEFAULTS = {
@@ -102,8 +101,7 @@ def _extra_memory(call: Any, logits: Tensor) -> float:
 def _print_share(case: Case, term: Column, steps: int, device: str) -> None:
     """The term of both views as a share of a step."""
     ranks = init_process_group(RunConfig(device=device))
-    num_bits = new_state(case.config, case.classes, ranks).networks["student"].num_channel_bits
-    batch = made_up(case, ranks, num_bits=num_bits, seed=0)
+    batch = made_up(case, ranks, seed=0)
     step = ours(case.config, ranks, case.classes)
     taken = [seconds(lambda: step(*batch), device) for _ in range(steps + 1)][1:]
     share = [2.0 * value / statistics.median(taken) for value in term.values]

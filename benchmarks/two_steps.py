@@ -4,7 +4,7 @@ Imports neither Hydra nor a dataset: a machine with torch is enough.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -27,9 +27,10 @@ from trainer.config.schema import (
 )
 from trainer.distributed import Ranks
 from trainer.feed import to_device
-from trainer.methods.interface import StepInput
-from trainer.objective import Objective
+from trainer.methods.interface import Position, StepInput
+from trainer.network.deeplab import DeepLabV3Plus
 from trainer.state import TrainState, new_state
+from trainer.step.graph import step_of
 
 Step = Callable[[Any, Any], None]
 BLOCKS = {"resnet8": (1, 1, 1, 1), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -57,10 +58,15 @@ class Case:
     @property
     def config(self) -> TrainConfig:
         """The run whose step this is; omega holds every pixel, the dearest case."""
-        narrow = self.model == "resnet8"
-        model = ModelConfig(backbone=self.model, blocks=BLOCKS[self.model], upsample=self.upsample)
-        if not narrow:
-            model = replace(model, width=64, head_channels=256, low_level_channels=48)
+        width, head, low = (4, 8, 4) if self.model == "resnet8" else (64, 256, 48)
+        model = ModelConfig(
+            backbone=self.model,
+            blocks=BLOCKS[self.model],
+            width=width,
+            head_channels=head,
+            low_level_channels=low,
+            upsample=self.upsample,
+        )
         return TrainConfig(
             data=DataConfig(crop=self.crop, drawn=None),
             model=model,
@@ -70,7 +76,7 @@ class Case:
         )
 
 
-def made_up(case: Case, ranks: Ranks, *, num_bits: int, seed: int) -> tuple[Any, Any]:
+def made_up(case: Case, ranks: Ranks, *, seed: int) -> tuple[Any, Any]:
     """A labelled and an unlabelled batch of noise, on the device."""
     generator = torch.Generator().manual_seed(seed)
     size = (case.batch, 3, case.crop, case.crop)
@@ -83,6 +89,8 @@ def made_up(case: Case, ranks: Ranks, *, num_bits: int, seed: int) -> tuple[Any,
         inside[:, : int(share * case.crop), : int(share * case.crop)] = True
         return inside
 
+    with torch.device("meta"):  # its number of channels, without its weights
+        num_bits = DeepLabV3Plus(case.config.model, case.classes).num_channel_bits
     keep = torch.randint(0, 2, (2, case.batch, num_bits), generator=generator).bool()
     masks = torch.randint(0, case.classes, (size[0], *size[2:]), generator=generator)
     masks[:, :4] = 255
@@ -135,12 +143,11 @@ def ours(config: TrainConfig, ranks: Ranks, num_classes: int, *, lr: float = 0.0
 
 def stepping(config: TrainConfig, ranks: Ranks, state: TrainState, *, lr: float) -> Step:
     """The same on a state one holds."""
-    objective = Objective.of(config, ranks)
+    take = step_of(config, ranks, state)
+    numbers = take.method.numbers(Position(0, 1, 1))
 
     def step(labelled: Any, unlabelled: Any) -> None:
-        given = StepInput(state.networks, state.memory, labelled, unlabelled)
-        objective(given, weight=1.0).loss.backward()
-        ranks.sum_gradients(state.networks["student"].parameters())
-        state.optimisers["student"].step(lr)
+        given = StepInput(state.networks, state.memory, labelled, unlabelled, numbers)
+        take(given, weight=1.0, rate=lr)
 
     return step

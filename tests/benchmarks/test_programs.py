@@ -7,7 +7,10 @@ import pytest
 
 import benchmarks
 
-PROGRAMS = sorted(path.stem for path in Path(benchmarks.__file__).parent.glob("[a-z]*.py"))
+ROOM = Path(benchmarks.__file__).parent
+PROGRAMS = sorted(
+    ".".join(path.relative_to(ROOM).with_suffix("").parts) for path in ROOM.rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
