@@ -140,8 +140,8 @@ def next_memory(error: BaseException, memory: Memory) -> Memory | None:
         return None
     if memory is Memory.full:
         return Memory.recompute
-    is_host = isinstance(error, MemoryError) or _FULL_HOST.search(str(error))
-    return Memory.offload if memory is Memory.recompute and not is_host else None
+    is_last = memory is Memory.offload or _is_full_host(error)
+    return None if is_last else Memory.offload
 
 
 def _is_full_disk(error: BaseException) -> bool:
@@ -163,19 +163,25 @@ def _is_lost_peer(error: BaseException) -> bool:
     return is_of_kind and any(sign in str(error) for sign in signs)
 
 
-def _is_refused_memory(error: BaseException) -> bool:
-    """Whether a library reports in a plain RuntimeError that it was refused memory."""
-    text = str(error)
-    return isinstance(error, RuntimeError) and bool(
-        _FULL_CARD.search(text) or _FULL_HOST.search(text)
-    )
+def _is_full_host(error: BaseException) -> bool:
+    """Whether the system refused memory to this process."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    is_told = isinstance(error, RuntimeError) and bool(_FULL_HOST.search(str(error)))
+    return is_told or isinstance(error, MemoryError)
+
+
+def _is_full_card(error: BaseException) -> bool:
+    """Whether a library of CUDA was refused memory; torch itself raises OutOfMemoryError."""
+    return isinstance(error, RuntimeError) and bool(_FULL_CARD.search(str(error)))
 
 
 _BY_SIGN: tuple[tuple[Failure, Callable[[BaseException], bool]], ...] = (
     (Failure.disk_full, _is_full_disk),
     (Failure.store_lost, lambda error: isinstance(error, Unreachable)),
     (Failure.node_lost, _is_lost_peer),
-    (Failure.out_of_memory, _is_refused_memory),
+    (Failure.out_of_memory, _is_full_host),
+    (Failure.out_of_memory, _is_full_card),
 )
 
 

@@ -14,7 +14,7 @@ from datasets.files import atomic_write
 from datasets.location import spec_of
 from orchestrator.execution.provenance import CHECKOUT, current_provenance
 from orchestrator.execution.stop import stop_asked
-from orchestrator.execution.watchdog import hang_watchdog, rank_log
+from orchestrator.execution.watchdog import hang_watchdog, rank_log, recorded_outcome
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify, next_memory
 from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
@@ -196,14 +196,19 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
 def _fail(run: _Run, number: int, error: Exception, started: datetime) -> Outcome:
     """The outcome of a failed attempt; publishes its row if its class is never retried."""
     outcome = _outcome_of(error, run, number, f"{type(error).__name__}: {error}")
+    text = traceback.format_exc()
     with suppress(OSError), run.root.run(run.trial.key).log(number).open("a") as log:
-        log.write(traceback.format_exc())
+        log.write(text)
+    if outcome.failure == Failure.node_lost.value:
+        # All that this rank sees is that another one is gone, which may have written why.
+        other = recorded_outcome(run.root, run.trial.key, number - 1)
+        outcome, text = (other, other.error_text) if other else (outcome, text)
     failure = Failure(outcome.failure)
     policy = POLICIES[failure]
     is_final = policy.retries == 0 and policy.leaves_row and not isinstance(error, StaleAttempt)
     if is_final:
         with suppress(OSError, StaleAttempt):
-            row = failed_row(run.trial, number, (failure, traceback.format_exc()), started)
+            row = failed_row(run.trial, number, (failure, text), started)
             publish(run.root, row)
             outcome = replace(outcome, is_published=True)
     return outcome

@@ -23,6 +23,7 @@ from trainer.loop import Diverged
         (Diverged("step 3"), Failure.diverged),
         (torch.OutOfMemoryError("CUDA out of memory"), Failure.out_of_memory),
         (MemoryError(), Failure.out_of_memory),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), Failure.out_of_memory),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Failure.out_of_memory),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), Failure.out_of_memory),
         (OSError(errno.ENOSPC, "No space left on device"), Failure.disk_full),
@@ -49,6 +50,7 @@ FULL_HOST = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate mem
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), [Memory.recompute, Memory.offload, None]),
         (FULL_HOST, [Memory.recompute, None, None]),
         (MemoryError(), [Memory.recompute, None, None]),
+        (OSError(errno.ENOMEM, "mmap"), [Memory.recompute, None, None]),
         (Diverged("step 3"), [None, None, None]),
     ],
 )

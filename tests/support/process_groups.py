@@ -40,7 +40,7 @@ def run_ranks(function: Callable[..., Any], world_size: int, *arguments: Any) ->
     A rank that raises makes this raise, with its traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
-        given = (world_size, _free_port(), folder, function, arguments)
+        given = (world_size, free_port(), folder, function, arguments)
         start_processes(_rank, given, world_size, start_method="forkserver")
         paths = [Path(folder) / f"{rank}.pt" for rank in range(world_size)]
         return [torch.load(path, weights_only=False) for path in paths]
@@ -130,7 +130,8 @@ def _rank(
     dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return int(server.getsockname()[1])

@@ -76,10 +76,11 @@ class Launch:
             news += self.dispatcher.poll()
         return news
 
-    def end(self, key: str, status: str) -> None:
+    def end(self, key: str, status: str, *, next_memory: str = "") -> None:
         """Let the job of a cell say how it ended."""
         job = self.dispatcher.jobs[key]
-        outcome = Outcome("done") if status == "done" else Outcome("failed", failure=status)
+        failed = Outcome("failed", failure=status, next_memory=next_memory)
+        outcome = Outcome("done") if status == "done" else failed
         report = JobReport(key, job.array.name, job.job_id or "", 0, "n1", "ended", outcome)
         report.write(self.dispatcher.registry.reports)
 
@@ -215,6 +216,19 @@ def test_a_report_ends_a_job_before_slurm_is_asked_and_the_next_job_gets_more_me
     launch.dispatcher.start(launch.trials[2:])
     script = launch.dispatcher.jobs["cell2"].array.folder / "submission.sh"
     assert "#SBATCH --mem=2048M" in script.read_text()
+
+
+def test_a_job_that_takes_the_next_rung_gets_no_more_memory(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    launch = Launch(tmp_path).start()
+    launch.end("cell2", "out_of_memory", next_memory="recompute")
+    launch.polls(1)
+
+    launch.dispatcher.start(launch.trials[2:])
+
+    script = launch.dispatcher.jobs["cell2"].array.folder / "submission.sh"
+    assert "#SBATCH --mem=1024M" in script.read_text()
 
 
 def test_a_job_that_begins_is_news_each_time(fake: FakeSlurm, tmp_path: Path) -> None:
