@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,34 +28,69 @@ from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 
 
+class Completion(Protocol):
+    """Something under way on a device, such as a CUDA event."""
+
+    def synchronize(self) -> object:
+        """Return when it is done."""
+
+
+def work_so_far(device: torch.device) -> Completion | None:
+    """All that was asked of a device; None where nothing is under way, as on a CPU."""
+    if device.type != "cuda":
+        return None
+    # Blocking: the thread that waits sleeps.
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """Copies of tensors in CPU memory, so that training may go on while a thread writes them.
 
     The buffers are kept from one checkpoint to the next: allocating fresh memory costs more than
     copying into it.
+
+    Attributes:
+        mark: what to wait for until the copies that were asked of a device are complete.
     """
 
+    mark: Callable[[torch.device], Completion | None] = work_so_far
     _buffers: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
-    _devices: set[torch.device] = field(default_factory=set)
 
-    def of(self, packed: dict[str, Any]) -> dict[str, Any]:
-        """The same nested data with every tensor copied to the CPU.
+    def of(self, packed: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+        """Begin to copy every tensor in nested data to the CPU.
 
-        The copies are complete when this returns; the next call overwrites them.
+        A device does what it is asked in order, so the copies are of the tensors as they are now.
+        The next call overwrites them.
+
+        Returns:
+            A function for any thread that waits for the copies and gives the data with them.
         """
-        copied = self._copied(packed, ())
-        assert isinstance(copied, dict)
-        for device in self._devices:
-            torch.cuda.synchronize(device)  # non_blocking copies may still be under way
-        return copied
+        devices: set[torch.device] = set()
+        copied = self._copied(packed, (), devices)
+        under_way = [self.mark(device) for device in devices]
 
-    def _copied(self, value: Any, place: tuple[str, ...]) -> Any:
+        def complete() -> dict[str, Any]:
+            for copies in under_way:
+                if copies is not None:
+                    copies.synchronize()
+            assert isinstance(copied, dict)
+            return copied
+
+        return complete
+
+    def _copied(self, value: Any, place: tuple[str, ...], devices: set[torch.device]) -> Any:
         """A copy of nested data; `place` is the path of keys that leads to it."""
         if isinstance(value, Tensor):
+            devices.add(value.device)
             return self._buffer(value, place).copy_(value.detach(), non_blocking=True)
         if isinstance(value, dict):
-            return {key: self._copied(inner, (*place, str(key))) for key, inner in value.items()}
+            return {
+                key: self._copied(inner, (*place, str(key)), devices)
+                for key, inner in value.items()
+            }
         return value
 
     def _buffer(self, like: Tensor, place: tuple[str, ...]) -> Tensor:
@@ -64,8 +99,6 @@ class Snapshot:
             # Only into pinned memory does a copy from the GPU run without the host.
             kept = torch.empty_like(like, device="cpu", pin_memory=like.is_cuda)
             self._buffers[place] = kept
-        if like.is_cuda:
-            self._devices.add(like.device)
         return kept
 
 
@@ -87,6 +120,7 @@ class Checkpoints:
         run_folder: of the run; the checkpoints lie in a folder below it.
         data: fingerprint of the data for a dataset whose configuration does not identify them (a
             user's own folder); empty otherwise.
+        snapshot: copies what is written.
     """
 
     run_folder: Path
@@ -94,9 +128,9 @@ class Checkpoints:
     ranks: Ranks
     epoch_steps: int
     data: str = ""
+    snapshot: Snapshot = field(default_factory=Snapshot)
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _pending: list[Future[None]] = field(default_factory=list)
-    _snapshot: Snapshot = field(default_factory=Snapshot)
 
     @property
     def folder(self) -> Path:
@@ -106,7 +140,8 @@ class Checkpoints:
     def save(self, packed: dict[str, Any]) -> None:
         """Write the state of a step in the background, then remove all but the newest two.
 
-        The tensors are copied before this returns, so training may change them at once.
+        Training may change the tensors at once: their device copies them before, and the thread
+        that writes waits for it.
 
         Args:
             packed: what `TrainState.pack` gives.
@@ -135,7 +170,8 @@ class Checkpoints:
         One at a time, so that a slow disk slows training and does not fill the memory.
         """
         self.finish()  # before the snapshot, whose buffers the earlier write still reads
-        self._pending.append(self._writer.submit(write, self._snapshot.of(packed)))
+        complete = self.snapshot.of(packed)
+        self._pending.append(self._writer.submit(lambda: write(complete())))
 
     def _write_step(self, packed: dict[str, Any]) -> None:
         self._write(stem(packed["step"]), packed)

@@ -1,7 +1,8 @@
 """The batches of a run: loaded, moved to the device that trains, and augmented there if wanted."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,13 +10,21 @@ import torch
 from torch import Tensor
 
 from datasets.dataset import Dataset
-from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
+from datasets.loading.batches import (
+    LabelledBatch,
+    LabelledWindows,
+    UnlabelledBatch,
+    UnlabelledWindows,
+    ViewPlan,
+)
 from datasets.loading.device import labelled_batch, unlabelled_batch
 from datasets.loading.loader import BatchPlan, batches
 from datasets.location import data_root
 from trainer.config.schema import Augment, Cache, TrainConfig
 from trainer.distributed import Ranks
 
+Batch = tuple[LabelledBatch, UnlabelledBatch | None]
+Loaded = TypeVar("Loaded")
 Moved = TypeVar("Moved")
 
 
@@ -62,7 +71,7 @@ def feed(
     steps: range,
     num_channel_bits: int,
     views: ViewPlan = _UNIMATCH,
-) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
+) -> Iterator[Batch]:
     """This rank's labelled and unlabelled batches of some steps, on its device.
 
     Whether the views are made by the loader's workers or by the device, the bytes are the same.
@@ -88,11 +97,71 @@ def feed(
         on_device=augments_on_device(config.run.augment, ranks.device.type),
         cache=decoded_cache(config),
     )
-    for labelled, unlabelled in batches(dataset, config.data, seed=config.seed, plan=plan):
-        other = (
-            None if unlabelled is None else unlabelled_batch(to_device(unlabelled, ranks.device))
-        )
-        yield labelled_batch(to_device(labelled, ranks.device)), other
+    loaded = batches(dataset, config.data, seed=config.seed, plan=plan)
+    finish = partial(_on_device, device=ranks.device)
+    if ranks.device.type == "cuda":
+        stream = torch.cuda.Stream(ranks.device)  # type: ignore[no-untyped-call]
+        yield from one_ahead(loaded, finish, SideStream(stream))
+    else:
+        yield from map(finish, loaded)
+
+
+def _on_device(
+    loaded: tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None],
+    device: torch.device,
+) -> Batch:
+    """The batch of a step, with all its views."""
+    labelled, unlabelled = loaded
+    other = None if unlabelled is None else unlabelled_batch(to_device(unlabelled, device))
+    return labelled_batch(to_device(labelled, device)), other
+
+
+@dataclass(frozen=True)
+class SideStream:
+    """A CUDA stream beside the one on which a step runs.
+
+    Attributes:
+        stream: None where the device has no streams; then every call is done when it returns.
+    """
+
+    stream: torch.cuda.Stream | None
+
+    def launch(self, call: Callable[[], Moved]) -> tuple[Moved, torch.cuda.Event | None]:
+        """Start `call` on this stream; what it gave, and the event at which that is complete."""
+        with torch.cuda.stream(self.stream):
+            value = call()
+        return value, None if self.stream is None else self.stream.record_event()
+
+    def join(self, value: Moved, complete: torch.cuda.Event | None) -> Moved:
+        """Let the current stream use what was launched; the host does not wait."""
+        if self.stream is not None and complete is not None:
+            current = torch.cuda.current_stream(self.stream.device)
+            current.wait_event(complete)
+            # Else memory that the step gives back could be filled by this stream too early.
+            map_tensors(value, partial(_recorded, stream=current))
+        return value
+
+
+def _recorded(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
+    tensor.record_stream(stream)
+    return tensor
+
+
+def one_ahead(
+    loaded: Iterable[Loaded], finish: Callable[[Loaded], Moved], side: SideStream
+) -> Iterator[Moved]:
+    """`finish` of each batch, in order; that of the next one is launched before the step of this.
+
+    So the device copies and augments a batch during the step before.
+    """
+    ready: tuple[Moved, torch.cuda.Event | None] | None = None
+    for batch in loaded:
+        launched = side.launch(partial(finish, batch))
+        if ready is not None:
+            yield side.join(*ready)
+        ready = launched
+    if ready is not None:
+        yield side.join(*ready)
 
 
 def augments_on_device(augment: Augment, device_type: str) -> bool:

@@ -1,7 +1,9 @@
 """Checkpoints: whole or absent, refused when foreign, small in number."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from datasets.files import file_sha256
 from tests.support.process_groups import run_trainer
 from tests.support.tiny_config import TINY, tiny_config
 from tests.trainer.test_resume import final_digest, stop_after
-from trainer.checkpoint import CheckpointError
+from trainer.checkpoint import CheckpointError, Checkpoints, Snapshot
 from trainer.checkpoint_manifest import newest_step
+from trainer.distributed import Ranks
 from trainer.run import train
 
 
@@ -46,6 +49,41 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(
 
     assert summary.status == "done"
     assert final_digest(tmp_path / "harmed") == final_digest(tmp_path / "whole")
+
+
+@dataclass
+class Copies:
+    """A device that has not copied yet when it is asked, as a card whose step still runs."""
+
+    done: Event = field(default_factory=Event)
+    devices: list[torch.device] = field(default_factory=list)
+
+    def mark(self, device: torch.device) -> "Copies":
+        self.devices.append(device)
+        return self
+
+    def synchronize(self) -> None:
+        assert self.done.wait(60)
+
+
+def test_the_writer_waits_for_the_copies_and_training_does_not(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    copies, weight = Copies(), torch.zeros(3)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    checkpoints = Checkpoints(
+        tmp_path, tiny_config(drawn_root), ranks, 3, snapshot=Snapshot(copies.mark)
+    )
+
+    checkpoints.save({"step": 1, "tensors": {"weight": weight, "bias": weight}})
+    weight.fill_(7.0)  # the next step
+
+    assert copies.devices == [torch.device("cpu")]  # one mark, of all copies
+    assert not checkpoints.folder.exists()
+    copies.done.set()
+    checkpoints.finish()
+    packed = torch.load(checkpoints.folder / "step-00000001.pt", weights_only=True)
+    assert torch.equal(packed["tensors"]["weight"], torch.zeros(3))
 
 
 def test_a_file_without_its_manifest_was_never_written(drawn_root: Path, tmp_path: Path) -> None:

@@ -12,8 +12,17 @@ from tests.support.tiny_config import tiny_config
 from trainer.checkpoint import Snapshot
 from trainer.config.fingerprint import fingerprint
 from trainer.config.schema import Augment
+from trainer.determinism import digest
 from trainer.distributed import Ranks
-from trainer.feed import augments_on_device, cache_folder, feed, to_device
+from trainer.feed import (
+    SideStream,
+    augments_on_device,
+    cache_folder,
+    feed,
+    map_tensors,
+    one_ahead,
+    to_device,
+)
 from trainer.run import train
 from trainer.schedule import steps_per_epoch
 
@@ -37,6 +46,41 @@ def test_an_epoch_that_is_longer_than_its_list_fills_every_batch(drawn_root: Pat
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_a_device_makes_the_batches_of_the_host(drawn_root: Path, device: str) -> None:
+    def digests(augment: str, device: str) -> list[str]:
+        config = tiny_config(drawn_root, f"run.augment={augment}")
+        ranks, steps = Ranks(0, 1, torch.device(device)), range(3)
+        dataset = open_dataset(config.data)
+        fed = feed(config, dataset, ranks, steps=steps, num_channel_bits=8)
+        return [digest(tensors_in(batch)) for batch in fed]
+
+    made = digests("device", device)
+
+    assert made == digests("host", "cpu")
+    assert len(set(made)) == 3
+
+
+def tensors_in(batch: object) -> dict[str, torch.Tensor]:
+    found: list[torch.Tensor] = []
+    map_tensors(batch, lambda tensor: found.append(tensor) or tensor)
+    return {str(number): tensor for number, tensor in enumerate(found)}
+
+
+def test_a_batch_is_launched_before_the_step_of_the_one_before() -> None:
+    happened: list[str] = []
+
+    def finish(number: int) -> int:
+        happened.append(f"batch {number}")
+        return 10 * number
+
+    for made in one_ahead(range(3), finish, SideStream(None)):
+        happened.append(f"step {made}")
+
+    assert happened == ["batch 0", "batch 1", "step 0", "batch 2", "step 10", "step 20"]
+    assert list(one_ahead([], finish, SideStream(None))) == []
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_batch_arrives_as_it_was(device: str) -> None:
     image, mask = torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2), torch.ones(1, 2, 2).long()
     batch = LabelledBatch(image, mask, torch.ones(1, 4, dtype=torch.bool), ("a",))
@@ -54,12 +98,12 @@ def test_a_snapshot_does_not_follow_the_weights_and_keeps_its_memory(device: str
     weight = torch.ones(3, 2, device=device)
     snapshot, packed = Snapshot(), {"step": 1, "tensors": {"weight": weight}}
 
-    first = snapshot.of(packed)["tensors"]["weight"]
+    first = snapshot.of(packed)()["tensors"]["weight"]
     weight.add_(1.0)
 
     assert first.device.type == "cpu"
     assert torch.equal(first, torch.ones(3, 2))
-    again = snapshot.of(packed)["tensors"]["weight"]
+    again = snapshot.of(packed)()["tensors"]["weight"]
     assert again is first
     assert torch.equal(again, torch.full((3, 2), 2.0))
 
@@ -67,7 +111,7 @@ def test_a_snapshot_does_not_follow_the_weights_and_keeps_its_memory(device: str
 def test_a_snapshot_keeps_the_layout_of_its_tensors() -> None:
     weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
 
-    copied = Snapshot().of({"weight": weight})["weight"]
+    copied = Snapshot().of({"weight": weight})()["weight"]
 
     assert copied.stride() == weight.stride()
     assert torch.equal(copied, weight)
