@@ -66,8 +66,10 @@ def load_trained(path: Path) -> Trained:
     packed, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
     config = from_json(config_json)
     method = new_method(MethodContext(config, Ranks(0, 1, torch.device("cpu"))))
-    classes = num_classes(config.data)
-    networks = {name: DeepLabV3Plus(config.model, classes) for name in method.deployed()}
+    classes, specs = num_classes(config.data), method.networks()
+    networks = {
+        name: DeepLabV3Plus(config.model, classes, specs[name].heads) for name in method.deployed()
+    }
     if "weights" in packed:
         network = mean_of(networks)
         network.load_state_dict(packed["weights"])

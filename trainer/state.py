@@ -181,7 +181,7 @@ def new_state(
     specs, deployed = method.networks(), method.deployed()
     state = TrainState({}, {}, deployed=deployed)
     for name, spec in specs.items():
-        network = DeepLabV3Plus(config.model, num_classes)
+        network = DeepLabV3Plus(config.model, num_classes, spec.heads)
         if spec.copy_of:
             network.load_state_dict(state.networks[spec.copy_of].state_dict())
         elif fresh:

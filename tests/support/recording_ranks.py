@@ -141,8 +141,8 @@ def _rank(run: Run, config: TrainConfig, rank: int, attempt: int, dies_at: str) 
 def _compute_in_double() -> None:
     """Everything from the network on, for good."""
     normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
-    single = ResNet.forward
-    ResNet.forward = lambda resnet, x: single(resnet, x.double())
+    single = ResNet.features
+    ResNet.features = lambda resnet, x: single(resnet, x.double())
     torch.Tensor.float = torch.Tensor.double
     torch.set_default_dtype(torch.float64)
 

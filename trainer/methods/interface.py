@@ -14,6 +14,7 @@ from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.heads import Head
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class NetworkSpec:
             frozen one).
         copy_of: the network whose first weights it takes; empty draws its own.
         head_key: another text draws another head; the backbones of all networks start equal.
+        heads: what it gives beside its logits, by `DeepLabV3Plus.outputs`; a copy has the same.
         decays_all: whether weight decay is on every parameter, or on the weights of convolutions
             only, not on biases and batch normalisation.
     """
@@ -33,6 +35,7 @@ class NetworkSpec:
     is_trained: bool = True
     copy_of: str = ""
     head_key: str = ""
+    heads: tuple[Head, ...] = ()
     decays_all: bool = True
 
 

@@ -1,5 +1,6 @@
 """DeepLabV3+ (Chen et al. 2018) in the form of the UniMatch code."""
 
+from collections.abc import Sequence
 from functools import cache, lru_cache, partial
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch.nn import functional
 
 from trainer.config.schema import ModelConfig, Upsample
 from trainer.network.batch_norm import RankOrderedBatchNorm
+from trainer.network.heads import Head, Outputs, conv1, conv3, new_heads
 from trainer.network.resnet import ResNet
 
 Mode = Literal["nearest", "bilinear"]
@@ -64,7 +66,7 @@ class DeepLabV3Plus(nn.Module):
     Parameters whose name lacks "backbone" form the head.
     """
 
-    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig, num_classes: int, heads: Sequence[Head] = ()) -> None:
         super().__init__()
         self.backbone = ResNet(config)
         self.upsampling = config.upsample
@@ -74,8 +76,15 @@ class DeepLabV3Plus(nn.Module):
         self.reduce = nn.Sequential(
             nn.Conv2d(low, skip, 1, bias=False), RankOrderedBatchNorm(skip), nn.ReLU(inplace=True)
         )
-        self.fuse = nn.Sequential(*_conv3(skip + inner, inner), *_conv3(inner, inner))
+        self.fuse = nn.Sequential(*conv3(skip + inner, inner), *conv3(inner, inner))
         self.classifier = nn.Conv2d(inner, num_classes, 1)
+        self.heads = new_heads(
+            heads,
+            joined=skip + inner,
+            middle=self.backbone.middle_channels,
+            inner=inner,
+            num_classes=num_classes,
+        )
 
     @property
     def num_channel_bits(self) -> int:
@@ -119,9 +128,47 @@ class DeepLabV3Plus(nn.Module):
 
     def decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
         """Features at stride 4 and 16 to logits at the size of the images."""
+        return self.classify(self.join(low, high), size)
+
+    def join(self, low: Tensor, high: Tensor) -> Tensor:
+        """Features at stride 4 and 16 to the input of the decoder at stride 4."""
         context = upsample(self.head(high, self.mode), (low.shape[-2], low.shape[-1]), self.mode)
-        fused = self.fuse(_joined([self.reduce(low), context]))
-        return upsample(self.classifier(fused), (size[0], size[1]), self.mode)
+        return _joined([self.reduce(low), context])
+
+    def classify(self, joined: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The decoder: what `join` gave to logits at the size of the images."""
+        return upsample(self.classifier(self.fuse(joined)), (size[0], size[1]), self.mode)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to the input of the decoder; `classify` gives their logits."""
+        low, high = self.backbone(images)
+        return self.backbone.run(self.join, low, high)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Logits of images (B, 3, H, W), and what the heads give."""
+        low, middle, high = self.backbone.features(images)
+        return self.backbone.run(
+            partial(self._all_of, size=(images.shape[-2], images.shape[-1])), low, middle, high
+        )
+
+    def _all_of(
+        self, low: Tensor, middle: Tensor, high: Tensor, *, size: tuple[int, int]
+    ) -> Outputs:
+        joined = self.join(low, high)
+        fused = self.fuse(joined)
+        given = {
+            "logits": upsample(self.classifier(fused), size, self.mode),
+            "fused": fused,
+        }
+        if Head.embedding.value in self.heads:
+            given["embedding"] = self.heads["embedding"](joined)
+        if Head.auxiliary.value in self.heads:
+            given["auxiliary"] = upsample(self.heads["auxiliary"](middle), size, self.mode)
+        if Head.projection.value in self.heads:
+            pooled = functional.avg_pool2d(fused, 2)
+            given["projection"] = functional.normalize(self.heads["projection"](pooled), dim=1)
+            given["coarse"] = self.classifier(pooled)
+        return Outputs(**given)
 
 
 def mean_of(networks: dict[str, DeepLabV3Plus]) -> nn.Module:
@@ -147,11 +194,11 @@ class SpatialPyramid(nn.Module):
 
     def __init__(self, channels: int, inner: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([nn.Sequential(*_conv1(channels, inner))])
+        self.branches = nn.ModuleList([nn.Sequential(*conv1(channels, inner))])
         for dilation in dilations:
-            self.branches.append(nn.Sequential(*_conv3(channels, inner, dilation)))
-        self.pooled = nn.Sequential(*_conv1(channels, inner))
-        self.project = nn.Sequential(*_conv1(inner * (len(dilations) + 2), inner))
+            self.branches.append(nn.Sequential(*conv3(channels, inner, dilation)))
+        self.pooled = nn.Sequential(*conv1(channels, inner))
+        self.project = nn.Sequential(*conv1(inner * (len(dilations) + 2), inner))
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         """(B, F, h, w) to (B, inner, h, w)."""
@@ -169,12 +216,3 @@ def _joined(maps: list[Tensor]) -> Tensor:
     One map of another layout, as enlarging makes them, would set the layout of them all.
     """
     return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
-
-
-def _conv1(channels: int, out: int) -> list[nn.Module]:
-    return [nn.Conv2d(channels, out, 1, bias=False), RankOrderedBatchNorm(out), nn.ReLU(True)]
-
-
-def _conv3(channels: int, out: int, dilation: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, out, 3, 1, dilation, dilation, bias=False)
-    return [convolution, RankOrderedBatchNorm(out), nn.ReLU(True)]

@@ -57,6 +57,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         sizes = [width * 2**stage for stage in range(4)]
         self.low_channels: int = sizes[0] * EXPANSION
+        self.middle_channels: int = sizes[2] * EXPANSION
         self.high_channels: int = sizes[3] * EXPANSION
         self.layer1 = _stage(stem, sizes[0], config.blocks[0], stride=1)
         self.layer2 = _stage(sizes[0] * EXPANSION, sizes[1], config.blocks[1], stride=2)
@@ -65,13 +66,21 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) to features at stride 4 and stride 16."""
+        low, _, high = self.features(x)
+        return low, high
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) to the features of the first, third and last stage."""
         low = self.run(self.stem, x)
         for block in self.layer1:
             low = self.run(block, low)
-        high = low
-        for block in (*self.layer2, *self.layer3, *self.layer4):
+        middle = low
+        for block in (*self.layer2, *self.layer3):
+            middle = self.run(block, middle)
+        high = middle
+        for block in self.layer4:
             high = self.run(block, high)
-        return low, high
+        return low, middle, high
 
     def stem(self, x: Tensor) -> Tensor:
         """Images to maps at stride 4."""

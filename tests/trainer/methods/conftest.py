@@ -12,8 +12,8 @@ from trainer.network.resnet import ResNet
 def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both ways compute in float64, from the same pixels in float32."""
     normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
-    single = ResNet.forward
-    monkeypatch.setattr(ResNet, "forward", lambda resnet, x: single(resnet, x.double()))
+    single = ResNet.features
+    monkeypatch.setattr(ResNet, "features", lambda resnet, x: single(resnet, x.double()))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(official_step, "pixels", normalise)
     torch.set_default_dtype(torch.float64)
