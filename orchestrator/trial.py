@@ -66,6 +66,8 @@ class Trial:
         """The trial on another rung of `run.memory`, which is no part of the fingerprint."""
         config = json.loads(self.config_json)
         config["run"]["memory"] = memory
+        if memory == "offload":
+            config["run"]["graph"] = "none"  # copies to the host cannot be captured
         text = json.dumps(config, sort_keys=True, separators=(",", ":"))
         return replace(self, config_json=text)
 

@@ -13,7 +13,8 @@ from orchestrator.failures import Failure
 from orchestrator.trial import Outcome, Trial
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import Graph, Memory, RunConfig, TrainConfig
+from trainer.config.validation import check
 
 DONE = Outcome("done", 1, is_published=True)
 
@@ -123,6 +124,15 @@ def test_a_trial_without_memory_takes_each_rung_once_and_then_ends() -> None:
     assert rungs == ["full", "recompute", "offload", "offload"]
     assert listener.given_up == ["a"]
     assert config_json(from_json(first.with_memory("full").config_json)) == config
+
+
+def test_a_rung_that_cannot_be_captured_is_taken_without_graphs() -> None:
+    run = RunConfig(graph=Graph.step)
+    first = replace(trial("a"), config_json=config_json(TrainConfig(run=run)))
+
+    rungs = [from_json(first.with_memory(rung.value).config_json) for rung in Memory]
+
+    assert [check(config).run.graph for config in rungs] == [Graph.step, Graph.step, Graph.none]
 
 
 def test_with_retries_0_no_rung_is_taken() -> None:
