@@ -34,7 +34,7 @@ def card_gib(options: LaunchOptions) -> float | None:
     """GiB of a card that a rank would have; None without a card, or where nothing says its size.
 
     `gpu_memory_gb` says it, else nvidia-smi for what runs on this machine, else the names of the
-    cards in Slurm. Of several kinds the largest counts. A joined Ray is asked later.
+    cards in Slurm. Of several kinds the largest counts. Ray is asked once it runs.
     """
     if options.gpus_per_rank == 0:
         return None

@@ -97,8 +97,7 @@ class RayPool(Pool):
         self._options = context.options
         self._gpus = gpus_per_rank(context.options, tune.cluster)
         self._only = only
-        is_known = tune.cluster.is_own or context.options.gpu_memory_gb  # checked before the start
-        if self._gpus and not is_known:
+        if self._gpus and not context.options.gpu_memory_gb:
             _check_cards_of_ray(context, tune.cluster)
         prepared = [self.prepare(trial) for trial in context.trials if self.accepts(trial)]
         cpus = max((trial.cpus_per_rank for trial in prepared), default=1)

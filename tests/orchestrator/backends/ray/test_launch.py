@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support.lab import (
+    BASE,
     EPOCHS,
     KL,
     LONG_RUNS,
     LONGEST_SECONDS,
+    TINY,
     UNIMATCH,
     Lab,
     descendants,
@@ -148,6 +151,21 @@ def test_a_card_of_ray_that_torch_cannot_use_is_said_in_words_and_leaves_no_run(
 
     assert "no_device: " in text
     assert "gpus_per_rank=1 asks for a GPU, which torch cannot use: " in text
+    assert not (lab.root / "runs").exists()
+
+
+def test_a_cell_that_fits_no_card_of_ray_is_refused_in_words(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1, "accelerator_type:T4": 1}')
+    large = {"backbone": "resnet50", "crop": 801, "method": "unimatch_star", "loss": "kl"}
+    cells = [{"base": {**BASE, **large}}]
+    lab.grid.write_text(yaml.safe_dump({"title": "Large", "overrides": [*TINY], "cells": cells}))
+
+    text = replace(lab, is_warm=False).run("launch", code=2)
+
+    assert "GiB on each card, which has 16" in text
+    assert "run.memory=recompute" in text
     assert not (lab.root / "runs").exists()
 
 
