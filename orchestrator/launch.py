@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.dataset import open_dataset
+from datasets.known.registry import known_dataset
 from orchestrator.backends.base import LaunchContext, backend, run_queue
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.screen import Screen
@@ -61,6 +62,32 @@ def check_data(cells: Iterable[PlannedCell]) -> None:
             raise ValueError(f"Cell {cell.key}: {error}") from error
 
 
+def check_parts_of_cards(options: LaunchOptions, cells: Iterable[PlannedCell]) -> None:
+    """Refuse cells of published data, whose numbers go into tables, on a part of a GPU.
+
+    Neighbours on a card take its memory at times of their own. Where cuDNN then finds none for the
+    workspace of an algorithm it takes another one, without a word and with other bits.
+
+    Raises:
+        ValueError: such a cell, or several ranks that may meet on one card.
+    """
+    share = options.gpus_per_rank
+    if not 0 < share < 1:
+        return
+    if options.ranks > 1:
+        raise ValueError(
+            f"gpus_per_rank={share:g} with ranks={options.ranks}: NCCL refuses two ranks on one "
+            "card. Use gpus_per_rank=1, or ranks=1."
+        )
+    for cell in cells:
+        if known_dataset(cell.config.data.dataset).spec.kind == "published":
+            raise ValueError(
+                f"gpus_per_rank={share:g}: {cell.key} would share a card, and with too little free "
+                "memory there cuDNN silently takes another algorithm, which gives other bits. Use "
+                "gpus_per_rank=1; parts of a card are for drawn images and your own."
+            )
+
+
 def check_disk(root: Path, cells: Iterable[PlannedCell], running: int) -> None:
     """Check that the disk has room for the checkpoints of the cells that run at once.
 
@@ -108,6 +135,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
             return _show_end(plan, order, screen)
+        check_parts_of_cards(order.options, cells)
         order = replace(order, options=_with_device(order.options, cells))
         configs = {cell.key: cell.config for cell in cells}
         check_cards(configs, order.options, card_gib(order.options))

@@ -91,7 +91,7 @@ class LaunchOptions:
     )
     gpus_per_rank: float = option(
         -1.0,
-        "-1: one if there is a GPU, else none",
+        "-1: one if there is a GPU, else none; 0.5: two cells share one, not on published data",
         holds=_is_gpu_share,
         wanted="give a whole number, a part of one GPU, or -1",
     )

@@ -3,12 +3,17 @@
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from orchestrator.__main__ import main
+from orchestrator.launch import check_parts_of_cards
+from orchestrator.options import LaunchOptions
+from orchestrator.planning.plan import PlannedCell, State
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
+from trainer.config.compose import compose
 
 INLINE = "backend=inline"
 DIVERGES = ("optim.lr=1000", "optim.epochs=8")
@@ -59,6 +64,31 @@ def test_gpus_beside_run_device_cpu_are_refused(lab: Lab) -> None:
     text = lab.run("launch", INLINE, "run.device=cpu", "gpus_per_rank=1", code=2)
 
     assert "gpus_per_rank=1 reserves GPUs that run.device=cpu never uses" in text
+
+
+def planned(recipe: str) -> PlannedCell:
+    config = compose([f"recipe={recipe}", "model=resnet50"])
+    return PlannedCell(config.key, State.missing, "", config, "")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("voc", LaunchOptions(gpus_per_rank=0.5), "cuDNN silently takes another algorithm"),
+        ("cityscapes", LaunchOptions(gpus_per_rank=0.25), "Use gpus_per_rank=1; parts of a card"),
+        ("synthetic", LaunchOptions(gpus_per_rank=0.5, ranks=2), "NCCL refuses two ranks on one"),
+        ("synthetic", LaunchOptions(gpus_per_rank=0.5), ""),
+        ("voc", LaunchOptions(gpus_per_rank=1.0), ""),
+        ("voc", LaunchOptions(), ""),
+    ],
+)
+def test_a_part_of_a_card_is_refused_for_published_data(
+    recipe: str, options: LaunchOptions, message: str
+) -> None:
+    refusal = pytest.raises(ValueError, match=message) if message else nullcontext()
+
+    with refusal:
+        check_parts_of_cards(options, [planned(recipe)])
 
 
 def test_a_grid_grown_by_one_cell_runs_one_cell(lab: Lab) -> None:
