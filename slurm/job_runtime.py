@@ -123,6 +123,7 @@ def rendezvous(here: JobContext, folder: Path) -> dict[str, str]:
         "RANK": str(here.rank),
         "WORLD_SIZE": str(here.num_tasks),
         "LOCAL_RANK": str(here.local_rank),
+        "LOCAL_WORLD_SIZE": os.environ.get("SLURM_NTASKS_PER_NODE", str(here.num_tasks)),
     }
 
 

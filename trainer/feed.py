@@ -84,7 +84,21 @@ def feed(
         num_channel_bits: channel-dropout bits per image, where the views need them.
         views: which views are made.
     """
-    plan = BatchPlan(
+    plan = batch_plan(config, ranks, steps=steps, num_channel_bits=num_channel_bits, views=views)
+    loaded = batches(dataset, config.data, seed=config.seed, plan=plan)
+    finish = partial(_on_device, device=ranks.device)
+    if ranks.device.type == "cuda":
+        stream = torch.cuda.Stream(ranks.device)  # type: ignore[no-untyped-call]
+        yield from one_ahead(loaded, finish, SideStream(stream))
+    else:
+        yield from map(finish, loaded)
+
+
+def batch_plan(
+    config: TrainConfig, ranks: Ranks, *, steps: range, num_channel_bits: int, views: ViewPlan
+) -> BatchPlan:
+    """What this rank loads; the arguments are those of `feed`."""
+    return BatchPlan(
         batch=config.batch,
         rank=ranks.rank,
         world_size=ranks.world_size,
@@ -97,13 +111,6 @@ def feed(
         on_device=augments_on_device(config.run.augment, ranks.device.type),
         cache=decoded_cache(config),
     )
-    loaded = batches(dataset, config.data, seed=config.seed, plan=plan)
-    finish = partial(_on_device, device=ranks.device)
-    if ranks.device.type == "cuda":
-        stream = torch.cuda.Stream(ranks.device)  # type: ignore[no-untyped-call]
-        yield from one_ahead(loaded, finish, SideStream(stream))
-    else:
-        yield from map(finish, loaded)
 
 
 def _on_device(

@@ -1,5 +1,6 @@
 """`train`: one run from its configuration to its `Summary`; every launcher calls it."""
 
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from datasets.dataset import Dataset, open_dataset
 from datasets.files import atomic_write
+from datasets.loading.shared_memory import check_shared_memory
 from trainer import determinism
 from trainer.checkpoint import Checkpoints
 from trainer.config.fingerprint import config_json
@@ -16,7 +18,9 @@ from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks, init_process_group
 from trainer.evaluate import absent_classes
+from trainer.feed import batch_plan
 from trainer.loop import Loop, StepReport
+from trainer.methods.interface import MethodContext, new_method
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import steps_per_epoch
 from trainer.state import new_state
@@ -83,11 +87,21 @@ def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) ->
             f"{config.batch} ranks, or a larger optim.batch."
         )
     check_capture(config.run, ranks)
-    return steps_per_epoch(
+    epoch_steps = steps_per_epoch(
         config,
         num_labelled=len(dataset.split.labelled),
         num_unlabelled=len(dataset.split.unlabelled),
     )
+    _check_loading(config, dataset, ranks, range(epoch_steps))
+    return epoch_steps
+
+
+def _check_loading(config: TrainConfig, dataset: Dataset, ranks: Ranks, steps: range) -> None:
+    """Raise a ValueError if the batches of the loader's workers do not fit into shared memory."""
+    views = new_method(MethodContext(config, ranks)).views()
+    plan = batch_plan(config, ranks, steps=steps, num_channel_bits=0, views=views)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world_size))
+    check_shared_memory(dataset, config.data, seed=config.seed, plan=plan, ranks_here=here)
 
 
 def _open_folder(

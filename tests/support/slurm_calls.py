@@ -91,6 +91,7 @@ class SumRanks:
         dist.init_process_group("gloo")
         total = torch.tensor([here.rank + 1])
         dist.all_reduce(total)
-        words = f"{int(total)} {os.uname().nodename} {here.local_rank}"
+        ranks_here = os.environ["LOCAL_WORLD_SIZE"]
+        words = f"{int(total)} {os.uname().nodename} {here.local_rank} {ranks_here}"
         (self.folder / f"rank-{here.rank}").write_text(words)
         dist.destroy_process_group()

@@ -1,0 +1,100 @@
+"""Shared memory of loader workers: what their batches take there, checked before they start.
+
+torch hands every tensor of a worker over in /dev/shm. Docker gives 64 MB, which two workers of
+recipe=voc exceed; a worker that finds none left dies in the middle of a run.
+"""
+
+import math
+import shutil
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from datasets.augment.device_inputs import Axis, CropInputs
+from datasets.config import DataConfig
+from datasets.dataset import Dataset
+from datasets.loading.loader import BatchPlan, batches
+
+SHARED = Path("/dev/shm")
+_AHEAD = 2  # batches that torch lets each worker prepare
+_IN_USE = 2  # batches that the process which trains still holds: the newest and the one before
+_VALIDATION = 1.1  # images for validation are read ahead meanwhile; a tenth of a batch or less
+_MIB = 2**20
+
+
+def check_shared_memory(
+    dataset: Dataset,
+    config: DataConfig,
+    *,
+    seed: int,
+    plan: BatchPlan,
+    ranks_here: int,
+    shared: Path = SHARED,
+) -> None:
+    """Refuse more loader workers than the machine's shared memory can serve.
+
+    The first batch is made in this process to learn its size. Shards and buckets may be read in
+    this process and, after a fork, in the workers.
+
+    Args:
+        dataset: opened.
+        config: how crops are cut.
+        seed: of the run.
+        plan: of one rank.
+        ranks_here: ranks of the run on this machine.
+        shared: folder in which torch shares tensors.
+
+    Raises:
+        ValueError: the batches do not fit; says how many workers do.
+        DataError: an image of the first batch is missing or broken.
+    """
+    if not plan.workers or plan.start >= plan.stop:
+        return
+    first = replace(plan, workers=0, stop=plan.start + 1)
+    (step,) = batches(dataset, config, seed=seed, plan=first)
+    one = int(largest_bytes(step, config) * _VALIDATION) * ranks_here
+    needed, free = one * (_AHEAD * plan.workers + _IN_USE), free_bytes(shared)
+    if needed > free:
+        fitting = max(0, (free // one - _IN_USE) // _AHEAD)
+        raise ValueError(
+            f"{shared} has {free // _MIB} MiB free, and the loader's batches take up to "
+            f"{-(-needed // _MIB)} MiB there (run.loader_workers={plan.workers}, {ranks_here} "
+            f"ranks here). Use run.loader_workers={fitting}, or give the machine more (docker "
+            "--shm-size=2g or --ipc=host)."
+        )
+
+
+def largest_bytes(value: Any, config: DataConfig) -> int:
+    """Bytes of the tensors of a batch; of the parts of images, which vary, the most they can be.
+
+    Args:
+        value: a tensor, or tuples and dataclasses of tensors.
+        config: how crops are cut.
+    """
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, CropInputs):
+        views, _, _, channels = value.pixels.shape
+        width, height = (_longest_part(axis, config) for axis in (value.columns, value.rows))
+        return views * channels * width * height + value.columns.nbytes + value.rows.nbytes
+    entries = value if isinstance(value, tuple) else ()
+    if is_dataclass(value):
+        entries = tuple(getattr(value, item.name) for item in fields(value))
+    return sum(largest_bytes(entry, config) for entry in entries)
+
+
+def _longest_part(axis: Tensor, config: DataConfig) -> int:
+    """Most pixels of an image that a crop can show along one axis, `CropInputs.columns` or rows."""
+    whole = int(axis[Axis._fields.index("source")].max())
+    # The smallest scale shows most; at the crop's border some pixels beyond it enter the sums.
+    return max(config.crop, min(whole, math.ceil((config.crop + 4) / config.scale_min)))
+
+
+def free_bytes(shared: Path = SHARED) -> int:
+    """Free shared memory; 0 where the machine has none."""
+    try:
+        return shutil.disk_usage(shared).free
+    except OSError:
+        return 0
