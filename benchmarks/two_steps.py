@@ -76,8 +76,15 @@ class Case:
         )
 
 
-def made_up(case: Case, ranks: Ranks, *, seed: int) -> tuple[Any, Any]:
-    """A labelled and an unlabelled batch of noise, on the device."""
+def made_up(case: Case, ranks: Ranks, *, seed: int, num_bits: int | None = None) -> tuple[Any, Any]:
+    """A labelled and an unlabelled batch of noise, on the device.
+
+    Args:
+        case: says the size.
+        ranks: says the device.
+        seed: of the noise.
+        num_bits: channel-dropout bits per image; by default those of the case's network.
+    """
     generator = torch.Generator().manual_seed(seed)
     size = (case.batch, 3, case.crop, case.crop)
 
@@ -89,8 +96,9 @@ def made_up(case: Case, ranks: Ranks, *, seed: int) -> tuple[Any, Any]:
         inside[:, : int(share * case.crop), : int(share * case.crop)] = True
         return inside
 
-    with torch.device("meta"):  # its number of channels, without its weights
-        num_bits = DeepLabV3Plus(case.config.model, case.classes).num_channel_bits
+    if num_bits is None:
+        with torch.device("meta"):  # without weights
+            num_bits = DeepLabV3Plus(case.config.model, case.classes).num_channel_bits
     keep = torch.randint(0, 2, (2, case.batch, num_bits), generator=generator).bool()
     masks = torch.randint(0, case.classes, (size[0], *size[2:]), generator=generator)
     masks[:, :4] = 255
