@@ -79,7 +79,7 @@ def step_entries(
 def bit_entries(
     case: Case, ranks: Ranks, run: RunConfig, capability: Capability | None
 ) -> Iterator[Entry]:
-    """One entry for each precision: whether six steps repeat and resume to the same bits."""
+    """One entry for each precision: whether six steps keep their bits."""
     for precision in Precision:
         yield Entry(
             f"bits, {precision.value}",
@@ -104,16 +104,21 @@ def measured(case: Case, row: Row, ranks: Ranks, run: RunConfig, *, steps: int) 
 
 
 def verdict(case: Case, ranks: Ranks, run: RunConfig) -> Line:
-    """Whether six steps repeat themselves, straight and with a stop after three."""
+    """Whether six steps repeat themselves: straight, with a stop after three, with graphs."""
     straight = digests(case, ranks, run, stop=6)
     again = digests(case, ranks, run, stop=6)
     resumed = digests(case, ranks, run, stop=6, resume_at=3)
+    captured = digests(case, ranks, replace(run, graph=Graph.step), stop=6)
     changed = len(set(straight)) == len(straight)
     if not changed:
         return Line("the weights stand still, so nothing is shown")
     words = [
         f"{what}: {'the same bits' if straight == other else 'OTHER BITS'}"
-        for what, other in (("repeated", again), ("resumed", resumed))
+        for what, other in (
+            ("repeated", again),
+            ("resumed", resumed),
+            ("run.graph=step", captured),
+        )
     ]
     return Line(f"{', '.join(words)} after each of 6 steps; sha256 {straight[-1][:16]}")
 

@@ -19,13 +19,13 @@ def test_weights_that_stand_still_prove_nothing(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_other_bits_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([list("abcdef"), list("abcdef"), list("abcdeg")])
+    answers = iter([list("abcdef"), list("abcdef"), list("abcdeg"), list("abcdef")])
     monkeypatch.setattr(steps, "digests", lambda *_, **__: next(answers))
     run = RunConfig(device="cpu")
 
     said = steps.verdict(TINY, init_process_group(run), run).remark
 
-    assert "repeated: the same bits, resumed: OTHER BITS" in said
+    assert "repeated: the same bits, resumed: OTHER BITS, run.graph=step: the same bits" in said
 
 
 def test_made_up_batches_have_padding_boxes_and_ignored_pixels() -> None:
