@@ -1,15 +1,14 @@
 """Opening a dataset: its images and masks, its split, and the fingerprint of its bytes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.identity import DataIdentity, identity_at
 from datasets.images.tree import ImageTree, tree_of
 from datasets.location import DatasetLocation, locate
-from datasets.manifest import data_fingerprint, read_manifest
 from datasets.shards.download_cache import ItemCache
 from datasets.shards.reader import Shards, is_packed
 from datasets.spec import IGNORED, DatasetSpec
@@ -27,15 +26,19 @@ class Dataset:
         tree: reads images and masks by id.
         split: labelled, unlabelled and validation ids.
         num_classes: background included.
-        fingerprint: sha256 of the data, from the manifest; without a manifest "lists:" and the
-            checksum of the split, since nothing identifies the files.
+        identity: which files these are.
     """
 
     spec: DatasetSpec
     tree: ImageTree
     split: Split
     num_classes: int
-    fingerprint: str
+    identity: DataIdentity
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the bytes of the images and masks, see `datasets.identity`."""
+        return self.identity.fingerprint
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -55,23 +58,9 @@ def open_dataset(config: DataConfig) -> Dataset:
     tree = open_tree(location)
     _check_files(tree, split)
     _check_scored(tree, split)
-    num_classes = len(location.spec.class_names)
-    return Dataset(location.spec, tree, split, num_classes, _fingerprint(location.root, split))
-
-
-def fingerprint_of(config: DataConfig) -> str:
-    """`Dataset.fingerprint`, without opening an image.
-
-    Raises:
-        ValueError, DataError: there is no such dataset or split here.
-    """
-    location = locate(config)
-    return _fingerprint(location.root, load_split(location, config.split))
-
-
-def _fingerprint(root: Path, split: Split) -> str:
-    manifest = read_manifest(root)
-    return data_fingerprint(manifest.files) if manifest else f"lists:{split.checksum}"
+    identity = identity_at(location, split)
+    identity.remember()
+    return Dataset(location.spec, tree, split, len(location.spec.class_names), identity)
 
 
 def open_tree(location: DatasetLocation) -> ImageTree:

@@ -83,7 +83,7 @@ REASONS = {
         "orchestrator/report/page.py",
     ),
 }
-MAX_TOP = {"datasets": 12, "orchestrator": 6}  # files directly in a room, beside its doors
+MAX_TOP = {"datasets": 13, "orchestrator": 6}  # files directly in a room, beside its doors
 
 # Words of the glossary in the README have one meaning; these stood for the same things before.
 BANNED_NAMES = {

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from datasets.files import atomic_path, file_sha256
+from datasets.identity import DataIdentity
 from trainer.checkpoint_manifest import (
     CHECKPOINTS,
     Manifest,
@@ -118,8 +119,8 @@ class Checkpoints:
     Attributes:
         epoch_steps: steps per epoch, to name the epoch in a manifest.
         run_folder: of the run; the checkpoints lie in a folder below it.
-        data: fingerprint of the data for a dataset whose configuration does not identify them (a
-            user's own folder); empty otherwise.
+        data: which images, masks and lists the run reads; the configuration only says where they
+            are. None leaves them out of the guards.
         snapshot: copies what is written.
     """
 
@@ -127,7 +128,7 @@ class Checkpoints:
     config: TrainConfig
     ranks: Ranks
     epoch_steps: int
-    data: str = ""
+    data: DataIdentity | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     _pending: list[Future[None]] = field(default_factory=list)
@@ -252,9 +253,11 @@ class Checkpoints:
         )
 
     def _guards(self) -> dict[str, str | int]:
-        """The guards of this run, with the fingerprint of its data where one is needed."""
+        """The guards of this run, with the identity of its data."""
         own = guards(self.config, self.ranks)
-        return {**own, "data": self.data} if self.data else own
+        if self.data is None:
+            return own
+        return {**own, "data": self.data.fingerprint, "split": self.data.split.checksum}
 
     def _refuse_foreign(self, path: Path, manifest: Manifest) -> None:
         """Raise if the checkpoint was written by another configuration or under other guards."""
@@ -266,15 +269,19 @@ class Checkpoints:
                 f"{path} was written by another configuration ({manifest.fingerprint[:8]}, this "
                 f"run is {expected[:8]}): {changed or 'fields were added or removed'}. {cure}"
             )
-        own = self._guards()
-        changed = "; ".join(
-            f"{name} was {manifest.guards.get(name, 'absent')} and is {value}"
-            for name, value in own.items()
-            if manifest.guards.get(name) != value and not _is_readable(name, manifest)
-        )
-        if changed:
+        then = manifest.guards
+        differing = [
+            f"{name} was {then.get(name, 'absent')} and is {value}"
+            for name, value in guards(self.config, self.ranks).items()
+            if then.get(name) != value and not _is_readable(name, manifest)
+        ]
+        if self.data is not None:  # older checkpoints do not say which data they are of
+            data, lists = str(then.get("data", "")), str(then.get("split", ""))
+            differing += self.data.changes_since(data, lists)
+        if differing:
             raise CheckpointError(
-                f"{path} cannot go on bit for bit: {changed}. Run it as it was started. {cure}"
+                f"{path} cannot go on bit for bit: {'; '.join(differing)}. Run it as it was "
+                f"started. {cure}"
             )
 
 

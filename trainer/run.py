@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from datasets.dataset import Dataset, open_dataset
+from datasets.errors import DataError
 from datasets.files import atomic_write
 from datasets.loading.shared_memory import check_shared_memory
 from trainer import determinism
@@ -61,10 +62,9 @@ def train(
     determinism.enable_determinism(config)  # first: NCCL and cuBLAS read their settings once
     ranks = init_process_group(config.run)
     dataset = open_dataset(config.data)
+    _check_same_data(dataset, ranks)
     epoch_steps = _checked_epoch_steps(config, dataset, ranks)
-    # `dataset=folder` does not identify a user's images, so the checkpoint must.
-    own_data = dataset.fingerprint if config.data.dataset == "folder" else ""
-    checkpoints = Checkpoints(folder, config, ranks, epoch_steps, own_data)
+    checkpoints = Checkpoints(folder, config, ranks, epoch_steps, dataset.identity)
     newest = checkpoints.newest()
     state = new_state(config, dataset.num_classes, ranks, fresh=newest is None)
     if newest is not None:
@@ -77,6 +77,18 @@ def train(
     loop = Loop(config, ranks, dataset, state, checkpoints, run_log, *position, on_step, heartbeat)
     complete = state.step == total_steps or loop.run(should_stop)
     return _summary(loop, complete=complete)
+
+
+def _check_same_data(dataset: Dataset, ranks: Ranks) -> None:
+    """Raise a DataError on every rank where the ranks of several machines read other data."""
+    digest = bytes.fromhex(dataset.fingerprint + dataset.split.checksum)
+    mine = torch.tensor(list(digest), dtype=torch.uint8, device=ranks.device)
+    if bool((ranks.gather(mine) != mine).any()):
+        raise DataError(
+            f"The ranks of this run read different images, masks or lists; on rank {ranks.rank} "
+            f"{dataset.tree.root} has the fingerprint {dataset.fingerprint[:16]}. Bring the same "
+            "data to all machines, or put them on a disk that all share."
+        )
 
 
 def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:

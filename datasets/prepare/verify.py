@@ -37,8 +37,8 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
     """Every defect of the tree, one text each; none when all is well.
 
     Reads all images of all lists at the root and every mask that is there, and compares them with
-    the manifest where there is one. A sound tree without manifest gets one: from then on its
-    sha256 is the identity of the data in every result.
+    the manifest where there is one. A sound tree without manifest gets one, and a sound folder of
+    one's own that has grown gets its new files into it.
 
     Args:
         location: of the dataset.
@@ -65,15 +65,17 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
     if set(shown) == {0} and not count:
         count += 1
         yield _one_class(spec, root)
-    if needs.validation and not scored and not count:
+    for text in [] if count else _unscored(spec, tree, needs, scored, say):
         count += 1
-        yield nothing_scored(tree, len(needs.validation), min(needs.validation))
-    absent = [name for label, name in enumerate(spec.class_names) if not scored[label]]
-    if scored and absent and not count:
-        say(f"note: {absent_text(absent)}")
+        yield text
     if manifest is not None and tree.store is None:
-        yield from _changes(root, manifest, files)
-    elif not count:
+        for text in _changes(root, manifest, files):
+            count += 1
+            yield text
+        files = {**manifest.files, **files}
+    # Other data sets are whole when they come; there the manifest stays as it was written.
+    is_grown = spec.kind == "described" and manifest is not None and files != manifest.files
+    if not count and tree.store is None and (manifest is None or is_grown):
         write_manifest(root, Manifest(spec.name, files))
 
 
@@ -175,6 +177,17 @@ def _hashes(tree: ImageTree, name: str) -> dict[str, str]:
         with suppress(OSError):  # told already
             hashes[path.relative_to(tree.root).as_posix()] = file_sha256(path)
     return hashes
+
+
+def _unscored(
+    spec: DatasetSpec, tree: ImageTree, needs: Needs, scored: Counter[int], say: Say
+) -> Iterator[str]:
+    """A defect if no validation mask shows any class; a note to `say` if some class is missing."""
+    absent = [name for label, name in enumerate(spec.class_names) if not scored[label]]
+    if needs.validation and not scored:
+        yield nothing_scored(tree, len(needs.validation), min(needs.validation))
+    elif needs.validation and absent:
+        say(f"note: {absent_text(absent)}")
 
 
 def _one_class(spec: DatasetSpec, root: Path) -> str:

@@ -163,6 +163,12 @@ def _read_ranges(index: Path) -> dict[tuple[Kind, str], _Range]:
     return {key: _Range(*row) for key, row in zip(keys, rows, strict=True)}
 
 
+def packed_hashes(root: Path) -> dict[tuple[Kind, str], str]:
+    """sha256 of the items of a packed dataset that are files; none of decoded pixels."""
+    ranges = _read_ranges(root / INDEX_FILE)
+    return {key: part.sha256 for key, part in ranges.items() if part.encoding == "file"}
+
+
 def _is_sound(data: bytes, part: _Range) -> bool:
     return len(data) == part.size and hashlib.sha256(data).hexdigest() == part.sha256
 

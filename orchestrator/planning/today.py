@@ -1,10 +1,13 @@
 """What a result must have to be of today: configuration, images and masks, lists."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from datasets.config import DataConfig
-from orchestrator.results.counted import Today, is_same
+from datasets.identity import DataIdentity, KnownFiles, identity_of
+from datasets.location import locate
+from orchestrator.results.counted import Today
 from orchestrator.results.store import Row
 from trainer.config.fingerprint import fingerprints
 from trainer.config.schema import TrainConfig
@@ -14,13 +17,27 @@ from trainer.config.schema import TrainConfig
 class TodaysData:
     """The data on this machine, looked at when it is asked for and then once per configuration."""
 
-    _known: dict[DataConfig, tuple[str, str]] = field(default_factory=dict)
+    _known: dict[DataConfig, DataIdentity | None] = field(default_factory=dict)
+    _files: dict[DataConfig, KnownFiles] = field(default_factory=dict)
 
-    def of(self, config: DataConfig) -> tuple[str, str]:
-        """Fingerprint of the data and checksum of the lists; empty where they are not here."""
-        if config not in self._known:
-            self._known[config] = (_fingerprint(config), "")
-        return self._known[config]
+    def of(self, config: DataConfig) -> DataIdentity | None:
+        """Which files these are now; None where they are not on this machine."""
+        default = DataConfig()
+        read = replace(
+            config,
+            crop=default.crop,
+            scale_min=default.scale_min,
+            scale_max=default.scale_max,
+            mix=default.mix,
+        )
+        if read not in self._known:
+            self._known[read] = None
+            with suppress(ValueError, OSError):
+                place = replace(read, split=default.split)
+                if place not in self._files:
+                    self._files[place] = KnownFiles(locate(config))
+                self._known[read] = identity_of(config, self._files[place])
+        return self._known[read]
 
     def changes(self, config: DataConfig, data: str, split: str) -> list[str]:
         """How today's data differ from those of a row or a checkpoint; empty where they do not.
@@ -32,13 +49,8 @@ class TodaysData:
         """
         if not data and not split:
             return []
-        now, lists = self.of(config)
-        changed = []
-        if not is_same(data, now):
-            changed.append(f"data.root: other images ({data[:8]} -> {now[:8]})")
-        if not is_same(split, lists):
-            changed.append(f"data.split: other lists ({split[:8]} -> {lists[:8]})")
-        return changed
+        now = self.of(config)
+        return now.changes_since(data, split) if now is not None else []
 
 
 def todays(
@@ -59,22 +71,9 @@ def todays(
         if key not in configs
     }
     prints = fingerprints({**configs, **old})
-    return {
-        key: Today(
-            prints[key],
-            *(data.of(config.data) if key in seeds else ("", "")),
-            is_planned=key in configs,
-        )
-        for key, config in (*configs.items(), *old.items())
-    }
-
-
-def _fingerprint(config: DataConfig) -> str:
-    if config.dataset != "folder":
-        return ""
-    from datasets.dataset import fingerprint_of  # loads Pillow
-
-    try:
-        return fingerprint_of(config)
-    except (ValueError, OSError):
-        return ""
+    today = {}
+    for key, config in (*configs.items(), *old.items()):
+        now = data.of(config.data) if key in seeds else None
+        own = (now.fingerprint, now.split.checksum) if now is not None else ("", "")
+        today[key] = Today(prints[key], *own, is_planned=key in configs)
+    return today

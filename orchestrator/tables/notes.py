@@ -165,7 +165,7 @@ def _marked(filled: FilledTable, today: Mapping[str, Today]) -> Iterator[Note]:
     entries = [entry for row in filled.rows for entry in row.entries]
     for mark, text in _EXPLAINED.items():
         if any(mark in entry.marks for entry in entries):
-            more = {Mark.MIXED: _left_out(filled), Mark.DRIFTED: _unplanned(entries, today)}
+            more = {Mark.MIXED: _left_out(filled, today), Mark.DRIFTED: _unplanned(entries, today)}
             yield Note(mark.value, text + more.get(mark, ""))
     if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
         yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
@@ -182,7 +182,7 @@ def _absent(filled: FilledTable) -> Iterator[Note]:
         yield Note("", f"{', '.join(named)}: {text}")
 
 
-def _left_out(filled: FilledTable) -> str:
+def _left_out(filled: FilledTable, today: Mapping[str, Today]) -> str:
     """Which rows the printed numbers leave out: the end of the sentence about them."""
     heads = [" ".join(parts) for parts in zip(*filled.table.heads(), strict=True)]
     texts = []
@@ -193,8 +193,13 @@ def _left_out(filled: FilledTable) -> str:
                 value = "--" if score is None else f"{score:.{filled.table.decimals}f}"
                 why = " and ".join(differences(entry.results[0], one))
                 texts.append(f"{row.row.label}, {head}, seed {one.seed}: {value} ({why})")
+    if not texts:
+        return "."
     more = f"; and {len(texts) - _LEFT_OUT} more" if len(texts) > _LEFT_OUT else ""
-    return f"; left out: {'; '.join(texts[:_LEFT_OUT])}{more}." if texts else "."
+    apart = [one for row in filled.rows for entry in row.entries for one in entry.apart]
+    is_old = any(not is_of_today(row, today) for row in apart)
+    cure = " Launch with rerun=drifted to renew them." if is_old else ""
+    return f"; left out: {'; '.join(texts[:_LEFT_OUT])}{more}.{cure}"
 
 
 def _unplanned(entries: Iterable[TableEntry], today: Mapping[str, Today]) -> str:

@@ -11,7 +11,7 @@ from datasets.errors import DataError
 from datasets.known.list_file import line_of
 from datasets.known.registry import KNOWN
 from datasets.location import locate
-from datasets.manifest import FILE_NAME, data_fingerprint
+from datasets.manifest import FILE_NAME, data_fingerprint, read_manifest
 from datasets.prepare.verify import defects
 
 VOC = KNOWN["voc"].spec
@@ -59,10 +59,13 @@ def test_an_own_folder_is_opened_with_one_look_at_its_description(voc) -> None:
     assert opened.count(str(description)) == 1
 
 
-def test_without_a_manifest_only_the_lists_are_proved(voc) -> None:
-    dataset = open_dataset(voc)
+def test_without_a_manifest_the_fingerprint_is_what_verify_would_record(voc) -> None:
+    before = open_dataset(voc).fingerprint
 
-    assert dataset.fingerprint == f"lists:{dataset.split.checksum}"
+    assert list(defects(locate(voc))) == []
+    manifest = read_manifest(Path(voc.root))
+    assert manifest is not None
+    assert before == data_fingerprint(manifest.files) == open_dataset(voc).fingerprint
 
 
 def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
@@ -73,6 +76,7 @@ def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
     image.write_bytes(image.read_bytes() + b" ")
 
     assert len(first) == 64
+    assert open_dataset(voc).fingerprint != first
     assert [text for text in defects(locate(voc)) if "scene_00005.jpg has changed" in text]
     (Path(voc.root) / FILE_NAME).unlink()
     assert list(defects(locate(voc))) == []

@@ -4,6 +4,7 @@ import hashlib
 import io
 import multiprocessing
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,12 +139,13 @@ def test_the_cache_stays_below_its_bound(far) -> None:
 def test_what_is_wanted_ahead_is_there_when_it_is_read(far, store) -> None:
     dataset = open_dataset(far)
     names = dataset.split.labelled
+    before = store.proxy.count("GET .*shards")
 
     dataset.tree.prefetch(names, names)
     for name in names:
         dataset.tree.pair(name)
 
-    assert store.proxy.count("GET .*shards") == 2 * len(names)
+    assert store.proxy.count("GET .*shards") - before == 2 * len(names)
 
 
 def test_shards_survive_pickling_and_forking(far, dataset) -> None:
@@ -273,7 +275,8 @@ def test_newly_packed_data_replaces_what_was_brought_near(far, store) -> None:
 def test_a_full_disk_costs_the_cache_and_not_the_run(far, dataset) -> None:
     cache = Path(far.cache) / "items"
     opened = open_dataset(far)
-    cache.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(cache)  # with the first mask, which was read when the data were opened
+    cache.mkdir(parents=True)
     for number in range(256):
         (cache / f"{number:02x}").write_text("no folder")  # nothing can be written below
     name = dataset.split.labelled[0]

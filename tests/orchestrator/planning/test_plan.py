@@ -167,6 +167,14 @@ def images(root: Path, seed: int) -> Path:
     return root
 
 
+def write_folder_grid(lab: Lab, *seeds: int) -> None:
+    base = {"recipe": "folder", "split": "all", "crop": 32, "backbone": "resnet14_w8"}
+    cell = {"base": {**base, "method": "supervised", "loss": "none"}}
+    overrides = [*SMALL[1:2], "optim.epochs=1", "optim.batch=2", *TINY[2:]]
+    spec = {"title": "T", "overrides": overrides, "cells": [cell]}
+    lab.grid.write_text(yaml.safe_dump({**spec, "seeds": list(seeds)} if seeds else spec))
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
     return images(tmp_path / "first", 0), images(tmp_path / "second", 100)
@@ -176,10 +184,7 @@ def test_a_cell_done_on_other_images_is_drifted_until_it_runs_on_these(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
     lab = Lab(tmp_path, two[0])
-    base = {"recipe": "folder", "split": "all", "crop": 32, "backbone": "resnet14_w8"}
-    cell = {"base": {**base, "method": "supervised", "loss": "none"}}
-    overrides = [*SMALL[1:2], "optim.epochs=1", "optim.batch=2", *TINY[2:]]
-    lab.grid.write_text(yaml.safe_dump({"title": "T", "overrides": overrides, "cells": [cell]}))
+    write_folder_grid(lab)
 
     def planned(root: Path) -> PlannedCell:
         plan = make_plan(str(lab.grid), lab.opened, overrides=[f"data.root={root}"])
@@ -201,7 +206,9 @@ def test_a_checkpoint_of_other_images_is_refused(two: tuple[Path, Path], tmp_pat
     first, second = (compose(["recipe=folder", *SMALL, f"data.root={root}"]) for root in two)
     train(first, tmp_path / "run", should_stop=lambda: True)
 
-    with pytest.raises(CheckpointError, match="cannot go on bit for bit: data was "):
+    with pytest.raises(
+        CheckpointError, match=r"cannot go on bit for bit: data\.root: other images"
+    ):
         train(second, tmp_path / "run")
 
 
@@ -257,3 +264,46 @@ def test_a_seed_that_the_grid_lacks_is_renewed_by_adding_it(lab: Lab) -> None:
     table = lab.run("tables")
 
     assert "(first add to the grid's `seeds` what it lacks: 7)" in table
+
+
+def test_masks_corrected_in_place_are_seen_kept_apart_and_renewed(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, images(tmp_path / "own", 0))
+    write_folder_grid(lab, 1)
+    lab.run("launch", "backend=inline")
+
+    for index in range(2):
+        mask = trees.grey_png(labels(50 + index, trees.SIZE, 3))
+        trees.put(lab.data / f"truth/i{index:02d}.png", mask)
+    write_folder_grid(lab, 1, 2)
+    lab.run("launch", "backend=inline", code=10)
+
+    first, second = plan_of(lab).cells
+    assert (first.state, second.state) == (State.drifted, State.done)
+    assert "2 changed of 25 files, such as truth/i00.png, truth/i01.png" in first.why
+    rows = {row.seed: row for row in read_rows(lab.opened)}
+    table = lab.run("tables")
+    assert f"{rows[2].best_miou_percent:.1f} m,n=1" in table
+    assert f"seed 1: {rows[1].best_miou_percent:.1f} (other images or masks)" in table
+    assert "Launch with rerun=drifted to renew them." in table
+
+    lab.run("launch", "backend=inline", "rerun=drifted")
+
+    assert [cell.state for cell in plan_of(lab).cells] == [State.done, State.done]
+    table = lab.run("tables")
+    assert "±" in table
+    assert "m,n=1" not in table
+
+
+def test_a_checkpoint_of_masks_that_were_corrected_is_drifted(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    lab = Lab(tmp_path, two[0])
+    write_folder_grid(lab)
+    (cell,) = plan_of(lab).cells
+    train(cell.config, lab.opened.run(cell.key).folder, should_stop=lambda: True)
+
+    assert plan_of(lab).cells[0].state is State.interrupted
+    trees.put(lab.data / "truth/i03.png", trees.grey_png(labels(60, trees.SIZE, 3)))
+
+    assert plan_of(lab).cells[0].state is State.drifted
+    assert "1 changed of 25 files, such as truth/i03.png" in plan_of(lab).cells[0].why

@@ -1,0 +1,52 @@
+"""What a run compares before its first step."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from datasets.dataset import open_dataset
+from datasets.errors import DataError
+from tests.support.process_groups import run_ranks
+from tests.support.tiny_config import tiny_config
+from trainer.checkpoint import CheckpointError
+from trainer.run import train
+
+
+@pytest.fixture
+def two_roots(drawn_root: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The drawn scenes twice; in the second copy one labelled mask is another's."""
+    tree = open_dataset(tiny_config(drawn_root).data)
+    first, second, *_ = (tree.tree.mask_path(name) for name in tree.split.labelled)
+    roots = tmp_path / "one", tmp_path / "two"
+    for root in roots:
+        shutil.copytree(drawn_root, root)
+    shutil.copy(second, roots[1] / first.relative_to(drawn_root))
+    return roots
+
+
+def refusal_on_a_rank(roots: tuple[Path, Path]) -> str:
+    with pytest.raises(DataError) as error:
+        train(tiny_config(roots[dist.get_rank()]), roots[0].parent / "run")
+    return str(error.value)
+
+
+def test_ranks_that_read_other_data_are_refused_on_all(two_roots: tuple[Path, Path]) -> None:
+    texts = run_ranks(refusal_on_a_rank, 2, two_roots)
+
+    for rank, (text, root) in enumerate(zip(texts, two_roots, strict=True)):
+        assert "The ranks of this run read different images" in text
+        assert f"on rank {rank} {root} has the fingerprint" in text
+
+
+def test_a_run_does_not_go_on_with_masks_that_were_edited(two_roots: tuple[Path, Path]) -> None:
+    one, two = two_roots
+    train(tiny_config(one), one.parent / "run", should_stop=lambda: True)
+    (mask,) = (
+        p for p in one.rglob("*.png") if p.read_bytes() != (two / p.relative_to(one)).read_bytes()
+    )
+    shutil.copy(two / mask.relative_to(one), mask)
+
+    with pytest.raises(CheckpointError, match=rf"1 changed of \d+ files, such as .*{mask.name}"):
+        train(tiny_config(one), one.parent / "run")
