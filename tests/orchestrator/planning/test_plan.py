@@ -213,7 +213,7 @@ def test_a_checkpoint_of_other_images_is_refused(two: tuple[Path, Path], tmp_pat
 
 
 def test_every_reader_chooses_todays_row_after_another_setting_was_tried(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     lab.run("launch", "backend=inline")
     lab.run("launch", "backend=inline", "rerun=drifted", "optim.epochs=2")
     first, second = (row.best_miou_percent or 0.0 for row in read_rows(lab.opened))
@@ -242,9 +242,9 @@ def test_every_reader_chooses_todays_row_after_another_setting_was_tried(lab: La
 
 
 def test_a_renewal_that_was_cut_off_goes_on_by_itself(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     lab.run("launch", "backend=inline")
-    lab.write_grid(("supervised", "none"), epochs=400)
+    lab.write_grid(("supervised_star", "none"), epochs=400)
     process = lab.start("launch", "backend=inline", "rerun=drifted")
     lab.worker_at(SUPERVISED, step=2)
     process.kill()
@@ -257,7 +257,7 @@ def test_a_renewal_that_was_cut_off_goes_on_by_itself(lab: Lab) -> None:
 
 
 def test_a_seed_that_the_grid_lacks_is_renewed_by_adding_it(lab: Lab) -> None:
-    lab.write_grid(("supervised", "none"))
+    lab.write_grid(("supervised_star", "none"))
     old = replace(load_grid(str(lab.grid)).cells[0], seed=7)
     publish(lab.opened, row_of(old, 33.3))
 
