@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 Result = TypeVar("Result")
@@ -53,8 +53,12 @@ class _Recording(TorchDispatchMode):
             value.copy_(before)
         self.overwritten.clear()
 
-    @torch.no_grad()
     def replay(self) -> None:
+        """What a graph does is seen by no dispatch mode."""
+        with _disable_current_modes(), torch.no_grad():
+            self._replay()
+
+    def _replay(self) -> None:
         """Every operation once more; a result that is memory of its own goes where it was."""
         for function, args, kwargs, result in self.calls:
             again = function(*args, **kwargs)

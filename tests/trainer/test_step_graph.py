@@ -3,29 +3,35 @@
 On a CPU a record of operations stands for the CUDA graph, see `tests.support.recorded_graph`.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.two_steps import Case, made_up, stepping
 from tests.support.process_groups import in_fresh_process, run_ranks
 from tests.support.recorded_graph import RecordedGraph
 from tests.support.tiny_config import tiny_config
 from trainer.config.schema import Graph, RunConfig
 from trainer.determinism import NotDeterministicError
 from trainer.distributed import Ranks
+from trainer.feed import map_tensors
 from trainer.method_registry import METHODS, MethodFacts
 from trainer.methods.interface import StepInput, StepResult
 from trainer.methods.supervised import Supervised
 from trainer.network.deeplab import upsample
 from trainer.run import train
+from trainer.state import new_state
 from trainer.step import graph
 from trainer.step.graph import OutsideTensors, check_capture
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+CPU = torch.device("cpu")
 CAPTURED = "run.graph=step"
 
 
@@ -179,3 +185,39 @@ def test_a_graph_keeps_what_it_reads_and_does_not_own() -> None:
 def test_what_cannot_be_captured_is_refused_at_once(drawn_root: Path) -> None:
     with pytest.raises(ValueError, match=r"run\.graph=step cannot .* run\.memory=recompute"):
         tiny_config(drawn_root, CAPTURED, "run.memory=offload")
+
+
+class Counting(TorchDispatchMode):
+    """Counts operations; what a replay does is no operation of the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.seen[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_beside_its_replays_a_step_fills_its_inputs_and_takes_sgd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded(monkeypatch)
+    case, ranks = Case(model="resnet8", crop=17, batch=2, classes=3), Ranks(0, 1, CPU)
+    config = replace(case.config, run=RunConfig(device="cpu", graph=Graph.step))
+    step = stepping(config, ranks, new_state(config, case.classes, ranks), lr=0.01)
+    data = made_up(case, ranks, seed=0)
+    step(*data)
+    step(*data)  # recorded
+
+    with Counting() as counting:
+        step(*data)
+
+    batch: list[Tensor] = []
+    map_tensors(data, lambda tensor: batch.append(tensor) or tensor)
+    # Alpha; the batch; losses for the log; backbone and head. None of them grows with the network.
+    expected = {"fill_": 1, "copy_": len(batch), "clone": 6, "_fused_sgd_": 2}
+    assert {name: counting.seen[name] for name in expected} == expected
+    assert counting.seen.total() - counting.seen["detach"] == sum(expected.values())
