@@ -12,7 +12,7 @@ workspaces of cuDNN and what the allocator loses between blocks.
 
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -23,7 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import trainer.network.deeplab
-from benchmarks.two_steps import Case, made_up
+from benchmarks.two_steps import Case
+from datasets.loading.batches import (
+    LabelledBatch,
+    SecondCrop,
+    UnlabelledBatch,
+    ViewPlan,
+    nothing,
+)
 from datasets.location import num_classes
 from orchestrator.planning.memory import (
     GIB,
@@ -37,7 +44,7 @@ from trainer.config.compose import compose
 from trainer.config.schema import Memory, PixelDistance, Precision, TrainConfig
 from trainer.distributed import Ranks
 from trainer.method_registry import METHODS
-from trainer.methods.interface import StepInput
+from trainer.methods.interface import Position, StepInput
 from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.recompute import BlockRunner
@@ -96,15 +103,13 @@ def peak_bytes(config: TrainConfig, *, classes: int, images: int) -> int:
     _forget_constants()
     try:
         with FakeTensorMode(), LiveBytes() as live:
-            _step(
-                config, bare, Case(model="", crop=config.data.crop, batch=images, classes=classes)
-            )
+            _step(config, bare, images)
     finally:
         _forget_constants()
     return live.peak
 
 
-def _step(config: TrainConfig, bare: TrainState, case: Case) -> None:
+def _step(config: TrainConfig, bare: TrainState, images: int) -> None:
     """A step, as `trainer.loop` takes it, from a state of tensors without storage."""
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,12 +125,66 @@ def _step(config: TrainConfig, bare: TrainState, case: Case) -> None:
         {name: SGD.over(bare.networks[name], config.optim) for name in bare.optimisers},
         {name: fake(tensor) for name, tensor in bare.memory.items()},
     )
-    bits = next(iter(bare.networks.values())).num_channel_bits
-    labelled, unlabelled = made_up(case, ranks, num_bits=bits, seed=0)
-    if not config.method.facts.needs_unlabelled:
-        unlabelled = None
-    given = StepInput(state.networks, state.memory, labelled, unlabelled)
-    Step(Objective.of(config, ranks), state, ranks)(given, weight=1.0, rate=0.0)
+    objective = Objective.of(config, ranks)
+    bits = next(iter(state.networks.values())).num_channel_bits
+    labelled, unlabelled = _batches(
+        objective.method.views(), images=images, crop=config.data.crop, num_bits=bits
+    )
+    given = StepInput(
+        state.networks,
+        state.memory,
+        labelled,
+        unlabelled if config.method.facts.needs_unlabelled else None,
+        objective.method.numbers(Position(0, 1, 1)),
+    )
+    Step(objective, state, ranks)(given, weight=1.0, rate=0.0)
+
+
+def _batches(
+    views: ViewPlan, *, images: int, crop: int, num_bits: int
+) -> tuple[LabelledBatch, UnlabelledBatch]:
+    """Batches with all that a method wants to see, of so many images each."""
+
+    def pixels() -> torch.Tensor:
+        return torch.empty(images, 3, crop, crop, dtype=torch.uint8)
+
+    def flags() -> torch.Tensor:
+        return torch.empty(images, crop, crop, dtype=torch.bool)
+
+    def numbers() -> torch.Tensor:
+        return torch.empty(images, views.numbers, dtype=torch.float64)
+
+    def keep() -> torch.Tensor:
+        return torch.empty(images, num_bits if views.channel_bits else 0, dtype=torch.bool)
+
+    ids = ("",) * images
+    partners = range(views.strong if views.has_partner else 0)
+    masks = torch.empty(images, crop, crop, dtype=torch.int64)
+    labelled_strong = pixels() if views.labelled_strong else nothing()
+    labelled = LabelledBatch(pixels(), masks, keep(), ids, labelled_strong, numbers())
+    unlabelled = UnlabelledBatch(
+        weak=pixels(),
+        strong=tuple(pixels() for _ in range(views.strong)),
+        padded=flags(),
+        boxes=tuple(flags() for _ in range(views.boxes)),
+        keep=keep(),
+        mix_weak=pixels() if views.has_partner else nothing(),
+        mix_strong=tuple(pixels() for _ in partners),
+        mix_padded=flags() if views.has_partner else nothing(),
+        ids=ids,
+        mix_ids=ids,
+        holes=tuple(flags() for _ in range(views.strong if views.has_holes else 0)),
+        second=_second_crop(pixels, flags, images) if views.has_overlap else None,
+        numbers=numbers(),
+    )
+    return labelled, unlabelled
+
+
+def _second_crop(
+    pixels: Callable[[], torch.Tensor], flags: Callable[[], torch.Tensor], images: int
+) -> SecondCrop:
+    shift = torch.empty(images, 2, dtype=torch.int64)
+    return SecondCrop(pixels(), pixels(), flags(), shift, torch.empty(images, 2, dtype=torch.bool))
 
 
 def _forget_constants() -> None:
