@@ -69,6 +69,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         ["method=fixmatch_star", "loss=kl"],
         ["method=unimatch_star", "loss=kl", "method.teacher=ema", "run.memory=recompute"],
         ["method=unimatch_star", "loss=cr", "loss.ramp_unit=epoch"],
+        ["method=cutmix_seg", "loss=kl"],
+        ["method=mt_cutmix", "loss=kl"],
+        ["method=cps", "loss=kl"],
     ],
     ids=lambda words: words[0],
 )
