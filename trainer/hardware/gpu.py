@@ -79,6 +79,7 @@ State = Literal[
     "driver too old",
     "no driver",
     "card too old",
+    "card too new",
     "broken",
 ]
 
@@ -131,6 +132,10 @@ def judge(facts: GpuFacts) -> Verdict:
             "Use another card (CUDA_VISIBLE_DEVICES chooses), or the same torch built for an older "
             "CUDA.",
         ),
+        "card too new": (
+            f"{_wheel(facts)} has no code for {_names(_unsupported(facts))}",
+            "Install torch built for a newer CUDA, or a newer torch.",
+        ),
         "broken": (
             f"{_wheel(facts)}, driver {facts.driver}: {facts.complaint or 'CUDA does not start'}",
             "Try nvidia-smi; the card may be lost or taken, CUDA_VISIBLE_DEVICES may name one that "
@@ -144,16 +149,23 @@ def _state_of(facts: GpuFacts, *, is_here: bool) -> State:
     """The first of the causes that holds; each makes the later ones meaningless."""
     causes: tuple[tuple[bool, State], ...] = (
         (bool(facts.num_usable and not _unsupported(facts)), "works"),
-        (bool(facts.num_usable), "card too old"),
+        (bool(facts.num_usable), _fault_of_cards(facts)),
         (facts.is_hidden, "hidden"),
         (not is_here and not facts.requested, "no card"),
         (not facts.torch_cuda, "wheel without CUDA"),
         (not is_here, "no card"),
         (not facts.driver, "no driver"),
         (_major(facts.driver) < _oldest_driver(facts), "driver too old"),
-        (bool(_unsupported(facts)), "card too old"),
+        (bool(_unsupported(facts)), _fault_of_cards(facts)),
     )
     return next((state for holds, state in causes if holds), "broken")
+
+
+def _fault_of_cards(facts: GpuFacts) -> State:
+    """On which side of torch's code the cards without code lie."""
+    newest = max(map(_capability_of, _cuda_code(facts.architectures)), default=(0, 0))
+    is_newer = all(card.capability > newest for card in _unsupported(facts))
+    return "card too new" if is_newer else "card too old"
 
 
 def supports(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
@@ -163,8 +175,12 @@ def supports(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
     one alone. Intermediate code (compute_120) is compiled for any later card. Other names, such as
     AMD's gfx90a, are not judged.
     """
-    judged = [name for name in architectures if name.startswith(("sm_", "compute_"))]
+    judged = _cuda_code(architectures)
     return not judged or any(_runs_on(capability, name) for name in judged)
+
+
+def _cuda_code(architectures: Sequence[str]) -> list[str]:
+    return [name for name in architectures if name.startswith(("sm_", "compute_"))]
 
 
 def _runs_on(capability: tuple[int, int], architecture: str) -> bool:
@@ -197,7 +213,7 @@ def _wheel(facts: GpuFacts) -> str:
     needs = [f"CUDA {facts.torch_cuda}"]
     if _oldest_driver(facts):
         needs.append(f"driver {_oldest_driver(facts)} or newer")
-    codes = [name for name in facts.architectures if name.startswith("sm_")]
+    codes = _cuda_code(facts.architectures)
     if codes:
         major, minor = min(map(_capability_of, codes))
         needs.append(f"compute capability {major}.{minor} or newer")

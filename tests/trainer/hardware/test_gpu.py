@@ -42,6 +42,12 @@ NO_CARD = {"device_files": (), "cards": (), "num_usable": 0, "driver": ""}
         ({"requested": "gpus_per_rank=1"}, "works", False, "A100"),
         ({"cards": (V100,)}, "card too old", True, f"{NEEDS} has no code for Tesla V100 (7.0)"),
         ({"num_usable": 0, "cards": (V100,)}, "card too old", True, "Tesla V100 (7.0)"),
+        (
+            {"cards": (Card("R100", (13, 0)),), "architectures": CU130[:-1]},
+            "card too new",
+            True,
+            "has no code for R100 (13.0)",
+        ),
         (WITHOUT_CUDA, "wheel without CUDA", True, "torch 2.13.0+cpu is a wheel without CUDA"),
         (
             {"num_usable": 0, "driver": "535.129.03"},
