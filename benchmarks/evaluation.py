@@ -2,7 +2,8 @@
 
 Per image: the confusion matrix beside UniMatch's numpy histograms and torchmetrics; the class of a
 pixel by `max` beside softmax and argmax. Sliding windows one by one and together, and in how many
-pixels the two name another class. Reading ahead beside reading in turn (wall time).
+pixels the two name another class. Reading files by Pillow, by ours and from the decoded cache;
+reading ahead beside reading in turn (wall time).
 Settings: rounds, device, window, model.
 """
 
@@ -17,8 +18,11 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from benchmarks.gpu.pipeline import files_of
+from benchmarks.input_files import CITYSCAPES, VOC, Kind
 from benchmarks.table import Column, in_turn, print_table, settings
 from datasets.dataset import open_dataset
+from datasets.loading.loader import validation_images
 from trainer.config.compose import compose
 from trainer.config.schema import RunConfig
 from trainer.distributed import Ranks, init_process_group
@@ -47,6 +51,8 @@ def main(words: list[str]) -> None:
         }
         print_table(f"{name}: classes of one image", in_turn(ways, rounds=rounds, device=device))
     ranks = init_process_group(RunConfig(device=device))
+    for kind in (VOC, CITYSCAPES):
+        _files(kind, rounds)
     _windows(given, ranks)
     _reading(given, ranks)
 
@@ -86,6 +92,30 @@ def _metrics(predicted: Tensor, truth: Tensor, classes: int) -> dict[str, Callab
         matrix.update(predicted, truth)
 
     return {"UniMatch, numpy histograms": numpy, "torchmetrics": torchmetrics, "ours": ours}
+
+
+def _files(kind: Kind, rounds: int) -> None:
+    """Reading the images and masks of a validation set, CPU time of all of them."""
+    with TemporaryDirectory() as folder:
+        dataset = files_of(kind, Path(folder) / "files")
+        names, tree = dataset.split.validation, dataset.tree
+
+        def pillow() -> None:
+            for name in names:
+                np.array(tree.image(name))
+                np.array(tree.mask(name))
+
+        def ours(cache: Path | None = None) -> None:
+            for _ in validation_images(dataset, names, cache=cache):
+                pass
+
+        calls: dict[str, Callable[[], object]] = {
+            "Pillow": pillow,
+            "ours": ours,
+            "ours, decoded cache": lambda: ours(Path(folder) / "cache"),
+        }
+        title = f"{kind.name}: reading {len(names)} images and masks"
+        print_table(title, in_turn(calls, rounds=rounds))
 
 
 def _windows(given: dict[str, str], ranks: Ranks) -> None:

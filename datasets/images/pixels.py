@@ -86,8 +86,7 @@ def part_of(image: ImageLike, box: Box4) -> NDArray[np.uint8]:
 
 def whole_of(image: ImageLike) -> NDArray[np.uint8]:
     """A whole image as an array of its own: RGB (H, W, 3), or class indices (H, W)."""
-    pixels = part_of(image, (0, 0, *size_of(image)))
-    return np.array(pixels[..., :3] if pixels.ndim == 3 else pixels)
+    return np.array(image.upper(image.size[1]) if isinstance(image, LazyImage) else image)
 
 
 def view_of(image: Image.Image) -> NDArray[np.uint8]:
