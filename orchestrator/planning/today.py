@@ -18,7 +18,7 @@ class TodaysData:
     """The data on this machine, looked at when it is asked for and then once per configuration."""
 
     _known: dict[DataConfig, DataIdentity | None] = field(default_factory=dict)
-    _files: dict[DataConfig, KnownFiles] = field(default_factory=dict)
+    _files: dict[DataConfig, KnownFiles | None] = field(default_factory=dict)
 
     def of(self, config: DataConfig) -> DataIdentity | None:
         """Which files these are now; None where they are not on this machine."""
@@ -32,12 +32,19 @@ class TodaysData:
         )
         if read not in self._known:
             self._known[read] = None
-            with suppress(ValueError, OSError):
-                place = replace(read, split=default.split)
-                if place not in self._files:
-                    self._files[place] = KnownFiles(locate(config))
-                self._known[read] = identity_of(config, self._files[place])
+            files = self._files_of(replace(read, split=default.split))
+            if files is not None:
+                with suppress(ValueError, OSError):
+                    self._known[read] = identity_of(config, files)
         return self._known[read]
+
+    def _files_of(self, place: DataConfig) -> KnownFiles | None:
+        """The files of a data set, whatever the split; a silent store is asked once for all."""
+        if place not in self._files:
+            self._files[place] = None
+            with suppress(ValueError, OSError):
+                self._files[place] = KnownFiles(locate(place))
+        return self._files[place]
 
     def changes(self, config: DataConfig, data: str, split: str) -> list[str]:
         """How today's data differ from those of a row or a checkpoint; empty where they do not.

@@ -107,6 +107,8 @@ def test_a_drifted_cell_is_set_aside_in_the_store(far: Lab) -> None:
     assert far.rows()[SUPERVISED].attempt == 2
     names = [entry.name for entry in storage_of(far.url).entries(f"runs/{SUPERVISED}~")]
     assert any("best.pt" in name for name in names)
+    aside = names[0].partition("/files/")[0]
+    assert far.opened.places(SUPERVISED) == {1: aside, 2: f"runs/{SUPERVISED}"}
     assert far.states("optim.momentum=0.8") == {SUPERVISED: "done"}
 
 
