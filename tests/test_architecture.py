@@ -57,7 +57,6 @@ REASONS = {
     "a registry or an interface, to which others add": (
         "datasets/known/interface.py",
         "datasets/known/registry.py",
-        "trainer/config/method_settings.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",
     ),

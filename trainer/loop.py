@@ -133,7 +133,8 @@ class Loop:
         self, method: Method, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None
     ) -> StepInput:
         """What the method gets at this step."""
-        position = Position(self.state.step, self.epoch_steps, self.total_steps)
+        labelled_steps = max(len(self.dataset.split.labelled) // self.config.batch, 1)
+        position = Position(self.state.step, self.epoch_steps, self.total_steps, labelled_steps)
         numbers = method.numbers(position)
         return StepInput(self.state.networks, self.state.memory, labelled, unlabelled, numbers)
 

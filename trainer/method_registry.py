@@ -57,4 +57,10 @@ METHODS = {
     "cps": MethodFacts(
         "trainer.methods.cps.CrossPseudoSupervision", passes=4.8, pairs=("1to2", "2to1")
     ),
+    "ps_mt": MethodFacts(
+        "trainer.methods.ps_mt.PerturbedStrictMeanTeachers",
+        passes=3.8,
+        pairs=("mean",),
+        other_pairs=("teacher_1", "teacher_2"),
+    ),
 }

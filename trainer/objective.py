@@ -253,7 +253,7 @@ class Objective:
         loss, terms = result.loss, dict(result.terms)
         if self.config.loss.distance is not PixelDistance.none:
             # Outside autocast: bfloat16 cannot sum over the pixels of Omega.
-            added = self.term(result.pairs)
+            added = self.term(result.pairs) if result.pairs else torch.zeros_like(loss)
             terms["loss_inter_pixel"] = added.detach()
             loss = loss + weight * added
         terms["loss"] = loss.detach()

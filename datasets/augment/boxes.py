@@ -1,7 +1,7 @@
 """Boxes in views, on the host and on a device: maps of CutMix boxes, holes of cutout.
 
-The noise in a hole is a hash of a key per view and of the pixel's place, in whole numbers, so that
-both make the same bytes and nothing but the key is drawn and sent.
+Noise is a hash of a key per view and of the pixel's place, in whole numbers, so that both make the
+same bytes and nothing but the key is drawn and sent.
 Legend: B images, S x S pixels, R boxes of one map.
 """
 
@@ -50,12 +50,27 @@ def fill_holes(images: Tensor, holes: Tensor, keys: Tensor) -> Tensor:
         holes: bool (B, S, S).
         keys: of the noise, int64 (B,).
     """
-    place = torch.arange(1, images[0].numel() + 1, device=images.device).view(images[0].shape)
+    noise = _shifted(_hashed(keys, images.shape), 56).to(torch.uint8)  # the top byte
+    return torch.where(holes[:, None], noise, images)
+
+
+def uniform_noise(numbers: Tensor, shape: torch.Size) -> Tensor:
+    """Numbers in [0, 1) of a shape (B, C, H, W), float32: the upper 24 bits of a hash.
+
+    Args:
+        numbers: the keys, one of each image: in [0, 1), float64 (B,), see `ViewPlan.numbers`.
+        shape: of the noise.
+    """
+    keys = (numbers.double() * 2.0**53).long()  # all bits of such a number
+    return _shifted(_hashed(keys, shape), 40).to(torch.float32) * 2.0**-24
+
+
+def _hashed(keys: Tensor, shape: torch.Size) -> Tensor:
+    """A word of 64 bits for every place of `shape`, (B, C, H, W), from a key of each image."""
+    place = torch.arange(1, shape[1:].numel() + 1, device=keys.device).view(shape[1:])
     word = place * _STEP + keys[:, None, None, None]
     word = (word ^ _shifted(word, 30)) * _MIX_1
-    word = (word ^ _shifted(word, 27)) * _MIX_2
-    noise = _shifted(word, 56).to(torch.uint8)  # the top byte, (B, 3, S, S)
-    return torch.where(holes[:, None], noise, images)
+    return (word ^ _shifted(word, 27)) * _MIX_2
 
 
 def _shifted(word: Tensor, places: int) -> Tensor:

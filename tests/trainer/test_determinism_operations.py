@@ -60,9 +60,10 @@ REFUSED = (
 
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
-    __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or clamp
-    clamp_ div div_ eq exp expm1 fill_ ge gt le lerp_ log logaddexp lt masked_fill masked_fill_
-    maximum minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub sub_ threshold_backward where
+    __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or
+    bitwise_xor clamp clamp_ div div_ eq exp expm1 fill_ ge gt le lerp_ log logaddexp lt
+    masked_fill masked_fill_ maximum minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub
+    sub_ threshold_backward where
 """
 # Moves and views:
 MOVING = """
@@ -163,6 +164,7 @@ STEPS = [
     ["method=mt_cutmix", "loss=kl"],
     ["method=cps", "loss=kl"],
     ["method=cps_no_cutmix", "loss=kl"],
+    ["method=ps_mt", "loss=kl", "method.ps_mt.warmup_epochs=1"],
     ["method=unimatch", "loss=cr"],
     ["method=unimatch_star", "loss=kl"],
     ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher", "loss.views=[s1,s2,fp]"],
@@ -183,6 +185,7 @@ ARRIVING = {
     "fixmatch": 13,
     "mt_cutmix": 13,
     "unimatch": 15,
+    "ps_mt": 20,
 }
 
 

@@ -42,3 +42,41 @@ class CpsConfig:
     cutmix: bool = option(True, "networks learn on pasted images")
     weight: float = option(1.0, "of the cross terms; 1 VOC, 5 Cityscapes", limits=(0, 1e6))
     weight_without_cutmix: float = option(1.5, "the same; 1.5 VOC, 6 Cityscapes", limits=(0, 1e6))
+
+
+class Tvat(Enum):
+    """The adversarial noise on the student's features."""
+
+    off = "off"
+    intent = "intent"  # step and radius are fractions of the norm of the features
+    released = "released"  # the constants of the code, whose noise is almost zero in float32
+
+
+@dataclass(frozen=True)
+class PsMtConfig:
+    """Perturbed and strict mean teachers (Liu et al. 2022)."""
+
+    weight: float = option(
+        1.5,
+        "of the unlabelled loss; VOC P1 1.5, P2 0.6 and 0.06 at 92; Cityscapes 3",
+        limits=(0, 1e6),
+    )
+    ramp_epochs: int = option(12, "until the full weight, after the warm-up", limits=(0, 10**6))
+    warmup_epochs: int = option(
+        5,
+        "passes over the labelled list before; 0: teachers start as the student",
+        limits=(0, 10**6),
+    )
+    teachers: int = option(2, "that take turns by epoch", limits=(1, 2))
+    assist: bool = option(
+        False, "True: the resting teacher gives its 7 best classes only, as the code"
+    )
+    tvat: Tvat = Tvat.intent
+    tvat_step: float = option(
+        0.01, "intent: first step, times the norm of the features", limits=(1e-6, 1)
+    )
+    tvat_radius: float = option(0.05, "intent: the noise, times the same norm", limits=(0, 10))
+    three_boxes: bool = option(
+        False, "True: CutMix of three boxes, as the code on Cityscapes; else one of half the crop"
+    )
+    scores_all: bool = option(True, "mean logits of the teachers; False: the first, as Cityscapes")

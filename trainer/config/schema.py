@@ -12,6 +12,7 @@ from trainer.config.method_settings import (
     CpsConfig,
     CutMixSegConfig,
     MeanTeacherConfig,
+    PsMtConfig,
 )
 from trainer.method_registry import METHODS, MethodFacts, method_facts
 
@@ -245,6 +246,7 @@ class MethodConfig:
         default_factory=CutMixSegConfig, metadata={"algorithms": ("cutmix_seg",)}
     )
     cps: CpsConfig = field(default_factory=CpsConfig, metadata={"algorithms": ("cps",)})
+    ps_mt: PsMtConfig = field(default_factory=PsMtConfig, metadata={"algorithms": ("ps_mt",)})
 
     @property
     def facts(self) -> MethodFacts:

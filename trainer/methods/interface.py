@@ -47,11 +47,13 @@ class Position:
         step: optimiser steps done before it.
         epoch_steps: optimiser steps per epoch.
         total_steps: optimiser steps of the whole run.
+        labelled_epoch_steps: optimiser steps in one pass over the labelled list, at least one.
     """
 
     step: int
     epoch_steps: int
     total_steps: int
+    labelled_epoch_steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class StepResult:
 
     Attributes:
         loss: this rank's share of L_o, a scalar; the shares of all ranks add up to it.
-        pairs: for the inter-pixel term; empty when the run has none.
+        pairs: for the inter-pixel term; empty when the run or this step has none.
         terms: shares of the parts of L_o, detached, for the log.
         kept: detached tensors that `Method.after` needs.
     """
