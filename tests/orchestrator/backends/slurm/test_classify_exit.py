@@ -16,6 +16,7 @@ LINES = {
     "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026 DUE TO NODE FAILURE, SEE": "node_lost",
     "ModuleNotFoundError: No module named 'submitit'": "bad_config",
     "srun: error: n1: task 0: Segmentation fault": "node_lost",
+    "trainer.hardware.gpu.DeviceError: n1: gpus_per_rank=1 asks for a GPU": "no_device",
 }
 
 
