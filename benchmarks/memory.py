@@ -6,7 +6,7 @@ and the buffers of the losses. What only CUDA has is not in it: its context (abo
 workspaces of cuDNN and what the allocator loses between blocks.
 
 - without words: the table of docs/memory.md, by formula, with fresh counts in brackets
-- `fit`: count what orchestrator/planning/memory.csv lacks, and write it (all of it: 20 minutes)
+- `fit`: count what orchestrator/planning/memory.csv lacks, and write it (all of it: an hour)
 - settings as of `python -m trainer`, and `ranks=N`: count that run
 """
 
