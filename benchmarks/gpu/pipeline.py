@@ -14,6 +14,7 @@ from benchmarks.gpu.entries import Line, peak_memory
 from benchmarks.input_files import Kind, written
 from benchmarks.two_steps import Case, stepping
 from datasets.dataset import Dataset
+from datasets.identity import DataIdentity
 from datasets.spec import DatasetSpec, voc_colour
 from datasets.splits.lists import Split
 from trainer import determinism
@@ -38,7 +39,9 @@ def files_of(kind: Kind, folder: Path) -> Dataset:
     colours = tuple(voc_colour(number) for number in range(kind.num_classes))
     spec = DatasetSpec(kind.name, classes, colours, tree.image_pattern, tree.mask_pattern)
     ids = tuple(names)
-    return Dataset(spec, tree, Split("all", ids, ids, ids, ""), kind.num_classes, kind.name)
+    split = Split("all", ids, ids, ids, "")
+    identity = DataIdentity(kind.name, {}, split, ())
+    return Dataset(spec, tree, split, kind.num_classes, identity)
 
 
 def end_to_end(

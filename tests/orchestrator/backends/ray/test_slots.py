@@ -12,6 +12,7 @@ from orchestrator.backends.ray.launch import RayPool
 from orchestrator.options import parse
 from orchestrator.trial import Trial
 from trainer.config.compose import compose
+from trainer.config.fingerprint import config_json
 
 RECIPES = ("voc", "cityscapes")
 CONFIGS = {name: compose([f"recipe={name}", "model=resnet50"]) for name in RECIPES}
@@ -30,7 +31,7 @@ def pool_on(cpus: float, gpus: float, *words: str) -> tuple[RayPool, list[Trial]
     trials = [
         Trial(
             name,
-            "",
+            config_json(config),
             "f",
             "/root",
             "ray",
