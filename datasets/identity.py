@@ -27,6 +27,7 @@ from datasets.splits.lists import Split, load_split, present_splits
 
 RECORDS = ".identity"  # beside the data
 _HASHES = "hashes.json"
+_PACKED = "packed.json"  # PACKED_FILE of datasets.shards.reader, which loads Pillow
 _THREADS = 8
 _SETTLED_SECONDS = 2.0  # coarsest time stamp of a file system: a younger file may change unseen
 _NAMED = 3  # files that a text names
@@ -181,10 +182,10 @@ def _packed_hashes(location: DatasetLocation) -> dict[str, str] | None:
 
     Shards of decoded pixels have none: what their files were stands in the manifest.
     """
-    from datasets.shards.reader import is_packed, packed_hashes  # loads Pillow
-
-    if not is_packed(location.root):
+    if not (location.root / _PACKED).is_file():
         return None
+    from datasets.shards.reader import packed_hashes
+
     spec = location.spec
     return {
         spec.image_file(name) if kind == "image" else spec.mask_file(name): digest
