@@ -65,14 +65,21 @@ def run_rank(rank: int, trial: Trial, port: int) -> None:
     Path(trial.scratch, f"{rank}.json").write_text(outcome.to_json())
 
 
+@pytest.fixture
+def own(lab: Lab) -> Lab:
+    """A lab with a drawn data set of its own, which is smaller than the shared one."""
+    own = replace(lab, data=lab.folder / "few")
+    own.grid.write_text(yaml.safe_dump({"title": "Large", "cells": [{"base": CELL}]}))
+    return own
+
+
 @pytest.mark.long
-def test_a_rank_without_memory_says_so_for_the_one_that_lost_it(lab: Lab) -> None:
-    lab.grid.write_text(yaml.safe_dump({"title": "Large", "cells": [{"base": CELL}]}))
-    words = [*lab.words, *TINY, *LARGE, "optim.epochs=1"]
-    (cell,) = make_plan(str(lab.grid), lab.opened, overrides=words[1:]).cells
+def test_a_rank_without_memory_says_so_for_the_one_that_lost_it(own: Lab) -> None:
+    words = [*own.words, *TINY, *LARGE, "optim.epochs=1"]
+    (cell,) = make_plan(str(own.grid), own.opened, overrides=words[1:]).cells
     open_dataset(cell.config.data)
-    blank = Trial(cell.key, cell.config_json, cell.fingerprint, lab.address, "slurm", "")
-    trial = replace(blank, stop_file=str(lab.folder / "stop"), scratch=str(lab.folder), ranks=2)
+    blank = Trial(cell.key, cell.config_json, cell.fingerprint, own.address, "slurm", "")
+    trial = replace(blank, stop_file=str(own.folder / "stop"), scratch=str(own.folder), ranks=2)
     port = free_port()
 
     ranks = [FORKSERVER.Process(target=run_rank, args=(rank, trial, port)) for rank in (0, 1)]
@@ -81,27 +88,26 @@ def test_a_rank_without_memory_says_so_for_the_one_that_lost_it(lab: Lab) -> Non
     for process in ranks:
         process.join(LONGEST_SECONDS)
 
-    outcome = Outcome.from_json((lab.folder / "0.json").read_text())
+    outcome = Outcome.from_json((own.folder / "0.json").read_text())
     assert (outcome.status, outcome.failure) == ("failed", "out_of_memory")
     assert outcome.next_memory == "recompute"
     assert outcome.error_text.startswith("rank 1: ")
 
 
 @pytest.mark.long
-def test_a_cell_without_memory_is_done_on_the_next_rung(lab: Lab) -> None:
-    lab.grid.write_text(yaml.safe_dump({"title": "Large", "cells": [{"base": CELL}]}))
-    words = [str(lab.grid), *lab.words, *TINY, *LARGE, "optim.epochs=1", "backend=inline"]
+def test_a_cell_without_memory_is_done_on_the_next_rung(own: Lab) -> None:
+    words = [str(own.grid), *own.words, *TINY, *LARGE, "optim.epochs=1", "backend=inline"]
 
     code = in_fresh_process(launch, words)
 
     assert code == 0
-    ((key, row),) = lab.rows().items()
+    ((key, row),) = own.rows().items()
     assert (row.status, row.attempt) == ("done", 2)
     config = json.loads(row.config_json)
     assert config["run"]["memory"] == "recompute"
     assert row.fingerprint == fingerprint(from_json(row.config_json))
-    failed = next(event for event in lab.events(key) if event["event"] == "failed")
+    failed = next(event for event in own.events(key) if event["event"] == "failed")
     assert failed["failure"] == "out_of_memory"
-    started = [event for event in lab.events(key) if event["event"] == "started"]
+    started = [event for event in own.events(key) if event["event"] == "started"]
     assert [event["memory"] for event in started] == ["full", "recompute"]
     assert {event["fingerprint"] for event in started} == {row.fingerprint}

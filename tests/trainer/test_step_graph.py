@@ -91,6 +91,7 @@ SPECIAL = {  # what a method is captured with besides its defaults
     "supervised": ["loss=none", "optim.criterion=ohem", "optim.ohem_min_kept_per_image=50"],
     "fixmatch": ["loss=kl", "method.teacher=ema", "model.upsample=bilinear"],
     "unimatch": ["loss=cr", "method.teacher=ema", "run.memory=recompute"],
+    "ps_mt": ["loss=kl", "method.ps_mt.warmup_epochs=0"],
 }
 
 
