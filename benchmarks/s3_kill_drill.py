@@ -21,9 +21,9 @@ from datasets.errors import Unreachable
 from datasets.randomness import KeyedRandom, Stream
 from datasets.storage.s3 import Calls
 from orchestrator.storage.s3_storage import storage_of
-from tests.support.ceph import CephBox, shared_box, surroundings
 from tests.support.lab import BASE, TINY, Lab, kill_all
-from tests.support.s3_faults import Proxy
+from tests.support.s3.ceph import CephBox, shared_box, surroundings
+from tests.support.s3.faults import Proxy
 
 METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch_star") for loss in ("none", "kl", "cr")]
 HOSTS = ("one", "other")

@@ -18,8 +18,8 @@ import yaml
 
 from datasets.randomness import KeyedRandom, Stream
 from tests.support.lab import BASE, TINY, Lab
-from tests.support.slurm_cluster import SlurmBox
-from tests.support.slurm_session import running_box
+from tests.support.slurm.cluster import SlurmBox
+from tests.support.slurm.session import running_box
 
 WORDS = (
     "backend=slurm",

@@ -21,7 +21,7 @@ from orchestrator.options import SlurmOptions
 from orchestrator.trial import Outcome, Trial
 from slurm.job_runtime import JobContext
 from slurm.monitor import JobMonitor
-from tests.support.slurm_session import running_box
+from tests.support.slurm.session import running_box
 
 WATCH_SECONDS = 120.0
 

@@ -26,7 +26,7 @@ from datasets.randomness import Stream, epoch_permutation
 from datasets.shards.reader import download_index
 from datasets.storage.open import open_storage
 from datasets.storage.s3 import Calls
-from tests.support.ceph import missing, shared_box, surroundings
+from tests.support.s3.ceph import missing, shared_box, surroundings
 
 DRAWN = SyntheticConfig(num_train=112, num_val=16, width=500, height=375, num_classes=9)
 SECONDS = 4.0

@@ -8,11 +8,11 @@ import hypothesis
 import pytest
 
 from datasets.dataset import open_dataset
-from tests.support.ceph import what_is_missing_for_s3
 from tests.support.lab import Lab
-from tests.support.s3_session import proxy, store
-from tests.support.slurm_cluster import SlurmBox, what_is_missing
-from tests.support.slurm_session import bare_cluster, bare_slurm_box, cluster, slurm_box
+from tests.support.s3.ceph import what_is_missing_for_s3
+from tests.support.s3.session import proxy, store
+from tests.support.slurm.cluster import SlurmBox, what_is_missing
+from tests.support.slurm.session import bare_cluster, bare_slurm_box, cluster, slurm_box
 from tests.support.tiny_config import tiny_config
 
 __all__ = [  # fixtures

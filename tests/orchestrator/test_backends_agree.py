@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.lab import KL, Lab, weights_without_launch
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm.cluster import SlurmBox
 
 pytestmark = pytest.mark.long
 

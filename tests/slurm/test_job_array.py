@@ -9,8 +9,8 @@ from slurm.commands import SlurmRefused, SlurmSilent
 from slurm.job_array import JobArray
 from slurm.job_spec import JobSpec
 from slurm.monitor import squeue
-from tests.support.slurm_calls import SETUP, Count, Say, SumRanks
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm.calls import SETUP, Count, Say, SumRanks
+from tests.support.slurm.cluster import SlurmBox
 from tests.support.wait_for import wait_until
 
 SMALL = JobSpec(partition="low", memory_gb=0.3, setup=SETUP)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slurm.monitor import JobMonitor
-from tests.support.fake_slurm import Clock, FakeSlurm
+from tests.support.slurm.fake import Clock, FakeSlurm
 
 
 @pytest.fixture

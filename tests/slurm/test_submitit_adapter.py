@@ -12,7 +12,7 @@ import submitit
 
 from slurm.job_spec import JobSpec
 from slurm.submitit_adapter import paths_of_job, script_text, write_call
-from tests.support.fake_slurm import FakeSlurm
+from tests.support.slurm.fake import FakeSlurm
 
 SCRIPT = """\
 #!/bin/bash

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.slurm_calls import CHECKOUT
-from tests.support.slurm_session import sweep
+from tests.support.slurm.calls import CHECKOUT
+from tests.support.slurm.session import sweep
 from tests.support.wait_for import wait_until
 
 PROGRAM = """
-from tests.support.slurm_session import running_box
+from tests.support.slurm.session import running_box
 with running_box(accounting=False) as box:
     print(box.folder, flush=True)
     input()

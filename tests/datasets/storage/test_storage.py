@@ -15,8 +15,8 @@ import pytest
 from datasets.errors import Unreachable
 from datasets.storage.base import Storage
 from datasets.storage.open import is_url, open_storage
-from tests.support.ceph import ACCESS, SECRET, surroundings
-from tests.support.s3_session import Store
+from tests.support.s3.ceph import ACCESS, SECRET, surroundings
+from tests.support.s3.session import Store
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -3,7 +3,7 @@
 from orchestrator.doctor.checks import check_root
 from orchestrator.storage.open import open_root
 from orchestrator.storage.s3_storage import storage_of
-from tests.support.s3_session import Store
+from tests.support.s3.session import Store
 
 
 def test_a_bucket_in_which_locks_hold_works_and_nothing_is_left(store: Store) -> None:

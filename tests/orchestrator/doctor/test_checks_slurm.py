@@ -7,7 +7,7 @@ from orchestrator.doctor.checks import check_slurm
 from orchestrator.doctor.drill import cases, drill
 from orchestrator.options import parse
 from orchestrator.storage.local_root import LocalRoot
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm.cluster import SlurmBox
 
 WORDS = ("slurm.memory_gb=0.3", "slurm.poll_seconds=4")
 

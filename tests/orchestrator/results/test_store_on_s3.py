@@ -22,9 +22,9 @@ from orchestrator.results.store import cell_rows, counted_rows, publish, read_ro
 from orchestrator.storage.open import open_root
 from orchestrator.storage.root import Root
 from sweeps.cell import Cell
-from tests.support.ceph import environment
 from tests.support.result_rows import row_of
-from tests.support.s3_session import Store
+from tests.support.s3.ceph import environment
+from tests.support.s3.session import Store
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")

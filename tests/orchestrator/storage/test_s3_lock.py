@@ -15,7 +15,7 @@ from orchestrator.storage.file_lock import FRESH_VARIABLE, Busy, LockOwner
 from orchestrator.storage.s3_lock import IDLE_BYTES, LockLost, LockRecord, read_lock, s3_lock
 from orchestrator.storage.s3_storage import storage_of
 from tests.support.lab import CHECKOUT, wait_until
-from tests.support.s3_session import Store
+from tests.support.s3.session import Store
 
 NAME = "runs/k/lock"
 HOLD = """

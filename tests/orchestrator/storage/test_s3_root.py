@@ -19,9 +19,9 @@ from orchestrator.storage.s3_lock import LockRecord
 from orchestrator.storage.s3_storage import PATIENCE_VARIABLE, storage_of
 from orchestrator.storage.sync import MARKER, RunUploader
 from tests.orchestrator.storage.test_s3_lock import ELSEWHERE
-from tests.support.ceph import SECRET
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all, wait_until
-from tests.support.s3_session import Store
+from tests.support.s3.ceph import SECRET
+from tests.support.s3.session import Store
 from trainer.checkpoint_manifest import CHECKPOINTS
 
 INLINE = "backend=inline"

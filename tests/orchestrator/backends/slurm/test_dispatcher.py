@@ -12,7 +12,7 @@ from orchestrator.backends.slurm.registry import JobRegistry
 from orchestrator.trial import Outcome, Trial
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobMonitor
-from tests.support.fake_slurm import Clock, FakeSlurm
+from tests.support.slurm.fake import Clock, FakeSlurm
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from slurm.commands import SlurmSilent
 from slurm.monitor import ENDED, squeue
 from tests.support.hanging_trainer import HANGS, Blocked
 from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Command, Lab
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm.cluster import SlurmBox
 from tests.support.wait_for import wait_until
 
 SLURM = (

@@ -5,8 +5,8 @@ import signal
 import pytest
 
 from tests.support.lab import KL, Lab
-from tests.support.s3_session import Store
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.s3.session import Store
+from tests.support.slurm.cluster import SlurmBox
 
 SLURM = (
     "backend=slurm",

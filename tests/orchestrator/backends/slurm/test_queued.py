@@ -11,8 +11,8 @@ from orchestrator.backends.slurm.registry import JobRegistry
 from orchestrator.planning.plan import make_plan
 from orchestrator.trial import Trial
 from slurm.job_spec import JobSpec
-from tests.support.fake_slurm import FakeSlurm
 from tests.support.lab import KL, UNIMATCH, Lab
+from tests.support.slurm.fake import FakeSlurm
 
 
 @pytest.fixture

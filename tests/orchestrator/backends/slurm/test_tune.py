@@ -1,7 +1,7 @@
 """Ray Tune as the controller of cells in Slurm, and of one grid in two places."""
 
 from tests.support.lab import KL, UNIMATCH, Lab, kill_all
-from tests.support.slurm_cluster import SlurmBox
+from tests.support.slurm.cluster import SlurmBox
 
 WORDS = ("gpus_per_rank=0", "slurm.memory_gb=1.2", "slurm.poll_seconds=4")
 Weights = dict[str, tuple[str | None, float | None]]

@@ -8,8 +8,8 @@ import pytest
 
 from datasets.storage.open import PATIENCE_SECONDS, STALL_SECONDS
 from datasets.storage.s3 import Calls
-from tests.support.ceph import DEBIAN, CephBox, missing, shared_box, surroundings
-from tests.support.s3_faults import Proxy
+from tests.support.s3.ceph import DEBIAN, CephBox, missing, shared_box, surroundings
+from tests.support.s3.faults import Proxy
 
 
 @dataclass(frozen=True)

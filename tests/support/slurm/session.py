@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.slurm_cluster import BoxError, SlurmBox, what_is_missing
+from tests.support.slurm.cluster import BoxError, SlurmBox, what_is_missing
 
 _PREFIX = "slurm-"
 _ROOM_BYTES = 500 * 2**20  # Docker gives /dev/shm 64 MB; a box takes 110

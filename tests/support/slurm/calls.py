@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slurm.job_runtime import JobContext, Signals, rename, rendezvous, requeue
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 SETUP = (f"export PYTHONPATH={CHECKOUT}", "export OMP_NUM_THREADS=1")
 
 

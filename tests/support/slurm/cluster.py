@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.slurm_config import MARIADBD, write_files
+from tests.support.slurm.config import MARIADBD, write_files
 
 PACKAGES = ("slurmctld", "slurmd", "slurmdbd", "slurm-client", "mariadb-server-core")
 _BINARIES = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "sacct", "mariadbd", "unshare", "setpriv")

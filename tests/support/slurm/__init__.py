@@ -1,0 +1,1 @@
+"""A real Slurm in a box, and what tests need of it."""
