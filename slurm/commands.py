@@ -73,6 +73,8 @@ def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
         raise SlurmSilent(f"{words[0]} had no answer for {seconds:.0f} s") from None
     if done.returncode == 0:
         return done.stdout + (done.stderr.strip() if keep_errors else "")
+    if done.returncode < 0:  # Ctrl-C in a terminal reaches this program, too
+        raise SlurmSilent(f"{words[0]} was killed by signal {-done.returncode} before it answered")
     text = done.stderr.strip() or f"exit code {done.returncode}"
     if any(sign in text for sign in _NO_ANSWER):
         raise SlurmSilent(text)
