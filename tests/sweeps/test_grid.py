@@ -25,6 +25,7 @@ def test_the_paper_is_exactly_100_cells():
 
     assert sizes == {
         "demo": 16,
+        "drawn_methods": 66,  # (1 + 7 methods x 3) x 3 seeds
         "drawn_seeds": 50,
         "paper": 100,
         "table1": 6,
@@ -63,6 +64,17 @@ def test_the_demo_is_16_cells_of_two_splits_two_backbones_four_methods():
         ("unimatch_star", "kl"),
         ("unimatch_star", "cr"),
     }
+
+
+def test_every_drawn_method_runs_alone_with_kl_and_with_cr_on_a_drawing_nobody_tuned_on():
+    grid = load_grid("drawn_methods")
+    losses: dict[str, list[str]] = {}
+    for cell in with_seeds(grid, [1]).cells:
+        losses.setdefault(cell.method, []).append(cell.loss)
+
+    assert losses.pop("supervised_star") == ["none"]
+    assert {tuple(values) for values in losses.values()} == {("none", "kl", "cr")}
+    assert set(load_grid("drawn_seeds").overrides) < set(grid.overrides)
 
 
 def test_product_crosses_and_zip_walks_in_step(tmp_path):
@@ -137,7 +149,7 @@ def test_a_table_path_counts_from_the_folder_of_the_grid(tmp_path):
 
 def test_an_unknown_grid_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="Unknown grid 'papper'; known: demo, drawn_seeds, paper, table1"
+        ValueError, match=r"Unknown grid 'papper'; known: demo, drawn_methods, .*paper, table1"
     ):
         load_grid("papper")
 

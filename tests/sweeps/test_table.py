@@ -117,7 +117,7 @@ def test_a_table_of_ones_own_is_given_as_a_path(tmp_path):
 
 def test_an_unknown_table_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"Unknown table 'table9'; known: demo, drawn_seeds, table1, .*table5"
+        ValueError, match=r"Unknown table 'table9'; known: demo, drawn_methods, .*table1, .*table5"
     ):
         load_table("table9")
 
