@@ -17,7 +17,7 @@ from rich.text import Text
 
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import clock
-from orchestrator.display.status import counts, plan_json, plan_table, status_picture
+from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
@@ -63,6 +63,7 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         return EXIT_DONE
     card = card_gib(options)
     console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
+    console.print(cost_table(plan, keys))
     known = [cell.seconds for cell in chosen if cell.seconds is not None]
     length = f", about {clock(sum(known))} of work one after the other" if known else ""
     unknown = len(chosen) - len(known)

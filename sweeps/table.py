@@ -37,6 +37,8 @@ _KEYS = (
 )
 _BLOCK_KEYS = ("label", "cell", "rows")
 _ROW_KEYS = ("label", "cell", "published", "source", "minus", "gain_over", "note")
+_EXTENSION_KEYS = ("extends", "title", "notes", "reruns")
+_RERUN_KEYS = ("cell", "label")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class TableRow:
             average (gain over one column, over all rows of ours).
         cells: one per column; empty unless the kind is ours.
         published: what the paper prints, one per column; None is a printed dash, or no value.
-        source: where a quoted or borrowed published number comes from; empty for the paper's own.
+        source: where a published number comes from that the paper quotes or took over; empty for
+            the paper's own.
         minus: labels of the two rows a difference is taken of.
         baseline: the column an average gain is taken over.
         note: a footnote.
@@ -133,6 +136,8 @@ def load_table(name_or_path: str) -> Table:
     """
     path = find(name_or_path, TABLE_FOLDER, "table")
     spec = read(path)
+    if "extends" in spec:
+        spec = _extended(spec, path)
     check_keys(spec, str(path), _KEYS, needed=("title", "columns", "blocks"))
     columns = _columns(spec["columns"], f"{path}: columns")
     shared = check_axes(mapping(spec.get("cell", {}), f"{path}: cell"), f"{path}: cell")
@@ -153,6 +158,46 @@ def load_table(name_or_path: str) -> Table:
         notes=texts(spec.get("notes", []), f"{path}: notes"),
         originals=_originals(spec.get("originals"), columns, f"{path}: originals"),
     )
+
+
+def _extended(spec: Spec, path: Path) -> Spec:
+    """The spec of another file's table, some of whose quoted rows have cells: `reruns`.
+
+    Published values, sources and notes stay those of the other file, which is a name or a path that
+    counts from the folder of this file.
+    """
+    check_keys(spec, str(path), _EXTENSION_KEYS, needed=("reruns",))
+    name = text(spec["extends"], f"{path}: extends")
+    is_path = name.endswith((".yaml", ".yml"))
+    place = str(path.parent / Path(name).expanduser()) if is_path else name
+    base = read(find(place, TABLE_FOLDER, "table"))
+    if "extends" in base:
+        raise ValueError(f"{path}: {name} extends a table that itself extends one; name that one.")
+    quoted = [row.label for row in load_table(place).rows if row.kind == "quoted"]
+    reruns = mapping(spec["reruns"], f"{path}: reruns")
+    for label, rerun in reruns.items():
+        if label not in quoted:
+            known = ", ".join(dict.fromkeys(quoted))
+            raise ValueError(
+                f"{path}: reruns: no quoted row is called {label!r}; there are {known}."
+            )
+        where = f"{path}: reruns ({label!r})"
+        check_keys(mapping(rerun, where), where, _RERUN_KEYS, needed=("cell",))
+        check_axes(mapping(rerun["cell"], f"{where}: cell"), f"{where}: cell")
+    blocks = [
+        block | {"rows": [_rerun(row, reruns.get(row["label"])) for row in block["rows"]]}
+        for block in base["blocks"]
+    ]
+    notes = [*base.get("notes", []), *texts(spec.get("notes", []), f"{path}: notes")]
+    return base | {"title": spec.get("title", base["title"]), "notes": notes, "blocks": blocks}
+
+
+def _rerun(row: Spec, rerun: Spec | None) -> Spec:
+    """A row with cell and label of its entry in `reruns`; its note speaks of the quoted value."""
+    if rerun is None:
+        return row
+    note = {"note": f"quoted value, {row['note']}"} if "note" in row else {}
+    return row | rerun | note
 
 
 def _columns(value: Any, where: str) -> tuple[Spec, ...]:

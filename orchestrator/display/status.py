@@ -34,6 +34,28 @@ def plan_table(
     return table
 
 
+def cost_table(plan: Plan, chosen: Collection[str]) -> Table:
+    """What the cells of each method cost; the arguments as for `plan_table`.
+
+    A pass is one image forward and back; the estimate is of all cells that would run.
+    """
+    table = Table(box=None, header_style="bold")
+    table.add_column("method")
+    for name in ("cells", "runs", "passes a step", "estimate"):
+        table.add_column(name, justify="right")
+    cells: dict[str, list[PlannedCell]] = {}
+    for cell in plan.cells:
+        cells.setdefault(cell.config.method.name, []).append(cell)
+    for method, own in cells.items():
+        running = [cell for cell in own if cell.key in chosen]
+        seconds = [cell.seconds for cell in running if cell.seconds is not None]
+        total = sum(seconds) if len(seconds) == len(running) else None
+        config = own[0].config
+        passes = f"{config.batch * config.method.facts.passes:.1f}"
+        table.add_row(method, str(len(own)), str(len(running)), passes, clock(total))
+    return table
+
+
 def counts(plan: Plan) -> str:
     """One line: how many cells are in which state."""
     present = [(state, plan.count(state)) for state in State]

@@ -28,6 +28,8 @@ def test_the_paper_is_exactly_100_cells():
         "drawn_methods": 66,  # (1 + 7 methods x 3) x 3 seeds
         "drawn_seeds": 50,
         "paper": 100,
+        "paper_all": 134,
+        "seamless": 44,  # (1 + 7 methods x 3) x 2 splits
         "table1": 6,
         "table2": 12,
         "table3": 36,
@@ -52,6 +54,16 @@ def test_the_paper_has_the_axes_the_paper_names():
     assert {c.crop for c in cells if c.method == "supervised"} == {321, 513, 801}
     assert {c.loss for c in cells if c.method == "supervised"} == {"none"}
     assert {c.seed for c in cells} == {12345}
+
+
+def test_paper_all_adds_the_quoted_rows_to_the_cells_of_the_paper():
+    paper, every = load_grid("paper"), load_grid("paper_all")
+
+    assert set(paper.cells) < set(every.cells)
+    assert {c.seed for c in every.cells} == {12345}
+    assert not every.overrides
+    added = set(every.cells) - set(paper.cells)
+    assert {(c.method, c.loss) for c in added} == {("cps", "none"), ("ps_mt", "none")}
 
 
 def test_the_demo_is_16_cells_of_two_splits_two_backbones_four_methods():
@@ -149,7 +161,7 @@ def test_a_table_path_counts_from_the_folder_of_the_grid(tmp_path):
 
 def test_an_unknown_grid_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"Unknown grid 'papper'; known: demo, drawn_methods, .*paper, table1"
+        ValueError, match=r"Unknown grid 'papper'; known: demo, drawn_methods, .*paper, .*table1"
     ):
         load_grid("papper")
 

@@ -85,10 +85,10 @@ def test_a_row_is_ours_quoted_or_derived():
 
 
 def test_every_quoted_row_names_its_source():
-    quoted = [r for n in TABLES for r in load_table(n).rows if r.kind == "quoted"]
+    quoted = {n: [r for r in load_table(n).rows if r.kind == "quoted"] for n in TABLES}
 
-    assert len(quoted) == 14
-    assert all(row.source for row in quoted)
+    assert sum(len(quoted[name]) for name in PRINTED) == 14
+    assert all(row.source for rows in quoted.values() for row in rows)
 
 
 def test_the_demo_has_the_layout_of_table_3_and_no_published_number():
@@ -113,6 +113,84 @@ def test_a_table_of_ones_own_is_given_as_a_path(tmp_path):
     assert table.name == "mine"
     assert len(table.cells) == 4
     assert next(table.rows).published == (1.0, None)
+
+
+EXTENDED = """
+extends: base.yaml
+notes: [Trained here.]
+reruns:
+  CPS: {cell: {method: cps, loss: none}}
+  PC²Seg: {label: PC²Seg-style, cell: {method: cps, loss: kl}}
+"""
+QUOTED = """
+      - {label: CPS, source: CPS paper, note: on other lists., published: [2, 3]}
+      - {label: PC²Seg, source: PC2Seg paper, published: [4, null]}
+      - {label: ST++, source: ST++ paper, published: [5, 6]}
+"""
+
+
+def extended(folder, text=EXTENDED):
+    (folder / "base.yaml").write_text(OWN + QUOTED)
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_table_that_extends_another_trains_its_quoted_rows_beside_their_numbers(tmp_path):
+    table = load_table(str(extended(tmp_path)))
+    rows = {row.label: row for row in table.rows}
+
+    assert table.name == "mine"
+    assert (table.title, table.notes) == ("Mine", ("Trained here.",))
+    assert {label: row.kind for label, row in rows.items()} == {
+        "A": "ours",
+        "B": "ours",
+        "Gain": "difference",
+        "CPS": "ours",
+        "PC²Seg-style": "ours",
+        "ST++": "quoted",
+    }
+    assert [cell.key for cell in rows["CPS"].cells] == [
+        "synthetic.1of16.resnet14_w8.c64.cps.none.s12345",
+        "synthetic.1of8.resnet14_w8.c64.cps.none.s12345",
+    ]
+    assert rows["CPS"].published == (2.0, 3.0)
+    assert rows["CPS"].source == "CPS paper"
+    assert rows["CPS"].note == "quoted value, on other lists."
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("CPS:", "CSP:", r"reruns: no quoted row is called 'CSP'; there are CPS, PC²Seg, ST\+\+"),
+        ("CPS:", "A:", "reruns: no quoted row is called 'A'"),
+        ("cell: {method: cps, loss: none}", "label: x", r"reruns \('CPS'\): 'cell' is missing"),
+        ("method: cps", "methd: cps", r"reruns \('CPS'\): cell: unknown axis 'methd'"),
+        ("label: PC²Seg-style", "source: x", r"reruns \('PC²Seg'\): unknown key 'source'"),
+        ("notes:", "blocks:", "unknown key 'blocks'"),
+        ("base.yaml", "other.yaml", r"There is no table file .*other\.yaml"),
+        ("base.yaml", "mine.yaml", "extends a table that itself extends one"),
+    ],
+)
+def test_a_mistake_in_an_extension_is_answered_with_place_and_cure(tmp_path, old, new, message):
+    path = extended(tmp_path, EXTENDED.replace(old, new, 1))
+
+    with pytest.raises(ValueError, match=message) as error:
+        load_table(str(path))
+
+    assert str(path.parent) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["table3", "table4", "table5"])
+def test_a_table_of_all_rows_prints_the_numbers_of_the_paper_and_runs_its_cells_too(name):
+    base, every = load_table(name), load_table(f"{name}_all")
+
+    assert [row.published for row in every.rows] == [row.published for row in base.rows]
+    assert [row.source for row in every.rows] == [row.source for row in base.rows]
+    assert set(base.cells) < set(every.cells)
+    assert every.originals == base.originals
+    pairs = [(a, b) for a, b in zip(base.rows, every.rows, strict=True) if a != b]
+    assert {(a.kind, b.kind) for a, b in pairs} == {("quoted", "ours")}
 
 
 def test_an_unknown_table_lists_the_known_ones():

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.__main__ import main
-from orchestrator.display.status import status_picture
+from orchestrator.display.status import cost_table, status_picture
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
@@ -56,6 +56,21 @@ def test_failed_cells_come_first_and_done_ones_last(tmp_path):
     assert CELLS[0].key in lines[17]
     assert "51.25" in lines[17]
     assert lines[-1].startswith("demo: 16 cells: 1 done, 1 failed, 14 missing")
+
+
+def test_the_plan_sums_up_what_each_method_costs(tmp_path):
+    put(LocalRoot(tmp_path), 0, 51.25, seconds=10.0)
+    plan = make_plan("demo", LocalRoot(tmp_path), only="*.n10.resnet14_w8.*")
+    console = Console(width=100, force_terminal=False)
+
+    with console.capture() as captured:
+        console.print(cost_table(plan, [cell.key for cell in plan.cells if cell.seconds][1:]))
+
+    rows = [line.split() for line in captured.get().splitlines()]
+    assert rows[1:] == [  # a step of four and four images costs twice one of eight labelled ones
+        ["supervised_star", "1", "0", "8.0", "0", "s"],
+        ["unimatch_star", "3", "3", "16.0", "1:00"],
+    ]
 
 
 def test_what_is_not_shown_is_counted(tmp_path):

@@ -237,7 +237,8 @@ def test_the_macros_compile_and_print_the_numbers(tmp_path, table, rows):
 
 
 def test_four_printed_improvements_differ_from_the_printed_scores_by_rounding():
-    rounded = [(t, r) for t in TABLES for r in roundings(load_table(t))]
+    own = [name for name in TABLES if not name.endswith("_all")]  # those print the same numbers
+    rounded = [(t, r) for t in own for r in roundings(load_table(t))]
 
     assert [(t, r.block, r.column, r.printed, round(r.recomputed, 2)) for t, r in rounded] == [
         ("table3", "321", "ResNet-50 1/4", 0.4, 0.5),

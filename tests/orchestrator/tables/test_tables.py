@@ -261,6 +261,27 @@ def test_the_terminal_shows_ours_above_the_papers(table, rows):
     assert "q quoted as the paper prints it" in text
 
 
+def test_a_quoted_row_that_is_trained_prints_the_quoted_value_beside_ours_everywhere(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "every.yaml").write_text(
+        "{extends: small.yaml, reruns: {CAC: {cell: {method: mt_cutmix, loss: none}}}}"
+    )
+    table = load_table(str(tmp_path / "every.yaml"))
+    filled = fill(table, rows_of(table, [61.0, 67.3, 71.0, 72.0, 73.0, 75.0, 74.2, 74.8]))
+
+    written = {path.suffix: path.read_text() for path in write_filled([filled], tmp_path)[:4]}
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(terminal(filled))
+    (line,) = [r for r in csv.DictReader(io.StringIO(written[".csv"])) if r["ours"] == "71.0"]
+
+    assert "| CAC | 64 | 71.0 (70.1, +0.9) | 72.0 |" in written[".md"]
+    assert "took over: Supervised: X; CAC: CAC paper." in written[".md"]
+    assert r"\color{gray}70.1 (+0.9)}" in written[".tex"]
+    assert "70.1" in written[".html"]
+    assert (line["paper"], line["source"]) == ("70.1", "CAC paper")
+    assert "70.1 +0.9" in console.export_text()
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.04, "0.0"), (-0.04, "0.0"), (0.06, "+0.1"), (-1.25, "-1.2")]
 )
