@@ -15,7 +15,8 @@ def work(config: TrainConfig) -> float:
     steps = config.optim.epochs * steps_per_epoch(
         config, num_labelled=labelled, num_unlabelled=unlabelled
     )
-    layers = sum(config.model.blocks) * config.model.width**2
+    blocks, finer = config.model.blocks, 16 // config.model.stride  # the last two stages at 8
+    layers = (sum(blocks[:2]) + sum(blocks[2:]) * finer**2) * config.model.width**2
     pixels = config.batch * config.data.crop**2
     return steps * pixels * layers * config.method.facts.passes
 

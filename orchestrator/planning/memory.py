@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config.schema import PixelDistance, Precision, Teacher, TrainConfig
+from trainer.config.schema import PixelDistance, Precision, Pyramid, Teacher, TrainConfig
 
 GIB = 2.0**30
 TABLE = Path(__file__).with_suffix(".csv")
@@ -79,7 +79,9 @@ def step_bytes(config: TrainConfig, *, classes: int, images: int) -> float | Non
         images: labelled ones on the rank's card.
     """
     model = config.model
-    is_standard = (model.width, model.head_channels, model.low_level_channels) == (64, 256, 48)
+    sizes = (model.width, model.head_channels, model.low_level_channels)
+    shape = (model.stride, model.pyramid)
+    is_standard = sizes == (64, 256, 48) and shape == (16, Pyramid.one_by_one)
     line = read_counts().get(Kind.of(config)) if is_standard else None
     if line is None:
         return None

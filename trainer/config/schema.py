@@ -32,6 +32,21 @@ class Upsample(Enum):
     nearest_train_only = "nearest_train_only"  # nearest in training, bilinear in evaluation
 
 
+class Pyramid(Enum):
+    """How ASPP makes one map of its branches."""
+
+    one_by_one = "one_by_one"  # each normalised, then a 1x1 convolution: DeepLabV3+
+    three_by_three = "three_by_three"  # each normalised, then a 3x3 one: the code of U2PL
+    summed = "summed"  # normalised together, the pooled branch added: the code of CPS
+
+
+class HeadInit(Enum):
+    """First weights of the convolutions outside the backbone."""
+
+    uniform = "uniform"  # torch's default
+    kaiming = "kaiming"  # normal, by fan in for ReLU: the code of CPS
+
+
 class Init(Enum):
     """Where the backbone's weights come from."""
 
@@ -217,6 +232,25 @@ class ModelConfig:
     head_channels: int = option(64, "inside ASPP and decoder; 256 for RN-50/101")
     low_level_channels: int = option(12, "of the skip connection; 48 for RN-50/101")
     dilations: tuple[int, ...] = option((6, 12, 18), "of ASPP, at stride 16")
+    stride: int = option(16, "pixels of an image per pixel of the last stage: 8 or 16", neutral=16)
+    last_dilations: tuple[int, ...] = option(
+        (),
+        "of the blocks of the last stage (multi-grid); empty: 1 in the first, 2 in others; at "
+        "stride 8 twice that",
+        neutral=(),
+    )
+    pyramid: Pyramid = option(
+        Pyramid.one_by_one, "how ASPP makes one map of its branches", neutral=Pyramid.one_by_one
+    )
+    decoder_bias: bool = option(
+        False, "biases in the convolutions of decoder and embedding", neutral=False
+    )
+    head_init: HeadInit = option(
+        HeadInit.uniform, "first weights outside the backbone", neutral=HeadInit.uniform
+    )
+    frozen_norm: bool = option(
+        False, "batch norm of the backbone keeps the statistics it starts with", neutral=False
+    )
     stem: Stem = Stem.deep64
     upsample: Upsample = Upsample.nearest
     init: Init = Init.random

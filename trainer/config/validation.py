@@ -7,6 +7,7 @@ from trainer.config.schema import (
     Graph,
     Init,
     Memory,
+    ModelConfig,
     PixelDistance,
     RunConfig,
     TrainConfig,
@@ -30,6 +31,7 @@ def check(config: TrainConfig) -> TrainConfig:
             f"model.init=imagenet needs model.width=64, got {config.model.width}; "
             "the small backbones start from model.init=random."
         )
+    _network(config.model)
     if config.data.dataset == "synthetic" and config.data.drawn is None:
         raise ValueError("data.drawn is empty; recipe=synthetic says how the scenes are drawn.")
     if config.batch < 2:
@@ -55,6 +57,18 @@ def check(config: TrainConfig) -> TrainConfig:
         )
     _run(config.run)
     return config
+
+
+def _network(model: ModelConfig) -> None:
+    """Shapes that the network does not have."""
+    if model.stride not in (8, 16):
+        raise ValueError(f"model.stride={model.stride}; it is 8 or 16.")
+    given, blocks = model.last_dilations, model.blocks[-1]
+    if (given and len(given) < blocks) or any(dilation < 1 for dilation in given):
+        raise ValueError(
+            f"model.last_dilations={list(given)}: each of the {blocks} blocks of the last stage "
+            "has one, of 1 or more; [] leaves them as model.stride says."
+        )
 
 
 def _ranges(config: TrainConfig) -> None:

@@ -27,6 +27,11 @@ class RankOrderedBatchNorm(nn.BatchNorm2d):
 
     ranks: Ranks | None = None
     counters: tuple[Tensor, ...] = ()  # see `set_ranks`
+    is_frozen: bool = False  # in evaluation mode always: `model.frozen_norm`
+
+    def train(self, mode: bool = True) -> "RankOrderedBatchNorm":
+        """As of every module, but a frozen layer stays in evaluation mode."""
+        return super().train(mode and not self.is_frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) over B, H, W of all ranks; in evaluation by running statistics.
@@ -106,6 +111,7 @@ def set_ranks(model: nn.Module, ranks: Ranks) -> None:
     layers = [module for module in model.modules() if isinstance(module, RankOrderedBatchNorm)]
     for layer in layers:
         layer.ranks = ranks
+    layers = [layer for layer in layers if not layer.is_frozen]
     for first in layers[:1]:
         counters = (layer.num_batches_tracked for layer in layers)
         first.counters = tuple(counter for counter in counters if counter is not None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.config.schema import ModelConfig, Upsample
+from trainer.config.schema import ModelConfig, Pyramid, Upsample
 from trainer.network.batch_norm import RankOrderedBatchNorm
 from trainer.network.heads import Head, Outputs, conv1, conv3, new_heads
 from trainer.network.resnet import ResNet
@@ -62,7 +62,7 @@ def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
 class DeepLabV3Plus(nn.Module):
     """Backbone, atrous spatial pyramid and decoder.
 
-    Legend: B images, C classes, H x W pixels, L channels at stride 4, F channels at stride 16.
+    Legend: B images, C classes, H x W pixels, L channels at stride 4, F channels at `model.stride`.
     Parameters whose name lacks "backbone" form the head.
     """
 
@@ -72,11 +72,12 @@ class DeepLabV3Plus(nn.Module):
         self.upsampling = config.upsample
         low, high = self.backbone.low_channels, self.backbone.high_channels
         inner, skip = config.head_channels, config.low_level_channels
-        self.head = SpatialPyramid(high, inner, config.dilations)
-        self.reduce = nn.Sequential(
-            nn.Conv2d(low, skip, 1, bias=False), RankOrderedBatchNorm(skip), nn.ReLU(inplace=True)
+        bias = config.decoder_bias
+        self.head = _pyramid(config, high)
+        self.reduce = nn.Sequential(*conv1(low, skip, bias=bias))
+        self.fuse = nn.Sequential(
+            *conv3(skip + inner, inner, bias=bias), *conv3(inner, inner, bias=bias)
         )
-        self.fuse = nn.Sequential(*conv3(skip + inner, inner), *conv3(inner, inner))
         self.classifier = nn.Conv2d(inner, num_classes, 1)
         self.heads = new_heads(
             heads,
@@ -84,6 +85,7 @@ class DeepLabV3Plus(nn.Module):
             middle=self.backbone.middle_channels,
             inner=inner,
             num_classes=num_classes,
+            bias=bias,
         )
 
     @property
@@ -127,11 +129,11 @@ class DeepLabV3Plus(nn.Module):
         return self.decode(low, high, size)
 
     def decode(self, low: Tensor, high: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Features at stride 4 and 16 to logits at the size of the images."""
+        """Features of the first and last stage to logits at the size of the images."""
         return self.classify(self.join(low, high), size)
 
     def join(self, low: Tensor, high: Tensor) -> Tensor:
-        """Features at stride 4 and 16 to the input of the decoder at stride 4."""
+        """Features of the first and last stage to the input of the decoder at stride 4."""
         context = upsample(self.head(high, self.mode), (low.shape[-2], low.shape[-1]), self.mode)
         return _joined([self.reduce(low), context])
 
@@ -189,16 +191,31 @@ class MeanLogits(nn.Module):
         return torch.stack([network(images) for network in self.networks.values()]).mean(0)
 
 
-class SpatialPyramid(nn.Module):
-    """ASPP: one 1x1 branch, dilated 3x3 branches, global pooling; concatenated and projected."""
+def _pyramid(config: ModelConfig, channels: int) -> "SpatialPyramid | SummedPyramid":
+    """What `model.pyramid` names, of features with so many channels."""
+    inner, dilations = config.head_channels, config.dilations
+    if config.pyramid is Pyramid.summed:
+        return SummedPyramid(channels, inner, dilations)
+    kernel = 3 if config.pyramid is Pyramid.three_by_three else 1
+    return SpatialPyramid(channels, inner, dilations, kernel=kernel)
 
-    def __init__(self, channels: int, inner: int, dilations: tuple[int, ...]) -> None:
+
+class SpatialPyramid(nn.Module):
+    """ASPP: one 1x1 branch, dilated 3x3 branches, global pooling; concatenated and projected.
+
+    The projection is a 1x1 convolution (DeepLabV3+) or a 3x3 one (the code of U2PL).
+    """
+
+    def __init__(
+        self, channels: int, inner: int, dilations: tuple[int, ...], *, kernel: int = 1
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList([nn.Sequential(*conv1(channels, inner))])
         for dilation in dilations:
             self.branches.append(nn.Sequential(*conv3(channels, inner, dilation)))
         self.pooled = nn.Sequential(*conv1(channels, inner))
-        self.project = nn.Sequential(*conv1(inner * (len(dilations) + 2), inner))
+        project = conv1 if kernel == 1 else conv3
+        self.project = nn.Sequential(*project(inner * (len(dilations) + 2), inner))
 
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         """(B, F, h, w) to (B, inner, h, w)."""
@@ -207,6 +224,35 @@ class SpatialPyramid(nn.Module):
         maps = [branch(x) for branch in self.branches]
         maps.append(upsample(pooled, (x.shape[-2], x.shape[-1]), mode))
         return self.project(_joined(maps))  # type: ignore[no-any-return]
+
+
+class SummedPyramid(nn.Module):
+    """ASPP in the code of CPS (Chen et al. 2021): branches normalised together, pooling added."""
+
+    def __init__(self, channels: int, inner: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList([nn.Conv2d(channels, inner, 1, bias=False)])
+        for dilation in dilations:
+            branch = nn.Conv2d(channels, inner, 3, 1, dilation, dilation, bias=False)
+            self.branches.append(branch)
+        width = inner * len(self.branches)
+        self.project = nn.Sequential(*_leaky(width), nn.Conv2d(width, inner, 1, bias=False))
+        self.pooled = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False),
+            *_leaky(inner),
+            nn.Conv2d(inner, inner, 1, bias=False),
+        )
+        self.finish = nn.Sequential(*_leaky(inner))
+
+    def forward(self, x: Tensor, mode: Mode) -> Tensor:
+        """(B, F, h, w) to (B, inner, h, w); enlarging one pixel is a copy in every mode."""
+        pooled = self.pooled(x.mean((2, 3), keepdim=True))
+        maps = self.project(_joined([branch(x) for branch in self.branches]))
+        return self.finish(maps + pooled)  # type: ignore[no-any-return]
+
+
+def _leaky(channels: int) -> list[nn.Module]:
+    return [RankOrderedBatchNorm(channels), nn.LeakyReLU(0.01, inplace=True)]
 
 
 def _joined(maps: list[Tensor]) -> Tensor:

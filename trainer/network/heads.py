@@ -42,19 +42,25 @@ class Outputs:
     coarse: Tensor | None = None
 
 
-def conv1(channels: int, out: int) -> list[nn.Module]:
+def conv1(channels: int, out: int, *, bias: bool = False) -> list[nn.Module]:
     """A 1x1 convolution, batch norm and ReLU."""
-    return [nn.Conv2d(channels, out, 1, bias=False), RankOrderedBatchNorm(out), nn.ReLU(True)]
+    return [nn.Conv2d(channels, out, 1, bias=bias), RankOrderedBatchNorm(out), nn.ReLU(True)]
 
 
-def conv3(channels: int, out: int, dilation: int = 1) -> list[nn.Module]:
+def conv3(channels: int, out: int, dilation: int = 1, *, bias: bool = False) -> list[nn.Module]:
     """A 3x3 convolution, batch norm and ReLU."""
-    convolution = nn.Conv2d(channels, out, 3, 1, dilation, dilation, bias=False)
+    convolution = nn.Conv2d(channels, out, 3, 1, dilation, dilation, bias=bias)
     return [convolution, RankOrderedBatchNorm(out), nn.ReLU(True)]
 
 
 def new_heads(
-    heads: Sequence[Head], *, joined: int, middle: int, inner: int, num_classes: int
+    heads: Sequence[Head],
+    *,
+    joined: int,
+    middle: int,
+    inner: int,
+    num_classes: int,
+    bias: bool,
 ) -> nn.ModuleDict:
     """The modules of some heads by name.
 
@@ -64,11 +70,13 @@ def new_heads(
         middle: channels of the third stage.
         inner: channels inside the decoder.
         num_classes: of the logits.
+        bias: whether the 3x3 convolutions of an embedding have one, as `model.decoder_bias`.
     """
     modules: dict[Head, nn.Module] = {}
     for head in heads:
         if head is Head.embedding:
-            layers = [*conv3(joined, inner), *conv3(inner, inner), nn.Conv2d(inner, inner, 1)]
+            hidden = [*conv3(joined, inner, bias=bias), *conv3(inner, inner, bias=bias)]
+            layers = [*hidden, nn.Conv2d(inner, inner, 1)]
         elif head is Head.auxiliary:
             layers = [*conv3(middle, inner), nn.Conv2d(inner, num_classes, 1)]
         else:

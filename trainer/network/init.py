@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.randomness import KeyedRandom, Stream
-from trainer.config.schema import Init, TrainConfig
+from trainer.config.schema import HeadInit, Init, TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 
@@ -21,8 +21,9 @@ def init_weights(
 ) -> Pretrained | None:
     """Fill every parameter of `model`.
 
-    Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform.
-    torch's own generators are not used, because their numbers depend on the CPU's capabilities.
+    Backbone convolutions are Kaiming normal (fan out), head convolutions torch's default uniform
+    or Kaiming normal (fan in), as `model.head_init` says. torch's own generators are not used,
+    because their numbers depend on the CPU's capabilities.
 
     Args:
         model: changed in place.
@@ -39,19 +40,22 @@ def init_weights(
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 in_backbone = name.startswith("backbone.")
-                _draw(module, name if in_backbone else head_key + name, config.seed)
+                key = name if in_backbone else head_key + name
+                _draw(module, key, config.seed, config.model.head_init)
     if config.model.init is Init.random:
         return None
     return load_backbone(model, find_weights(config))
 
 
-def _draw(module: nn.Conv2d, name: str, seed: int) -> None:
+def _draw(module: nn.Conv2d, name: str, seed: int, head_init: HeadInit) -> None:
     """Draw weights and bias of one convolution; keyed by its name, so the order is irrelevant."""
     draws = KeyedRandom(seed, Stream.INIT, zlib.crc32(name.encode()))
     fan_in = module.weight[0].numel()
     if name.startswith("backbone."):
         fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
         module.weight.copy_(_normal(draws, module.weight) * math.sqrt(2.0 / fan_out))
+    elif head_init is HeadInit.kaiming:
+        module.weight.copy_(_normal(draws, module.weight) * math.sqrt(2.0 / fan_in))
     else:
         module.weight.copy_(_uniform(draws, module.weight) / math.sqrt(fan_in))
     if module.bias is not None:

@@ -1,4 +1,4 @@
-"""ResNet with bottlenecks at output stride 16, key names as torchvision and timm use them."""
+"""ResNet with bottlenecks at output stride 8 or 16, key names as torchvision and timm use them."""
 
 from torch import Tensor, nn
 
@@ -39,8 +39,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Backbone of DeepLabV3+; gives the features of its first and last stage.
 
-    Output stride 16: the last stage keeps its resolution, its first block has dilation 1 and the
-    others 2 (the UniMatch code). No multi-grid.
+    A stage that keeps its resolution has the dilation of the stage before in its first block and
+    twice that in the others, as torchvision has it: 1 and 2 in the last stage at stride 16 (the
+    UniMatch code), 2 and 4 at stride 8. `model.last_dilations` names others (multi-grid).
 
     Attributes:
         run: calls stem and bottlenecks, and the decoder; says what they keep for the backward pass.
@@ -59,13 +60,23 @@ class ResNet(nn.Module):
         self.low_channels: int = sizes[0] * EXPANSION
         self.middle_channels: int = sizes[2] * EXPANSION
         self.high_channels: int = sizes[3] * EXPANSION
-        self.layer1 = _stage(stem, sizes[0], config.blocks[0], stride=1)
-        self.layer2 = _stage(sizes[0] * EXPANSION, sizes[1], config.blocks[1], stride=2)
-        self.layer3 = _stage(sizes[1] * EXPANSION, sizes[2], config.blocks[2], stride=2)
-        self.layer4 = _stage(sizes[2] * EXPANSION, sizes[3], config.blocks[3], stride=1, dilation=2)
+        first, second, third, fourth = config.blocks
+        # Of a stage's first block and of its others.
+        middle, last = ((1, 2), (2, 4)) if config.stride == 8 else ((1, 1), (1, 2))
+        dilations = config.last_dilations[:fourth] or _dilations(fourth, last)
+        self.layer1 = _stage(stem, sizes[0], (1,) * first, stride=1)
+        self.layer2 = _stage(sizes[0] * EXPANSION, sizes[1], (1,) * second, stride=2)
+        self.layer3 = _stage(
+            sizes[1] * EXPANSION, sizes[2], _dilations(third, middle), stride=config.stride // 8
+        )
+        self.layer4 = _stage(sizes[2] * EXPANSION, sizes[3], dilations, stride=1)
+        for module in self.modules():
+            if isinstance(module, RankOrderedBatchNorm):
+                module.is_frozen = config.frozen_norm
+                module.train()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to features at stride 4 and stride 16."""
+        """Images (B, 3, H, W) to features at stride 4 and at that of the last stage."""
         low, _, high = self.features(x)
         return low, high
 
@@ -104,12 +115,16 @@ def _plain_stem(width: int) -> nn.Module:
     return nn.Conv2d(3, width, 7, 2, 3, bias=False)
 
 
-def _stage(
-    channels: int, width: int, blocks: int, *, stride: int, dilation: int = 1
-) -> nn.Sequential:
-    """Bottlenecks of one resolution; only the blocks after the first are dilated."""
-    first = Bottleneck(channels, width, stride=stride, dilation=1)
-    rest = [
-        Bottleneck(width * EXPANSION, width, stride=1, dilation=dilation) for _ in range(blocks - 1)
-    ]
-    return nn.Sequential(first, *rest)
+def _dilations(blocks: int, first_and_others: tuple[int, int]) -> tuple[int, ...]:
+    """One for each block of a stage."""
+    first, others = first_and_others
+    return (first, *[others] * (blocks - 1))
+
+
+def _stage(channels: int, width: int, dilations: tuple[int, ...], *, stride: int) -> nn.Sequential:
+    """Bottlenecks of one resolution, one for each dilation."""
+    first, *others = dilations
+    return nn.Sequential(
+        Bottleneck(channels, width, stride=stride, dilation=first),
+        *(Bottleneck(width * EXPANSION, width, stride=1, dilation=other) for other in others),
+    )
