@@ -41,6 +41,25 @@ class SyntheticConfig:
     seed: int = option(0, "of the drawing, not of the training")
 
 
+_SHARE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class StrongViewConfig:
+    """How far strong views are from weak ones; the defaults are UniMatch's, as the paper's."""
+
+    jitter: float = option(0.8, "probability of the four below", neutral=0.8, limits=_SHARE)
+    brightness: float = option(0.5, "a factor from 1 - it to 1 + it", neutral=0.5, limits=_SHARE)
+    contrast: float = option(0.5, "the same", neutral=0.5, limits=_SHARE)
+    saturation: float = option(0.5, "the same", neutral=0.5, limits=_SHARE)
+    hue: float = option(
+        0.25, "turns of the colour circle, to either side", neutral=0.25, limits=(0.0, 0.5)
+    )
+    grey: float = option(0.2, "probability that colours are dropped", neutral=0.2, limits=_SHARE)
+    blur: float = option(0.5, "probability of a blur", neutral=0.5, limits=_SHARE)
+    cutmix: float = option(0.5, "probability of a CutMix box", neutral=0.5, limits=_SHARE)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, which labelled subset, and how a training crop is cut."""
@@ -54,4 +73,7 @@ class DataConfig:
     scale_min: float = option(0.5, "smallest resize, as a factor of the image's own long side")
     scale_max: float = option(2.0, "largest resize")
     mix: MixSource = option(MixSource.same, "partner of CutMix")
+    strong: StrongViewConfig = field(
+        default_factory=StrongViewConfig, metadata={"neutral": StrongViewConfig()}
+    )
     drawn: SyntheticConfig | None = field(default_factory=SyntheticConfig)  # null but in synthetic

@@ -65,7 +65,6 @@ REASONS = {
         "orchestrator/storage/open.py",
     ),
     "everybody imports it, so it may import nothing": (
-        "datasets/config.py",
         "datasets/errors.py",
         "datasets/import_guard.py",
         "datasets/progress.py",

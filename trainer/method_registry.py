@@ -19,6 +19,8 @@ class MethodFacts:
             unlabelled list.
         pairs: views whose teacher-student pairs the inter-pixel term takes by default.
         other_pairs: views that `loss.views` may name besides; `fp` has dropped features.
+        has_own_boxes: whether its CutMix boxes follow a rule of its own, and not UniMatch's, whose
+            probability is `data.strong.cutmix`.
     """
 
     implementation: str
@@ -26,6 +28,7 @@ class MethodFacts:
     needs_unlabelled: bool = True
     pairs: tuple[str, ...] = ()
     other_pairs: tuple[str, ...] = ()
+    has_own_boxes: bool = False
 
 
 def method_facts(algorithm: str) -> MethodFacts:
@@ -50,17 +53,23 @@ METHODS = {
     "mean_teacher": MethodFacts(
         "trainer.methods.mean_teacher.MeanTeacher", passes=2.3, pairs=("weak",)
     ),
-    "cutmix_seg": MethodFacts("trainer.methods.cutmix_seg.CutMixSeg", passes=2.5, pairs=("mixed",)),
+    "cutmix_seg": MethodFacts(
+        "trainer.methods.cutmix_seg.CutMixSeg", passes=2.5, pairs=("mixed",), has_own_boxes=True
+    ),
     "mt_cutmix": MethodFacts(
         "trainer.methods.mt_cutmix.MeanTeacherCutMix", passes=2.1, pairs=("s1",)
     ),
     "cps": MethodFacts(
-        "trainer.methods.cps.CrossPseudoSupervision", passes=4.8, pairs=("1to2", "2to1")
+        "trainer.methods.cps.CrossPseudoSupervision",
+        passes=4.8,
+        pairs=("1to2", "2to1"),
+        has_own_boxes=True,
     ),
     "ps_mt": MethodFacts(
         "trainer.methods.ps_mt.PerturbedStrictMeanTeachers",
         passes=3.8,
         pairs=("mean",),
         other_pairs=("teacher_1", "teacher_2"),
+        has_own_boxes=True,
     ),
 }

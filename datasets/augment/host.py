@@ -1,8 +1,8 @@
 """Views on the host: draw the parameters, then crop, jitter and blur with Pillow and numpy.
 
 Weak view: resize, crop, flip. Strong view: colour jitter, grayscale and blur on top of it, and a
-CutMix box. Probabilities and ranges are those of the UniMatch code; the arithmetic is Pillow's, in
-the order of torchvision's ColorJitter for PIL images.
+CutMix box. Probabilities and ranges are those of the UniMatch code, unless `data.strong` says
+otherwise; the arithmetic is Pillow's, in the order of torchvision's ColorJitter for PIL images.
 """
 
 import math
@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from datasets.augment.hue import hue_shift, shift_hue
 from datasets.augment.resize import nearest, resized_window, span
+from datasets.config import StrongViewConfig
 from datasets.images.pixels import Box4, ImageLike, band_of, part_of, size_of
 from datasets.randomness import KeyedRandom
 from datasets.spec import IGNORED
@@ -157,11 +158,17 @@ def padded_map(geometry: Geometry) -> NDArray[np.bool_]:
     return padded[:, ::-1].copy() if geometry.is_flipped else padded
 
 
-def draw_photometry(draws: KeyedRandom) -> Photometry:
-    """Draw the colour parameters of a strong view; always twelve words."""
-    is_jittered = draws.bernoulli(0.8)
-    brightness, contrast, saturation = (draws.uniform(0.5, 1.5) for _ in range(3))
-    hue = draws.uniform(-0.25, 0.25)
+_UNIMATCH = StrongViewConfig()
+
+
+def draw_photometry(draws: KeyedRandom, strong: StrongViewConfig = _UNIMATCH) -> Photometry:
+    """Draw the colour parameters of a strong view, as `strong` says; always twelve words."""
+    is_jittered = draws.bernoulli(strong.jitter)
+    brightness, contrast, saturation = (
+        draws.uniform(1.0 - reach, 1.0 + reach)
+        for reach in (strong.brightness, strong.contrast, strong.saturation)
+    )
+    hue = draws.uniform(-strong.hue, strong.hue)
     first, second, third, fourth = draws.permutation(4)
     return Photometry(
         is_jittered=is_jittered,
@@ -170,8 +177,8 @@ def draw_photometry(draws: KeyedRandom) -> Photometry:
         contrast=contrast,
         saturation=saturation,
         hue=hue,
-        is_grey=draws.bernoulli(0.2),
-        is_blurred=draws.bernoulli(0.5),
+        is_grey=draws.bernoulli(strong.grey),
+        is_blurred=draws.bernoulli(strong.blur),
         blur=draws.uniform(0.1, 2.0),
     )
 
@@ -205,16 +212,19 @@ def draw_overlap(draws: KeyedRandom, first: Geometry) -> Geometry:
 _OVERLAP_DRAWS, _OVERLAP_STEP, _OVERLAP_LEAST = 50, 8, 0.1
 
 
-def draw_box(draws: KeyedRandom, crop: int, *, redraws_area: bool = False) -> Box:
-    """Draw a CutMix box: none with probability one half, else 2 to 40 % of the crop's area.
+def draw_box(
+    draws: KeyedRandom, crop: int, *, probability: float = 0.5, redraws_area: bool = False
+) -> Box:
+    """Draw a CutMix box of 2 to 40 % of the crop's area, or none.
 
     Args:
         draws: random numbers, of which the rejection loop takes as many as it needs.
         crop: side of the crop, pixels.
+        probability: of a box.
         redraws_area: whether a rejection draws the area anew and not only the ratio: the holes of
             cutout in the code of Yang et al. (ST++, 2022).
     """
-    if not draws.bernoulli(0.5):
+    if not draws.bernoulli(probability):
         return Box()
     area = draws.uniform(0.02, 0.4) * crop * crop
     while True:
@@ -227,16 +237,19 @@ def draw_box(draws: KeyedRandom, crop: int, *, redraws_area: bool = False) -> Bo
             area = draws.uniform(0.02, 0.4) * crop * crop
 
 
-def draw_boxes(draws: KeyedRandom, crop: int, rule: BoxRule) -> tuple[Box, ...]:
+def draw_boxes(
+    draws: KeyedRandom, crop: int, rule: BoxRule, *, probability: float = 0.5
+) -> tuple[Box, ...]:
     """Draw the CutMix boxes of one view; always as many for a rule.
 
     Args:
         draws: random numbers, of which `BoxRule.one` takes as many as it needs, others four a box.
         crop: side of the crop, pixels.
         rule: how many and how large.
+        probability: of the box of `BoxRule.one`; the other rules always draw theirs.
     """
     if rule is BoxRule.one:
-        return (draw_box(draws, crop),)
+        return (draw_box(draws, crop, probability=probability),)
     count, low, high = (1, 0.5, 0.5) if rule is BoxRule.half else (3, 0.25, 0.5)
     return tuple(_toggled_box(draws, crop, count, (low, high)) for _ in range(count))
 

@@ -151,7 +151,9 @@ class LabelledSource:
     def _strong(self, positions: Sequence[int]) -> list[Photometry]:
         """Of the strong view of each image; none unless the plan names it."""
         return [
-            draw_photometry(KeyedRandom(self._seed, Stream.LABELLED_STRONG, position))
+            draw_photometry(
+                KeyedRandom(self._seed, Stream.LABELLED_STRONG, position), self._config.strong
+            )
             for position in (positions if self._plan.labelled_strong else ())
         ]
 
@@ -276,7 +278,8 @@ class UnlabelledSource:
 
     def _boxes(self, stream: Stream, position: int) -> tuple[Box, ...]:
         draws = KeyedRandom(self._seed, stream, position)
-        return draw_boxes(draws, self._config.crop, self._plan.box_rule)
+        probability = self._config.strong.cutmix
+        return draw_boxes(draws, self._config.crop, self._plan.box_rule, probability=probability)
 
     def _hole(self, stream: Stream, position: int) -> tuple[Box, int]:
         """The hole in a strong view, and the key of its noise: 63 bits, as int64 has a sign."""
@@ -289,7 +292,7 @@ class UnlabelledSource:
         draws = KeyedRandom(self._seed, Stream.UNLABELLED_CROP, position)
         image, geometry = self._weak(self._order.at(position), draws, images)
         streams = (Stream.STRONG_1, Stream.STRONG_2)[: self._plan.strong]
-        strong = (draw_photometry(KeyedRandom(self._seed, stream, position)) for stream in streams)
+        strong = (self._photometry(stream, position) for stream in streams)
         return _View(self._order.at(position), image, geometry, tuple(strong))
 
     def _partners(
@@ -319,7 +322,7 @@ class UnlabelledSource:
         image, geometry = self._weak(order.at(position), draws, images)
         streams = (Stream.MIX_STRONG_1, Stream.MIX_STRONG_2)[: self._plan.strong]
         strong = (
-            draw_photometry(KeyedRandom(self._seed, stream, position))
+            self._photometry(stream, position)
             if view >= len(boxes) or any(box.width for box in boxes[view])
             else None  # nothing of it is pasted
             for view, stream in enumerate(streams)
@@ -331,8 +334,12 @@ class UnlabelledSource:
         draws = KeyedRandom(self._seed, Stream.OVERLAP_CROP, position)
         geometry = draw_overlap(draws, first.geometry)
         _ask(first.image, geometry)
-        photometry = draw_photometry(KeyedRandom(self._seed, Stream.OVERLAP_STRONG, position))
+        photometry = self._photometry(Stream.OVERLAP_STRONG, position)
         return _View(first.name, first.image, geometry, (photometry,))
+
+    def _photometry(self, stream: Stream, position: int) -> Photometry:
+        """Of a strong view at a position."""
+        return draw_photometry(KeyedRandom(self._seed, stream, position), self._config.strong)
 
     def _weak(
         self, name: str, draws: KeyedRandom, images: dict[str, ImageLike]

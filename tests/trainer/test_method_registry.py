@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.augment.host import BoxRule
 from tests.support.tiny_config import tiny_config
 from trainer.config.compose import choices, compose
 from trainer.method_registry import METHODS, MethodFacts
@@ -46,4 +47,6 @@ def test_an_unknown_method_is_refused_with_those_that_exist() -> None:
 def test_every_method_of_the_sweeps_has_a_class(name: str) -> None:
     config = compose([f"method={name}"])
 
-    assert new_method(MethodContext(config, None)) is not None
+    method = new_method(MethodContext(config, None))
+
+    assert config.method.facts.has_own_boxes == (method.views().box_rule is not BoxRule.one)

@@ -23,7 +23,7 @@ from trainer.config.validation import check
 
 _EXPECTED = (HydraException, OmegaConfBaseException)  # what they raise on purpose
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
-GROUPS = ("recipe", "model", "method", "loss")
+GROUPS = ("recipe", "model", "method", "loss", "colour")
 
 
 def compose(overrides: Sequence[str] = ()) -> TrainConfig:

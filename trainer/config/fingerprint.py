@@ -198,8 +198,8 @@ def _moving(plain: dict[str, Any], schema: Any) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in plain.items():
         item = known.get(name)
-        if item is not None and _left_out(item.metadata, value, plain.get("algorithm")):
-            continue
-        nested = item is not None and is_dataclass(item.type) and isinstance(value, dict)
-        kept[name] = _moving(value, item.type) if item is not None and nested else value
+        if item is not None and is_dataclass(item.type) and isinstance(value, dict):
+            value = _moving(value, item.type)
+        if item is None or not _left_out(item.metadata, value, plain.get("algorithm")):
+            kept[name] = value
     return kept

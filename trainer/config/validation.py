@@ -2,6 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 
+from datasets.config import StrongViewConfig
 from trainer.config.schema import (
     CutMixPairs,
     Graph,
@@ -50,6 +51,7 @@ def check(config: TrainConfig) -> TrainConfig:
             f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "
             "the first must be above 0 and not above the second."
         )
+    _boxes(config)
     workers = config.run.loader_workers
     if workers != "auto" and not (isinstance(workers, int) and 0 <= workers <= MAX_WORKERS):
         raise ValueError(
@@ -68,6 +70,16 @@ def _network(model: ModelConfig) -> None:
         raise ValueError(
             f"model.last_dilations={list(given)}: each of the {blocks} blocks of the last stage "
             "has one, of 1 or more; [] leaves them as model.stride says."
+        )
+
+
+def _boxes(config: TrainConfig) -> None:
+    """The probability of CutMix boxes, where the method draws others."""
+    probability, usual = config.data.strong.cutmix, StrongViewConfig().cutmix
+    if config.method.facts.has_own_boxes and probability != usual:
+        raise ValueError(
+            f"data.strong.cutmix={probability} is the probability of UniMatch's box, and "
+            f"method={config.method.name} draws boxes by a rule of its own; leave it at {usual}."
         )
 
 
@@ -96,12 +108,14 @@ def _ranges(config: TrainConfig) -> None:
         "run.checkpoint_steps": (config.run.checkpoint_steps, 0, 10**9),
         "run.checkpoint_minutes": (config.run.checkpoint_minutes, 0, 10**6),
     }
-    for group in fields(config.method):
-        settings = getattr(config.method, group.name)
+    groups = {
+        f"method.{item.name}": getattr(config.method, item.name) for item in fields(config.method)
+    }
+    for group, settings in {"data.strong": config.data.strong, **groups}.items():
         for item in fields(settings) if is_dataclass(settings) else ():
             if "limits" in item.metadata:
-                name = f"method.{group.name}.{item.name}"
-                limits[name] = (getattr(settings, item.name), *item.metadata["limits"])
+                value = getattr(settings, item.name)
+                limits[f"{group}.{item.name}"] = (value, *item.metadata["limits"])
     for name, (value, low, high) in limits.items():
         if not low <= value <= high:
             raise ValueError(f"{name}={value} is out of range; it lies in [{low:g}, {high:g}].")

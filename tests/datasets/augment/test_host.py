@@ -18,6 +18,7 @@ from datasets.augment.host import (
     weak_image,
     weak_mask,
 )
+from datasets.config import StrongViewConfig
 from tests.support.strategies import draws_of, labels, photo, seeds, sizes
 
 CROP = 32
@@ -153,6 +154,20 @@ def test_strong_views_are_drawn_as_often_and_as_far_as_in_unimatch() -> None:
         span = high - low
         assert low <= min(values) < low + span / 100
         assert high - span / 100 < max(values) < high
+
+
+def test_another_strength_moves_only_what_it_names() -> None:
+    strong = StrongViewConfig(jitter=0.3, brightness=0.1, hue=0.0, blur=0.9)
+    drawn = [draw_photometry(draws_of(seed), strong) for seed in range(2000)]
+    usual = [draw_photometry(draws_of(seed)) for seed in range(2000)]
+
+    assert np.mean([entry.is_jittered for entry in drawn]) == pytest.approx(0.3, abs=0.04)
+    assert np.mean([entry.is_blurred for entry in drawn]) == pytest.approx(0.9, abs=0.03)
+    assert 0.9 <= min(entry.brightness for entry in drawn) < 0.901
+    assert 1.099 < max(entry.brightness for entry in drawn) <= 1.1
+    assert {entry.hue for entry in drawn} == {0.0}
+    for name in ("order", "contrast", "saturation", "is_grey", "blur"):
+        assert [getattr(entry, name) for entry in drawn] == [getattr(e, name) for e in usual]
 
 
 def test_half_of_the_boxes_are_empty_and_the_others_cover_2_to_40_percent() -> None:

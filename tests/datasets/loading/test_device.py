@@ -22,7 +22,7 @@ from datasets.augment.host import (
     weak_image,
 )
 from datasets.augment.resize import filter_width, span
-from datasets.config import MixSource
+from datasets.config import MixSource, StrongViewConfig
 from datasets.dataset import open_dataset
 from datasets.loading.batches import SecondCrop, ViewPlan
 from datasets.loading.device import (
@@ -136,6 +136,23 @@ def test_three_thousand_drawn_strong_views_are_pillow_s(start: int) -> None:
         assert torch.equal(made, torch.stack(expected))
 
 
+def test_views_as_strong_as_can_be_set_are_pillow_s() -> None:
+    farthest = StrongViewConfig(
+        jitter=1.0, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.5, grey=0.0, blur=1.0
+    )
+    images = [photo(view, (CROP, CROP)) for view in range(200)]
+    drawn = [
+        draw_photometry(KeyedRandom(view, Stream.STRONG_1, 0), farthest) for view in range(200)
+    ]
+
+    made = strong_views(torch.stack([tensor(image) for image in images]), stages_of(drawn))
+
+    assert max(entry.brightness for entry in drawn) > 1.9
+    assert max(entry.hue for entry in drawn) > 0.4
+    expected = [tensor(strong_image(*pair)) for pair in zip(images, drawn, strict=True)]
+    assert torch.equal(made, torch.stack(expected))
+
+
 def test_views_that_drew_nothing_pass_through_their_stages() -> None:
     images = torch.stack([tensor(photo(seed, (CROP, CROP))) for seed in range(3)])
     drawn = [None, draw_photometry(KeyedRandom(1, Stream.STRONG_1, 0)), None]
@@ -221,6 +238,31 @@ def test_any_plan_gives_the_same_bytes_on_the_device(
     ):
         assert contents(labelled_batch(first)) == contents(labelled)
         assert contents(unlabelled_batch(second)) == contents(unlabelled)
+
+
+@pytest.mark.parametrize("is_strong", [True, False])
+def test_the_strength_of_views_counts_on_the_host_and_on_the_device(
+    drawn_root: Path, is_strong: bool
+) -> None:
+    share = 1.0 if is_strong else 0.0
+    strong = StrongViewConfig(jitter=0.0, grey=share, blur=share, cutmix=share)
+    config = replace(tiny_config(drawn_root).data, strong=strong)
+    dataset = open_dataset(config)
+    host = BatchPlan(batch=4, stop=3, num_channel_bits=9, views=EVERYTHING)
+    made = batches(dataset, config, seed=4, plan=replace(host, on_device=True))
+
+    for (labelled, unlabelled), (first, second) in zip(
+        batches(dataset, config, seed=4, plan=host), made, strict=True
+    ):
+        assert contents(labelled_batch(first)) == contents(labelled)
+        assert contents(unlabelled_batch(second)) == contents(unlabelled)
+        assert all(boxes.any(2).any(1).all() == is_strong for boxes in unlabelled.boxes)
+        for strong_view, weak in (
+            (labelled.strong, labelled.images),
+            (unlabelled.second.strong, unlabelled.second.weak),
+        ):
+            assert torch.equal(strong_view, weak) != is_strong
+            assert torch.equal(strong_view[:, :1].expand(-1, 3, -1, -1), strong_view) == is_strong
 
 
 @pytest.mark.parametrize("mix", list(MixSource))

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from datasets.config import StrongViewConfig
 from trainer.config.compose import GROUPS, choices, compose, field_names, from_json
 from trainer.config.fingerprint import config_json, differences, fingerprint
 from trainer.config.schema import TrainConfig, Upsample
@@ -212,3 +213,27 @@ def test_workers_of_an_older_configuration_are_read_as_they_were_written() -> No
 
     assert '"loader_workers":2' in text
     assert from_json(text).run.loader_workers == 2
+
+
+def test_the_colours_of_the_paper_are_the_default_and_mild_ones_are_not() -> None:
+    plain, paper, mild = compose([]), compose(["colour=paper"]), compose(["colour=mild"])
+
+    assert fingerprint(paper) == fingerprint(plain) != fingerprint(mild)
+    assert paper.data.strong == StrongViewConfig()
+    for name in ("brightness", "contrast", "saturation", "hue", "grey"):
+        assert getattr(mild.data.strong, name) < getattr(paper.data.strong, name)
+    assert compose(["colour=mild", "data.strong.hue=0.1"]).data.strong.hue == 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["data.strong.hue=0.6"], r"hue=0\.6 is out of range; it lies in \[0, 0\.5\]"),
+        (["data.strong.jitter=-0.1"], r"data\.strong\.jitter=-0\.1 is out of range"),
+        (["method=cps", "data.strong.cutmix=0.9"], "method=cps draws boxes by a rule of its own"),
+        (["colour=loud"], "Unknown colour 'loud'; known: mild, paper"),
+    ],
+)
+def test_strong_views_that_cannot_be_are_refused(words: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        compose(words)

@@ -1,10 +1,18 @@
 """What two runs of one experiment share, whatever their seeds and machines."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
+from datasets.config import StrongViewConfig
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
-from trainer.config.fingerprint import config_json, differences, fingerprint, settings_sha256
+from trainer.config.fingerprint import (
+    config_json,
+    differences,
+    fingerprint,
+    identity,
+    settings_sha256,
+)
 from trainer.config.method_settings import CpsConfig
 from trainer.config.schema import Absent
 
@@ -51,3 +59,17 @@ def test_a_choice_added_later_moves_neither_hash_while_it_has_its_neutral_value(
     assert '"absent"' not in before
     assert settings_sha256(before) == hash_of(CONFIG) != hash_of(other)
     assert fingerprint(CONFIG) != fingerprint(other)
+
+
+def test_a_group_added_later_moves_no_hash_but_by_the_fields_that_were_set():
+    strong = StrongViewConfig(hue=0.1)
+    other = replace(CONFIG, data=replace(CONFIG.data, strong=strong))
+    before = json.loads(config_json(CONFIG))
+    assert before["data"].pop("strong") == asdict(StrongViewConfig())
+    old = json.dumps(before, sort_keys=True, separators=(",", ":"))
+
+    assert "strong" not in identity(CONFIG)["data"]
+    assert identity(other)["data"]["strong"] == {"hue": 0.1}
+    assert settings_sha256(old) == hash_of(CONFIG) != hash_of(other)
+    assert differences(old, CONFIG) == []
+    assert differences(old, other) == ["data.strong.hue: 0.25 -> 0.1"]
