@@ -18,6 +18,7 @@ from benchmarks.two_steps import Case
 from trainer.checkpoint import Checkpoints
 from trainer.config.schema import RunConfig, TrainConfig
 from trainer.distributed import Ranks, init_process_group
+from trainer.schedule import Schedule, Stage
 from trainer.state import TrainState, new_state
 
 
@@ -42,7 +43,7 @@ def stalls(
     walls = Column("torch.save, fsync, rename"), Column("ours")
     works = Column("torch.save, fsync, rename"), Column("ours")
     with TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(Path(folder), config, ranks, epoch_steps=1)
+        checkpoints = Checkpoints(Path(folder), config, ranks, Schedule((Stage("", 1, 1),)))
 
         def ours() -> None:
             checkpoints.save(state.pack())

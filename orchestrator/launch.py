@@ -35,7 +35,7 @@ from orchestrator.storage.root import Root
 from orchestrator.trial import Outcome, Trial
 from sweeps.grid_tables import tables_of
 from trainer.config.schema import TrainConfig
-from trainer.schedule import steps_per_epoch
+from trainer.schedule import Schedule
 
 _CHECKPOINT_FILES = 4  # newest two, the best one, and the one being written
 
@@ -53,7 +53,7 @@ def check_data(cells: Iterable[PlannedCell]) -> None:
             if data not in opened:
                 opened[data] = open_dataset(data)
             split = opened[data].split
-            steps_per_epoch(
+            Schedule.of(
                 cell.config,
                 num_labelled=len(split.labelled),
                 num_unlabelled=len(split.unlabelled),

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from trainer.checkpoint_manifest import (
 from trainer.config.fingerprint import config_json, differences, fingerprint
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
+from trainer.schedule import Schedule
 
 
 class Completion(Protocol):
@@ -105,6 +107,7 @@ class Snapshot:
 
 FORMAT = 2  # of the packed state; one of the guards, so an unknown format is refused
 READABLE = (1, 2)
+BEST = "best"
 KEPT = 2  # newest checkpoints that are not removed; best.pt is kept besides
 
 
@@ -117,7 +120,7 @@ class Checkpoints:
     """The checkpoint folder of one run; files are written by a thread while training goes on.
 
     Attributes:
-        epoch_steps: steps per epoch, to name the epoch in a manifest.
+        schedule: to name the epoch in a manifest.
         run_folder: of the run; the checkpoints lie in a folder below it.
         data: which images, masks and lists the run reads; the configuration only says where they
             are. None leaves them out of the guards.
@@ -127,7 +130,7 @@ class Checkpoints:
     run_folder: Path
     config: TrainConfig
     ranks: Ranks
-    epoch_steps: int
+    schedule: Schedule
     data: DataIdentity | None = None
     snapshot: Snapshot = field(default_factory=Snapshot)
     _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -154,7 +157,26 @@ class Checkpoints:
 
     def save_best(self, packed: dict[str, Any]) -> None:
         """Write the weights of the best epoch so far, in the background as well."""
-        self._start(self._write_best, packed)
+        self._start(partial(self._write, BEST), packed)
+
+    def keep(self, name: str, packed: dict[str, Any]) -> None:
+        """Write weights that a later stage needs, in the background as well; they stay."""
+        self._start(partial(self._write, name), packed)
+
+    def keep_best(self, name: str) -> None:
+        """Keep the weights of the best epoch so far under another name."""
+        self.finish()
+        self.keep(name, read_packed(self.folder / f"{BEST}.pt"))
+
+    def kept_weights(self, name: str) -> dict[str, Tensor] | None:
+        """The weights that were kept under a name; None where they are missing or damaged."""
+        self.finish()
+        path = self.folder / f"{name}.pt"
+        manifest = read_manifest(path.with_suffix(".json"))
+        if manifest is None or not path.is_file() or file_sha256(path) != manifest.sha256:
+            return None
+        weights: dict[str, Tensor] = read_packed(path)["weights"]
+        return weights
 
     def finish(self) -> None:
         """Wait until every file is written.
@@ -181,12 +203,9 @@ class Checkpoints:
             for suffix in (".json", ".pt"):
                 (self.folder / (stem(old.step) + suffix)).unlink(missing_ok=True)
 
-    def _write_best(self, packed: dict[str, Any]) -> None:
-        self._write("best", packed)
-
     def best(self) -> Manifest | None:
         """The manifest of the best weights; None before the first evaluation."""
-        return read_manifest(self.folder / "best.json")
+        return read_manifest(self.folder / f"{BEST}.json")
 
     def newest(self) -> dict[str, Any] | None:
         """The packed state in the newest undamaged checkpoint; None when there is none.
@@ -244,7 +263,7 @@ class Checkpoints:
         """The manifest of one file."""
         return Manifest(
             step=step,
-            epoch=step // self.epoch_steps,
+            epoch=self.schedule.epochs_done(step),
             sha256=sha256,
             size=size,
             fingerprint=fingerprint(self.config),

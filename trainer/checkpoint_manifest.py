@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+STAGES = "stages"  # beside it: what a run makes between its stages, files replaced by rename
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,12 @@ class Ranks:
         """Sum over ranks, added in rank order."""
         return ordered_sum(self.gather(values))
 
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Replace the values of tensors by those of rank 0."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def broadcast_int(self, number: int) -> int:
         """Rank 0's number, on every rank; also a barrier, since it gathers from all ranks."""
         if self.world_size == 1:

@@ -29,10 +29,9 @@ from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json, fingerprint
 from trainer.config.schema import TrainConfig
-from trainer.distributed import Ranks
 from trainer.evaluate import predict
-from trainer.methods.interface import MethodContext, new_method
-from trainer.network.deeplab import DeepLabV3Plus, mean_of
+from trainer.network.deeplab import mean_of
+from trainer.state import empty_networks
 
 METADATA = "run"  # the one entry of an exported file's metadata, JSON
 
@@ -65,11 +64,7 @@ def load_trained(path: Path) -> Trained:
         )
     packed, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
     config = from_json(config_json)
-    method = new_method(MethodContext(config, Ranks(0, 1, torch.device("cpu"))))
-    classes, specs = num_classes(config.data), method.networks()
-    networks = {
-        name: DeepLabV3Plus(config.model, classes, specs[name].heads) for name in method.deployed()
-    }
+    networks = empty_networks(config, num_classes(config.data))
     if "weights" in packed:
         network = mean_of(networks)
         network.load_state_dict(packed["weights"])

@@ -10,20 +10,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.dataset import Dataset
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.checkpoint import CheckpointError, Checkpoints
+from trainer.checkpoint_manifest import STAGES
 from trainer.config.schema import TrainConfig
 from trainer.determinism import checksums
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
 from trainer.feed import feed
-from trainer.methods.interface import Method, Position, StepInput
+from trainer.methods.interface import Method, Position, Preempted, StageInput, StepInput
+from trainer.network.deeplab import mean_of
 from trainer.run_log import RunLog
-from trainer.schedule import inter_pixel_weight, learning_rate
-from trainer.state import TrainState
+from trainer.schedule import Schedule, Stage, inter_pixel_weight, learning_rate
+from trainer.state import TrainState, empty_networks, new_state
 from trainer.step.graph import step_of
 
 
@@ -54,8 +56,7 @@ class Loop:
     """One run from its current step to the last.
 
     Attributes:
-        epoch_steps: optimiser steps per epoch.
-        total_steps: optimiser steps of the whole run.
+        schedule: the stages of the run.
         on_step: called after every step, before it is logged, scored or saved.
         heartbeat: called with "step", "evaluation" or "checkpoint" after each step and validation
             batch and before each checkpoint, so that a watcher can tell a slow run from a hung one.
@@ -67,10 +68,10 @@ class Loop:
     state: TrainState
     checkpoints: Checkpoints
     run_log: RunLog
-    epoch_steps: int
-    total_steps: int
+    schedule: Schedule
     on_step: Callable[[StepReport], None] | None = None
     heartbeat: Callable[[str], None] | None = None
+    _stage: Stage = field(init=False)
     _saved_at: float = 0.0
     _clock: float = 0.0
     _bad_step: Tensor | None = None
@@ -89,8 +90,23 @@ class Loop:
         self._recent = deque(maxlen=self.config.run.log_steps + 1)
         # -1 while every loss was finite, else the first step with a bad one; kept on the device.
         self._bad_step = torch.full((), -1, device=self.ranks.device, dtype=torch.int64)
+        for stage in self.schedule.stages:
+            if self.state.step >= stage.end:
+                continue
+            self._stage = stage
+            try:
+                self._train_stage(should_stop or (lambda: False))
+            except Preempted:
+                self._end()
+                return False
+            self._end()
+        return True
+
+    def _train_stage(self, should_stop: Callable[[], bool]) -> None:
+        """Do the work before the current stage and the steps of it; raises `Preempted`."""
         step = step_of(self.config, self.ranks, self.state)
-        for labelled, unlabelled in self._batches(step.method.views()):
+        dataset = self._begin_stage(step.method, should_stop)
+        for labelled, unlabelled in self._batches(dataset, step.method.views()):
             self._remember(labelled, unlabelled)
             given = self._given(step.method, labelled, unlabelled)
             terms = step(given, weight=self._weight(), rate=self._rate(self.state.step))
@@ -99,14 +115,54 @@ class Loop:
             self._beat("step")
             if self.on_step is not None:
                 self.on_step(StepReport(self.state, terms, labelled, unlabelled))
-            self._after_step(terms)
-            # Rank 0 decides for all: ranks that stop at different steps would wait for ever.
-            stops = should_stop is not None and should_stop()
-            if self.ranks.broadcast_bool(stops) and self.state.step < self.total_steps:
-                self._end()
-                return False
-        self._end()
-        return True
+            self._after_step(terms, step.method)
+            if self.state.step < self.schedule.total_steps:
+                self._stop_if(should_stop)
+
+    def _stop_if(self, should_stop: Callable[[], bool]) -> None:
+        """Raise `Preempted` on all ranks where `should_stop` of rank 0 answers True."""
+        # Rank 0 decides for all: ranks that stop at different steps would wait for ever.
+        if self.ranks.broadcast_bool(should_stop()):
+            raise Preempted
+
+    def _begin_stage(self, method: Method, should_stop: Callable[[], bool]) -> Dataset:
+        """The images of the current stage; at its first step, networks and memory begin anew."""
+        stage, state, folder = self._stage, self.state, self.checkpoints.run_folder / STAGES
+
+        def tick(work: str, done: int, total: int) -> None:
+            self._beat("evaluation")
+            self._progress(force=done == total, work=f"{work} {done}/{total}")
+            self._stop_if(should_stop)
+
+        start = method.before_stage(StageInput(stage, self.dataset, folder, self._kept, tick))
+        known = state.products.get(stage.name, start.digest)
+        if known != start.digest:
+            raise CheckpointError(
+                f"{folder} holds other products than those with which stage {stage.name} began "
+                f"({start.digest[:8]}, then {known[:8]}). Remove it, and they are made again; or "
+                f"remove {folder.parent} to start again from step 0."
+            )
+        if start.digest:
+            state.products[stage.name] = start.digest
+        if 0 < stage.start == state.step:
+            fresh = new_state(self.config, self.dataset.num_classes, self.ranks)
+            state.begin_again(fresh, start.weights)
+        return start.dataset
+
+    def _kept(self, name: str) -> nn.Module:
+        """A network that was kept, the same on all ranks, of which rank 0 reads it."""
+        network = mean_of(empty_networks(self.config, self.dataset.num_classes))
+        weights = self.checkpoints.kept_weights(name) if self.ranks.is_first else {}
+        if self.ranks.broadcast_bool(weights is None):
+            raise CheckpointError(
+                f"{self.checkpoints.folder / name}.pt, a network of an earlier stage, is missing "
+                f"or damaged. Remove {self.checkpoints.run_folder} to start again from step 0."
+            )
+        if weights:
+            network.load_state_dict(weights)
+        network = network.to(self.ranks.device).eval()
+        self.ranks.broadcast(network.state_dict().values())
+        return network
 
     def _beat(self, phase: str) -> None:
         if self.heartbeat is not None:
@@ -118,13 +174,15 @@ class Loop:
         self.checkpoints.finish()
         self.ranks.broadcast_bool(True)  # a barrier: rank 0 asks only after its write has ended
 
-    def _batches(self, views: ViewPlan) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
-        """The batches of the steps still to do."""
+    def _batches(
+        self, dataset: Dataset, views: ViewPlan
+    ) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
+        """The batches of the steps of the current stage that are still to do."""
         return feed(
             self.config,
-            self.dataset,
+            dataset,
             self.ranks,
-            steps=range(self.state.step, self.total_steps),
+            steps=range(self._into_stage, self._stage.steps),
             num_channel_bits=next(iter(self.state.networks.values())).num_channel_bits,
             views=views,
         )
@@ -134,7 +192,8 @@ class Loop:
     ) -> StepInput:
         """What the method gets at this step."""
         labelled_steps = max(len(self.dataset.split.labelled) // self.config.batch, 1)
-        position = Position(self.state.step, self.epoch_steps, self.total_steps, labelled_steps)
+        stage = self._stage
+        position = Position(self._into_stage, stage.epoch_steps, stage.steps, labelled_steps)
         numbers = method.numbers(position)
         return StepInput(self.state.networks, self.state.memory, labelled, unlabelled, numbers)
 
@@ -143,11 +202,18 @@ class Loop:
 
         The ablation A5 (docs/ambiguities.md) puts it inside UniMatch's division of its loss by two.
         """
-        weight = inter_pixel_weight(self.config.loss, self.state.step, self.epoch_steps)
+        epoch_steps = self._stage.epoch_steps
+        weight = inter_pixel_weight(self.config.loss, self._into_stage, epoch_steps)
         return weight / 2.0 if self.config.loss.inside_half else weight
 
     def _rate(self, step: int) -> float:
-        return learning_rate(self.config, step, self.total_steps)
+        """Rate of the backbone at a step of the run, which lies in the current stage."""
+        return learning_rate(self.config, step - self._stage.start, self._stage.steps)
+
+    @property
+    def _into_stage(self) -> int:
+        """Steps of the current stage that are done."""
+        return self.state.step - self._stage.start
 
     def _note_bad(self, loss: Tensor) -> None:
         """Note this step if its loss is the first bad one.
@@ -159,23 +225,27 @@ class Loop:
         fine = torch.isfinite(loss) | (self._bad_step >= 0)
         self._bad_step = torch.where(fine, self._bad_step, self.state.step)
 
-    def _after_step(self, terms: dict[str, Tensor]) -> None:
-        """Log, evaluate and save, each where it is due after this step."""
-        step, run = self.state.step, self.config.run
-        epoch, into_epoch = divmod(step, self.epoch_steps)
+    def _after_step(self, terms: dict[str, Tensor], method: Method) -> None:
+        """Log, evaluate, keep and save, each where it is due after this step."""
+        step, run, stage = self.state.step, self.config.run, self._stage
+        epoch, into_epoch = divmod(self._into_stage, stage.epoch_steps)
         ends_epoch = into_epoch == 0
         if step % run.log_steps == 0 or ends_epoch:
             self._log(terms)
-        if ends_epoch and (
-            epoch % self.config.evaluation.every_epochs == 0 or step == self.total_steps
-        ):
-            self._evaluate(epoch)
+        if ends_epoch and (epoch % self.config.evaluation.every_epochs == 0 or step == stage.end):
+            self._evaluate(stage.first_epoch + epoch)
+        if ends_epoch and self.ranks.is_first:
+            if epoch in method.kept_epochs(stage):
+                weights = {"step": step, "weights": self.state.weights()}
+                self.checkpoints.keep(f"{stage.name}-epoch-{epoch:04d}", weights)
+            if step == stage.end < self.schedule.total_steps:
+                self.checkpoints.keep_best(f"{stage.name}-best")
         self._progress(force=ends_epoch)
         elapsed = time.monotonic() - self._saved_at > 60.0 * run.checkpoint_minutes
         due = bool(run.checkpoint_steps) and step % run.checkpoint_steps == 0
         # The clocks of the ranks differ, so rank 0's decides: all ranks must save at the same step,
         # because the check of the loss in `_save` gathers from all of them.
-        if step < self.total_steps and self.ranks.broadcast_bool(elapsed or due):
+        if step < stage.end and self.ranks.broadcast_bool(elapsed or due):
             self._save()
 
     def _log(self, terms: dict[str, Tensor]) -> None:
@@ -186,7 +256,9 @@ class Loop:
         rate = self._rate(step - 1)
         if self.ranks.is_first:
             named = dict(zip(terms, values.tolist(), strict=True))
-            self.run_log.metric(step=step, epoch=step / self.epoch_steps, lr=rate, **named)
+            stage = self._stage
+            epoch = stage.first_epoch + self._into_stage / stage.epoch_steps
+            self.run_log.metric(step=step, epoch=epoch, lr=rate, **named)
 
     def _evaluate(self, epoch: int) -> None:
         """Score the epoch on the validation set; save its weights if it is the best so far.
@@ -232,7 +304,7 @@ class Loop:
             self._progress(force=True)
         self._saved_at = time.monotonic()
 
-    def _progress(self, *, force: bool) -> None:
+    def _progress(self, *, force: bool, **more: str) -> None:
         if not self.ranks.is_first:
             return
         state, best = self.state, self.state.best_epoch
@@ -242,9 +314,10 @@ class Loop:
             state.step,
             images=self.config.batch * halves,
             force=force,
-            epoch=state.step // self.epoch_steps,
+            epoch=self.schedule.epochs_done(state.step),
             miou_percent=last,
             best_miou_percent=None if best is None else state.scores[best].miou_percent,
+            **more,
         )
 
     def _remember(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> None:

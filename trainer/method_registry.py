@@ -21,6 +21,9 @@ class MethodFacts:
         other_pairs: views that `loss.views` may name besides; `fp` has dropped features.
         has_own_boxes: whether its CutMix boxes follow a rule of its own, and not UniMatch's, whose
             probability is `data.strong.cutmix`.
+        stages: dotted path of a function that needs no torch, for a method of several trainings:
+            from the configuration, `num_labelled` and `num_unlabelled` to the images in an epoch of
+            each stage by its name. Empty: one training.
     """
 
     implementation: str
@@ -29,6 +32,7 @@ class MethodFacts:
     pairs: tuple[str, ...] = ()
     other_pairs: tuple[str, ...] = ()
     has_own_boxes: bool = False
+    stages: str = ""
 
 
 def method_facts(algorithm: str) -> MethodFacts:

@@ -23,7 +23,7 @@ from trainer.feed import batch_plan
 from trainer.loop import Loop, StepReport
 from trainer.methods.interface import MethodContext, new_method
 from trainer.run_log import RunLog, Summary
-from trainer.schedule import steps_per_epoch
+from trainer.schedule import Schedule
 from trainer.state import new_state
 from trainer.step.graph import check_capture
 
@@ -63,19 +63,17 @@ def train(
     ranks = init_process_group(config.run)
     dataset = open_dataset(config.data)
     _check_same_data(dataset, ranks)
-    epoch_steps = _checked_epoch_steps(config, dataset, ranks)
-    checkpoints = Checkpoints(folder, config, ranks, epoch_steps, dataset.identity)
+    schedule = _checked_schedule(config, dataset, ranks)
+    checkpoints = Checkpoints(folder, config, ranks, schedule, dataset.identity)
     newest = checkpoints.newest()
     state = new_state(config, dataset.num_classes, ranks, fresh=newest is None)
     if newest is not None:
         state.unpack(newest)
-    total_steps = epoch_steps * config.optim.epochs
-    run_log = RunLog(folder, total_steps, config.optim.epochs, on_progress)
+    run_log = RunLog(folder, schedule.total_steps, schedule.epochs, on_progress)
     if ranks.is_first:
         _open_folder(config, folder, checkpoints, run_log, state.step)
-    position = (epoch_steps, total_steps)
-    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, *position, on_step, heartbeat)
-    complete = state.step == total_steps or loop.run(should_stop)
+    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, schedule, on_step, heartbeat)
+    complete = state.step == schedule.total_steps or loop.run(should_stop)
     return _summary(loop, complete=complete)
 
 
@@ -91,21 +89,21 @@ def _check_same_data(dataset: Dataset, ranks: Ranks) -> None:
         )
 
 
-def _checked_epoch_steps(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> int:
-    """Optimiser steps per epoch; raises a ValueError where batch, ranks or split do not fit."""
+def _checked_schedule(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Schedule:
+    """The stages of the run; raises a ValueError where batch, ranks or split do not fit."""
     if ranks.world_size > config.batch:
         raise ValueError(
             f"{ranks.world_size} ranks share a batch of {config.batch} images; use at most "
             f"{config.batch} ranks, or a larger optim.batch."
         )
     check_capture(config.run, ranks)
-    epoch_steps = steps_per_epoch(
+    schedule = Schedule.of(
         config,
         num_labelled=len(dataset.split.labelled),
         num_unlabelled=len(dataset.split.unlabelled),
     )
-    _check_loading(config, dataset, ranks, range(epoch_steps))
-    return epoch_steps
+    _check_loading(config, dataset, ranks, range(schedule.stages[0].epoch_steps))
+    return schedule
 
 
 def _check_loading(config: TrainConfig, dataset: Dataset, ranks: Ranks, steps: range) -> None:
@@ -138,7 +136,7 @@ def _summary(loop: Loop, *, complete: bool) -> Summary:
     absent = absent_classes(last_score.confusion if last_score else ())
     return Summary(
         status="done" if complete else "stopped",
-        epochs=state.step // loop.epoch_steps,
+        epochs=loop.schedule.epochs_done(state.step),
         steps=state.step,
         best_miou_percent=best_score.miou_percent if best_score else None,
         best_epoch=best,

@@ -1,11 +1,95 @@
-"""Steps per epoch, learning rate and warm-up, each as a function of the step alone.
+"""Stages, steps per epoch, learning rate and warm-up, each a function of the step alone.
 
 Nothing is accumulated from step to step, so a run may resume at any step.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 
 from trainer.config.schema import LossConfig, RampUnit, TrainConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a run; rate, ramp and order of images begin anew in each.
+
+    Attributes:
+        name: empty where a run is a single training.
+        epoch_steps: optimiser steps per epoch.
+        epochs: of this stage.
+        start: optimiser steps of the run before it.
+        first_epoch: epochs of the run before it.
+    """
+
+    name: str
+    epoch_steps: int
+    epochs: int
+    start: int = 0
+    first_epoch: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of this stage."""
+        return self.epoch_steps * self.epochs
+
+    @property
+    def end(self) -> int:
+        """Optimiser steps of the run at its end."""
+        return self.start + self.steps
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of a run, one after another; most methods have one."""
+
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def of(cls, config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> "Schedule":
+        """The schedule of a run on a split of so many images.
+
+        Raises:
+            ValueError: a list is shorter than one batch.
+        """
+        sizes = {"num_labelled": num_labelled, "num_unlabelled": num_unlabelled}
+        path = config.method.facts.stages
+        if not path:
+            return cls((Stage("", steps_per_epoch(config, **sizes), config.optim.epochs),))
+        module, _, name = path.rpartition(".")
+        images_of: Callable[..., dict[str, int]] = getattr(import_module(module), name)
+        stages, start, epoch = [], 0, 0
+        for stage_name, images in images_of(config, **sizes).items():
+            steps = _whole_batches(config, images, config.batch)
+            if steps == 0:
+                raise ValueError(
+                    f"Stage {stage_name} of method={config.method.name} has {images} images on "
+                    f"split {config.data.split}, fewer than one batch of {config.batch}; choose a "
+                    "larger split or a smaller optim.batch."
+                )
+            stages.append(Stage(stage_name, steps, config.optim.epochs, start, epoch))
+            start, epoch = stages[-1].end, epoch + stages[-1].epochs
+        return cls(tuple(stages))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.stages[-1].end
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage that takes a step; after the last step the last one."""
+        return next((stage for stage in self.stages if step < stage.end), self.stages[-1])
+
+    def epochs_done(self, step: int) -> int:
+        """Whole epochs of the run before a step."""
+        stage = self.stage_at(step)
+        return stage.first_epoch + (step - stage.start) // stage.epoch_steps
 
 
 def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: int) -> int:
@@ -28,14 +112,19 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
             batch, cure = config.optim.batch, "method.match_iters=false"
         else:
             images, kind = num_labelled, "labelled"
-    ranks = config.optim.sampler_ranks
-    steps = math.ceil(images / ranks) * ranks // batch  # an incomplete last batch is not counted
+    steps = _whole_batches(config, images, batch)
     if steps == 0:
         raise ValueError(
             f"Split {config.data.split} has {images} {kind} images, fewer than one batch of "
             f"{batch}; choose a larger split or {cure}."
         )
     return steps
+
+
+def _whole_batches(config: TrainConfig, images: int, batch: int) -> int:
+    """Steps of one pass over a list; an incomplete last batch is not counted."""
+    ranks = config.optim.sampler_ranks
+    return math.ceil(images / ranks) * ranks // batch
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:

@@ -4,6 +4,7 @@ A checkpoint is exactly this state. All else (learning rate, batches, dropout) i
 step and the seed.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -92,6 +93,7 @@ class TrainState:
         scores: by epoch, counted from 1.
         seconds: spent in training and evaluation, over all attempts.
         pretrained_sha256: of the file the backbones started from.
+        products: digest of what was made before a stage, by the stages so far.
     """
 
     networks: dict[str, DeepLabV3Plus]
@@ -102,6 +104,7 @@ class TrainState:
     scores: dict[int, Score] = field(default_factory=dict)
     seconds: float = 0.0
     pretrained_sha256: str | None = None
+    products: dict[str, str] = field(default_factory=dict)
 
     @property
     def best_epoch(self) -> int | None:
@@ -154,6 +157,7 @@ class TrainState:
                 for epoch, score in self.scores.items()
             },
             "tensors": self.tensors(),
+            **({"products": dict(self.products)} if self.products else {}),
         }
 
     def unpack(self, packed: dict[str, Any]) -> None:
@@ -161,9 +165,25 @@ class TrainState:
         self.step, self.seconds = packed["step"], packed["seconds"]
         self.pretrained_sha256 = packed["pretrained_sha256"]
         self.scores = {epoch: Score(*values) for epoch, values in packed["scores"].items()}
-        with torch.no_grad():
-            for name, tensor in self.tensors().items():
-                tensor.copy_(packed["tensors"][name])
+        self.products = dict(packed.get("products", {}))
+        self._fill(packed["tensors"])
+
+    def begin_again(self, fresh: "TrainState", weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Begin a stage: first weights, no momentum, first memory, and no score of this stage.
+
+        Args:
+            fresh: what `new_state` gives.
+            weights: of networks that begin with others, by name.
+        """
+        self._fill(fresh.tensors())
+        for name, others in weights.items():
+            self.networks[name].load_state_dict(dict(others))
+        self.scores = {}
+
+    @torch.no_grad()
+    def _fill(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
 
 def new_state(
@@ -196,6 +216,16 @@ def new_state(
             network.backbone.run = BlockRunner(config.run.memory)
     state.memory = {name: value.to(ranks.device) for name, value in method.memory().items()}
     return state
+
+
+def empty_networks(config: TrainConfig, num_classes: int) -> dict[str, DeepLabV3Plus]:
+    """The networks that are scored and exported, by name, for weights that are read from a file."""
+    method = new_method(MethodContext(config, Ranks(0, 1, torch.device("cpu"))))
+    specs = method.networks()
+    return {
+        name: DeepLabV3Plus(config.model, num_classes, specs[name].heads)
+        for name in method.deployed()
+    }
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

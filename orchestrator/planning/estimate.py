@@ -6,19 +6,17 @@ from statistics import median
 from datasets.splits.lists import split_sizes
 from orchestrator.results.store import Row
 from trainer.config.schema import TrainConfig
-from trainer.schedule import steps_per_epoch
+from trainer.schedule import Schedule
 
 
 def work(config: TrainConfig) -> float:
     """Relative length of a run: steps, images, pixels and layers; the unit has no meaning."""
     labelled, unlabelled, _ = split_sizes(config.data)
-    steps = config.optim.epochs * steps_per_epoch(
-        config, num_labelled=labelled, num_unlabelled=unlabelled
-    )
+    schedule = Schedule.of(config, num_labelled=labelled, num_unlabelled=unlabelled)
     blocks, finer = config.model.blocks, 16 // config.model.stride  # the last two stages at 8
     layers = (sum(blocks[:2]) + sum(blocks[2:]) * finer**2) * config.model.width**2
     pixels = config.batch * config.data.crop**2
-    return steps * pixels * layers * config.method.facts.passes
+    return schedule.total_steps * pixels * layers * config.method.facts.passes
 
 
 def seconds_by_key(

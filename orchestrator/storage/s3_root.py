@@ -188,7 +188,7 @@ class S3Root(Root):
             copy.attempt(newest).mkdir(parents=True, exist_ok=True)
 
         def is_wanted(path: str) -> bool:
-            return not path.endswith(".pt") or path in also
+            return not path.endswith((".pt", ".png")) or path in also  # weights, masks of stages
 
         Mirror(self.quick_storage, paths.name, wanted=is_wanted).pull(copy.folder)
         return copy

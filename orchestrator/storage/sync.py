@@ -22,7 +22,7 @@ from datasets.storage.base import Held, Storage
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.run_state import append_event
-from trainer.checkpoint_manifest import CHECKPOINTS
+from trainer.checkpoint_manifest import CHECKPOINTS, STAGES
 
 MANIFEST = "folder.json"
 _FORMAT = "ipixmatch folder 1"
@@ -396,8 +396,11 @@ def _link_snapshot(folder: Path, snapshot: Path) -> tuple[str, ...]:
         if path.is_file() and is_synced(below.as_posix()) and below.parts[0] != CHECKPOINTS:
             with suppress(FileNotFoundError):
                 (snapshot / below).parent.mkdir(parents=True, exist_ok=True)
-                # With its times, by which `Mirror` knows a file that has not changed.
-                shutil.copy2(path, snapshot / below)
+                if below.parts[0] == STAGES:  # thousands of masks, never written to
+                    (snapshot / below).hardlink_to(path)
+                else:
+                    # With its times, by which `Mirror` knows a file that has not changed.
+                    shutil.copy2(path, snapshot / below)
     return committed
 
 

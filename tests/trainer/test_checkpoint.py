@@ -16,6 +16,7 @@ from trainer.checkpoint import CheckpointError, Checkpoints, Snapshot
 from trainer.checkpoint_manifest import newest_step
 from trainer.distributed import Ranks
 from trainer.run import train
+from trainer.schedule import Schedule, Stage
 
 
 def names(folder: Path) -> set[str]:
@@ -66,13 +67,16 @@ class Copies:
         assert self.done.wait(60)
 
 
+ONE = Schedule((Stage("", epoch_steps=3, epochs=4),))
+
+
 def test_the_writer_waits_for_the_copies_and_training_does_not(
     drawn_root: Path, tmp_path: Path
 ) -> None:
     copies, weight = Copies(), torch.zeros(3)
     ranks = Ranks(0, 1, torch.device("cpu"))
     checkpoints = Checkpoints(
-        tmp_path, tiny_config(drawn_root), ranks, 3, snapshot=Snapshot(copies.mark)
+        tmp_path, tiny_config(drawn_root), ranks, ONE, snapshot=Snapshot(copies.mark)
     )
 
     checkpoints.save({"step": 1, "tensors": {"weight": weight, "bias": weight}})

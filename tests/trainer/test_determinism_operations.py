@@ -30,6 +30,7 @@ from trainer.methods.interface import StepInput
 from trainer.network.deeplab import normalise
 from trainer.objective import Objective
 from trainer.run_log import RunLog
+from trainer.schedule import Schedule, Stage
 from trainer.state import SGD, new_state
 
 REFUSED = (
@@ -134,9 +135,10 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     for name in state.optimisers:
         state.optimisers[name] = SGD.over(state.networks[name], config.optim)
     ranks = Ranks(0, 1, device)
-    checkpoints = Checkpoints(folder, config, ranks, epoch_steps=99)
+    schedule = Schedule((Stage("", epoch_steps=99, epochs=1),))
+    checkpoints = Checkpoints(folder, config, ranks, schedule)
     run_log = RunLog(folder, total_steps=99, epochs=1)
-    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, 99, 99)
+    loop = Loop(config, ranks, dataset, state, checkpoints, run_log, schedule)
     recorder = Recorder("meta")
     with ExitStack() as stack:
 

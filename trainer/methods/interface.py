@@ -3,18 +3,21 @@
 docs/methods.md shows how a method is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from datasets.dataset import Dataset
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.heads import Head
+from trainer.schedule import Stage
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Position:
-    """Where in its run a step is.
+    """Where in its run a step is; of a method of several stages, where in its stage.
 
     Attributes:
         step: optimiser steps done before it.
         epoch_steps: optimiser steps per epoch.
-        total_steps: optimiser steps of the whole run.
+        total_steps: optimiser steps of all epochs.
         labelled_epoch_steps: optimiser steps in one pass over the labelled list, at least one.
     """
 
@@ -116,6 +119,46 @@ class StepResult:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Preempted(Exception):
+    """The run was asked to stop during the work before a stage."""
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """What a method gets before a stage of its run, and again when a run goes on within one.
+
+    Attributes:
+        stage: that begins or goes on.
+        dataset: of the run.
+        folder: for what is made between stages; it may hold that already, whole or in part.
+        kept: gives a network that `Method.kept_epochs` kept, in evaluation mode, by its name
+            `<stage>-epoch-<number>`, or `<stage>-best` for the best epoch of an earlier stage.
+        tick: to be called on all ranks together after each part of the work, with its name, the
+            parts done and all parts; shows that the run is alive, and raises `Preempted`.
+    """
+
+    stage: Stage
+    dataset: Dataset
+    folder: Path
+    kept: Callable[[str], nn.Module]
+    tick: Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class StageStart:
+    """With what a stage trains.
+
+    Attributes:
+        dataset: its lists and masks.
+        weights: of the networks that do not begin with their first weights, by their names.
+        digest: sha256 of what was made before the stage; empty where nothing was.
+    """
+
+    dataset: Dataset
+    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    digest: str = ""
+
+
 @dataclass(frozen=True)
 class MethodContext:
     """The arguments of every method's constructor."""
@@ -159,6 +202,17 @@ class Method(Protocol):
         `run.graph=step` can replay it with other numbers.
         """
         return {}
+
+    def before_stage(self, given: StageInput) -> StageStart:
+        """Do the work before a stage, which is done only once, on all ranks together.
+
+        At the start of every stage but the first, networks and memory begin anew.
+        """
+        return StageStart(given.dataset)
+
+    def kept_epochs(self, stage: Stage) -> tuple[int, ...]:
+        """Epochs of a stage, counted from 1, after which the deployed network is kept."""
+        return ()
 
     def step(self, given: StepInput) -> StepResult:
         """Run the forward passes of one step; the loop runs the backward pass."""
