@@ -25,10 +25,13 @@ class Stream(IntEnum):
     LABELLED_ORDER = 1
     UNLABELLED_ORDER = 2
     MIX_ORDER = 3
+    MIX_CHOICE = 4
+    PASTE = 5
     LABELLED_CROP = 11
     UNLABELLED_CROP = 12
     MIX_CROP = 13
     OVERLAP_CROP = 14
+    PASTE_CROP = 15
     STRONG_1 = 21
     STRONG_2 = 22
     MIX_STRONG_1 = 23

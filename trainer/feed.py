@@ -18,6 +18,7 @@ from datasets.loading.batches import (
     ViewPlan,
 )
 from datasets.loading.device import labelled_batch, unlabelled_batch
+from datasets.loading.hint import Hint
 from datasets.loading.loader import BatchPlan, batches
 from datasets.location import data_root
 from trainer.config.schema import Augment, Cache, TrainConfig
@@ -60,18 +61,7 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-_UNIMATCH = ViewPlan()
-
-
-def feed(
-    config: TrainConfig,
-    dataset: Dataset,
-    ranks: Ranks,
-    *,
-    steps: range,
-    num_channel_bits: int,
-    views: ViewPlan = _UNIMATCH,
-) -> Iterator[Batch]:
+def feed(config: TrainConfig, dataset: Dataset, ranks: Ranks, plan: BatchPlan) -> Iterator[Batch]:
     """This rank's labelled and unlabelled batches of some steps, on its device.
 
     Whether the views are made by the loader's workers or by the device, the bytes are the same.
@@ -80,11 +70,8 @@ def feed(
         config: of the run.
         dataset: opened.
         ranks: those that share each batch; says which is this one and its device.
-        steps: optimiser steps, counted from 0 over the whole run.
-        num_channel_bits: channel-dropout bits per image, where the views need them.
-        views: which views are made.
+        plan: which steps; made by `batch_plan`.
     """
-    plan = batch_plan(config, ranks, steps=steps, num_channel_bits=num_channel_bits, views=views)
     loaded = batches(dataset, config.data, seed=config.seed, plan=plan)
     finish = partial(_on_device, device=ranks.device)
     if ranks.device.type == "cuda":
@@ -94,10 +81,28 @@ def feed(
         yield from map(finish, loaded)
 
 
+_UNIMATCH = ViewPlan()
+
+
 def batch_plan(
-    config: TrainConfig, ranks: Ranks, *, steps: range, num_channel_bits: int, views: ViewPlan
+    config: TrainConfig,
+    ranks: Ranks,
+    *,
+    steps: range,
+    num_channel_bits: int,
+    views: ViewPlan = _UNIMATCH,
+    hint: Hint | None = None,
 ) -> BatchPlan:
-    """What this rank loads; the arguments are those of `feed`."""
+    """What this rank loads.
+
+    Args:
+        config: of the run.
+        ranks: those that share each batch.
+        steps: optimiser steps, counted from 0 over the whole run.
+        num_channel_bits: channel-dropout bits per image, where the views need them.
+        views: which views are made.
+        hint: of the epoch in which the steps lie, where the views need one.
+    """
     return BatchPlan(
         batch=config.batch,
         rank=ranks.rank,
@@ -107,6 +112,7 @@ def batch_plan(
         workers=config.loader_workers(ranks.device.type),
         num_channel_bits=num_channel_bits if views.channel_bits else 0,
         views=views,
+        hint=hint,
         unlabelled=config.method.facts.needs_unlabelled,
         on_device=augments_on_device(config.run.augment, ranks.device.type),
         cache=decoded_cache(config),

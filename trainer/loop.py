@@ -20,7 +20,7 @@ from trainer.config.schema import TrainConfig
 from trainer.determinism import checksums
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
-from trainer.feed import feed
+from trainer.feed import batch_plan, feed, to_device
 from trainer.methods.interface import Method, Position, Preempted, StageInput, StepInput
 from trainer.network.deeplab import mean_of
 from trainer.run_log import RunLog
@@ -112,6 +112,7 @@ class Loop:
             terms = step(given, weight=self._weight(), rate=self._rate(self.state.step))
             self._note_bad(terms["loss"])
             self.state.step += 1
+            self._renew_hint(step.method)
             self._beat("step")
             if self.on_step is not None:
                 self.on_step(StepReport(self.state, terms, labelled, unlabelled))
@@ -145,7 +146,11 @@ class Loop:
         if start.digest:
             state.products[stage.name] = start.digest
         if 0 < stage.start == state.step:
-            fresh = new_state(self.config, self.dataset.num_classes, self.ranks)
+            dataset = self.dataset
+            unlabelled = len(dataset.split.unlabelled)
+            fresh = new_state(
+                self.config, dataset.num_classes, self.ranks, num_unlabelled=unlabelled
+            )
             state.begin_again(fresh, start.weights)
         return start.dataset
 
@@ -177,15 +182,26 @@ class Loop:
     def _batches(
         self, dataset: Dataset, views: ViewPlan
     ) -> Iterator[tuple[LabelledBatch, UnlabelledBatch | None]]:
-        """The batches of the steps of the current stage that are still to do."""
-        return feed(
-            self.config,
-            dataset,
-            self.ranks,
-            steps=range(self._into_stage, self._stage.steps),
-            num_channel_bits=next(iter(self.state.networks.values())).num_channel_bits,
-            views=views,
-        )
+        """The batches of the current stage that are still to do; with hints, epoch after epoch."""
+        bits = next(iter(self.state.networks.values())).num_channel_bits
+        while (start := self._into_stage) < self._stage.steps:
+            hint, stop = to_device(self.state.hint, torch.device("cpu")), self._stage.steps
+            if hint is not None:
+                stop = start - start % self._stage.epoch_steps + self._stage.epoch_steps
+            plan = batch_plan(
+                self.config,
+                self.ranks,
+                steps=range(start, stop),
+                num_channel_bits=bits,
+                views=views,
+                hint=hint,
+            )
+            yield from feed(self.config, dataset, self.ranks, plan)
+
+    def _renew_hint(self, method: Method) -> None:
+        """After an epoch, tell the loader of the next one what the method's memory says now."""
+        if self.state.hint is not None and self._into_stage % self._stage.epoch_steps == 0:
+            self.state.hint = method.hint(self.state.memory)
 
     def _given(
         self, method: Method, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None

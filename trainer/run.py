@@ -24,7 +24,7 @@ from trainer.loop import Loop, StepReport
 from trainer.methods.interface import MethodContext, new_method
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import Schedule
-from trainer.state import new_state
+from trainer.state import TrainState, new_state
 from trainer.step.graph import check_capture
 
 
@@ -65,16 +65,24 @@ def train(
     _check_same_data(dataset, ranks)
     schedule = _checked_schedule(config, dataset, ranks)
     checkpoints = Checkpoints(folder, config, ranks, schedule, dataset.identity)
-    newest = checkpoints.newest()
-    state = new_state(config, dataset.num_classes, ranks, fresh=newest is None)
-    if newest is not None:
-        state.unpack(newest)
+    state = _state(config, dataset, ranks, checkpoints.newest())
     run_log = RunLog(folder, schedule.total_steps, schedule.epochs, on_progress)
     if ranks.is_first:
         _open_folder(config, folder, checkpoints, run_log, state.step)
     loop = Loop(config, ranks, dataset, state, checkpoints, run_log, schedule, on_step, heartbeat)
     complete = state.step == schedule.total_steps or loop.run(should_stop)
     return _summary(loop, complete=complete)
+
+
+def _state(
+    config: TrainConfig, dataset: Dataset, ranks: Ranks, newest: dict[str, Any] | None
+) -> TrainState:
+    """The state before step 0, or that of the newest checkpoint."""
+    unlabelled, fresh = len(dataset.split.unlabelled), newest is None
+    state = new_state(config, dataset.num_classes, ranks, fresh=fresh, num_unlabelled=unlabelled)
+    if newest is not None:
+        state.unpack(newest)
+    return state
 
 
 def _check_same_data(dataset: Dataset, ranks: Ranks) -> None:
@@ -108,8 +116,10 @@ def _checked_schedule(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Sc
 
 def _check_loading(config: TrainConfig, dataset: Dataset, ranks: Ranks, steps: range) -> None:
     """Raise a ValueError if the batches of the loader's workers do not fit into shared memory."""
-    views = new_method(MethodContext(config, ranks)).views()
-    plan = batch_plan(config, ranks, steps=steps, num_channel_bits=0, views=views)
+    method = new_method(MethodContext(config, ranks))
+    views = method.views()
+    hint = method.hint(method.memory()) if views.needs_hint else None
+    plan = batch_plan(config, ranks, steps=steps, num_channel_bits=0, views=views, hint=hint)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world_size))
     check_shared_memory(dataset, config.data, seed=config.seed, plan=plan, ranks_here=here)
 

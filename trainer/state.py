@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from datasets.loading.hint import Hint
 from trainer.config.schema import OptimConfig, Precision, TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks
@@ -88,6 +89,7 @@ class TrainState:
         networks: by the names of the method.
         optimisers: of the networks that are trained, with their momentum.
         memory: by the names of the method, equal on all ranks.
+        hint: of this epoch, for the loader; None of a method without.
         deployed: names of the networks that are scored and exported.
         step: optimiser steps done.
         scores: by epoch, counted from 1.
@@ -99,6 +101,7 @@ class TrainState:
     networks: dict[str, DeepLabV3Plus]
     optimisers: dict[str, SGD]
     memory: dict[str, Tensor] = field(default_factory=dict)
+    hint: Hint | None = None
     deployed: tuple[str, ...] = ("student",)
     step: int = 0
     scores: dict[int, Score] = field(default_factory=dict)
@@ -140,7 +143,9 @@ class TrainState:
             for name, optimiser in self.optimisers.items()
             for inner, value in optimiser.momentum.items()
         }
-        return tensors | {f"memory.{name}": value for name, value in self.memory.items()}
+        tensors |= {f"memory.{name}": value for name, value in self.memory.items()}
+        hint = {} if self.hint is None else self.hint.tensors()
+        return tensors | {f"hint.{name}": value for name, value in hint.items()}
 
     def digest(self) -> str:
         """Sha256 of every tensor of the state."""
@@ -187,7 +192,12 @@ class TrainState:
 
 
 def new_state(
-    config: TrainConfig, num_classes: int, ranks: Ranks, *, fresh: bool = True
+    config: TrainConfig,
+    num_classes: int,
+    ranks: Ranks,
+    *,
+    fresh: bool = True,
+    num_unlabelled: int = 0,
 ) -> TrainState:
     """The state before step 0, the same on every rank.
 
@@ -196,8 +206,9 @@ def new_state(
         num_classes: of its dataset.
         ranks: those that train together.
         fresh: False when a checkpoint is unpacked next, so no first weights are needed.
+        num_unlabelled: images of the unlabelled list.
     """
-    method = new_method(MethodContext(config, ranks))
+    method = new_method(MethodContext(config, ranks, num_unlabelled))
     specs, deployed = method.networks(), method.deployed()
     state = TrainState({}, {}, deployed=deployed)
     for name, spec in specs.items():
@@ -215,6 +226,7 @@ def new_state(
             state.optimisers[name] = optimiser
             network.backbone.run = BlockRunner(config.run.memory)
     state.memory = {name: value.to(ranks.device) for name, value in method.memory().items()}
+    state.hint = method.hint(state.memory)
     return state
 
 

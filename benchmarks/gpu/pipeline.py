@@ -21,7 +21,7 @@ from trainer import determinism
 from trainer.config.schema import EvaluationConfig, EvaluationMode, RunConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import evaluate
-from trainer.feed import feed
+from trainer.feed import batch_plan, feed
 from trainer.state import new_state
 
 WARM_UP = 8  # steps: more than the workers prepare in advance, so that none of those is timed
@@ -55,7 +55,7 @@ def end_to_end(
     bits, start = state.networks["student"].num_channel_bits, 0.0
     chosen = range(WARM_UP + steps)
     for number, (labelled, unlabelled) in enumerate(
-        feed(config, files(), ranks, steps=chosen, num_channel_bits=bits)
+        feed(config, files(), ranks, batch_plan(config, ranks, steps=chosen, num_channel_bits=bits))
     ):
         if number == WARM_UP:
             start = _now(ranks)

@@ -15,6 +15,7 @@ from datasets.augment.boxes import box_maps, fill_holes
 from datasets.augment.device_inputs import AugmentSchedule, CropInputs
 from datasets.augment.host import BoxRule, Geometry, weak_mask
 from datasets.images.pixels import ImageLike
+from datasets.loading.pasting import PastedWindows
 from datasets.randomness import KeyedRandom, Stream
 
 
@@ -30,9 +31,12 @@ class ViewPlan:
         box_rule: how they are drawn.
         has_partner: whether each unlabelled image has a partner, whose pixels are pasted;
             `data.mix` says which.
+        chosen_partner: whether the hint of the epoch says which instead.
         has_holes: whether the strong views have holes (cutout).
         has_overlap: whether each unlabelled image is cropped a second time, overlapping the first.
         labelled_strong: whether labelled images have a strong view too.
+        pasted_classes: drawn by the hint of the epoch for each labelled image; their pixels of
+            another labelled image replace its own (`datasets/loading/pasting.py`).
         channel_bits: whether features are dropped.
         numbers: further random numbers in [0, 1) of each image, labelled and unlabelled.
     """
@@ -41,11 +45,18 @@ class ViewPlan:
     boxes: int = 2
     box_rule: BoxRule = BoxRule.one
     has_partner: bool = True
+    chosen_partner: bool = False
     has_holes: bool = False
     has_overlap: bool = False
     labelled_strong: bool = False
+    pasted_classes: int = 0
     channel_bits: bool = True
     numbers: int = 0
+
+    @property
+    def needs_hint(self) -> bool:
+        """Whether the loader must be told the hint of the epoch."""
+        return self.chosen_partner or self.pasted_classes > 0
 
     @property
     def strong_of_groups(self) -> tuple[int, ...]:
@@ -104,6 +115,21 @@ class SecondCrop:
 
 
 @dataclass(frozen=True)
+class ChosenPartners:
+    """Why partners were chosen, and the places of all images in the unlabelled list.
+
+    Attributes:
+        classes: the class that was wanted of each partner, int64 (B,).
+        places: of the images, int64 (B,).
+        mix_places: of the partners, int64 (B,).
+    """
+
+    classes: Tensor
+    places: Tensor
+    mix_places: Tensor
+
+
+@dataclass(frozen=True)
 class UnlabelledBatch:
     """Images without masks, and their CutMix partners; `ViewPlan` says what there is of it.
 
@@ -122,6 +148,7 @@ class UnlabelledBatch:
         holes: per strong view, True where noise replaces it, bool (B, S, S) each.
         second: other crops of the images; None unless the plan names them.
         numbers: in [0, 1), float64 (B, N).
+        chosen: of the partners; None unless the hint of the epoch chooses them.
     """
 
     weak: Tensor
@@ -137,6 +164,7 @@ class UnlabelledBatch:
     holes: tuple[Tensor, ...] = ()
     second: SecondCrop | None = None
     numbers: Tensor = field(default_factory=nothing)
+    chosen: ChosenPartners | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +178,7 @@ class LabelledWindows:
         ids: of the images.
         stages: of B strong views; None unless the plan names them.
         numbers: in [0, 1), float64 (B, N).
+        pasted: other images whose pixels go into these, as `masks` has it already; None without.
     """
 
     windows: CropInputs
@@ -158,6 +187,7 @@ class LabelledWindows:
     ids: tuple[str, ...]
     stages: AugmentSchedule | None
     numbers: Tensor
+    pasted: PastedWindows | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +205,7 @@ class UnlabelledDraws:
         shift: of the second crop, int64 (B, 2); empty without one.
         mirrored: of the first and the second crop, bool (B, 2); empty without one.
         numbers: in [0, 1), float64 (B, N).
+        chosen: of the partners; None unless the hint of the epoch chooses them.
     """
 
     plan: ViewPlan
@@ -187,6 +218,7 @@ class UnlabelledDraws:
     shift: Tensor
     mirrored: Tensor
     numbers: Tensor
+    chosen: ChosenPartners | None = None
 
     def batch(
         self, weak: Sequence[Tensor], strong: Sequence[Tensor], padded: Sequence[Tensor]
@@ -220,6 +252,7 @@ class UnlabelledDraws:
             holes=holes,
             second=second,
             numbers=self.numbers,
+            chosen=self.chosen,
         )
 
 

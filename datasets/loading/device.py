@@ -92,6 +92,9 @@ def labelled_batch(given: LabelledBatch | LabelledWindows) -> LabelledBatch:
     if isinstance(given, LabelledBatch):
         return given
     images = weak_views(given.windows)
+    if given.pasted is not None:
+        others = weak_views(given.pasted.windows).index_select(0, given.pasted.which)
+        images = torch.where(given.pasted.inside[:, None], others, images)
     return LabelledBatch(
         images,
         given.masks.to(torch.int64),

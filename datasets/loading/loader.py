@@ -28,6 +28,7 @@ from datasets.loading.batches import (
     UnlabelledWindows,
     ViewPlan,
 )
+from datasets.loading.hint import Hint
 from datasets.loading.samples import LabelledSource, UnlabelledSource
 
 Step: TypeAlias = tuple[LabelledBatch | LabelledWindows, UnlabelledBatch | UnlabelledWindows | None]
@@ -48,6 +49,7 @@ class BatchPlan:
         num_channel_bits: channel-dropout bits per image.
         unlabelled: whether unlabelled images are wanted.
         views: which views of the images are made.
+        hint: of the epoch in which all these steps lie, where the views need one.
         on_device: whether the device that trains resizes and augments; the host then hands over
             windows and drawn parameters (`datasets/loading/device.py` makes the same bits).
         cache: folder for decoded images, perhaps of an earlier run; None decodes every time.
@@ -62,6 +64,7 @@ class BatchPlan:
     num_channel_bits: int = 0
     unlabelled: bool = True
     views: ViewPlan = field(default_factory=ViewPlan)
+    hint: Hint | None = None
     on_device: bool = False
     cache: Path | None = None
 
@@ -142,9 +145,10 @@ class _Steps(TorchDataset[Step]):
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
         split, source = dataset.split, _image_source(dataset, plan.cache)
         self._plan = plan
-        self._labelled = LabelledSource(source, split.labelled, config, seed, plan=plan.views)
+        views, hint = plan.views, plan.hint
+        self._labelled = LabelledSource(source, split.labelled, config, seed, plan=views, hint=hint)
         self._unlabelled = (
-            UnlabelledSource(source, split.unlabelled, config, seed, plan=plan.views)
+            UnlabelledSource(source, split.unlabelled, config, seed, plan=views, hint=hint)
             if plan.unlabelled
             else None
         )

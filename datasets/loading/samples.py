@@ -7,7 +7,7 @@ Legend: B images of this rank, S x S pixels, K channel bits. Position = step * b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -35,6 +35,7 @@ from datasets.augment.resize import span
 from datasets.config import DataConfig, MixSource
 from datasets.images.pixels import ImageLike, ImageSource, LazyImage, size_of
 from datasets.loading.batches import (
+    ChosenPartners,
     LabelledBatch,
     LabelledWindows,
     UnlabelledBatch,
@@ -46,6 +47,12 @@ from datasets.loading.batches import (
     random_numbers,
     stack_images,
     stack_masks,
+)
+from datasets.loading.hint import Hint, PasteChoice, draw_partner, draw_paste
+from datasets.loading.pasting import (
+    Paste,
+    paste_masks,
+    pasted_windows,
 )
 from datasets.randomness import KeyedRandom, Stream, epoch_permutation
 
@@ -68,13 +75,17 @@ class EpochOrder:
 
     def at(self, position: int) -> str:
         """The id at a global position."""
+        return self._ids[self.place(position)]
+
+    def place(self, position: int) -> int:
+        """Where in the list that id stands."""
         epoch, index = divmod(position, len(self._ids))
         if epoch not in self._passes:
             if len(self._passes) > 8:  # a bounded cache; a batch spans few passes
                 self._passes.clear()
             order = epoch_permutation(self._seed, self._stream, epoch, len(self._ids))
             self._passes[epoch] = order
-        return self._ids[int(self._passes[epoch][index])]
+        return int(self._passes[epoch][index])
 
 
 _LABELLED, _UNLABELLED = 0, 1  # numbers in the streams DROPOUT and NUMBERS
@@ -92,27 +103,38 @@ class LabelledSource:
         seed: int,
         *,
         plan: ViewPlan = _UNIMATCH,
+        hint: Hint | None = None,
     ) -> None:
-        """Take from `source` the images `ids`, cropped as `config` says, seen as `plan` says."""
+        """Take from `source` the images `ids`, cropped as `config` says, seen as `plan` says.
+
+        `hint` is that of the epoch, if the plan needs one.
+        """
         self._source = source
+        self._ids = ids
         self._config = config
         self._seed = seed
         self._plan = plan
+        self._hint = hint
         self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
         """The labelled images at some global positions, with `num_bits` channel bits each."""
         ids, pairs, geometries = self._drawn(positions)
+        pastes = self._pastes(positions)
         images = [
             weak_image(image, geometry)
             for (image, _), geometry in zip(pairs, geometries, strict=True)
+        ]
+        images = [
+            image if paste is None else paste.onto_image(image)
+            for image, paste in zip(images, pastes, strict=True)
         ]
         strong = [
             strong_image(*view) for view in zip(images, self._strong(positions), strict=False)
         ]
         return LabelledBatch(
             images=stack_images(images),
-            masks=stack_masks(pairs, geometries).to(torch.int64),
+            masks=paste_masks(stack_masks(pairs, geometries), pastes).to(torch.int64),
             keep=channel_bits(self._seed, _LABELLED, positions, num_bits),
             ids=ids,
             strong=stack_images(strong),
@@ -122,18 +144,21 @@ class LabelledSource:
     def windows(self, positions: Sequence[int], num_bits: int) -> LabelledWindows:
         """The same, for a device to make the images."""
         ids, pairs, geometries = self._drawn(positions)
+        pastes = self._pastes(positions)
         return LabelledWindows(
             windows=windows_of([image for image, _ in pairs], geometries),
-            masks=stack_masks(pairs, geometries),
+            masks=paste_masks(stack_masks(pairs, geometries), pastes),
             keep=channel_bits(self._seed, _LABELLED, positions, num_bits),
             ids=ids,
             stages=stages_of(self._strong(positions)),
             numbers=random_numbers(self._seed, _LABELLED, positions, self._plan.numbers),
+            pasted=pasted_windows(pastes),
         )
 
     def announce(self, positions: Sequence[int]) -> None:
         """Announce a batch that is needed soon, so that its images can be fetched ahead."""
         ids = [self._order.at(position) for position in positions]
+        ids += [self._ids[choice.place] for choice in map(self._choice, positions) if choice]
         self._source.prefetch(ids, ids)
 
     def _drawn(
@@ -147,6 +172,28 @@ class LabelledSource:
             for position, pair in zip(positions, pairs, strict=True)
         ]
         return ids, pairs, geometries
+
+    def _choice(self, position: int) -> PasteChoice | None:
+        count = self._plan.pasted_classes
+        if not count:
+            return None
+        assert self._hint is not None
+        images = len(self._ids)
+        return draw_paste(self._hint, self._seed, position, num_images=images, num_classes=count)
+
+    def _pastes(self, positions: Sequence[int]) -> list[Paste | None]:
+        """What is pasted into each image."""
+        return [
+            self._paste(position, choice) if choice else None
+            for position, choice in zip(positions, map(self._choice, positions), strict=True)
+        ]
+
+    def _paste(self, position: int, choice: PasteChoice) -> Paste:
+        pair = self._source.pair(self._ids[choice.place])
+        low, high = choice.scales
+        config = replace(self._config, scale_min=low, scale_max=high)
+        draws = KeyedRandom(self._seed, Stream.PASTE_CROP, position)
+        return Paste.of(pair, _geometry(draws, pair, config), choice.classes)
 
     def _strong(self, positions: Sequence[int]) -> list[Photometry]:
         """Of the strong view of each image; none unless the plan names it."""
@@ -183,12 +230,15 @@ class UnlabelledSource:
         seed: int,
         *,
         plan: ViewPlan = _UNIMATCH,
+        hint: Hint | None = None,
     ) -> None:
         """Take from `source` the images `ids`, cropped and mixed as `config` says.
 
-        `plan` names the views.
+        `plan` names the views, and `hint` is that of the epoch, if the plan needs one.
         """
         self._source = source
+        self._ids = ids
+        self._hint = hint
         self._config = config
         self._seed = seed
         self._plan = plan
@@ -237,10 +287,10 @@ class UnlabelledSource:
     def announce(self, positions: Sequence[int], *, batch: int) -> None:
         """Announce a batch that is needed soon, so that its images can be fetched ahead."""
         names = {self._order.at(position) for position in positions}
-        if self._plan.has_partner and self._config.mix is MixSource.batch_roll:
+        if self._plan.has_partner and self._rolls:
             names |= {self._order.at(_next_in_batch(position, batch)) for position in positions}
-        elif self._plan.has_partner and self._config.mix is MixSource.other:
-            names |= {self._mix_order.at(position) for position in positions}
+        elif self._plan.has_partner:
+            names |= {self._partner_name(position) for position in positions}
         self._source.prefetch(sorted(names))
 
     def _drawn(
@@ -269,6 +319,7 @@ class UnlabelledSource:
             keep=channel_bits(seed, _UNLABELLED, positions, num_bits),
             ids=tuple(view.name for view in groups[0]),
             mix_ids=tuple(view.name for view in groups[1]) if plan.has_partner else (),
+            chosen=self._chosen(positions) if plan.chosen_partner else None,
             holes=edges_of([[(box,) for box, _ in of_view] for of_view in holes]),
             hole_keys=torch.tensor([[key for _, key in of_view] for of_view in holes]),
             shift=shift,
@@ -304,7 +355,7 @@ class UnlabelledSource:
         boxes: list[_Boxes],
     ) -> list[_View]:
         """The partner of each image, by the rule `data.mix`."""
-        if self._config.mix is MixSource.batch_roll:
+        if self._rolls:
             own = dict(zip(positions, views, strict=True))
             rolled = [_next_in_batch(position, batch) for position in positions]
             return [own.get(spot) or self._view(spot, images) for spot in rolled]
@@ -317,9 +368,9 @@ class UnlabelledSource:
         self, position: int, images: dict[str, ImageLike], boxes: Sequence[tuple[Box, ...]]
     ) -> _View:
         """The image pasted at a position: the same image drawn again, or another one."""
-        order = self._order if self._config.mix is MixSource.same else self._mix_order
+        name = self._partner_name(position)
         draws = KeyedRandom(self._seed, Stream.MIX_CROP, position)
-        image, geometry = self._weak(order.at(position), draws, images)
+        image, geometry = self._weak(name, draws, images)
         streams = (Stream.MIX_STRONG_1, Stream.MIX_STRONG_2)[: self._plan.strong]
         strong = (
             self._photometry(stream, position)
@@ -327,7 +378,30 @@ class UnlabelledSource:
             else None  # nothing of it is pasted
             for view, stream in enumerate(streams)
         )
-        return _View(order.at(position), image, geometry, tuple(strong))
+        return _View(name, image, geometry, tuple(strong))
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether the partner is a view of the same step."""
+        return self._config.mix is MixSource.batch_roll and not self._plan.chosen_partner
+
+    def _partner_name(self, position: int) -> str:
+        """Id of the partner that is cropped on its own."""
+        if self._plan.chosen_partner:
+            return self._ids[self._choice(position)[1]]
+        order = self._order if self._config.mix is MixSource.same else self._mix_order
+        return order.at(position)
+
+    def _choice(self, position: int) -> tuple[int, int]:
+        """The class that is wanted of a partner, and the place of the partner in the list."""
+        assert self._hint is not None
+        draws = KeyedRandom(self._seed, Stream.MIX_CHOICE, position)
+        return draw_partner(draws, self._hint, len(self._ids))
+
+    def _chosen(self, positions: Sequence[int]) -> ChosenPartners:
+        classes, mix_places = zip(*map(self._choice, positions), strict=True)
+        places = [self._order.place(position) for position in positions]
+        return ChosenPartners(torch.tensor(classes), torch.tensor(places), torch.tensor(mix_places))
 
     def _second(self, position: int, first: _View) -> _View:
         """Another crop of the same resized image."""

@@ -10,12 +10,16 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from datasets.augment.device_inputs import Axis, CropInputs
 from datasets.config import DataConfig
 from datasets.dataset import Dataset
+from datasets.loading.batches import LabelledBatch, LabelledWindows
+from datasets.loading.hint import PASTE_SCALES
 from datasets.loading.loader import BatchPlan, batches
+from datasets.loading.pasting import PastedWindows
 
 SHARED = Path("/dev/shm")
 _AHEAD = 2  # batches that torch lets each worker prepare
@@ -53,8 +57,10 @@ def check_shared_memory(
     if not plan.workers or plan.start >= plan.stop:
         return
     first = replace(plan, workers=0, stop=plan.start + 1)
-    (step,) = batches(dataset, config, seed=seed, plan=first)
-    one = int(largest_bytes(step, config) * _VALIDATION) * ranks_here
+    ((labelled, unlabelled),) = batches(dataset, config, seed=seed, plan=first)
+    if plan.views.pasted_classes:
+        labelled = _pasted_everywhere(labelled)
+    one = int(largest_bytes((labelled, unlabelled), config) * _VALIDATION) * ranks_here
     needed, free = one * (_AHEAD * plan.workers + _IN_USE), free_bytes(shared)
     if needed > free:
         fitting = max(0, (free // one - _IN_USE) // _AHEAD)
@@ -79,10 +85,23 @@ def largest_bytes(value: Any, config: DataConfig) -> int:
         views, _, _, channels = value.pixels.shape
         width, height = (_longest_part(axis, config) for axis in (value.columns, value.rows))
         return views * channels * width * height + value.columns.nbytes + value.rows.nbytes
+    if isinstance(value, PastedWindows):
+        config = replace(config, scale_min=PASTE_SCALES[0][0])
     entries = value if isinstance(value, tuple) else ()
     if is_dataclass(value):
         entries = tuple(getattr(value, item.name) for item in fields(value))
     return sum(largest_bytes(entry, config) for entry in entries)
+
+
+def _pasted_everywhere(
+    labelled: LabelledBatch | LabelledWindows,
+) -> LabelledBatch | LabelledWindows:
+    """A batch with another image for each of its own; the first one of a run may have fewer."""
+    if isinstance(labelled, LabelledBatch):
+        return labelled
+    inside = torch.empty_like(labelled.masks, dtype=torch.bool)
+    which = torch.empty(len(inside), dtype=torch.int64)
+    return replace(labelled, pasted=PastedWindows(labelled.windows, which, inside))
 
 
 def _longest_part(axis: Tensor, config: DataConfig) -> int:

@@ -17,6 +17,7 @@ from trainer.distributed import Ranks
 from trainer.feed import (
     SideStream,
     augments_on_device,
+    batch_plan,
     cache_folder,
     feed,
     map_tensors,
@@ -35,7 +36,8 @@ def test_an_epoch_that_is_longer_than_its_list_fills_every_batch(drawn_root: Pat
     per_epoch = steps_per_epoch(config, num_labelled=5, num_unlabelled=15)
     alone, steps = Ranks(0, 1, torch.device("cpu")), range(4 * per_epoch)
 
-    fed = list(feed(config, dataset, alone, steps=steps, num_channel_bits=0))
+    plan = batch_plan(config, alone, steps=steps, num_channel_bits=0)
+    fed = list(feed(config, dataset, alone, plan))
 
     assert per_epoch == 2
     for half in (0, 1):  # labelled, unlabelled
@@ -51,7 +53,8 @@ def test_a_device_makes_the_batches_of_the_host(drawn_root: Path, device: str) -
         config = tiny_config(drawn_root, f"run.augment={augment}")
         ranks, steps = Ranks(0, 1, torch.device(device)), range(3)
         dataset = open_dataset(config.data)
-        fed = feed(config, dataset, ranks, steps=steps, num_channel_bits=8)
+        plan = batch_plan(config, ranks, steps=steps, num_channel_bits=8)
+        fed = feed(config, dataset, ranks, plan)
         return [digest(tensors_in(batch)) for batch in fed]
 
     made = digests("device", device)

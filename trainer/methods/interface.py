@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from datasets.dataset import Dataset
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
+from datasets.loading.hint import Hint
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import DeepLabV3Plus
@@ -161,10 +162,18 @@ class StageStart:
 
 @dataclass(frozen=True)
 class MethodContext:
-    """The arguments of every method's constructor."""
+    """The arguments of every method's constructor.
+
+    Attributes:
+        config: of the run.
+        ranks: those that train together.
+        num_unlabelled: images of the unlabelled list, for a memory of each of them; known where
+            `Method.memory` is called.
+    """
 
     config: TrainConfig
     ranks: Ranks
+    num_unlabelled: int = 0
 
 
 class Method(Protocol):
@@ -190,6 +199,14 @@ class Method(Protocol):
         They are in every checkpoint and must be equal on all ranks.
         """
         return {}
+
+    def hint(self, memory: Mapping[str, Tensor]) -> Hint | None:
+        """What the loader of an epoch must know of the memory; None if its batches need nothing.
+
+        Asked before step 0 and after every epoch. Its tensors are new ones, on the device of the
+        memory, and are in every checkpoint.
+        """
+        return None
 
     def deployed(self) -> tuple[str, ...]:
         """Names of the networks that are scored and exported; several predict by mean logits."""
