@@ -48,8 +48,8 @@ class Counts:
         return self.operations.total()
 
 
-class _Counting(TorchDispatchMode):
-    """Fills `Counts` with what reaches the dispatcher."""
+class Counting(TorchDispatchMode):
+    """Fills `counts` with what reaches the dispatcher."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def count(case: Case, world_size: int) -> Counts:
     try:
         with meta_operations():
             step(*data)  # makes what is made once
-            with _Counting() as counting:
+            with Counting() as counting:
                 step(*data)
     finally:
         dist.destroy_process_group()

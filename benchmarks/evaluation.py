@@ -19,7 +19,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from benchmarks.gpu.pipeline import files_of
-from benchmarks.input_files import CITYSCAPES, VOC, Kind
+from benchmarks.input.files import CITYSCAPES, VOC, Kind
 from benchmarks.table import Column, in_turn, print_table, settings
 from datasets.dataset import open_dataset
 from datasets.loading.loader import validation_images

@@ -13,6 +13,7 @@ workspaces of cuDNN and what the allocator loses between blocks.
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -90,27 +91,56 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
 
+FIRST, LAST = Position(0, 1, 10**6), Position(10**6 - 1, 1, 10**6)  # in runs of a million epochs
+
+
 def peak_bytes(config: TrainConfig, *, classes: int, images: int) -> int:
-    """Most bytes that live on a card during one step.
+    """Most bytes that live on a card during the first step or the last one.
 
     Args:
         config: the run; of its batch only the share `images` is taken.
         classes: of its data set.
         images: labelled ones on this card, with as many unlabelled ones.
     """
+    peaks = []
+    for position in (FIRST, LAST):  # a warm-up may have steps of another kind
+        live = LiveBytes()
+        fake_step(config, classes=classes, images=images, position=position, counters=(live,))
+        peaks.append(live.peak)
+    return max(peaks)
+
+
+def fake_step(
+    config: TrainConfig,
+    *,
+    classes: int,
+    images: int,
+    position: Position,
+    counters: Sequence[TorchDispatchMode],
+) -> None:
+    """A step, as `trainer.loop` takes it, on tensors without storage, beneath some counters.
+
+    Args:
+        config: the run; of its batch only the share `images` is taken.
+        classes: of its data set.
+        images: labelled ones, with as many unlabelled ones.
+        position: in the run.
+        counters: modes that see every operation, those that make the state too.
+    """
     with torch.device("meta"):
         bare = new_state(config, classes, Ranks(0, 1, torch.device("meta")), fresh=False)
     _forget_constants()
     try:
-        with FakeTensorMode(), LiveBytes() as live:
-            _step(config, bare, images)
+        with FakeTensorMode(), ExitStack() as stack:
+            for counter in counters:
+                stack.enter_context(counter)
+            _step(config, bare, images, position)
     finally:
         _forget_constants()
-    return live.peak
 
 
-def _step(config: TrainConfig, bare: TrainState, images: int) -> None:
-    """A step, as `trainer.loop` takes it, from a state of tensors without storage."""
+def _step(config: TrainConfig, bare: TrainState, images: int, position: Position) -> None:
+    """The step from a state on the meta device."""
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
@@ -127,7 +157,7 @@ def _step(config: TrainConfig, bare: TrainState, images: int) -> None:
     )
     objective = Objective.of(config, ranks)
     bits = next(iter(state.networks.values())).num_channel_bits
-    labelled, unlabelled = _batches(
+    labelled, unlabelled = empty_batches(
         objective.method.views(), images=images, crop=config.data.crop, num_bits=bits
     )
     given = StepInput(
@@ -135,12 +165,12 @@ def _step(config: TrainConfig, bare: TrainState, images: int) -> None:
         state.memory,
         labelled,
         unlabelled if config.method.facts.needs_unlabelled else None,
-        objective.method.numbers(Position(0, 1, 1)),
+        objective.method.numbers(position),
     )
     Step(objective, state, ranks)(given, weight=1.0, rate=0.0)
 
 
-def _batches(
+def empty_batches(
     views: ViewPlan, *, images: int, crop: int, num_bits: int
 ) -> tuple[LabelledBatch, UnlabelledBatch]:
     """Batches with all that a method wants to see, of so many images each."""

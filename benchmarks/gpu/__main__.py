@@ -30,7 +30,7 @@ from benchmarks.gpu.kernels import batch_norm, dilated_convolutions
 from benchmarks.gpu.pipeline import checkpoint, end_to_end, evaluation, files_of
 from benchmarks.gpu.ranks import step_on_ranks
 from benchmarks.gpu.steps import bit_entries, step_entries
-from benchmarks.input_files import CITYSCAPES, VOC, Kind
+from benchmarks.input.files import CITYSCAPES, VOC, Kind
 from benchmarks.table import settings
 from benchmarks.two_steps import Case
 from trainer import determinism

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.checkpoint import stalls
 from benchmarks.gpu.entries import Line, peak_memory
-from benchmarks.input_files import Kind, written
+from benchmarks.input.files import Kind, written
 from benchmarks.two_steps import Case, stepping
 from datasets.dataset import Dataset
 from datasets.identity import DataIdentity

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.input import measured, printed, variants
-from benchmarks.input_files import Kind
+from benchmarks.input.__main__ import measured, printed, variants
+from benchmarks.input.files import Kind
 from datasets.images import png
 
 SMALL = Kind("small", (60, 44), "png", 9.0, 5, 32, 4)

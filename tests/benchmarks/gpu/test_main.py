@@ -10,7 +10,7 @@ import torch
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.entries import rows
 from benchmarks.gpu.steps import ROWS
-from benchmarks.input_files import Kind
+from benchmarks.input.files import Kind
 from benchmarks.two_steps import Case
 from trainer.config.schema import RunConfig
 

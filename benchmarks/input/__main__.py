@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks import baseline_pipeline
-from benchmarks.input_files import CITYSCAPES, VOC, Kind, mean_bytes, written
+from benchmarks.input import official
+from benchmarks.input.files import CITYSCAPES, VOC, Kind, mean_bytes, written
 from datasets.augment.host import Geometry, draw_box, draw_geometry, draw_photometry
 from datasets.config import DataConfig
 from datasets.images import png
@@ -53,7 +53,7 @@ class Baseline:
     def pair(self, position: int) -> Pair:
         """One labelled sample, one unlabelled one, its partner."""
         name, tree = self.labelled.at(position), self.tree
-        labelled = baseline_pipeline.labelled_sample(
+        labelled = official.labelled_sample(
             tree.image_path(name),
             tree.mask_path(name),
             self._geometry(Stream.LABELLED_CROP, position, name),
@@ -74,7 +74,7 @@ class Baseline:
             draw_box(KeyedRandom(SEED, stream, position), self.crop)
             for stream in (Stream.BOX_1, Stream.BOX_2)
         )
-        return baseline_pipeline.unlabelled_sample(
+        return official.unlabelled_sample(
             self.tree.image_path(name),
             self.tree.mask_path(name),
             self._geometry(crop, position, name),

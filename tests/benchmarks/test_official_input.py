@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.input import SEED, Baseline, Ours
-from benchmarks.input_files import Kind, written
+from benchmarks.input.__main__ import SEED, Baseline, Ours
+from benchmarks.input.files import Kind, written
 from datasets.images.tree import ImageTree
 from datasets.loading.samples import EpochOrder
 from datasets.randomness import Stream

@@ -1,0 +1,1 @@
+"""CPU time of the input pipeline, beside that of the UniMatch code; `__main__` is its door."""
