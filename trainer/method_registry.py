@@ -76,4 +76,7 @@ METHODS = {
         other_pairs=("teacher_1", "teacher_2"),
         has_own_boxes=True,
     ),
+    "cac": MethodFacts(
+        "trainer.methods.cac.ContextAwareConsistency", passes=3.3, pairs=("1to2", "2to1")
+    ),
 }

@@ -62,23 +62,25 @@ REFUSED = (
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
     __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or
-    bitwise_xor clamp clamp_ div div_ eq exp expm1 fill_ ge gt le lerp_ log logaddexp lt
-    masked_fill masked_fill_ maximum minimum mul mul_ ne neg pow reciprocal relu_ rsub sqrt sub
-    sub_ threshold_backward where
+    bitwise_xor clamp clamp_ clamp_min div div_ eq exp expm1 fill_ floor_divide ge gt le lerp_
+    log log1p logaddexp lt
+    masked_fill masked_fill_ maximum minimum mul mul_ ne neg pow reciprocal relu_ remainder rsub
+    sqrt sub sub_ threshold_backward where
 """
 # Moves and views:
 MOVING = """
-    _to_copy _unsafe_view arange cat clone copy_ detach empty empty_like expand full gather
-    index_select new_zeros ones_like permute scalar_tensor select slice slice_backward split
+    _to_copy _unsafe_view alias arange cat clone copy_ detach empty empty_like expand flip full
+    gather index_select new_zeros ones_like permute scalar_tensor select slice slice_backward split
     split_with_sizes squeeze stack t transpose unbind unsqueeze view zeros_like
 """
 # Sums and maxima that torch takes in a fixed order, matrix products under cuBLAS's workspace,
-# convolutions under cudnn.deterministic, and kernels without atomics:
+# convolutions under cudnn.deterministic, and kernels without atomics. Of `sort` only values are
+# used:
 REPEATABLE = """
     _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data all amax any argmax
-    bmm convolution convolution_backward kthvalue linalg_vector_norm logsumexp max
-    max_pool2d_with_indices max_pool2d_with_indices_backward mean mm native_batch_norm
-    native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward sum
+    avg_pool2d avg_pool2d_backward bmm convolution convolution_backward kthvalue
+    linalg_vector_norm logsumexp max max_pool2d_with_indices max_pool2d_with_indices_backward mean
+    mm native_batch_norm native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward sort sum
     upsample_nearest2d upsample_nearest2d_backward
 """
 ALLOWED = {*ELEMENTWISE.split(), *MOVING.split(), *REPEATABLE.split()}
@@ -132,6 +134,7 @@ def steps_on_meta(config: TrainConfig, folder: Path) -> Recorder:
     state, device = new_state(config, dataset.num_classes, host), torch.device("meta")
     for network in state.networks.values():
         network.to(device)
+    state.memory = {name: value.to(device) for name, value in state.memory.items()}
     for name in state.optimisers:
         state.optimisers[name] = SGD.over(state.networks[name], config.optim)
     ranks = Ranks(0, 1, device)
@@ -167,6 +170,7 @@ STEPS = [
     ["method=cps", "loss=kl"],
     ["method=cps_no_cutmix", "loss=kl"],
     ["method=ps_mt", "loss=kl", "method.ps_mt.warmup_epochs=1"],
+    ["method=cac", "loss=kl", "method.cac.supervised_epochs=0"],
     ["method=unimatch", "loss=cr"],
     ["method=unimatch_star", "loss=kl"],
     ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher", "loss.views=[s1,s2,fp]"],
@@ -188,6 +192,7 @@ ARRIVING = {
     "mt_cutmix": 13,
     "unimatch": 15,
     "ps_mt": 20,
+    "cac": 14,  # shift and mirroring
 }
 
 

@@ -92,6 +92,7 @@ SPECIAL = {  # what a method is captured with besides its defaults
     "fixmatch": ["loss=kl", "method.teacher=ema", "model.upsample=bilinear"],
     "unimatch": ["loss=cr", "method.teacher=ema", "run.memory=recompute"],
     "ps_mt": ["loss=kl", "method.ps_mt.warmup_epochs=0"],
+    "cac": ["loss=kl", "method.cac.supervised_epochs=0"],
 }
 
 

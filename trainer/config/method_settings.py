@@ -80,3 +80,26 @@ class PsMtConfig:
         False, "True: CutMix of three boxes, as the code on Cityscapes; else one of half the crop"
     )
     scores_all: bool = option(True, "mean logits of the teachers; False: the first, as Cityscapes")
+
+
+class PairDirection(Enum):
+    """Where one crop teaches the other by the inter-pixel term."""
+
+    directional = "directional"  # where it is the surer one
+    symmetric = "symmetric"  # in the whole overlap
+
+
+@dataclass(frozen=True)
+class CacConfig:
+    """Context-aware consistency (Lai et al. 2021)."""
+
+    weight: float = option(0.1, "of the contrastive loss", limits=(0, 1e6))
+    temperature: float = option(0.1, "of the contrastive loss", limits=(0.03, 1e3))
+    supervised_epochs: int = option(5, "before, with labels alone", limits=(0, 10**6))
+    saved_steps: int = option(
+        1,
+        "whose cells stay negatives; VOC 1, with ResNet-101 2; Cityscapes 0",
+        limits=(0, 1000),
+    )
+    padded_negatives: bool = option(False, "True: padding is a negative too, as in the code")
+    pairs: PairDirection = PairDirection.directional

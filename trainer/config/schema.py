@@ -9,6 +9,7 @@ from enum import Enum
 
 from datasets.config import DataConfig, execution, option
 from trainer.config.method_settings import (
+    CacConfig,
     CpsConfig,
     CutMixSegConfig,
     MeanTeacherConfig,
@@ -281,6 +282,7 @@ class MethodConfig:
     )
     cps: CpsConfig = field(default_factory=CpsConfig, metadata={"algorithms": ("cps",)})
     ps_mt: PsMtConfig = field(default_factory=PsMtConfig, metadata={"algorithms": ("ps_mt",)})
+    cac: CacConfig = field(default_factory=CacConfig, metadata={"algorithms": ("cac",)})
 
     @property
     def facts(self) -> MethodFacts:

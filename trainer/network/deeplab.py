@@ -146,15 +146,28 @@ class DeepLabV3Plus(nn.Module):
         low, high = self.backbone(images)
         return self.backbone.run(self.join, low, high)
 
-    def outputs(self, images: Tensor) -> Outputs:
-        """Logits of images (B, 3, H, W), and what the heads give."""
+    def outputs(self, images: Tensor, mirrored: Tensor | None = None) -> Outputs:
+        """Logits of images (B, 3, H, W), and what the heads give.
+
+        Args:
+            images: normalised.
+            mirrored: bool (B,), the images whose maps at stride 8 are mirrored back. That happens
+                before two cells of stride 4 become one, so that each has the same partner as in an
+                image that is not mirrored, also where their number is odd.
+        """
         low, middle, high = self.backbone.features(images)
-        return self.backbone.run(
-            partial(self._all_of, size=(images.shape[-2], images.shape[-1])), low, middle, high
-        )
+        size = (images.shape[-2], images.shape[-1])
+        given = [low, middle, high, *([] if mirrored is None else [mirrored])]
+        return self.backbone.run(partial(self._all_of, size=size), *given)
 
     def _all_of(
-        self, low: Tensor, middle: Tensor, high: Tensor, *, size: tuple[int, int]
+        self,
+        low: Tensor,
+        middle: Tensor,
+        high: Tensor,
+        mirrored: Tensor | None = None,
+        *,
+        size: tuple[int, int],
     ) -> Outputs:
         joined = self.join(low, high)
         fused = self.fuse(joined)
@@ -167,6 +180,8 @@ class DeepLabV3Plus(nn.Module):
         if Head.auxiliary.value in self.heads:
             given["auxiliary"] = upsample(self.heads["auxiliary"](middle), size, self.mode)
         if Head.projection.value in self.heads:
+            if mirrored is not None:
+                fused = torch.where(mirrored[:, None, None, None], fused.flip(-1), fused)
             pooled = functional.avg_pool2d(fused, 2)
             given["projection"] = functional.normalize(self.heads["projection"](pooled), dim=1)
             given["coarse"] = self.classifier(pooled)

@@ -57,6 +57,23 @@ def test_each_head_gives_its_map_and_an_absent_one_none(images: torch.Tensor) ->
     assert plain.embedding is plain.auxiliary is plain.projection is plain.coarse is None
 
 
+def test_maps_of_mirrored_images_are_mirrored_back_to_the_last_cell(images: torch.Tensor) -> None:
+    network, images = network_with(*ALL).eval(), images[..., :33]
+    with torch.no_grad():
+        for weights in network.parameters():  # what sees no difference of left and right
+            weights.copy_((weights + weights.flip(-1)) / 2 if weights.dim() == 4 else weights)
+    mirrored = torch.tensor([False, True])
+
+    plain = network.outputs(images)
+    turned = network.outputs(torch.stack([images[0], images[1].flip(-1)]), mirrored)
+
+    assert plain.fused.shape[-1] == 9  # odd: mirroring after pooling would leave half a cell
+    for name in ("projection", "coarse"):
+        assert torch.allclose(getattr(turned, name), getattr(plain, name), atol=1e-6)
+    assert not torch.allclose(plain.coarse[1], plain.coarse[1].flip(-1), atol=1e-4)
+    assert torch.allclose(turned.fused[1].flip(-1), plain.fused[1], atol=1e-5)  # as it comes
+
+
 def test_the_decoder_can_be_called_apart_from_the_encoder(images: torch.Tensor) -> None:
     network = network_with()
 
