@@ -50,7 +50,7 @@ METHODS = {
     "supervised": MethodFacts(
         "trainer.methods.supervised.Supervised", passes=1.0, needs_unlabelled=False
     ),
-    "fixmatch": MethodFacts("trainer.methods.fixmatch.FixMatch", passes=2.3, pairs=("s1",)),
+    "fixmatch": MethodFacts("trainer.methods.fixmatch.FixMatch", passes=2.7, pairs=("s1",)),
     "unimatch": MethodFacts(
         "trainer.methods.unimatch.UniMatch", passes=4.0, pairs=("s1", "s2"), other_pairs=("fp",)
     ),

@@ -13,6 +13,7 @@ from orchestrator.printers.markdown import markdown
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
 from orchestrator.results.counted import Today
+from orchestrator.statistics.compare import comparisons
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
 from orchestrator.tables.text import signed
@@ -259,6 +260,27 @@ def test_the_terminal_shows_ours_above_the_papers(table, rows):
     assert "IPixMatch     64        74.2          --" in text
     assert "74.5 -0.3        74.9 " in text
     assert "q quoted as the paper prints it" in text
+
+
+@pytest.mark.parametrize("name", ["seamless", "drawn_methods"])
+def test_every_method_is_compared_with_itself_without_the_inter_pixel_loss(name):
+    table = load_table(name)
+    scores = {"none": 70.0, "kl": 71.5, "cr": 69.75}
+    cells = [replace(cell, seed=seed) for cell in table.cells for seed in (1, 2, 3)]
+
+    filled = fill(table, [row_of(cell, scores[cell.loss]) for cell in cells])
+
+    gains = {
+        block.label: [row.entries[0].mean for row in block.rows if row.row.kind == "difference"]
+        for block in filled.blocks
+    }
+    assert gains.pop("Supervised") == []
+    assert set(map(tuple, gains.values())) == {(1.5, -0.25)}
+    printed = [c for c in comparisons(filled) if c.is_main]
+    assert [(c.block, c.new, c.rival) for c in printed] == [
+        (label, new, "alone") for label in gains for new in ("with KL", "with CR")
+    ]
+    assert {c.n for c in printed} == {3 * len(table.columns)}
 
 
 def test_a_quoted_row_that_is_trained_prints_the_quoted_value_beside_ours_everywhere(tmp_path):
