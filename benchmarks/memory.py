@@ -50,7 +50,8 @@ from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.recompute import BlockRunner
 from trainer.objective import Objective
-from trainer.state import SGD, TrainState, new_state
+from trainer.optimisers.adam import new_optimiser
+from trainer.state import TrainState, new_state
 from trainer.step.eager import Step
 
 CARD, HOST = torch.device("cpu"), torch.device("meta")  # of the fake tensors; told apart by name
@@ -152,7 +153,10 @@ def _step(config: TrainConfig, bare: TrainState, images: int, position: Position
         network.backbone.run = runner
     state = TrainState(
         bare.networks,
-        {name: SGD.over(bare.networks[name], config.optim) for name in bare.optimisers},
+        {
+            name: new_optimiser(bare.networks[name], config.optim, decays_all=old.decays_all)
+            for name, old in bare.optimisers.items()
+        },
         {name: fake(tensor) for name, tensor in bare.memory.items()},
     )
     objective = Objective.of(config, ranks)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from trainer.config.schema import LossConfig, RampUnit, TrainConfig
+from trainer.config.schema import LossConfig, OptimConfig, RampUnit, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Schedule:
         sizes = {"num_labelled": num_labelled, "num_unlabelled": num_unlabelled}
         path = config.method.facts.stages
         if not path:
-            return cls((Stage("", steps_per_epoch(config, **sizes), config.optim.epochs),))
+            steps = steps_per_epoch(config, **sizes)
+            return cls((Stage("", steps, num_epochs(config.optim, steps)),))
         module, _, name = path.rpartition(".")
         images_of: Callable[..., dict[str, int]] = getattr(import_module(module), name)
         stages, start, epoch = [], 0, 0
@@ -68,7 +69,8 @@ class Schedule:
                     f"split {config.data.split}, fewer than one batch of {config.batch}; choose a "
                     "larger split or a smaller optim.batch."
                 )
-            stages.append(Stage(stage_name, steps, config.optim.epochs, start, epoch))
+            epochs = num_epochs(config.optim, steps)
+            stages.append(Stage(stage_name, steps, epochs, start, epoch))
             start, epoch = stages[-1].end, epoch + stages[-1].epochs
         return cls(tuple(stages))
 
@@ -125,6 +127,14 @@ def _whole_batches(config: TrainConfig, images: int, batch: int) -> int:
     """Steps of one pass over a list; an incomplete last batch is not counted."""
     ranks = config.optim.sampler_ranks
     return math.ceil(images / ranks) * ranks // batch
+
+
+def num_epochs(optim: OptimConfig, epoch_steps: int) -> int:
+    """Epochs of a run: `optim.epochs`, or as many as come nearest to `optim.steps`.
+
+    CPS, for instance, has about 39,680 steps whatever the split: 32, 34, 40 and 60 epochs.
+    """
+    return optim.epochs or max(round(optim.steps / epoch_steps), 1)
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
 
 from datasets.loading.hint import Hint
-from trainer.config.schema import OptimConfig, Precision, TrainConfig
+from trainer.config.schema import Precision, TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks
 from trainer.evaluate import Score
@@ -23,62 +22,7 @@ from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus, mean_of
 from trainer.network.init import init_weights
 from trainer.network.recompute import BlockRunner
-
-
-@dataclass(frozen=True)
-class SGD:
-    """SGD over two groups: the backbone, and the head at `head_lr_factor` times its rate.
-
-    Uses the function under torch.optim.SGD, because importing the class loads torch's compiler,
-    which takes two seconds per process.
-
-    Attributes:
-        parameters: those of one network by name; the backbone's contain "backbone".
-        momentum: one buffer per parameter, of its shape, zero before the first step.
-        optim: momentum, weight decay and the factor of the head.
-        decays_all: see `NetworkSpec`.
-    """
-
-    parameters: dict[str, nn.Parameter]
-    momentum: dict[str, Tensor]
-    optim: OptimConfig
-    decays_all: bool = True
-
-    @classmethod
-    def over(cls, network: nn.Module, optim: OptimConfig, *, decays_all: bool = True) -> "SGD":
-        """A fresh optimiser of every parameter."""
-        parameters = dict(network.named_parameters())
-        buffers = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        return cls(parameters, buffers, optim, decays_all)
-
-    @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Apply the gradients, then drop them; a parameter without gradient stays as it is.
-
-        Args:
-            rate: learning rate of the backbone.
-        """
-        groups: dict[tuple[bool, bool], list[str]] = {}
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                decays = self.decays_all or parameter.dim() > 1
-                groups.setdefault(("backbone" in name, decays), []).append(name)
-        for (in_backbone, decays), names in groups.items():
-            parameters = [self.parameters[name] for name in names]
-            sgd(
-                list(parameters),
-                [parameter.grad for parameter in parameters if parameter.grad is not None],
-                [self.momentum[name] for name in names],
-                fused=True,  # foreach, fused and the plain loop round differently: fix one
-                weight_decay=self.optim.weight_decay if decays else 0.0,
-                momentum=self.optim.momentum,
-                lr=rate if in_backbone else rate * self.optim.head_lr_factor,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-            )
-            for parameter in parameters:
-                parameter.grad = None
+from trainer.optimisers.adam import Optimiser, new_optimiser
 
 
 @dataclass
@@ -99,7 +43,7 @@ class TrainState:
     """
 
     networks: dict[str, DeepLabV3Plus]
-    optimisers: dict[str, SGD]
+    optimisers: dict[str, Optimiser]
     memory: dict[str, Tensor] = field(default_factory=dict)
     hint: Hint | None = None
     deployed: tuple[str, ...] = ("student",)
@@ -139,9 +83,10 @@ class TrainState:
             for inner, value in network.state_dict().items()
         }
         tensors |= {
-            f"momentum.{name}.{inner}": value
+            f"{kind}.{name}.{inner}": value
             for name, optimiser in self.optimisers.items()
-            for inner, value in optimiser.momentum.items()
+            for kind, values in optimiser.buffers.items()
+            for inner, value in values.items()
         }
         tensors |= {f"memory.{name}": value for name, value in self.memory.items()}
         hint = {} if self.hint is None else self.hint.tensors()
@@ -222,8 +167,8 @@ def new_state(
         set_ranks(network, ranks)
         state.networks[name] = network.train(spec.is_trained).requires_grad_(spec.is_trained)
         if spec.is_trained:
-            optimiser = SGD.over(network, config.optim, decays_all=spec.decays_all)
-            state.optimisers[name] = optimiser
+            decays_all = spec.decays_all and config.optim.decays_all
+            state.optimisers[name] = new_optimiser(network, config.optim, decays_all=decays_all)
             network.backbone.run = BlockRunner(config.run.memory)
     state.memory = {name: value.to(ranks.device) for name, value in method.memory().items()}
     state.hint = method.hint(state.memory)

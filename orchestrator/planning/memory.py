@@ -19,7 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.config.schema import PixelDistance, Precision, Pyramid, Teacher, TrainConfig
+from trainer.config.schema import (
+    OptimiserKind,
+    PixelDistance,
+    Precision,
+    Pyramid,
+    Teacher,
+    TrainConfig,
+)
 
 GIB = 2.0**30
 TABLE = Path(__file__).with_suffix(".csv")
@@ -71,7 +78,7 @@ class Coefficients:
 
 
 def step_bytes(config: TrainConfig, *, classes: int, images: int) -> float | None:
-    """Peak of one rank; None for a network that the table does not hold.
+    """Peak of one rank; None for a network or optimiser that the table does not hold.
 
     Args:
         config: the run.
@@ -80,8 +87,8 @@ def step_bytes(config: TrainConfig, *, classes: int, images: int) -> float | Non
     """
     model = config.model
     sizes = (model.width, model.head_channels, model.low_level_channels)
-    shape = (model.stride, model.pyramid)
-    is_standard = sizes == (64, 256, 48) and shape == (16, Pyramid.one_by_one)
+    shape = (model.stride, model.pyramid, config.optim.optimiser)
+    is_standard = sizes == (64, 256, 48) and shape == (16, Pyramid.one_by_one, OptimiserKind.sgd)
     line = read_counts().get(Kind.of(config)) if is_standard else None
     if line is None:
         return None

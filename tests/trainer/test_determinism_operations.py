@@ -29,9 +29,10 @@ from trainer.loop import Loop
 from trainer.methods.interface import StepInput
 from trainer.network.deeplab import normalise
 from trainer.objective import Objective
+from trainer.optimisers.sgd import SGD
 from trainer.run_log import RunLog
 from trainer.schedule import Schedule, Stage
-from trainer.state import SGD, new_state
+from trainer.state import new_state
 
 REFUSED = (
     "upsample_bilinear2d",

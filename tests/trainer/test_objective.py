@@ -34,7 +34,8 @@ from trainer.losses import Target, pseudo_label_loss
 from trainer.methods.interface import StepInput, StepResult, TeacherStudentPair
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.objective import InterPixelTerm, Objective, image_losses
-from trainer.state import SGD, new_state
+from trainer.optimisers.sgd import SGD
+from trainer.state import new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 KL = LossConfig(distance=PixelDistance.kl)

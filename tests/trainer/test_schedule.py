@@ -5,7 +5,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from trainer.config.compose import compose
 from trainer.config.schema import LossConfig, OptimConfig, RampUnit, TrainConfig, Upsample
-from trainer.schedule import gaussian_ramp, inter_pixel_weight, learning_rate, steps_per_epoch
+from trainer.schedule import (
+    gaussian_ramp,
+    inter_pixel_weight,
+    learning_rate,
+    num_epochs,
+    steps_per_epoch,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,19 @@ def test_official_runs_have_the_steps_of_the_official_code(
 
     assert steps("supervised") == supervised
     assert steps("fixmatch") == steps("unimatch") == semi_supervised
+
+
+@pytest.mark.parametrize(("labelled", "epochs"), [(662, 32), (1323, 34), (2646, 40), (5291, 60)])
+def test_a_number_of_steps_gives_the_epochs_of_the_code_of_cps(labelled: int, epochs: int) -> None:
+    config = TrainConfig(optim=OptimConfig(epochs=0, steps=39_680, batch=8))
+    sizes = {"num_labelled": labelled, "num_unlabelled": 10582 - labelled}
+
+    assert num_epochs(config.optim, steps_per_epoch(config, **sizes)) == epochs
+
+
+def test_a_run_without_epochs_and_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"optim.epochs=0 leaves the length to optim.steps"):
+        compose(["optim.epochs=0"])
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])

@@ -17,8 +17,9 @@ from trainer.method_registry import METHODS, MethodFacts
 from trainer.methods.interface import NetworkSpec, StepInput, StepResult
 from trainer.methods.supervised import Supervised
 from trainer.network.deeplab import MeanLogits
+from trainer.optimisers.sgd import SGD
 from trainer.run import train
-from trainer.state import SGD, new_state
+from trainer.state import new_state
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -55,6 +55,13 @@ class Init(Enum):
     imagenet = "imagenet"  # the file run.weights
 
 
+class OptimiserKind(Enum):
+    """How gradients move the weights."""
+
+    sgd = "sgd"  # with momentum
+    adam = "adam"  # beta 0.9 (optim.momentum) and 0.999; weight decay is added to the gradient
+
+
 class Criterion(Enum):
     """Loss on labelled pixels."""
 
@@ -325,15 +332,26 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """SGD with momentum and the polynomial schedule."""
+    """The optimiser, by default SGD with momentum, and the polynomial schedule."""
 
-    epochs: int = option(80, "passes over the unlabelled list (labelled list for supervised)")
+    epochs: int = option(
+        80, "passes over the unlabelled list (labelled list for supervised); 0: by optim.steps"
+    )
+    steps: int = option(
+        0, "with optim.epochs=0: of the run, to the nearest number of whole epochs", neutral=0
+    )
+    optimiser: OptimiserKind = option(
+        OptimiserKind.sgd, "how gradients move the weights", neutral=OptimiserKind.sgd
+    )
     batch: int = option(4, "labelled images per step over all ranks; as many unlabelled (A23)")
     lr: float = option(0.0005, "of the backbone")
     head_lr_factor: float = option(10.0, "parameters outside the backbone; 10 VOC, 1 Cityscapes")
     momentum: float = option(0.9, "of SGD, without Nesterov")
     weight_decay: float = option(1e-4, "on every parameter")
-    power: float = option(0.9, "of the polynomial")
+    decays_all: bool = option(
+        True, "False: no weight decay on biases and batch normalisation", neutral=True
+    )
+    power: float = option(0.9, "of the polynomial; 0 is a constant rate")
     lag: bool = option(False, "True: steps 0 and 1 share the first rate, as the UniMatch code")
     sampler_ranks: int = option(
         1, "an epoch has the steps that this many GPUs count; UniMatch code: 4", neutral=1

@@ -40,6 +40,8 @@ def check(config: TrainConfig) -> TrainConfig:
             f"optim.batch={config.optim.batch} makes steps of one image; batch normalisation needs "
             "two or more."
         )
+    if not config.optim.epochs and not config.optim.steps:
+        raise ValueError("optim.epochs=0 leaves the length to optim.steps, which is 0; set one.")
     if config.batch % config.optim.sampler_ranks:
         raise ValueError(
             f"optim.sampler_ranks={config.optim.sampler_ranks} GPUs cannot share a batch of "
@@ -88,7 +90,8 @@ def _ranges(config: TrainConfig) -> None:
     limits: dict[str, tuple[float, float, float]] = {
         "seed": (config.seed, 0, MAX_SEED),
         "data.crop": (config.data.crop, 16, 8192),
-        "optim.epochs": (config.optim.epochs, 1, 10**6),
+        "optim.epochs": (config.optim.epochs, 0, 10**6),
+        "optim.steps": (config.optim.steps, 0, 10**9),
         "optim.batch": (config.optim.batch, 1, 10**5),
         "optim.lr": (config.optim.lr, 0, 1e3),
         "optim.momentum": (config.optim.momentum, 0, 1),

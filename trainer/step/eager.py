@@ -1,4 +1,4 @@
-"""One optimiser step: gradients over all ranks, SGD, and what the method does after it."""
+"""One optimiser step: gradients over ranks, the optimisers, and what the method does after it."""
 
 from dataclasses import dataclass, replace
 

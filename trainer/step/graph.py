@@ -5,7 +5,7 @@ graph launches them all at once. It holds kernels with the addresses and numbers
 it was captured. So what differs from step to step lies in tensors that keep their place and are
 filled before a replay: the batch, alpha of the inter-pixel term, the numbers of the method.
 
-SGD runs between two graphs, one of the gradients and one of `Method.after`. Its kernels take the
+Optimisers run between two graphs, of gradients and of `Method.after`. Their kernels take the
 learning rate from the host as float64, and from a tensor as float32 only, which is another rate.
 """
 
@@ -189,7 +189,7 @@ def _proven(step: Step, capture: Capture, inputs: _Inputs, rate: float) -> "_Cap
 
 @dataclass
 class _CapturedStep:
-    """Two graphs with SGD between them.
+    """Two graphs with the optimisers between them.
 
     Attributes:
         result: of the last replay, in tensors that keep their place.
