@@ -72,6 +72,18 @@ class DataConfig:
     crop: int = option(64, "side of the square training crop, pixels")
     scale_min: float = option(0.5, "smallest resize, as a factor of the image's own long side")
     scale_max: float = option(2.0, "largest resize")
+    scales: tuple[float, ...] = option(
+        (), "resizes to choose from; empty: any from scale_min to scale_max", neutral=()
+    )
+    scale_base: int = option(
+        0, "long side that a resize multiplies, pixels; 0: the image's own", neutral=0
+    )
+    scale_halves: bool = option(
+        False, "True: one half of the resizes shrinks, the other enlarges", neutral=False
+    )
+    unlabelled_scale_min: float = option(
+        0.0, "scale_min of unlabelled images; 0: the same", neutral=0.0
+    )
     mix: MixSource = option(MixSource.same, "partner of CutMix")
     strong: StrongViewConfig = field(
         default_factory=StrongViewConfig, metadata={"neutral": StrongViewConfig()}

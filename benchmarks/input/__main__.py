@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.input import official
 from benchmarks.input.files import CITYSCAPES, VOC, Kind, mean_bytes, written
-from datasets.augment.host import Geometry, draw_box, draw_geometry, draw_photometry
+from datasets.augment.host import Geometry, ScaleRule, draw_box, draw_geometry, draw_photometry
 from datasets.config import DataConfig
 from datasets.images import png
 from datasets.images.decoded_cache import DecodedCache
@@ -84,7 +84,7 @@ class Baseline:
 
     def _geometry(self, stream: Stream, position: int, name: str) -> Geometry:
         draws = KeyedRandom(SEED, stream, position)
-        return draw_geometry(draws, self.sizes[name], crop=self.crop, scale_min=0.5, scale_max=2.0)
+        return draw_geometry(draws, self.sizes[name], crop=self.crop, rule=ScaleRule())
 
 
 @dataclass(frozen=True)

@@ -98,29 +98,64 @@ class BoxRule(Enum):
     three = "three"  # three that cancel where they overlap: the code of Chen et al. (2021)
 
 
+@dataclass(frozen=True)
+class ScaleRule:
+    """How the size of a resized image is drawn.
+
+    Attributes:
+        low: smallest resize, as a factor of the long side.
+        high: largest resize, the same way.
+        factors: those to choose from, in place of `low` to `high`; empty: any between them.
+        base: long side that factors multiply, pixels; 0: the image's own.
+        has_halves: whether one half of the resizes lies below 1 and the other above.
+    """
+
+    low: float = 0.5
+    high: float = 2.0
+    factors: tuple[float, ...] = ()
+    base: int = 0
+    has_halves: bool = False
+
+
 def draw_geometry(
-    draws: KeyedRandom, size: tuple[int, int], *, crop: int, scale_min: float, scale_max: float
+    draws: KeyedRandom, size: tuple[int, int], *, crop: int, rule: ScaleRule
 ) -> Geometry:
     """Choose a crop of a resized image.
 
     Args:
-        draws: random numbers, of which four words are taken.
+        draws: random numbers, of which four words are taken, and one more for halves.
         size: width and height of the image on disk.
         crop: side of the crop, pixels.
-        scale_min: smallest long side, as a factor of the image's own.
-        scale_max: largest long side, the same way.
+        rule: how its size is drawn.
     """
-    width, height = size
-    side = max(width, height)
-    long_side = draws.integer(int(side * scale_min), int(side * scale_max))
-    if height > width:  # of a square image the width counts as the long side
-        new_width, new_height = int(width * long_side / height + 0.5), long_side
-    else:
-        new_width, new_height = long_side, int(height * long_side / width + 0.5)
+    new_width, new_height = _draw_size(draws, size, rule)
     new_width, new_height = max(new_width, 1), max(new_height, 1)
     left = draws.integer(0, max(new_width, crop) - crop)
     top = draws.integer(0, max(new_height, crop) - crop)
     return Geometry(new_width, new_height, left, top, crop, draws.bernoulli(0.5))
+
+
+def _draw_size(draws: KeyedRandom, size: tuple[int, int], rule: ScaleRule) -> tuple[int, int]:
+    """Width and height after resizing."""
+    width, height = size
+    side = rule.base or max(width, height)
+    if rule.factors or rule.has_halves:
+        # Both sides are cut to whole pixels, as the codes of CPS and U2PL do.
+        factor = _draw_factor(draws, rule) * side / max(width, height)
+        return int(width * factor), int(height * factor)
+    long_side = draws.integer(int(side * rule.low), int(side * rule.high))
+    if height > width:  # of a square image the width counts as the long side
+        return int(width * long_side / height + 0.5), long_side
+    return long_side, int(height * long_side / width + 0.5)
+
+
+def _draw_factor(draws: KeyedRandom, rule: ScaleRule) -> float:
+    """One of the factors, or one of a half that is drawn first."""
+    if rule.factors:
+        return rule.factors[draws.integer(0, len(rule.factors) - 1)]
+    if draws.bernoulli(0.5):
+        return draws.uniform(rule.low, 1.0)
+    return draws.uniform(1.0, rule.high)
 
 
 def weak_image(image: ImageLike, geometry: Geometry) -> Image.Image:

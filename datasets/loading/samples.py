@@ -7,7 +7,7 @@ Legend: B images of this rank, S x S pixels, K channel bits. Position = step * b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
+    ScaleRule,
     draw_box,
     draw_boxes,
     draw_geometry,
@@ -168,7 +169,12 @@ class LabelledSource:
         ids = tuple(self._order.at(position) for position in positions)
         pairs = [self._source.pair(name) for name in ids]
         geometries = [
-            _geometry(KeyedRandom(self._seed, Stream.LABELLED_CROP, position), pair, self._config)
+            _geometry(
+                KeyedRandom(self._seed, Stream.LABELLED_CROP, position),
+                pair,
+                self._config.crop,
+                _rule(self._config, scale_min=self._config.scale_min),
+            )
             for position, pair in zip(positions, pairs, strict=True)
         ]
         return ids, pairs, geometries
@@ -191,9 +197,9 @@ class LabelledSource:
     def _paste(self, position: int, choice: PasteChoice) -> Paste:
         pair = self._source.pair(self._ids[choice.place])
         low, high = choice.scales
-        config = replace(self._config, scale_min=low, scale_max=high)
         draws = KeyedRandom(self._seed, Stream.PASTE_CROP, position)
-        return Paste.of(pair, _geometry(draws, pair, config), choice.classes)
+        geometry = _geometry(draws, pair, self._config.crop, ScaleRule(low, high))
+        return Paste.of(pair, geometry, choice.classes)
 
     def _strong(self, positions: Sequence[int]) -> list[Photometry]:
         """Of the strong view of each image; none unless the plan names it."""
@@ -420,7 +426,9 @@ class UnlabelledSource:
     ) -> tuple[ImageLike, Geometry]:
         if name not in images:
             images[name] = self._source.image(name)
-        return images[name], _geometry(draws, [images[name]], self._config)
+        scale_min = self._config.unlabelled_scale_min or self._config.scale_min
+        rule = _rule(self._config, scale_min=scale_min)
+        return images[name], _geometry(draws, [images[name]], self._config.crop, rule)
 
 
 @dataclass(frozen=True)
@@ -449,15 +457,18 @@ def _offsets(groups: _Groups) -> tuple[Tensor, Tensor]:
     return torch.tensor(shift), torch.tensor(mirrored)
 
 
-def _geometry(draws: KeyedRandom, images: Sequence[ImageLike], config: DataConfig) -> Geometry:
-    """Draw a crop of some images of one size."""
-    drawn = draw_geometry(
-        draws,
-        size_of(images[0]),
-        crop=config.crop,
-        scale_min=config.scale_min,
-        scale_max=config.scale_max,
+def _rule(config: DataConfig, *, scale_min: float) -> ScaleRule:
+    """How images are resized; `scale_min` differs where they have no labels."""
+    return ScaleRule(
+        scale_min, config.scale_max, config.scales, config.scale_base, config.scale_halves
     )
+
+
+def _geometry(
+    draws: KeyedRandom, images: Sequence[ImageLike], crop: int, rule: ScaleRule
+) -> Geometry:
+    """Draw a crop of some images of one size."""
+    drawn = draw_geometry(draws, size_of(images[0]), crop=crop, rule=rule)
     for image in images:
         _ask(image, drawn)
     return drawn

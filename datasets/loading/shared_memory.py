@@ -83,10 +83,13 @@ def largest_bytes(value: Any, config: DataConfig) -> int:
         return value.nbytes
     if isinstance(value, CropInputs):
         views, _, _, channels = value.pixels.shape
-        width, height = (_longest_part(axis, config) for axis in (value.columns, value.rows))
+        scale = _smallest_scale(value, config)
+        width, height = (
+            _longest_part(axis, config.crop, scale) for axis in (value.columns, value.rows)
+        )
         return views * channels * width * height + value.columns.nbytes + value.rows.nbytes
     if isinstance(value, PastedWindows):
-        config = replace(config, scale_min=PASTE_SCALES[0][0])
+        config = replace(config, scale_min=PASTE_SCALES[0][0], scales=(), scale_base=0)
     entries = value if isinstance(value, tuple) else ()
     if is_dataclass(value):
         entries = tuple(getattr(value, item.name) for item in fields(value))
@@ -104,11 +107,22 @@ def _pasted_everywhere(
     return replace(labelled, pasted=PastedWindows(labelled.windows, which, inside))
 
 
-def _longest_part(axis: Tensor, config: DataConfig) -> int:
+def _smallest_scale(value: CropInputs, config: DataConfig) -> float:
+    """Smallest factor by which the images of a batch can be resized."""
+    lowest = (config.scale_min, config.unlabelled_scale_min or config.scale_min)
+    smallest = min(config.scales or lowest)
+    if not config.scale_base:
+        return smallest
+    source = Axis._fields.index("source")
+    longest = max(int(value.columns[source].max()), int(value.rows[source].max()))
+    return smallest * config.scale_base / longest
+
+
+def _longest_part(axis: Tensor, crop: int, scale: float) -> int:
     """Most pixels of an image that a crop can show along one axis, `CropInputs.columns` or rows."""
     whole = int(axis[Axis._fields.index("source")].max())
     # The smallest scale shows most; at the crop's border some pixels beyond it enter the sums.
-    return max(config.crop, min(whole, math.ceil((config.crop + 4) / config.scale_min)))
+    return max(crop, min(whole, math.ceil((crop + 4) / scale)))
 
 
 def free_bytes(shared: Path = SHARED) -> int:

@@ -23,12 +23,13 @@ class TodaysData:
     def of(self, config: DataConfig) -> DataIdentity | None:
         """Which files these are now; None where they are not on this machine."""
         default = DataConfig()
-        read = replace(
-            config,
-            crop=default.crop,
-            scale_min=default.scale_min,
-            scale_max=default.scale_max,
-            mix=default.mix,
+        read = DataConfig(
+            dataset=config.dataset,
+            root=config.root,
+            cache=config.cache,
+            cache_gib=config.cache_gib,
+            split=config.split,
+            drawn=config.drawn,
         )
         if read not in self._known:
             self._known[read] = None

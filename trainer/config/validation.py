@@ -2,7 +2,7 @@
 
 from dataclasses import fields, is_dataclass
 
-from datasets.config import StrongViewConfig
+from datasets.config import DataConfig, StrongViewConfig
 from trainer.config.schema import (
     CutMixPairs,
     Graph,
@@ -48,11 +48,7 @@ def check(config: TrainConfig) -> TrainConfig:
             f"{config.batch} images equally; choose another optim.batch, or optim.sampler_ranks=1 "
             "to count whole batches."
         )
-    if not 0 < config.data.scale_min <= config.data.scale_max:
-        raise ValueError(
-            f"data.scale_min={config.data.scale_min} and data.scale_max={config.data.scale_max}: "
-            "the first must be above 0 and not above the second."
-        )
+    _augmentation(config.data)
     _boxes(config)
     workers = config.run.loader_workers
     if workers != "auto" and not (isinstance(workers, int) and 0 <= workers <= MAX_WORKERS):
@@ -85,11 +81,27 @@ def _boxes(config: TrainConfig) -> None:
         )
 
 
+def _augmentation(data: DataConfig) -> None:
+    """How images are resized."""
+    lowest = data.unlabelled_scale_min or data.scale_min
+    if not 0 < min(data.scale_min, lowest) <= max(data.scale_min, lowest) <= data.scale_max:
+        raise ValueError(
+            f"data.scale_min={data.scale_min}, data.unlabelled_scale_min={lowest} and "
+            f"data.scale_max={data.scale_max}: the first two must be above 0 and not above the "
+            "third."
+        )
+    if any(scale <= 0 for scale in data.scales):
+        raise ValueError(f"data.scales={list(data.scales)}: each must be above 0.")
+    if data.scale_halves and not data.scale_min <= 1 <= data.scale_max:
+        raise ValueError("data.scale_halves=true needs data.scale_min <= 1 <= data.scale_max.")
+
+
 def _ranges(config: TrainConfig) -> None:
     """Numbers with a smallest and a largest value."""
     limits: dict[str, tuple[float, float, float]] = {
         "seed": (config.seed, 0, MAX_SEED),
         "data.crop": (config.data.crop, 16, 8192),
+        "data.scale_base": (config.data.scale_base, 0, 10**5),
         "optim.epochs": (config.optim.epochs, 0, 10**6),
         "optim.steps": (config.optim.steps, 0, 10**9),
         "optim.batch": (config.optim.batch, 1, 10**5),

@@ -1,4 +1,5 @@
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from datasets.augment.host import (
     Box,
     Geometry,
     Photometry,
+    ScaleRule,
     draw_box,
     draw_geometry,
     draw_overlap,
@@ -26,7 +28,7 @@ NOTHING = Photometry(False, (0, 1, 2, 3), 1.3, 1.3, 1.3, 0.1, False, False, 1.0)
 
 
 def geometry_of(seed: int, size: tuple[int, int]) -> Geometry:
-    return draw_geometry(draws_of(seed), size, crop=CROP, scale_min=0.5, scale_max=2.0)
+    return draw_geometry(draws_of(seed), size, crop=CROP, rule=ScaleRule())
 
 
 def by_hand(image: Image.Image, geometry: Geometry, method: int, fill: int) -> Image.Image:
@@ -215,3 +217,47 @@ def test_a_second_crop_overlaps_the_first_on_the_grid_of_stride_8(
     assert 0 <= second.left <= max(first.width, CROP) - CROP
     assert 0 <= second.top <= max(first.height, CROP) - CROP
     assert (second.width, second.height) == (first.width, first.height)
+
+
+def sizes_of(size: tuple[int, int], rule: ScaleRule) -> list[tuple[int, int]]:
+    drawn = [draw_geometry(draws_of(seed), size, crop=CROP, rule=rule) for seed in range(3000)]
+    return [(geometry.width, geometry.height) for geometry in drawn]
+
+
+def test_a_set_of_scales_is_drawn_evenly_and_cut_to_whole_pixels() -> None:  # CPS
+    scales = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
+
+    found = Counter(sizes_of((101, 67), ScaleRule(factors=scales)))
+
+    assert set(found) == {(int(101 * scale), int(67 * scale)) for scale in scales}
+    assert min(found.values()) > 3000 / 6 * 0.8
+
+
+def test_a_base_replaces_the_long_side_of_the_image() -> None:  # ST++: 400 on VOC
+    found = sizes_of((50, 100), ScaleRule(base=400))
+
+    assert min(height for _, height in found) in range(200, 205)
+    assert max(height for _, height in found) in range(796, 801)
+    assert all(width == int(height / 2 + 0.5) for width, height in found)
+
+
+def test_halves_shrink_as_often_as_they_enlarge() -> None:  # U2PL
+    widths = np.array([width for width, _ in sizes_of((1000, 500), ScaleRule(has_halves=True))])
+
+    assert np.mean(widths < 1000) == pytest.approx(0.5, abs=0.03)
+    assert np.mean(widths[widths < 1000]) == pytest.approx(750, abs=15)
+    assert np.mean(widths[widths >= 1000]) == pytest.approx(1500, abs=30)
+
+
+def test_the_default_rule_draws_as_before() -> None:
+    geometry = draw_geometry(draws_of(5), (90, 60), crop=CROP, rule=ScaleRule())
+    draws = draws_of(5)
+
+    width = draws.integer(45, 180)
+
+    height = int(60 * width / 90 + 0.5)
+    left, top = (
+        draws.integer(0, max(width, CROP) - CROP),
+        draws.integer(0, max(height, CROP) - CROP),
+    )
+    assert geometry == Geometry(width, height, left, top, CROP, draws.bernoulli(0.5))

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datasets.augment.device_inputs import OPERATIONS, Axis, stages_of, windows_of
 from datasets.augment.host import (
     BoxRule,
+    ScaleRule,
     draw_geometry,
     draw_photometry,
     padded_map,
@@ -110,9 +111,7 @@ def test_weak_views_are_those_of_the_host(seed: int) -> None:
     draws = KeyedRandom(seed, Stream.DRAWING)
     sizes = [(draws.integer(4, 110), draws.integer(4, 110)) for _ in range(4)]
     photos = [photo(seed + place, size) for place, size in enumerate(sizes)]
-    geometries = [
-        draw_geometry(draws, size, crop=CROP, scale_min=0.5, scale_max=2.0) for size in sizes
-    ]
+    geometries = [draw_geometry(draws, size, crop=CROP, rule=ScaleRule()) for size in sizes]
 
     windows = windows_of([photos[0], *(np.asarray(image) for image in photos[1:])], geometries)
 

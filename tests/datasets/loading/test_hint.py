@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.augment.host import draw_geometry, weak_image, weak_mask
+from datasets.augment.host import ScaleRule, draw_geometry, weak_image, weak_mask
 from datasets.images.tree import Item, Kind
 from datasets.loading.batches import ViewPlan
 from datasets.loading.device import labelled_batch, unlabelled_batch
@@ -128,7 +128,7 @@ def test_half_of_the_labelled_images_show_classes_of_another_one(dataset, config
             draws = KeyedRandom(SEED, Stream.PASTE_CROP, slot)
             low, high = choice.scales
             size = pair[0].size
-            geometry = draw_geometry(draws, size, crop=32, scale_min=low, scale_max=high)
+            geometry = draw_geometry(draws, size, crop=32, rule=ScaleRule(low, high))
             other = weak_mask(pair[1], geometry)
             inside = np.isin(other, choice.classes)
             pasted = np.asarray(weak_image(pair[0], geometry)).transpose(2, 0, 1)

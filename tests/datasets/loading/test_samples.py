@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.augment.host import (
+    ScaleRule,
     draw_geometry,
     draw_photometry,
     strong_image,
@@ -63,8 +64,7 @@ def test_a_labelled_sample_is_its_image_cropped_by_its_own_draws(dataset, config
         KeyedRandom(SEED, Stream.LABELLED_CROP, 7),
         image.size,
         crop=32,
-        scale_min=0.5,
-        scale_max=2.0,
+        rule=ScaleRule(),
     )
 
     assert torch.equal(batch.images[1], tensor(weak_image(image, geometry)))
@@ -87,8 +87,7 @@ def test_an_unlabelled_sample_is_two_strong_views_of_one_weak_view(dataset, conf
         KeyedRandom(SEED, Stream.UNLABELLED_CROP, 5),
         image.size,
         crop=32,
-        scale_min=0.5,
-        scale_max=2.0,
+        rule=ScaleRule(),
     )
     weak = weak_image(image, geometry)
 
@@ -96,6 +95,18 @@ def test_an_unlabelled_sample_is_two_strong_views_of_one_weak_view(dataset, conf
     for view, stream in enumerate((Stream.STRONG_1, Stream.STRONG_2)):
         expected = strong_image(weak, draw_photometry(KeyedRandom(SEED, stream, 5)))
         assert torch.equal(batch.strong[view][0], tensor(expected))
+
+
+def test_unlabelled_images_may_shrink_less_than_labelled_ones(dataset, config) -> None:
+    other = replace(config, unlabelled_scale_min=2.0)
+    ids = dataset.split.labelled
+
+    labelled = LabelledSource(dataset.tree, ids, other, SEED).batch(range(20), 0)
+    unlabelled = source(dataset, other).batch(range(20), 0, batch=20)
+
+    before = LabelledSource(dataset.tree, ids, config, SEED).batch(range(20), 0)
+    assert torch.equal(labelled.images, before.images)
+    assert not unlabelled.padded.any()  # twice as large as on disk, so larger than the crop
 
 
 def test_padding_is_black_and_marked(dataset, config) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -40,12 +41,14 @@ def test_a_finished_batch_takes_the_bytes_of_its_views(data: tuple[Dataset, Data
     assert largest_bytes(step, data[1]) == BATCH * (CROP**2 * pixel + 2 * BITS)
 
 
+@pytest.mark.parametrize("change", [{}, {"scale_base": 60}, {"scales": (0.7, 1.5)}])
 def test_no_batch_of_windows_takes_more_than_was_said_of_the_first(
-    data: tuple[Dataset, DataConfig],
+    data: tuple[Dataset, DataConfig], change: dict[str, Any]
 ) -> None:
+    config = replace(data[1], **change)
     plan = BatchPlan(batch=BATCH, stop=40, num_channel_bits=BITS, on_device=True)
-    steps = list(batches(*data, seed=1, plan=plan))
-    said, taken = largest_bytes(steps[0], data[1]), [sizes(step) for step in steps]
+    steps = list(batches(data[0], config, seed=1, plan=plan))
+    said, taken = largest_bytes(steps[0], config), [sizes(step) for step in steps]
 
     assert max(taken) <= said <= 1.5 * max(taken)
     assert min(taken) < max(taken)  # they do differ
