@@ -31,6 +31,7 @@ from trainer.distributed import Ranks
 from trainer.feed import map_tensors
 from trainer.methods.interface import StepInput
 from trainer.network.deeplab import DeepLabV3Plus
+from trainer.network.heads import Head
 from trainer.objective import Objective
 from trainer.state import new_state
 from trainer.step.eager import Step
@@ -58,12 +59,16 @@ class Passes:
         decoded: through the decoder alone, forward and back: features with channels dropped.
         probed: through the last convolutions alone, twice forward and once back to their input: the
             search for adversarial noise.
+        embedded: through the embedding alone, forward and back.
+        embedded_only: the same, forward only.
     """
 
     trained: int
     predicted: int = 0
     decoded: int = 0
     probed: int = 0
+    embedded: int = 0
+    embedded_only: int = 0
 
     def __str__(self) -> str:
         counts = {item.name: getattr(self, item.name) for item in fields(self)}
@@ -86,6 +91,9 @@ PASSES = {
     "ps_mt": Passes(trained=2, predicted=4, probed=4),
     # Two networks, each of which learns and teaches.
     "cps": Passes(trained=4, predicted=4),
+    # The teacher predicts the two images that are pasted, then it sees what the student learns
+    # from: labelled and pasted images, both with their embeddings.
+    "u2pl": Passes(trained=2, predicted=4, embedded=2, embedded_only=2),
 }
 
 
@@ -150,7 +158,7 @@ def implied(config: TrainConfig, *, images: int) -> float:
 def _units(model: ModelConfig, crop: int) -> dict[str, float]:
     """Floating-point operations of one image of each kind of pass."""
     with torch.device("meta"):
-        network = DeepLabV3Plus(model, CLASSES)
+        network = DeepLabV3Plus(model, CLASSES, (Head.embedding,))
         images = torch.empty(2, 3, crop, crop)  # batch normalisation needs two
     size = (crop, crop)
     low, high = (part.detach().requires_grad_() for part in network.backbone(images))
@@ -165,6 +173,8 @@ def _units(model: ModelConfig, crop: int) -> dict[str, float]:
         "predicted": lambda: network(images),
         "decoded": lambda: network.decode(low, high, size).sum().backward(),
         "probed": probed,
+        "embedded": lambda: network.heads["embedding"](joined).sum().backward(),
+        "embedded_only": lambda: network.heads["embedding"](joined),
     }
     units = {}
     for name, call in calls.items():

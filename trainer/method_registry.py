@@ -79,4 +79,11 @@ METHODS = {
     "cac": MethodFacts(
         "trainer.methods.cac.ContextAwareConsistency", passes=3.3, pairs=("1to2", "2to1")
     ),
+    "u2pl": MethodFacts(
+        "trainer.methods.u2pl.U2PL",
+        passes=3.8,
+        pairs=("teacher_eval",),
+        other_pairs=("teacher_train",),
+        has_own_boxes=True,
+    ),
 }

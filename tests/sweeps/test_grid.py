@@ -28,8 +28,8 @@ def test_the_paper_is_exactly_100_cells():
         "drawn_methods": 66,  # (1 + 7 methods x 3) x 3 seeds
         "drawn_seeds": 50,
         "paper": 100,
-        "paper_all": 134,
-        "seamless": 44,  # (1 + 7 methods x 3) x 2 splits
+        "paper_all": 149,
+        "seamless": 50,  # (1 + 8 methods x 3) x 2 splits
         "table1": 6,
         "table2": 12,
         "table3": 36,
@@ -63,7 +63,8 @@ def test_paper_all_adds_the_quoted_rows_to_the_cells_of_the_paper():
     assert {c.seed for c in every.cells} == {12345}
     assert not every.overrides
     added = set(every.cells) - set(paper.cells)
-    assert {(c.method, c.loss) for c in added} == {("cps", "none"), ("ps_mt", "none")}
+    assert {c.method for c in added} == {"cps", "ps_mt", "u2pl"}
+    assert {c.loss for c in added} == {"none"}
 
 
 def test_the_demo_is_16_cells_of_two_splits_two_backbones_four_methods():

@@ -63,10 +63,9 @@ REFUSED = (
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
     __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or
-    bitwise_xor clamp clamp_ clamp_min div div_ eq exp expm1 fill_ floor_divide ge gt le lerp_
-    log log1p logaddexp lt
-    masked_fill masked_fill_ maximum minimum mul mul_ ne neg pow reciprocal relu_ remainder rsub
-    sqrt sub sub_ threshold_backward where
+    bitwise_xor clamp clamp_ clamp_min div div_ eq exp expm1 fill_ floor floor_divide ge gt le lerp
+    lerp_ log log1p logaddexp lt masked_fill masked_fill_ maximum minimum mul mul_ ne neg pow
+    reciprocal relu_ remainder rsub sqrt sub sub_ threshold_backward where
 """
 # Moves and views:
 MOVING = """
@@ -76,13 +75,13 @@ MOVING = """
 """
 # Sums and maxima that torch takes in a fixed order, matrix products under cuBLAS's workspace,
 # convolutions under cudnn.deterministic, and kernels without atomics. Of `sort` only values are
-# used:
+# used, or it is stable:
 REPEATABLE = """
     _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data all amax any argmax
     avg_pool2d avg_pool2d_backward bmm convolution convolution_backward kthvalue
     linalg_vector_norm logsumexp max max_pool2d_with_indices max_pool2d_with_indices_backward mean
-    mm native_batch_norm native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward sort sum
-    upsample_nearest2d upsample_nearest2d_backward
+    mm native_batch_norm native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward
+    searchsorted sort sum upsample_nearest2d upsample_nearest2d_backward
 """
 ALLOWED = {*ELEMENTWISE.split(), *MOVING.split(), *REPEATABLE.split()}
 # Several ranks besides; batch norm's kernels end their sums in one block, in the order of blocks:
@@ -172,6 +171,7 @@ STEPS = [
     ["method=cps_no_cutmix", "loss=kl"],
     ["method=ps_mt", "loss=kl", "method.ps_mt.warmup_epochs=1"],
     ["method=cac", "loss=kl", "method.cac.supervised_epochs=0"],
+    ["method=u2pl", "loss=kl", "method.u2pl.sup_only_epochs=0"],
     ["method=unimatch", "loss=cr"],
     ["method=unimatch_star", "loss=kl"],
     ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher", "loss.views=[s1,s2,fp]"],
@@ -194,6 +194,7 @@ ARRIVING = {
     "unimatch": 15,
     "ps_mt": 20,
     "cac": 14,  # shift and mirroring
+    "u2pl": 10,
 }
 
 

@@ -93,6 +93,7 @@ SPECIAL = {  # what a method is captured with besides its defaults
     "unimatch": ["loss=cr", "method.teacher=ema", "run.memory=recompute"],
     "ps_mt": ["loss=kl", "method.ps_mt.warmup_epochs=0"],
     "cac": ["loss=kl", "method.cac.supervised_epochs=0"],
+    "u2pl": ["loss=kl", "method.u2pl.sup_only_epochs=0"],
 }
 
 

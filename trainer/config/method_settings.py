@@ -103,3 +103,47 @@ class CacConfig:
     )
     padded_negatives: bool = option(False, "True: padding is a negative too, as in the code")
     pairs: PairDirection = PairDirection.directional
+
+
+class Compat(Enum):
+    """Whose form of a method: where its paper and its code differ."""
+
+    paper = "paper"
+    released = "released"  # with the errors of the code
+
+
+class BankPrecision(Enum):
+    """How features are kept in a bank."""
+
+    half = "half"  # float16
+    single = "single"  # float32
+
+
+@dataclass(frozen=True)
+class U2plConfig:
+    """U2PL, using unreliable pseudo-labels (Wang et al. 2022)."""
+
+    compat: Compat = Compat.paper
+    contrast_weight: float = option(
+        0.1, "of the contrastive loss; the paper's; in the code 1; 0: none", limits=(0, 1e6)
+    )
+    unreliable_percent: float = option(
+        20.0, "pixels without pseudo-label, at first; less and less, linearly", limits=(0, 50)
+    )
+    sup_only_epochs: int = option(
+        1, "with labelled images alone, at first; 1 VOC, 0 Cityscapes", limits=(0, 10**6)
+    )
+    strong: bool = option(False, "True: strong views are pasted, as in UniMatch; False: weak ones")
+    temperature: float = option(0.5, "of the contrastive loss", limits=(1e-6, 1e6))
+    anchors: int = option(256, "drawn of each class and step", limits=(1, 10**6))
+    negatives: int = option(50, "drawn for each anchor", limits=(1, 10**6))
+    anchor_confidence: float = option(0.3, "anchors have a higher probability", limits=(0, 1))
+    rank_low: int = option(
+        3, "a class is unlikely from this place of the order of classes on", limits=(0, 1000)
+    )
+    rank_high: int = option(
+        20, "and too unlikely to learn from, from this one on", limits=(0, 1000)
+    )
+    bank_rows: int = option(30000, "negatives kept of each class", limits=(1, 10**7))
+    bank_rows_first: int = option(50000, "and of class 0", limits=(1, 10**7))
+    bank_precision: BankPrecision = BankPrecision.half

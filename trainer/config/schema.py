@@ -14,6 +14,7 @@ from trainer.config.method_settings import (
     CutMixSegConfig,
     MeanTeacherConfig,
     PsMtConfig,
+    U2plConfig,
 )
 from trainer.method_registry import METHODS, MethodFacts, method_facts
 
@@ -290,6 +291,7 @@ class MethodConfig:
     cps: CpsConfig = field(default_factory=CpsConfig, metadata={"algorithms": ("cps",)})
     ps_mt: PsMtConfig = field(default_factory=PsMtConfig, metadata={"algorithms": ("ps_mt",)})
     cac: CacConfig = field(default_factory=CacConfig, metadata={"algorithms": ("cac",)})
+    u2pl: U2plConfig = field(default_factory=U2plConfig, metadata={"algorithms": ("u2pl",)})
 
     @property
     def facts(self) -> MethodFacts:

@@ -17,23 +17,29 @@ from torch.nn import functional
 from trainer.distributed import Ranks
 
 
-def gather_images(values: Tensor, batch: int, ranks: Ranks) -> Tensor:
+def block_of(batch: int, ranks: Ranks) -> int:
+    """Images of the largest rank; image i of rank r is at r times this, plus i, of those of all."""
+    return -(-batch // ranks.world_size)
+
+
+def gather_images(values: Tensor, batch: int, ranks: Ranks, *, fill: float = 0.0) -> Tensor:
     """What belongs to the images of all ranks, (images, ...), in the order of the global batch.
 
     Ranks may hold different numbers of images, and gathering needs one shape, so smaller ones are
-    filled up with zeros. A mask that is gathered the same way is False there, and so the rows that
-    it chooses, and their order, do not depend on the number of ranks.
+    filled up. A mask that is gathered the same way is False there, and so the rows that it chooses,
+    and their order, do not depend on the number of ranks.
 
     Args:
         values: of this rank's images, (B, ...).
         batch: images per step over all ranks.
         ranks: those that share the batch.
+        fill: value of images that there are not.
     """
     if ranks.world_size == 1:
         return values
-    largest = -(-batch // ranks.world_size)
-    padded = functional.pad(values, (0, 0) * (values.dim() - 1) + (0, largest - len(values)))
-    return ranks.gather(padded).flatten(0, 1)
+    missing = block_of(batch, ranks) - len(values)
+    padding = (0, 0) * (values.dim() - 1) + (0, missing)
+    return ranks.gather(functional.pad(values, padding, value=fill)).flatten(0, 1)
 
 
 @dataclass(frozen=True)
