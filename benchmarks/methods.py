@@ -94,6 +94,8 @@ PASSES = {
     # The teacher predicts the two images that are pasted, then it sees what the student learns
     # from: labelled and pasted images, both with their embeddings.
     "u2pl": Passes(trained=2, predicted=4, embedded=2, embedded_only=2),
+    # Labelled images and two crops.
+    "cac": Passes(trained=3),
 }
 
 
