@@ -26,7 +26,7 @@ ifdef ROOM
 	$(BIN)/ruff format --check $(ROOM) tests
 	$(BIN)/mypy -p $(ROOM)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/$(ROOM) tests/test_architecture.py \
-		-m 'not long and not ray and not slurm and not s3'
+		-m 'not long and not ray and not slurm and not s3 and not pypi'
 else
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

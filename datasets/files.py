@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +67,39 @@ def atomic_create(path: Path, data: bytes | str) -> bool:
         part.unlink(missing_ok=True)
     _sync(path.parent)
     return True
+
+
+def write_into(folder: Path, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write files by their path below a folder that nobody reads yet; their sha256 by path."""
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path` at the end of the block.
+
+    Several processes may do this at once; after an error nothing is left.
+
+    Args:
+        path: of the folder; not there, or empty.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        OSError: `path` is not empty, for instance because another process was first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.making-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp hides its folder from other users
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -22,8 +22,8 @@ class DatasetSpec:
             where ids have a suffix.
         mask_values: mask value by class index; empty when the values are the classes themselves.
         ignored_value: mask value of pixels in neither loss nor score; None when there is none.
-        kind: "published" by others, "drawn" by this program, or "described" by the user in a
-            file at the root.
+        kind: "published" by others, "drawn" by this program, "cut" by it out of larger pictures, or
+            "described" by the user in a file at the root.
         validation_list: path below the root of a list of validation ids that the dataset brings
             along; empty when it has none.
         validation_prefix: first characters of the ids of validation images; empty when the ids do
@@ -38,7 +38,7 @@ class DatasetSpec:
     mask_pattern: str
     mask_values: tuple[int, ...] = ()
     ignored_value: int | None = IGNORED
-    kind: Literal["published", "drawn", "described"] = "published"
+    kind: Literal["published", "drawn", "cut", "described"] = "published"
     validation_list: str = ""
     validation_prefix: str = ""
     held_out: tuple[str, ...] = ()

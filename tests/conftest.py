@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from datasets.dataset import open_dataset
+from tests.support.globe import published_wheels, what_is_missing_of_earth
 from tests.support.lab import Lab
 from tests.support.s3.ceph import what_is_missing_for_s3
 from tests.support.s3.session import proxy, store
@@ -20,6 +21,7 @@ __all__ = [  # fixtures
     "bare_slurm_box",
     "cluster",
     "proxy",
+    "published_wheels",
     "slurm_box",
     "store",
 ]
@@ -28,9 +30,17 @@ __all__ = [  # fixtures
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("shared")
 
-# What a test asks for when it needs a real Slurm or a real S3 server.
-_BOXES = {"slurm": {"cluster", "bare_cluster"}, "s3": {"store", "proxy", "bucket"}}
-_CAUSES = {"slurm": what_is_missing(), "s3": what_is_missing_for_s3()}
+# What a test asks for when it needs a real Slurm, a real S3 server, or files from PyPI.
+_BOXES = {
+    "slurm": {"cluster", "bare_cluster"},
+    "s3": {"store", "proxy", "bucket"},
+    "pypi": {"published_wheels"},
+}
+_CAUSES = {
+    "slurm": what_is_missing(),
+    "s3": what_is_missing_for_s3(),
+    "pypi": what_is_missing_of_earth(),
+}
 # With CI=true the tests run in any case, and fail where their box cannot start.
 _LEFT_OUT = {} if os.environ.get("CI") == "true" else {k: v for k, v in _CAUSES.items() if v}
 

@@ -55,7 +55,6 @@ REASONS = {
         "orchestrator/printers/terminal.py",
     ),
     "a registry or an interface, to which others add": (
-        "datasets/known/interface.py",
         "datasets/known/registry.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",

@@ -237,7 +237,12 @@ def indexed_png(mask: Image.Image, spec: DatasetSpec) -> bytes:
         spec: whose colours.
     """
     buffer = io.BytesIO()
-    colours = [*spec.palette, *[(0, 0, 0)] * (255 - len(spec.palette)), _IGNORED_COLOUR]
-    mask.putpalette([channel for colour in colours for channel in colour])
+    mask.putpalette(mask_palette(spec))
     mask.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def mask_palette(spec: DatasetSpec) -> bytes:
+    """R, G, B for each of the 256 values of a mask file."""
+    colours = [*spec.palette, *[(0, 0, 0)] * (255 - len(spec.palette)), _IGNORED_COLOUR]
+    return bytes(channel for colour in colours for channel in colour)

@@ -1,8 +1,11 @@
-"""The upper rows of a PNG, decoded alone.
+"""The upper rows of a PNG, decoded alone; and PNGs whose bytes are the same on every machine.
 
 A PNG is read from the top, and no row depends on one below it. So a file whose header names fewer
 rows decodes to just these, by any decoder. Pillow needs 54 ms for a PNG of Cityscapes; kornia_rs
 (the extra `fast`) needs 22 for the same bytes, and takes over where it is installed.
+
+Compressors (zlib, zlib-ng, and other versions of them) give other bytes for the same pixels, so a
+file that shall be the same everywhere is written without compression.
 """
 
 import struct
@@ -19,6 +22,7 @@ from PIL import Image
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">II5B")  # width, height, bits, colour, compression, filter, interlace
 _GREY, _RGB, _PALETTE = 0, 2, 3
+_STORED = 0xFFFF  # bytes of the longest block that is not compressed
 # Transparency must be seen whole, and the frames of an animation have heights of their own.
 _WHOLE = {b"tRNS", b"acTL", b"fcTL"}
 # Anything else may hold what Pillow is asked about (an EXIF orientation) or refuses.
@@ -84,6 +88,40 @@ def decoder() -> Callable[..., object] | None:
         return None
     decode: Callable[..., object] = decode_image_png_u8
     return decode
+
+
+def stored_png(pixels: NDArray[np.uint8], palette: bytes = b"") -> bytes:
+    """The bytes of a PNG without compression, the same on every machine.
+
+    Args:
+        pixels: RGB (H, W, 3), or grey (H, W), which are indices where there is a palette.
+        palette: R, G, B of each index.
+    """
+    height, width = pixels.shape[:2]
+    grey = _PALETTE if palette else _GREY
+    header = _HEADER.pack(width, height, 8, _RGB if pixels.ndim == 3 else grey, 0, 0, 0)
+    rows = pixels.reshape(height, -1)
+    lines = np.pad(rows, ((0, 0), (1, 0))).tobytes()  # each begins with its filter: 0, none
+    chunks = [(b"IHDR", header), (b"IDAT", _stored(lines)), (b"IEND", b"")]
+    if palette:
+        chunks.insert(1, (b"PLTE", palette))
+    return _SIGNATURE + b"".join(_chunk(name, content) for name, content in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def _stored(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950) of stored blocks (RFC 1951, 3.2.4)."""
+    starts = range(0, len(data), _STORED)
+    blocks = b""
+    for start in starts:
+        block = data[start : start + _STORED]
+        is_last = start == starts[-1]
+        blocks += struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF) + block
+    return b"\x78\x01" + blocks + struct.pack(">I", zlib.adler32(data))
 
 
 def _chunk_names(data: bytes) -> set[bytes]:

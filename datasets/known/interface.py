@@ -1,7 +1,7 @@
 """`KnownDataset`: the facts and functions that each file of this folder gives of its dataset."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets.config import SyntheticConfig
@@ -41,6 +41,8 @@ class KnownDataset:
         assemble: plans a tree from a dataset's spec, the folders that users have, and the root.
         easier_splits: how the names of splits begin that are a protocol of their own, easier than
             the others; empty when there are none.
+        splits: numbers of labelled, unlabelled and validation images of the splits that `prepare`
+            makes; empty where it makes none, or where they depend on the files.
         draw_spec: the spec of drawn scenes; None for other datasets.
         draw_folder: name of the folder of drawn scenes, other for other scenes.
         read_spec: reads the spec at a root that describes itself; None for other datasets.
@@ -52,6 +54,7 @@ class KnownDataset:
     archive_members: str = ""
     assemble: Callable[[DatasetSpec, Sequence[Path], Path], Assembly] | None = None
     easier_splits: str = ""
+    splits: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     draw_spec: Callable[[SyntheticConfig], DatasetSpec] | None = None
     draw_folder: Callable[[SyntheticConfig], str] | None = None
     read_spec: Callable[[Path], DatasetSpec] | None = None

@@ -1,11 +1,12 @@
 """The known datasets by name; another one is a file here, a line below, and its `sweeps/recipe`."""
 
-from datasets.known import cityscapes, folder, pascal_voc, synthetic
+from datasets.known import cityscapes, earth, folder, pascal_voc, synthetic
 from datasets.known.interface import KnownDataset
 
 KNOWN: dict[str, KnownDataset] = {
     "folder": folder.FOLDER,
     "synthetic": synthetic.SYNTHETIC,
+    "earth": earth.EARTH,
     "voc": pascal_voc.PASCAL_VOC,
     "cityscapes": cityscapes.CITYSCAPES,
 }

@@ -117,7 +117,7 @@ def _needs(location: DatasetLocation, tree: ImageTree, manifest: Manifest | None
         images.update(tree.names(manifest.files))
     if not images:
         cure = f"Bring them with `python -m datasets splits fetch {location.words}`."
-        if location.spec.kind == "described":
+        if location.spec.kind in ("described", "cut"):
             name = location.spec.name
             cure = f"Make them with `python -m datasets prepare {name} root={location.root}`."
         raise DataError(

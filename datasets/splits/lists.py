@@ -7,10 +7,13 @@ The names contain a letter because Hydra reads `1_16` as the number 116.
 - `voc`: p1_1of16, p1_1of8, p1_1of4 (CPS lists), p2_92 to p2_1464 (high-quality masks), and
   u2pl_1of16, u2pl_1of8, u2pl_1of4, a protocol of its own (all labels of high quality, easier).
 - `cityscapes`: 1of16, 1of8, 1of4, 1of2.
+- `earth`: n8, n16, n32, n64 and all; with dev_ before the name the same without the validation
+  images, for choosing settings.
 
 Lists of `voc` and `cityscapes` are files `<root>/splits/<split>/{labeled,unlabeled}.txt` and
 `<root>/splits/val.txt` of lines `image mask`, as the UniMatch repository has them. A list with a
-published name must be the published list; lists of one's own take other names.
+published name must be the published list; lists of one's own take other names, and may have a
+`<root>/splits/<split>/val.txt` of their own.
 """
 
 import hashlib
@@ -24,6 +27,7 @@ from typing import Any
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.errors import DataError
 from datasets.known.list_file import lines_sha256, parse_lines, read_lines
+from datasets.known.registry import KNOWN
 from datasets.known.synthetic import DRAWN_SPLITS, num_labelled, scene_ids
 from datasets.location import DatasetLocation, locate
 from datasets.randomness import Stream, epoch_permutation
@@ -80,7 +84,7 @@ def load_split(location: DatasetLocation, name: str) -> Split:
         return _drawn_split(location, location.drawing, name)
     if name not in split_names(location):
         raise _unknown(location, name)
-    lists = [_read_list(location, name, file) for file in list_files(name)]
+    lists = [_read_list(location, name, file) for file in _files_of(location, name)]
     return checked_split(name, lists, where=str(location.lists / name))
 
 
@@ -88,7 +92,7 @@ def split_names(location: DatasetLocation) -> list[str]:
     """Names that `data.split` may take here; drawn scenes also take n12 and the like."""
     if location.drawing is not None:
         return list(DRAWN_SPLITS)
-    official = published_splits(location.spec.name)
+    official = [*published_splits(location.spec.name), *KNOWN[location.spec.name].splits]
     present = {path.parent.name for path in location.lists.glob("*/labeled.txt")}
     return [*official, *sorted(present - {*official})]
 
@@ -109,6 +113,8 @@ def split_sizes(config: DataConfig) -> tuple[int, int, int]:
 def sizes_at(location: DatasetLocation, name: str) -> tuple[int, int, int]:
     """Numbers of labelled, unlabelled and validation images of a split."""
     sizes = _published_sizes(location.spec.name, name)
+    if sizes is None and name not in present_splits(location):
+        sizes = KNOWN[location.spec.name].splits.get(name)
     if sizes is not None:
         return sizes
     split = load_split(location, name)
@@ -118,6 +124,14 @@ def sizes_at(location: DatasetLocation, name: str) -> tuple[int, int, int]:
 def list_files(split: str) -> tuple[str, str, str]:
     """The three list files of a split below `<root>/splits`: labelled, unlabelled, validation."""
     return f"{split}/labeled.txt", f"{split}/unlabeled.txt", "val.txt"
+
+
+def _files_of(location: DatasetLocation, split: str) -> tuple[str, str, str]:
+    """The list files of a split; a validation list of its own goes before that of all splits."""
+    labelled, unlabelled, validation = list_files(split)
+    own = f"{split}/{validation}"
+    is_own = split not in published_splits(location.spec.name) and (location.lists / own).is_file()
+    return labelled, unlabelled, own if is_own else validation
 
 
 def published(dataset: str) -> dict[str, Published]:
@@ -217,6 +231,8 @@ def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
 
 def _how_to_get_lists(location: DatasetLocation) -> str:
     own = f"`python -m datasets splits make {location.words}`"
+    if location.spec.kind == "cut":
+        return f"`python -m datasets prepare {location.spec.name} root={location.root}` brings it."
     if not published(location.spec.name):
         return f"Make it with {own}."
     return (

@@ -4,10 +4,7 @@ It is drawn into a temporary folder beside it and renamed in one step, so that t
 processes may draw at once and a half-drawn tree is never used.
 """
 
-import hashlib
 import io
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from PIL import Image
 
 from datasets.config import SyntheticConfig
 from datasets.errors import DataError
+from datasets.files import whole_folder, write_into
 from datasets.images.decode import indexed_png
 from datasets.known.synthetic import SYNTHETIC_VERSION, drawn_spec, scene_ids
 from datasets.manifest import Manifest, read_manifest, write_manifest
@@ -36,18 +34,13 @@ def ensure_drawn(root: Path, drawing: SyntheticConfig) -> bool:
     if _is_drawn(root, drawing):
         return False
     _check_drawable(drawing)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.drawing-", dir=root.parent))
     try:
-        _draw_tree(temporary, drawing)
-        temporary.chmod(0o755)  # mkdtemp hides its folder from other users
-        temporary.rename(root)
+        with whole_folder(root) as folder:
+            _draw_tree(folder, drawing)
     except OSError:
         if not _is_drawn(root, drawing):  # else another process was first, with the same bytes
             raise
         return False
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -77,7 +70,7 @@ def _is_drawn(root: Path, drawing: SyntheticConfig) -> bool:
 
 def _draw_tree(folder: Path, drawing: SyntheticConfig) -> None:
     """Images, masks, lists and, last, the manifest."""
-    spec, files = drawn_spec(drawing), {}
+    spec, files = drawn_spec(drawing), dict[str, str]()
     train, validation = scene_ids(drawing)
     for index, name in enumerate([*train, *validation]):
         image, mask = draw_scene(drawing, index)
@@ -85,18 +78,11 @@ def _draw_tree(folder: Path, drawing: SyntheticConfig) -> None:
             spec.image_file(name): _jpeg(Image.fromarray(image)),
             spec.mask_file(name): indexed_png(Image.fromarray(mask), spec),
         }
-        files.update({path: _put(folder / path, data) for path, data in content.items()})
+        files |= write_into(folder, content)
     for list_name, ids in (("train", train), ("val", validation)):
-        path = f"ImageSets/Segmentation/{list_name}.txt"
-        files[path] = _put(folder / path, "".join(f"{name}\n" for name in ids).encode())
+        lines = "".join(f"{name}\n" for name in ids).encode()
+        files |= write_into(folder, {f"ImageSets/Segmentation/{list_name}.txt": lines})
     write_manifest(folder, Manifest(spec.name, files, drawing_of(drawing)))
-
-
-def _put(path: Path, data: bytes) -> str:
-    """Write a file; its sha256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return hashlib.sha256(data).hexdigest()
 
 
 def _jpeg(image: Image.Image) -> bytes:

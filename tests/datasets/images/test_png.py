@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from datasets.images.png import Png
+from datasets.images.png import Png, stored_png
 from tests.support.strategies import photo, seeds
 
 WIDTH, HEIGHT = 37, 29
@@ -183,7 +183,7 @@ def test_without_the_extra_all_is_left_to_pillow() -> None:
     code = """
 import sys
 sys.modules["kornia_rs"] = None
-from datasets.images.png import Png
+from datasets.images.png import Png, stored_png
 png = Png.of(sys.stdin.buffer.read())
 print(png.fast(5))
 """
@@ -192,3 +192,33 @@ print(png.fast(5))
     )
 
     assert done.stdout == b"None\n"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 29), (160, 150)])  # the last has two blocks
+def test_a_stored_png_is_read_by_every_decoder(size: tuple[int, int]) -> None:
+    image = photo(5, size)
+    grey, colours = image.getchannel("R"), bytes(range(256)) * 3
+
+    rgb = stored_png(np.asarray(image))
+    indexed = stored_png(np.asarray(grey), colours)
+
+    assert Image.open(io.BytesIO(rgb)).tobytes() == image.tobytes()
+    assert Image.open(io.BytesIO(stored_png(np.asarray(grey)))).tobytes() == grey.tobytes()
+    read = Image.open(io.BytesIO(indexed))
+    assert (read.mode, read.tobytes(), bytes(read.getpalette())) == ("P", grey.tobytes(), colours)
+    for rows in {1, size[1]}:
+        assert np.array_equal(Png.of(rgb).fast(rows), np.asarray(image)[:rows])
+        upper = Image.open(io.BytesIO(Png.of(indexed).upper(rows)))
+        assert np.array_equal(np.asarray(upper), np.asarray(grey)[:rows])
+
+
+def test_the_bytes_of_a_stored_png_never_change() -> None:
+    pixels = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+
+    # One stored block of 7 bytes; Adler-32 by hand: 1 + 15 = 0x10, 1+1+2+4+7+11+16 = 0x2a.
+    assert stored_png(pixels).hex() == (
+        "89504e470d0a1a0a"
+        "0000000d49484452000000020000000108020000007b40e8dd"
+        "00000012494441547801010700f8ff00000102030405002a0010c8715bbd"
+        "0000000049454e44ae426082"
+    )

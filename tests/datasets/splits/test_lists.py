@@ -182,3 +182,12 @@ def test_sizes_of_published_splits_need_no_data() -> None:
         2603,
         500,
     )
+
+
+def test_a_split_of_one_s_own_may_have_its_own_validation_images(voc) -> None:
+    root = Path(voc.root)
+    usual = split_of(voc)
+    write_list(root / "splits/mine/val.txt", ["own"])
+
+    assert split_of(voc).validation == ("own",) != usual.validation
+    assert split_of(voc).labelled == usual.labelled

@@ -225,6 +225,14 @@ def test_the_colours_of_the_paper_are_the_default_and_mild_ones_are_not() -> Non
     assert compose(["colour=mild", "data.strong.hue=0.1"]).data.strong.hue == 0.1
 
 
+def test_a_recipe_may_choose_its_colours_and_the_command_line_others() -> None:
+    earth = compose(["recipe=earth"])
+
+    assert earth.data.strong == compose(["colour=mild"]).data.strong
+    assert compose(["recipe=earth", "colour=paper"]).data.strong == StrongViewConfig()
+    assert compose(["data.strong.grey=0.1", "recipe=earth"]).data.strong.grey == 0.1
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
