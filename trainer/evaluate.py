@@ -1,10 +1,11 @@
 """Validation: predictions, the confusion matrix, IoU and mIoU.
 
 Every image is scored once, at its own size: whole (VOC) or in sliding windows (Cityscapes), as the
-UniMatch code of 2023 does after every epoch.
+UniMatch code of 2023 does after every epoch, or as the code of another method does.
 Legend: B images, C classes, H x W pixels.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from datasets.loading.loader import validation_images
 from trainer.config.schema import Absent, EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
 from trainer.feed import decoded_cache, to_device
-from trainer.network.deeplab import normalise
+from trainer.network.deeplab import normalise, upsample
 from trainer.run_log import Counts
 
 
@@ -138,11 +139,76 @@ def evaluate(network: nn.Module, dataset: Dataset, config: TrainConfig, ranks: R
 
 def predict(network: nn.Module, images: Tensor, config: TrainConfig) -> Tensor:
     """Class ids (B, H, W) of uint8 images (B, 3, H, W)."""
-    pixels = normalise(images)
-    if config.evaluation.mode is EvaluationMode.whole:
-        return network(pixels).max(1).indices  # type: ignore[no-any-return]
-    at_once = WINDOWS_AT_ONCE[images.device.type]
-    return slide(network, pixels, config.data.crop, at_once=at_once).max(1).indices
+    pixels, mode = normalise(images), config.evaluation.mode
+    crop, at_once = config.data.crop, WINDOWS_AT_ONCE[images.device.type]
+    if mode is EvaluationMode.slide:
+        scores = slide(network, pixels, crop, at_once=at_once)
+    elif mode is EvaluationMode.slide_inside:
+        scores = slide_inside(network, pixels, crop, at_once=at_once)
+    elif mode is EvaluationMode.whole:
+        scores = network(pixels)
+    else:
+        scores = whole_by_eight(network, pixels, mode)
+    return scores.max(1).indices
+
+
+def whole_by_eight(network: nn.Module, pixels: Tensor, mode: EvaluationMode) -> Tensor:
+    """Logits (B, C, H, W) of images whose sides are brought to multiples of 8.
+
+    Args:
+        network: in evaluation mode.
+        pixels: normalised images (B, 3, H, W).
+        mode: `whole_resized` enlarges the images, `whole_reflected` their borders on the right and
+            below.
+    """
+    height, width = pixels.shape[-2:]
+    size = (-(-height // 8) * 8, -(-width // 8) * 8)
+    if mode is EvaluationMode.whole_resized:
+        logits = network(upsample(pixels, size, "bilinear"))
+        return upsample(logits, (height, width), "bilinear")
+    missing = (0, size[1] - width, 0, size[0] - height)
+    logits = network(functional.pad(pixels, missing, mode="reflect"))
+    return logits[..., :height, :width]  # type: ignore[no-any-return]
+
+
+def slide_inside(network: nn.Module, pixels: Tensor, window: int, *, at_once: int) -> Tensor:
+    """Logits summed over windows of one size, stride two thirds rounded up; none leaves the image.
+
+    The last window of a row or column is shifted back to the border. Images smaller than a window
+    have half of what is missing on each side, of the mean colour.
+
+    Args:
+        network: in evaluation mode.
+        pixels: normalised images (B, 3, H, W).
+        window: edge of a window, in pixels.
+        at_once: see `slide`.
+
+    Returns:
+        Sums (B, C, H, W), which differ from means by a factor of each pixel.
+    """
+    height, width = pixels.shape[-2:]
+    below, right = max(window - height, 0), max(window - width, 0)
+    top, left = below // 2, right // 2
+    padded = functional.pad(pixels, (left, right - left, top, below - top))
+    total: Tensor | None = None
+    for row in _starts(padded.shape[-2], window):
+        columns = _starts(padded.shape[-1], window)
+        for first in range(0, len(columns), at_once):
+            group = columns[first : first + at_once]
+            rows = padded[..., row : row + window, :]
+            logits = network(torch.cat([rows[..., x : x + window] for x in group])).float()
+            if total is None:
+                total = logits.new_zeros(len(pixels), logits.shape[1], *padded.shape[-2:])
+            for x, part in zip(group, logits.chunk(len(group)), strict=True):
+                total[..., row : row + window, x : x + window] += part
+    assert total is not None
+    return total[..., top : top + height, left : left + width]
+
+
+def _starts(side: int, window: int) -> list[int]:
+    """First pixels of the windows along a side that is at least as long as one."""
+    stride = math.ceil(window * 2 / 3)
+    return [*range(0, side - window, stride), side - window]
 
 
 def slide(network: nn.Module, pixels: Tensor, window: int, *, at_once: int) -> Tensor:

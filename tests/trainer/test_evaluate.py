@@ -15,7 +15,7 @@ from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from tests.support.process_groups import in_fresh_process, run_ranks
 from tests.support.tiny_config import tiny_config
-from trainer.config.schema import Absent, TrainConfig
+from trainer.config.schema import Absent, EvaluationMode, TrainConfig
 from trainer.distributed import Ranks
 from trainer.evaluate import (
     ConfusionMatrix,
@@ -26,6 +26,8 @@ from trainer.evaluate import (
     mean_iou_percent,
     predict,
     slide,
+    slide_inside,
+    whole_by_eight,
 )
 from trainer.network.deeplab import normalise
 from trainer.state import new_state
@@ -219,6 +221,66 @@ def scores(root: str) -> Score:
     )
     dataset = open_dataset(config.data)
     return evaluate(new_state(config, 6, ranks).networks["student"], dataset, config, ranks)
+
+
+def windowed_by_hand(network: torch.nn.Module, image: torch.Tensor, crop: int) -> torch.Tensor:
+    """The evaluation of the CPS code: pad in the middle, shift the last window back, add."""
+    height, width = image.shape[-2:]
+    tall, wide = max(height, crop), max(width, crop)
+    top, left = (tall - height) // 2, (wide - width) // 2
+    canvas = torch.zeros(1, 3, tall, wide)
+    canvas[..., top : top + height, left : left + width] = image
+    stride = math.ceil(crop * 2 / 3)
+    total = torch.zeros(1, 4, tall, wide)
+    for row in range(math.ceil((tall - crop) / stride) + 1):
+        for column in range(math.ceil((wide - crop) / stride) + 1):
+            y, x = min(row * stride + crop, tall) - crop, min(column * stride + crop, wide) - crop
+            total[..., y : y + crop, x : x + crop] += network(
+                canvas[..., y : y + crop, x : x + crop]
+            )
+    return total[..., top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("size", [(20, 31), (9, 25), (7, 8), (12, 12)])
+def test_windows_inside_the_image_are_those_of_the_code_of_cps(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network, image = torch.nn.Conv2d(3, 4, 3, padding=1), torch.randn(1, 3, *size)
+
+    with torch.no_grad():
+        one = slide_inside(network, image, 12, at_once=1)
+        four = slide_inside(network, image, 12, at_once=4)
+        expected = windowed_by_hand(network, image, 12)
+
+    torch.testing.assert_close(one, expected)
+    torch.testing.assert_close(four, expected)
+
+
+def test_whole_images_may_be_brought_to_multiples_of_eight() -> None:
+    seen: list[torch.Size] = []
+
+    def network(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(pixels.shape[-2:])
+        return pixels
+
+    image = torch.randn(1, 3, 13, 30)
+    resized = whole_by_eight(network, image, EvaluationMode.whole_resized)  # type: ignore[arg-type]
+    reflected = whole_by_eight(network, image, EvaluationMode.whole_reflected)  # type: ignore[arg-type]
+
+    assert seen == [(16, 32), (16, 32)]
+    assert torch.equal(reflected, image)
+    grown = functional.interpolate(image, size=(16, 32), mode="bilinear", align_corners=True)
+    back = functional.interpolate(grown, size=(13, 30), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(resized, back, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", EvaluationMode)
+def test_every_mode_scores_each_pixel_of_an_image(drawn_root: Path, mode: EvaluationMode) -> None:
+    config = tiny_config(drawn_root, f"evaluation.mode={mode.value}", "data.crop=33")
+    network = new_state(config, 6, Ranks(0, 1, torch.device("cpu"))).networks["student"].eval()
+    images = torch.randint(0, 255, (1, 3, 41, 50), dtype=torch.uint8)
+
+    with torch.no_grad():
+        assert predict(network, images, config).shape == (1, 41, 50)
 
 
 def test_every_image_counts_once_whatever_the_number_of_ranks(tmp_path: Path) -> None:

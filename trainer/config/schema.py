@@ -222,6 +222,9 @@ class EvaluationMode(Enum):
 
     whole = "whole"
     slide = "slide"  # windows of data.crop, stride two thirds, softmax summed
+    slide_inside = "slide_inside"  # the same, all windows inside, logits summed: the code of CPS
+    whole_resized = "whole_resized"  # sides enlarged to multiples of 8: the code of PS-MT
+    whole_reflected = "whole_reflected"  # borders reflected, to multiples of 8: the code of CAC
 
 
 class Absent(Enum):
