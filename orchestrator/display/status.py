@@ -13,6 +13,7 @@ from rich.text import Text
 from orchestrator.display.format import STYLES, clock, fraction, gibibytes, percent, speed
 from orchestrator.planning.plan import Plan, PlannedCell, State
 from orchestrator.storage.run_state import Progress
+from trainer.config.schema import Track
 
 
 def plan_table(
@@ -57,10 +58,12 @@ def cost_table(plan: Plan, chosen: Collection[str]) -> Table:
 
 
 def counts(plan: Plan) -> str:
-    """One line: how many cells are in which state."""
+    """One line: how many cells are in which state, and on which track unless it is the common."""
     present = [(state, plan.count(state)) for state in State]
     text = ", ".join(f"{number} {state.value}" for state, number in present if number)
-    return f"{plan.grid.name}: {len(plan.cells)} cells: {text}"
+    released = sum(cell.config.method.track is Track.released for cell in plan.cells)
+    track = f" ({released} of track=released)" if released else ""
+    return f"{plan.grid.name}: {len(plan.cells)} cells{track}: {text}"
 
 
 def plan_json(
@@ -117,6 +120,7 @@ def _plain(cell: PlannedCell, progress: Progress, *, runs: bool) -> dict[str, An
         "runs": runs,
         "changed": list(cell.changed),
         "fingerprint": cell.fingerprint,
+        "track": cell.config.method.track.value,
         "estimated_seconds": cell.seconds,
         "step": progress.step,
         "total_steps": progress.total_steps,

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from orchestrator.failures import Failure
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
-from trainer.config.fingerprint import settings_sha256
+from trainer.config.fingerprint import settings_sha256, track
 from trainer.run_log import Counts, Summary
 
 SCHEMA_VERSION = 2
@@ -128,11 +128,13 @@ class Row:
     settings_sha256: str = field(init=False, default="")  # of the configuration but its seed
     absent_classes: Names = ()  # that no validation mask shows
     absent_rule: str | None = None  # zero or skip, see evaluation.absent; of rows with such classes
+    track: str | None = field(init=False, default=None)  # common or released, see docs/released.md
 
     def __post_init__(self) -> None:
         # Columns that follow from others are worked out here, so that replace() keeps them right.
         object.__setattr__(self, "key", self.cell.key)
         object.__setattr__(self, "settings_sha256", settings_sha256(self.config_json))
+        object.__setattr__(self, "track", track(self.config_json))
 
     @classmethod
     def from_summary(

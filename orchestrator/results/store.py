@@ -35,7 +35,7 @@ PRINTED = (
     *("best_miou_percent", "best_epoch", "last_miou_percent"),
     *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
     *("cuda", "device", "world_size", "error_class", "absent_classes", "absent_rule"),
-    *("data_fingerprint", "split_checksum"),
+    *("data_fingerprint", "split_checksum", "track"),
 )
 _ORDER = ("key", "attempt", "status", "finished")
 COUNTING = ("key", "attempt", "status", "fingerprint", "data_fingerprint", "split_checksum")

@@ -10,6 +10,7 @@ from orchestrator.results.counted import Today, differences, is_of_today
 from orchestrator.results.store import Row as Result
 from orchestrator.tables.filled import FilledRow, FilledTable, Mark, Note, TableEntry
 from sweeps.table import Table, TableRow
+from trainer.config.schema import Track
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def notes_of(filled: FilledTable, today: Mapping[str, Today]) -> tuple[Note, ...
         *_quoted(filled),
         *_missing(filled),
         *_marked(filled, today),
+        *_released(filled),
         *_absent(filled),
         *_provenance(filled),
     )
@@ -169,6 +171,18 @@ def _marked(filled: FilledTable, today: Mapping[str, Today]) -> Iterator[Note]:
             yield Note(mark.value, text + more.get(mark, ""))
     if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
         yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
+
+
+def _released(filled: FilledTable) -> Iterator[Note]:
+    """Which rows are not of the common track."""
+    rows = [
+        row.row.label
+        for row in filled.rows
+        if any(one.track == Track.released.value for e in row.entries for one in e.results)
+    ]
+    if rows:
+        text = "network, optimiser, augmentation and evaluation of the released code of the method"
+        yield Note("", f"{', '.join(dict.fromkeys(rows))}: track=released, {text}.")
 
 
 def _absent(filled: FilledTable) -> Iterator[Note]:

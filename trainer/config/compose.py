@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trainer.config.help import dataclass_in
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
 
 _EXPECTED = (HydraException, OmegaConfBaseException)  # what they raise on purpose
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
-GROUPS = ("recipe", "model", "method", "loss", "colour")
+GROUPS = ("recipe", "model", "method", "loss", "colour", "track")
 
 
 def compose(overrides: Sequence[str] = ()) -> TrainConfig:
@@ -35,6 +35,15 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ValueError: an unknown key or choice, a wrong type, a value out of range.
     """
+    config = _composed(overrides)
+    if config.method.track is Track.released:
+        # After the file of recipe and method, before the words of the command line.
+        config = _composed([f"+released={_released_file(config)}", *overrides], said=overrides)
+    return check(config)
+
+
+def _composed(overrides: Sequence[str], said: Sequence[str] | None = None) -> TrainConfig:
+    """What Hydra composes, unchecked; `said` are the words that errors speak of."""
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=structured(TrainConfig))
@@ -45,8 +54,27 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     # Beside their own errors, Hydra and OmegaConf answer words of a wrong shape with bare
     # assertions, AttributeErrors and TypeErrors; none of our code runs in this block.
     except Exception as error:
-        raise ValueError(explain(error, overrides)) from error
-    return check(_as_constant(config))
+        raise ValueError(explain(error, overrides if said is None else said)) from error
+    return _as_constant(config)
+
+
+def _released_file(config: TrainConfig) -> str:
+    """The name of the file in sweeps/released of a method and a recipe.
+
+    Raises:
+        ValueError: there is none.
+    """
+    name, files = f"{config.method.algorithm}_{config.recipe}", choices("released")
+    if name not in files:
+        known: dict[str, list[str]] = {}
+        for method, _, recipe in (file.rpartition("_") for file in files):
+            known.setdefault(method, []).append(recipe)
+        offers = ", ".join(f"{method} ({', '.join(recipes)})" for method, recipes in known.items())
+        raise ValueError(
+            f"track=released: there are no settings of the released code of "
+            f"method={config.method.name} on recipe={config.recipe}, only of {offers}."
+        )
+    return name
 
 
 def from_json(text: str) -> TrainConfig:

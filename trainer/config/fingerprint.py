@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import Track, TrainConfig
 from trainer.method_registry import METHODS
 
 
@@ -154,6 +154,13 @@ def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
 
 
 SEED = r',"seed":\d+\}$'  # of a configuration: of sorted names the seed comes last
+
+
+def track(config_json: str) -> str:
+    """The track of a run, from a text of `config_json`; those of before there were two lack it."""
+    released = f'"track":"{Track.released.value}"'  # the text has no spaces
+    kind = Track.released if released in config_json else Track.common
+    return str(kind.value)
 
 
 def settings(config_json: str) -> str:

@@ -217,6 +217,13 @@ class Graph(Enum):
     step = "step"  # on CUDA as two graphs, which spares the host most of its work
 
 
+class Track(Enum):
+    """What surrounds the algorithm of a method: network, optimiser, augmentation, evaluation."""
+
+    common = "common"  # that of UniMatch*, the same for every method
+    released = "released"  # that of the method's released code, see docs/released.md
+
+
 class EvaluationMode(Enum):
     """How a validation image passes the network."""
 
@@ -274,6 +281,11 @@ class MethodConfig:
 
     name: str = option("unimatch_star", "name of the file in sweeps/method")
     algorithm: str = option("unimatch", "the training step: L_o of Eq. 6", choices=tuple(METHODS))
+    track: Track = option(
+        Track.common,
+        "what surrounds it: that of UniMatch*, or of its own released code; set by track=",
+        neutral=Track.common,
+    )
     batch_factor: int = option(1, "times optim.batch: official UniMatch 2, supervised 4")
     lr_factor: float = option(1.0, "times optim.lr: 2 in the official presets")
     confidence: float = option(

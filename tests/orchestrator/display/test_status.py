@@ -1,5 +1,6 @@
 """What status and watch show, in terminals of any width and in none."""
 
+import json
 import os
 import pty
 import re
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.__main__ import main
-from orchestrator.display.status import cost_table, status_picture
+from orchestrator.display.status import cost_table, counts, plan_json, status_picture
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
@@ -71,6 +72,24 @@ def test_the_plan_sums_up_what_each_method_costs(tmp_path):
         ["supervised_star", "1", "0", "8.0", "0", "s"],
         ["unimatch_star", "3", "3", "16.0", "1:00"],
     ]
+
+
+def test_the_plan_says_which_cells_are_on_the_released_track(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "title: mine\ncells:\n  - base: {recipe: voc, split: p1_1of16, backbone: resnet50, "
+        "crop: 512, method: cps, loss: none}\n"
+    )
+
+    common, released = (
+        make_plan(str(file), LocalRoot(tmp_path), overrides=[f"track={track}"])
+        for track in ("common", "released")
+    )
+
+    assert counts(common) == "mine: 1 cells: 1 missing"
+    assert counts(released) == "mine: 1 cells (1 of track=released): 1 missing"
+    (cell,) = json.loads(plan_json(released, {cell.key for cell in released.cells}))["cells"]
+    assert cell["track"] == "released"
 
 
 def test_what_is_not_shown_is_counted(tmp_path):

@@ -11,6 +11,8 @@ from orchestrator.storage.local_root import LocalRoot
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
 from tests.support.result_rows import START, row_of
+from trainer.config.compose import compose
+from trainer.config.fingerprint import config_json
 from trainer.run_log import Summary
 
 CELL = Cell("synthetic", "1of8", "resnet14_w8", 64, "unimatch_star", "kl")
@@ -64,6 +66,7 @@ backend: string
 settings_sha256: string
 absent_classes: list<item: string>
 absent_rule: string
+track: string
 schema_version: int32 not null
 """
 CODE = Provenance("0123abcd", False, "3.11.2", "2.13.0", None, None, "node-1")
@@ -124,6 +127,15 @@ def test_a_failed_attempt_becomes_a_row_with_its_error():
 
     assert (row.status, row.error_class, row.error_text) == ("failed", "diverged", "NaN at step 7")
     assert row.best_miou_percent is None
+
+
+def test_a_row_says_on_which_track_it_ran():
+    words = ["method=cps", "recipe=voc", "model=resnet50"]
+    texts = [config_json(compose([*words, f"track={track}"])) for track in ("common", "released")]
+
+    tracks = [arrow_of(row_of(CELL, 50.0, config_json=text))["track"].to_pylist() for text in texts]
+
+    assert tracks == [["common"], ["released"]]
 
 
 def test_what_follows_from_other_columns_is_stored_as_well():

@@ -332,3 +332,11 @@ def test_classes_that_no_validation_mask_shows_are_named_below(table, rows):
     for chosen, text in ((zero, "counted as 0 in the mIoU"), (skip, "left out of the mIoU")):
         printed = markdown(fill(table, chosen))
         assert f"synthetic 1of16, synthetic 1of8: no validation mask shows rare: {text}" in printed
+
+
+def test_rows_of_the_released_track_are_named_below(table, rows):
+    text = '{"method":{"track":"released"},"seed":12345}'
+    released = [replace(row, config_json=text) for row in rows]
+
+    assert "track=released" not in markdown(fill(table, rows))
+    assert "track=released, network, optimiser, augmentation" in markdown(fill(table, released))

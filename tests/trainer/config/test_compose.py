@@ -23,7 +23,7 @@ from trainer.config.schema import TrainConfig, Upsample
         (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, folder, synthetic, voc"),
         (["loss.distance=l2"], "expected one of [none, kl, cr]"),
         (["epochs"], "'epochs' is no setting; write key=value"),
-        (["optim.epochs=0"], "optim.epochs=0 is out of range; it lies in [1, 1e+06]"),
+        (["optim.epochs=-1"], "optim.epochs=-1 is out of range; it lies in [0, 1e+06]"),
         (["method=supervised", "loss=kl"], "loss=kl needs unlabelled images"),
         (["loss=kl", "loss.views=[s3]"], "loss.views=['s3']; choose among s1, s2, fp"),
         (["loss=kl", "method=fixmatch", "loss.on_labeled=true"], "which only unimatch has"),
