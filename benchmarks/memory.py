@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 import trainer.network.deeplab
 from benchmarks.two_steps import Case
 from datasets.loading.batches import (
+    ChosenPartners,
     LabelledBatch,
     SecondCrop,
     UnlabelledBatch,
@@ -191,6 +192,9 @@ def empty_batches(
     def keep() -> torch.Tensor:
         return torch.empty(images, num_bits if views.channel_bits else 0, dtype=torch.bool)
 
+    def place() -> torch.Tensor:
+        return torch.empty(images, dtype=torch.int64)
+
     ids = ("",) * images
     partners = range(views.strong if views.has_partner else 0)
     masks = torch.empty(images, crop, crop, dtype=torch.int64)
@@ -210,6 +214,7 @@ def empty_batches(
         holes=tuple(flags() for _ in range(views.strong if views.has_holes else 0)),
         second=_second_crop(pixels, flags, images) if views.has_overlap else None,
         numbers=numbers(),
+        chosen=ChosenPartners(place(), place(), place()) if views.chosen_partner else None,
     )
     return labelled, unlabelled
 

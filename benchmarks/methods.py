@@ -96,6 +96,8 @@ PASSES = {
     "u2pl": Passes(trained=2, predicted=4, embedded=2, embedded_only=2),
     # Labelled images and two crops.
     "cac": Passes(trained=3),
+    # As with CutMix; the teacher sees labelled images too.
+    "ael": Passes(trained=2, predicted=3),
 }
 
 

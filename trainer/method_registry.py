@@ -86,4 +86,11 @@ METHODS = {
         other_pairs=("teacher_train",),
         has_own_boxes=True,
     ),
+    "ael": MethodFacts(
+        "trainer.methods.ael.AdaptiveEqualizationLearning",
+        passes=2.8,
+        pairs=("mixed",),
+        other_pairs=("labelled",),
+        has_own_boxes=True,
+    ),
 }

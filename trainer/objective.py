@@ -168,6 +168,8 @@ class InterPixelTerm:
         """This rank's share of L_IPix, a scalar; the shares of all ranks add up to it."""
         views = [self._view(pair) for pair in pairs if pair.view != "labelled"]
         labelled = [self._view(pair) for pair in pairs if pair.view == "labelled"]
+        if not views:
+            return torch.stack(labelled).sum()
         total = torch.stack(views).sum()
         if self.loss.view_reduce is ViewReduce.mean:
             total = total / len(views)

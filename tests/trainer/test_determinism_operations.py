@@ -69,16 +69,17 @@ ELEMENTWISE = """
 """
 # Moves and views:
 MOVING = """
-    _to_copy _unsafe_view alias arange cat clone copy_ detach empty empty_like expand flip full
-    gather index_select new_zeros ones_like permute scalar_tensor select slice slice_backward split
-    split_with_sizes squeeze stack t transpose unbind unsqueeze view zeros_like
+    _to_copy _unsafe_view alias arange cat clone constant_pad_nd copy_ detach empty empty_like
+    expand flip full gather index_select new_zeros ones_like permute scalar_tensor select slice
+    slice_backward split split_with_sizes squeeze stack t transpose unbind unsqueeze view
+    zeros_like
 """
 # Sums and maxima that torch takes in a fixed order, matrix products under cuBLAS's workspace,
 # convolutions under cudnn.deterministic, and kernels without atomics. Of `sort` only values are
 # used, or it is stable:
 REPEATABLE = """
-    _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data all amax any argmax
-    avg_pool2d avg_pool2d_backward bmm convolution convolution_backward kthvalue
+    _log_softmax _log_softmax_backward_data _softmax _softmax_backward_data all amax amin any
+    argmax avg_pool2d avg_pool2d_backward bmm convolution convolution_backward cummax kthvalue
     linalg_vector_norm logsumexp max max_pool2d_with_indices max_pool2d_with_indices_backward mean
     mm native_batch_norm native_batch_norm_backward nll_loss2d_backward nll_loss2d_forward
     searchsorted sort sum upsample_nearest2d upsample_nearest2d_backward
@@ -172,6 +173,7 @@ STEPS = [
     ["method=ps_mt", "loss=kl", "method.ps_mt.warmup_epochs=1"],
     ["method=cac", "loss=kl", "method.cac.supervised_epochs=0"],
     ["method=u2pl", "loss=kl", "method.u2pl.sup_only_epochs=0"],
+    ["method=ael", "loss=kl", "loss.views=[mixed,labelled]"],
     ["method=unimatch", "loss=cr"],
     ["method=unimatch_star", "loss=kl"],
     ["loss=kl", "method.teacher=ema", "method.pseudo_labels=teacher", "loss.views=[s1,s2,fp]"],
@@ -195,6 +197,7 @@ ARRIVING = {
     "ps_mt": 20,
     "cac": 14,  # shift and mirroring
     "u2pl": 10,
+    "ael": 18,  # numbers of both halves, pasted images (5), chosen partners (3)
 }
 
 

@@ -72,6 +72,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         ["method=cutmix_seg", "loss=kl"],
         ["method=mt_cutmix", "loss=kl"],
         ["method=cps", "loss=kl"],
+        ["method=ael", "loss=kl"],
     ],
     ids=lambda words: words[0],
 )

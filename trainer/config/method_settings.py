@@ -147,3 +147,41 @@ class U2plConfig:
     bank_rows: int = option(30000, "negatives kept of each class", limits=(1, 10**7))
     bank_rows_first: int = option(50000, "and of class 0", limits=(1, 10**7))
     bank_precision: BankPrecision = BankPrecision.half
+
+
+class AbsentClass(Enum):
+    """What happens to the confidence of a class that no labelled image of a step shows."""
+
+    decay = "decay"  # as if it were zero in this step: the code
+    skip = "skip"  # nothing
+
+
+@dataclass(frozen=True)
+class AelConfig:
+    """Adaptive equalization learning (Hu et al. 2021)."""
+
+    weight: float = option(1.0, "of the consistency losses", limits=(0, 1e6))
+    labelled_consistency: bool = option(
+        True, "one of labelled images too, as the code; False: the paper's equations"
+    )
+    per_image: bool = option(
+        False, "True: weights are normalised in each image, as the paper; False: in the batch"
+    )
+    confidence_power: float = option(2.0, "of a pixel's confidence in its weight", limits=(0, 100))
+    sampling_power: float = option(
+        1.0, "of the rate at which pixels of a class stay; 0 keeps all", limits=(0, 100)
+    )
+    decay: float = option(0.999, "of the running confidence of classes", limits=(0, 1))
+    absent_class: AbsentClass = AbsentClass.decay
+    pasted_classes: int = option(
+        1, "drawn for every second labelled image; 1 VOC, 3 Cityscapes, 0 none", limits=(0, 1000)
+    )
+    released_paste: bool = option(
+        False, "True: by the root of the gap, and never classes 0, 1, 2, 8 and 10, as the code"
+    )
+    component_area: float = option(
+        0.03, "of the crop; smaller components get no box; 0.005 Cityscapes", limits=(0, 1)
+    )
+    presence_area: float = option(
+        0.03, "of the crop, from which on an image shows a class; 0.01 Cityscapes", limits=(0, 1)
+    )

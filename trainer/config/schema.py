@@ -9,6 +9,7 @@ from enum import Enum
 
 from datasets.config import DataConfig, execution, option
 from trainer.config.method_settings import (
+    AelConfig,
     CacConfig,
     CpsConfig,
     CutMixSegConfig,
@@ -307,6 +308,7 @@ class MethodConfig:
     ps_mt: PsMtConfig = field(default_factory=PsMtConfig, metadata={"algorithms": ("ps_mt",)})
     cac: CacConfig = field(default_factory=CacConfig, metadata={"algorithms": ("cac",)})
     u2pl: U2plConfig = field(default_factory=U2plConfig, metadata={"algorithms": ("u2pl",)})
+    ael: AelConfig = field(default_factory=AelConfig, metadata={"algorithms": ("ael",)})
 
     @property
     def facts(self) -> MethodFacts:

@@ -17,7 +17,7 @@ from trainer.config.schema import TrainConfig, Upsample
         (["optim.epochs=many"], "'many' of type 'str' could not be converted to Integer"),
         (
             ["method=unimatsch"],
-            "Unknown method 'unimatsch'; known: cac, cps, cps_no_cutmix",
+            "Unknown method 'unimatsch'; known: ael, cac, cps",
         ),
         (["model=resnet18"], "Unknown model 'resnet18'; known: resnet101, resnet14_w16"),
         (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, folder, synthetic, voc"),
