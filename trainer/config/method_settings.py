@@ -127,6 +127,11 @@ class U2plConfig:
     contrast_weight: float = option(
         0.1, "of the contrastive loss; the paper's; in the code 1; 0: none", limits=(0, 1e6)
     )
+    auxiliary_weight: float = option(
+        0.0,
+        "of a second labelled loss, on the third stage; Cityscapes, in the code 0.4",
+        limits=(0, 1e6),
+    )
     unreliable_percent: float = option(
         20.0, "pixels without pseudo-label, at first; less and less, linearly", limits=(0, 50)
     )

@@ -4,6 +4,7 @@ Legend: B images of this rank, C classes, S x S pixels of a crop.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class U2PL(Method):
     def _settings(self) -> U2plConfig:
         return self.context.config.method.u2pl
 
-    @property
+    @cached_property  # the classes of a user's folder are read from a file
     def _contrast(self) -> Contrast:
         config = self.context.config
         classes = num_classes(config.data)
@@ -65,9 +66,14 @@ class U2PL(Method):
     def _contrasts(self) -> bool:
         return self._settings.contrast_weight > 0.0
 
+    @property
+    def _has_auxiliary(self) -> bool:
+        return self._settings.auxiliary_weight > 0.0
+
     def networks(self) -> dict[str, NetworkSpec]:
-        """The student and its average, with an embedding each where there is a contrastive loss."""
-        heads = (Head.embedding,) if self._contrasts else ()
+        """The student and its average, with the heads that the losses need."""
+        wanted = {Head.embedding: self._contrasts, Head.auxiliary: self._has_auxiliary}
+        heads = tuple(head for head, is_wanted in wanted.items() if is_wanted)
         return {
             "student": NetworkSpec(heads=heads),
             "teacher": NetworkSpec(is_trained=False, copy_of="student", heads=heads),
@@ -121,8 +127,8 @@ class U2PL(Method):
             base, mix = unlabelled.strong[0], unlabelled.mix_strong[0]
         both = normalise(torch.cat([labelled.images, torch.where(box[:, None], mix, base)]))
         learnt, averaged = given.student.outputs(both), _train_outputs(teacher, both)
-        logits, pasted = learnt.logits.float().tensor_split([num_labelled])
-        loss_x = consistency.labelled_term(context, logits, labelled.masks)
+        pasted = learnt.logits[num_labelled:].float()
+        loss_x = self._labelled_term(learnt, labelled.masks)
         teacher_logits = averaged.logits[num_labelled:].float()
         sureness = self._sureness(teacher_logits, target, given)
         loss_u, mask_ratio = self._unlabelled_term(pasted, target.classes, sureness)
@@ -150,10 +156,20 @@ class U2PL(Method):
     def _sup_only(self, given: StepInput) -> StepResult:
         """L_x alone; the teacher sees the same images, which moves its batch statistics."""
         images = normalise(given.labelled.images)
-        logits = given.student(images).float()
+        learnt = given.student.outputs(images)
         consistency.train_logits(given.networks["teacher"], images)
-        loss = consistency.labelled_term(self.context, logits, given.labelled.masks)
+        loss = self._labelled_term(learnt, given.labelled.masks)
         return StepResult(loss, (), {"loss_labelled": loss.detach()})
+
+    def _labelled_term(self, learnt: Outputs, masks: Tensor) -> Tensor:
+        """This rank's share of L_x, of the first images; with that of the auxiliary logits."""
+        count = len(masks)
+        loss = consistency.labelled_term(self.context, learnt.logits[:count].float(), masks)
+        if learnt.auxiliary is None:
+            return loss
+        auxiliary = learnt.auxiliary[:count].float()
+        other = consistency.labelled_term(self.context, auxiliary, masks)
+        return loss + self._settings.auxiliary_weight * other
 
     def _sureness(self, logits: Tensor, target: Target, given: StepInput) -> "_Sureness":
         """The entropy of the teacher in training mode, and its limits at this epoch.
