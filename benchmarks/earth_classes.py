@@ -18,7 +18,7 @@ from scipy.ndimage import uniform_filter
 from datasets.known.earth import NUM_COVERS, SOURCES, TILE, WHITE
 from datasets.location import home
 from datasets.prepare.earth import read_globe, tiles_of
-from datasets.prepare.wheels import bring_wheels
+from datasets.storage.wheels import bring_wheels
 
 SAMPLES = 30000  # pixels of each fifth
 FOREST, TOWN = (1, 2, 3, 4, 5), (13, 14)

