@@ -33,7 +33,14 @@ from trainer.state import TrainState, new_state
 from trainer.step.graph import step_of
 
 Step = Callable[[Any, Any], None]
-BLOCKS = {"resnet8": (1, 1, 1, 1), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+_SMALL = {"width": 4, "head_channels": 8, "low_level_channels": 4}
+_LARGE = {"width": 64, "head_channels": 256, "low_level_channels": 48}
+MODELS: dict[str, dict[str, Any]] = {
+    "resnet8": {"blocks": (1, 1, 1, 1), **_SMALL},
+    "resnet50": {"blocks": (3, 4, 6, 3), **_LARGE},
+    "resnet101": {"blocks": (3, 4, 23, 3), **_LARGE},
+    "efficientnet_lite0": {"family": "efficientnet_lite0"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ class Case:
     """What a step is timed on.
 
     Attributes:
-        model: a key of BLOCKS; resnet8 is a narrow one for trials.
+        model: a key of MODELS; resnet8 is a narrow one for trials.
         batch: labelled images, and as many unlabelled ones.
         confidence: of pseudo-labels; 0 lets every pixel count.
     """
@@ -58,15 +65,7 @@ class Case:
     @property
     def config(self) -> TrainConfig:
         """The run whose step this is; omega holds every pixel, the dearest case."""
-        width, head, low = (4, 8, 4) if self.model == "resnet8" else (64, 256, 48)
-        model = ModelConfig(
-            backbone=self.model,
-            blocks=BLOCKS[self.model],
-            width=width,
-            head_channels=head,
-            low_level_channels=low,
-            upsample=self.upsample,
-        )
+        model = ModelConfig(backbone=self.model, upsample=self.upsample, **MODELS[self.model])
         return TrainConfig(
             data=DataConfig(crop=self.crop, drawn=None),
             model=model,

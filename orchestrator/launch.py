@@ -110,7 +110,7 @@ def _bytes_of(config: TrainConfig) -> int:
     """Room for one run's checkpoints: weights and momentum in fp32, and a second set for EMA."""
     # 22 M parameters outside the bottlenecks and 1.1 M in each, at the width of ResNet-50.
     layers = 22e6 + 1.1e6 * sum(config.model.blocks)
-    parameters = layers * (config.model.width / 64) ** 2
+    parameters = config.model.facts.parameters or layers * (config.model.width / 64) ** 2
     sets = 3 if config.method.teacher.value == "ema" else 2
     return int(parameters * 4 * sets * _CHECKPOINT_FILES)
 

@@ -58,6 +58,7 @@ REASONS = {
         "datasets/known/registry.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",
+        "trainer/config/families.py",
     ),
     "the only place where a decision is taken": (
         "datasets/storage/open.py",

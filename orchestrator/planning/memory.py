@@ -89,6 +89,7 @@ def step_bytes(config: TrainConfig, *, classes: int, images: int) -> float | Non
     sizes = (model.width, model.head_channels, model.low_level_channels)
     shape = (model.stride, model.pyramid, config.optim.optimiser)
     is_standard = sizes == (64, 256, 48) and shape == (16, Pyramid.one_by_one, OptimiserKind.sgd)
+    is_standard = is_standard and not model.facts.is_fixed
     line = read_counts().get(Kind.of(config)) if is_standard else None
     if line is None:
         return None

@@ -37,3 +37,14 @@ def test_fresh_counts_are_those_of_the_committed_table_and_fall_from_rung_to_run
     assert offload < recompute < 0.5 * full
     table = [step_bytes(config, classes=19, images=3) for config in configs]
     assert table == pytest.approx(counted, rel=0.02)
+
+
+def test_a_network_that_the_table_lacks_can_be_counted() -> None:
+    kind = ("efficientnet_lite0", "supervised", PixelDistance.none, Precision.fp32)
+    configs = [configured(*kind, memory) for memory in (Memory.full, Memory.recompute)]
+    configs = [replace(config, data=replace(config.data, crop=65)) for config in configs]
+
+    full, recompute = (peak_bytes(config, classes=6, images=4) for config in configs)
+
+    assert recompute < 0.6 * full
+    assert step_bytes(configs[0], classes=6, images=4) is None

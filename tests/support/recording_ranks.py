@@ -22,8 +22,8 @@ from trainer.config.schema import TrainConfig
 from trainer.determinism import digest
 from trainer.distributed import Ranks
 from trainer.loop import StepReport
+from trainer.network.backbone import Backbone
 from trainer.network.deeplab import normalise
-from trainer.network.resnet import ResNet
 from trainer.run import train
 
 SECONDS = 120  # until a rank that waits for another gives up
@@ -141,8 +141,8 @@ def _rank(run: Run, config: TrainConfig, rank: int, attempt: int, dies_at: str) 
 def _compute_in_double() -> None:
     """Everything from the network on, for good."""
     normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))  # makes its constants, in float32
-    single = ResNet.features
-    ResNet.features = lambda resnet, x: single(resnet, x.double())
+    single = Backbone.features
+    Backbone.features = lambda own, x: single(own, x.double())
     torch.Tensor.float = torch.Tensor.double
     torch.set_default_dtype(torch.float64)
 

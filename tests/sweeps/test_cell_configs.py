@@ -50,7 +50,7 @@ def test_an_override_of_what_the_cell_says_is_refused(override, cure):
     ("change", "message"),
     [
         ({"split": "p1_1of6"}, r"Cell voc\.p1_1of6\..*: Unknown split 'p1_1of6' of voc; known: p1"),
-        ({"backbone": "resnet5"}, "Unknown model 'resnet5'; known: resnet101"),
+        ({"backbone": "resnet5"}, "Unknown model 'resnet5'; known: efficientnet_lite0"),
         ({"recipe": "coco"}, "Unknown recipe 'coco'; known: cityscapes"),
         ({"method": "supervised"}, "loss=kl needs unlabelled images"),
         ({"crop": 1}, "data.crop=1 is out of range"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from datasets.config import DataConfig, execution, option
+from trainer.config.families import FAMILIES, FamilyFacts, family_facts
 from trainer.config.method_settings import (
     AelConfig,
     CacConfig,
@@ -244,9 +245,12 @@ class Absent(Enum):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """DeepLabV3+ on a deep-stem ResNet."""
+    """DeepLabV3+ on a backbone."""
 
     backbone: str = option("resnet14_w16", "name of the file in sweeps/model")
+    family: str = option(
+        "resnet", "the network that makes the features", choices=tuple(FAMILIES), neutral="resnet"
+    )
     blocks: tuple[int, ...] = option((1, 1, 1, 1), "bottlenecks per stage")
     width: int = option(16, "channels of the first stage; 64 for RN-50/101")
     head_channels: int = option(64, "inside ASPP and decoder; 256 for RN-50/101")
@@ -274,6 +278,11 @@ class ModelConfig:
     stem: Stem = Stem.deep64
     upsample: Upsample = Upsample.nearest
     init: Init = Init.random
+
+    @property
+    def facts(self) -> FamilyFacts:
+        """What is known of the family."""
+        return family_facts(self.family)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ MAX_SEED = 2**62
 MAX_WORKERS = 4096
 
 
+_RESNET = ("blocks", "width", "stem", "stride", "last_dilations")
+
+
 def check(config: TrainConfig) -> TrainConfig:
     """The configuration itself, when its values make sense together.
 
@@ -27,11 +30,6 @@ def check(config: TrainConfig) -> TrainConfig:
     """
     _ranges(config)
     _inter_pixel(config)
-    if config.model.init is Init.imagenet and config.model.width != 64:
-        raise ValueError(
-            f"model.init=imagenet needs model.width=64, got {config.model.width}; "
-            "the small backbones start from model.init=random."
-        )
     _network(config.model)
     if config.data.dataset == "synthetic" and config.data.drawn is None:
         raise ValueError("data.drawn is empty; recipe=synthetic says how the scenes are drawn.")
@@ -61,6 +59,17 @@ def check(config: TrainConfig) -> TrainConfig:
 
 def _network(model: ModelConfig) -> None:
     """Shapes that the network does not have."""
+    for name in _RESNET if model.facts.is_fixed else ():
+        if getattr(model, name) != getattr(ModelConfig, name):
+            raise ValueError(
+                f"model.{name} is a setting of ResNets, and model.family={model.family} is one "
+                "network of fixed shape; leave it out."
+            )
+    if model.init is Init.imagenet and model.width != 64 and not model.facts.is_fixed:
+        raise ValueError(
+            f"model.init=imagenet needs model.width=64, got {model.width}; "
+            "the small backbones start from model.init=random."
+        )
     if model.stride not in (8, 16):
         raise ValueError(f"model.stride={model.stride}; it is 8 or 16.")
     given, blocks = model.last_dilations, model.blocks[-1]

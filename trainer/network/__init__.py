@@ -1,1 +1,1 @@
-"""DeepLabV3+ on a deep-stem ResNet, and its first weights."""
+"""DeepLabV3+, its families of backbones, and its first weights."""

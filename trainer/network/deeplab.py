@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config.schema import ModelConfig, Pyramid, Upsample
+from trainer.network.backbone import IMAGENET_MEAN, IMAGENET_STD, new_backbone
 from trainer.network.batch_norm import RankOrderedBatchNorm
 from trainer.network.heads import Head, Outputs, conv1, conv3, new_heads
-from trainer.network.resnet import ResNet
 
 Mode = Literal["nearest", "bilinear"]
 
@@ -41,10 +41,6 @@ def _weights(source: int, target: int, device: torch.device, dtype: torch.dtype)
     return (1.0 - distance).clamp(min=0.0).to(device, dtype)
 
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, RGB
-STD = (0.229, 0.224, 0.225)
-
-
 def normalise(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to float32, as ToTensor and Normalize do; channels last in memory."""
     mean, std = _constants(images.device)
@@ -55,7 +51,7 @@ def normalise(images: Tensor) -> Tensor:
 @cache
 def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation, each (3, 1, 1); cached, since a copy makes the host wait each time."""
-    mean, std = torch.tensor([MEAN, STD], device=device)[:, :, None, None]
+    mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], device=device)[:, :, None, None]
     return mean, std
 
 
@@ -68,7 +64,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, config: ModelConfig, num_classes: int, heads: Sequence[Head] = ()) -> None:
         super().__init__()
-        self.backbone = ResNet(config)
+        self.backbone = new_backbone(config)
         self.upsampling = config.upsample
         low, high = self.backbone.low_channels, self.backbone.high_channels
         inner, skip = config.head_channels, config.low_level_channels

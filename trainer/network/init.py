@@ -52,7 +52,7 @@ def _draw(module: nn.Conv2d, name: str, seed: int, head_init: HeadInit) -> None:
     draws = KeyedRandom(seed, Stream.INIT, zlib.crc32(name.encode()))
     fan_in = module.weight[0].numel()
     if name.startswith("backbone."):
-        fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
+        fan_out = module.weight.shape[0] * module.weight[0, 0].numel() // module.groups
         module.weight.copy_(_normal(draws, module.weight) * math.sqrt(2.0 / fan_out))
     elif head_init is HeadInit.kaiming:
         module.weight.copy_(_normal(draws, module.weight) * math.sqrt(2.0 / fan_in))

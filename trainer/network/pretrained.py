@@ -60,8 +60,13 @@ def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
     Raises:
         WeightsError: the file is broken or of another network.
     """
-    stored = {key: value for key, value in read_tensors(path).items() if not key.startswith("fc.")}
-    own = network.backbone.state_dict()
+    backbone = network.backbone
+    stored = {
+        key: value
+        for key, value in read_tensors(path).items()
+        if not key.startswith(backbone.not_used)
+    }
+    own = backbone.state_dict()
     # Old files lack batch-norm's counters, which are read only when momentum is None.
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
     wrong = sorted(
@@ -72,10 +77,9 @@ def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
         raise WeightsError(
             f"{path} is not of this backbone: {len(wrong)} of {len(needed)} entries are missing "
             f"or of another shape ({', '.join(wrong[:3]) or '-'}), {len(extra)} are unknown "
-            f"({', '.join(extra[:3]) or '-'}). The stem may differ: model.stem=deep64 fits timm's "
-            "resnet50s and UniMatch's files, model.stem=conv7 torchvision's."
+            f"({', '.join(extra[:3]) or '-'}). {backbone.other_file}".rstrip()
         )
-    network.backbone.load_state_dict(stored, strict=False)
+    backbone.load_state_dict(stored, strict=False)
     return Pretrained(str(path), file_sha256(path), len(stored))
 
 

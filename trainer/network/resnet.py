@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from trainer.config.schema import ModelConfig, Stem
+from trainer.network.backbone import Backbone
 from trainer.network.batch_norm import RankOrderedBatchNorm
-from trainer.network.recompute import BlockRunner
 
 EXPANSION = 4
 
@@ -36,20 +36,22 @@ class Bottleneck(nn.Module):
         return self.relu(y)  # type: ignore[no-any-return]
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """Backbone of DeepLabV3+; gives the features of its first and last stage.
 
     A stage that keeps its resolution has the dilation of the stage before in its first block and
     twice that in the others, as torchvision has it: 1 and 2 in the last stage at stride 16 (the
     UniMatch code), 2 and 4 at stride 8. `model.last_dilations` names others (multi-grid).
-
-    Attributes:
-        run: calls stem and bottlenecks, and the decoder; says what they keep for the backward pass.
     """
+
+    not_used = ("fc.",)
+    other_file = (
+        "The stem may differ: model.stem=deep64 fits timm's resnet50s and UniMatch's files, "
+        "model.stem=conv7 torchvision's."
+    )
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.run = BlockRunner()
         width = config.width
         stem = 2 * width if config.stem is Stem.deep64 else width
         self.conv1 = _deep_stem(width) if config.stem is Stem.deep64 else _plain_stem(width)
@@ -57,9 +59,9 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         sizes = [width * 2**stage for stage in range(4)]
-        self.low_channels: int = sizes[0] * EXPANSION
-        self.middle_channels: int = sizes[2] * EXPANSION
-        self.high_channels: int = sizes[3] * EXPANSION
+        self.low_channels = sizes[0] * EXPANSION
+        self.middle_channels = sizes[2] * EXPANSION
+        self.high_channels = sizes[3] * EXPANSION
         first, second, third, fourth = config.blocks
         # Of a stage's first block and of its others.
         middle, last = ((1, 2), (2, 4)) if config.stride == 8 else ((1, 1), (1, 2))
@@ -70,17 +72,8 @@ class ResNet(nn.Module):
             sizes[1] * EXPANSION, sizes[2], _dilations(third, middle), stride=config.stride // 8
         )
         self.layer4 = _stage(sizes[2] * EXPANSION, sizes[3], dilations, stride=1)
-        for module in self.modules():
-            if isinstance(module, RankOrderedBatchNorm):
-                module.is_frozen = config.frozen_norm
-                module.train()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) to features at stride 4 and at that of the last stage."""
-        low, _, high = self.features(x)
-        return low, high
-
-    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, 3, H, W) to the features of the first, third and last stage."""
         low = self.run(self.stem, x)
         for block in self.layer1:

@@ -52,9 +52,12 @@ def test_an_ema_teacher_adds_its_weights() -> None:
 
 def test_of_a_network_that_was_not_counted_nothing_is_said() -> None:
     narrow = run("model.width=32", "model.init=random")
+    other = run(
+        "model=efficientnet_lite0", "model.head_channels=256", "model.low_level_channels=48"
+    )
 
-    assert gib_per_rank(narrow, 1) is None
-    assert too_large({"narrow": narrow}, options(), 1.0) == ""
+    assert gib_per_rank(narrow, 1) is gib_per_rank(other, 1) is None
+    assert too_large({"narrow": narrow, "other": other}, options(), 1.0) == ""
 
 
 def test_a_cell_that_fits_is_not_mentioned() -> None:

@@ -19,7 +19,7 @@ from trainer.config.schema import TrainConfig, Upsample
             ["method=unimatsch"],
             "Unknown method 'unimatsch'; known: ael, cac, cps",
         ),
-        (["model=resnet18"], "Unknown model 'resnet18'; known: resnet101, resnet14_w16"),
+        (["model=resnet18"], "Unknown model 'resnet18'; known: efficientnet_lite0, resnet101"),
         (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, folder, synthetic, voc"),
         (["loss.distance=l2"], "expected one of [none, kl, cr]"),
         (["epochs"], "'epochs' is no setting; write key=value"),
@@ -33,6 +33,11 @@ from trainer.config.schema import TrainConfig, Upsample
         (["method.cps.wait=1"], "Did you mean method.cps.weight"),
         (["optim.batch=1"], "makes steps of one image"),
         (["run.device=tpu"], "it is auto, cpu or cuda"),
+        (["model.family=vit"], "model.family='vit'; known: resnet, efficientnet_lite0"),
+        (
+            ["model=efficientnet_lite0", "model.width=64"],
+            "model.width is a setting of ResNets, and model.family=efficientnet_lite0 is one",
+        ),
         (["model.init=imagenet"], "model.init=imagenet needs model.width=64, got 16"),
         (
             ["recipe=voc", "data.dataset=synthetic", "data.drawn.num_train=8"],

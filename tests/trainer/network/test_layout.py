@@ -33,11 +33,14 @@ class Convolutions(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
-@pytest.mark.parametrize("upsample", Upsample)
-def test_a_step_keeps_channels_last_on_its_way(upsample: Upsample, precision: Precision) -> None:
-    case = Case(
-        model="resnet8", crop=33, batch=2, classes=5, upsample=upsample, precision=precision
-    )
+@pytest.mark.parametrize(
+    ("model", "upsample"),
+    [*(("resnet8", upsample) for upsample in Upsample), ("efficientnet_lite0", Upsample.nearest)],
+)
+def test_a_step_keeps_channels_last_on_its_way(
+    model: str, upsample: Upsample, precision: Precision
+) -> None:
+    case = Case(model=model, crop=33, batch=2, classes=5, upsample=upsample, precision=precision)
     ranks = Ranks(0, 1, torch.device("cpu"))
     state = new_state(case.config, case.classes, ranks)
     bits = state.networks["student"].num_channel_bits

