@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import backbones
 from benchmarks.evaluation import histograms
 from benchmarks.table import in_turn, settings
 from trainer.evaluate import ConfusionMatrix
@@ -38,3 +39,14 @@ def test_the_histograms_of_the_baseline_count_what_we_count() -> None:
     assert hits.tolist() == matrix.counts.diagonal().tolist()
     assert target.tolist() == matrix.counts.sum(1).tolist()
     assert (100 * hits / union).tolist() == pytest.approx(matrix.compute().tolist())
+
+
+def test_backbones_take_turns_at_every_crop(capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["resnet14_w8", "efficientnet_lite0"]
+    words = [f"models={','.join(models)}", "crops=32,33", "rounds=1", "head=8", "batch=2"]
+
+    backbones.main(words)
+
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if " to " in line]
+    assert [name.strip() for _, name, *_ in rows] == 2 * models
+    assert [row[3].strip() for row in rows[::2]] == 2 * ["1.00 (1.00 to 1.00)"]
