@@ -161,8 +161,10 @@ def new_state(
         if spec.copy_of:
             network.load_state_dict(state.networks[spec.copy_of].state_dict())
         elif fresh:
-            pretrained = init_weights(network, config, head_key=spec.head_key)
-            state.pretrained_sha256 = None if pretrained is None else pretrained.sha256
+            keys = {"head_key": spec.head_key, "backbone_key": spec.backbone_key}
+            pretrained = init_weights(network, config, **keys)
+            if pretrained is not None:
+                state.pretrained_sha256 = pretrained.sha256
         network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         set_ranks(network, ranks)
         state.networks[name] = network.train(spec.is_trained).requires_grad_(spec.is_trained)

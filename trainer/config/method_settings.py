@@ -33,6 +33,9 @@ class CutMixSegConfig:
     per_pixel: bool = option(
         False, "True: unsure pixels are dropped; False: their share scales the whole loss"
     )
+    colour: bool = option(
+        False, "True: the student sees strong views, the teacher weak ones", neutral=False
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class Tvat(Enum):
     released = "released"  # the constants of the code, whose noise is almost zero in float32
 
 
+class TeacherStart(Enum):
+    """First backbones of teachers that have a warm-up."""
+
+    student = "student"  # the same as the student's
+    drawn = "drawn"  # at random, each its own, also where the student's is loaded: the code
+
+
 @dataclass(frozen=True)
 class PsMtConfig:
     """Perturbed and strict mean teachers (Liu et al. 2022)."""
@@ -68,6 +78,11 @@ class PsMtConfig:
         limits=(0, 10**6),
     )
     teachers: int = option(2, "that take turns by epoch", limits=(1, 2))
+    teacher_start: TeacherStart = option(
+        TeacherStart.student,
+        "first backbones of the teachers; drawn: at random, as the code",
+        neutral=TeacherStart.student,
+    )
     assist: bool = option(
         False, "True: the resting teacher gives its 7 best classes only, as the code"
     )

@@ -26,6 +26,8 @@ from trainer.network.deeplab import normalise
 class CutMixSeg(Method):
     """L_o = L_x + w g L_c on weak views, of which half is pasted into the other.
 
+    With `method.cutmix_seg.colour` the student sees strong views of the same images.
+
     L_c is the squared difference of student's and teacher's probabilities, summed over classes; its
     mean is over all pixels, padding adding zero. g is the share of pixels of which the teacher is
     sure, one number for the whole batch.
@@ -42,8 +44,9 @@ class CutMixSeg(Method):
         return ("teacher",)
 
     def views(self) -> ViewPlan:
-        """Weak views, a partner, and one box of half of the crop."""
-        return ViewPlan(strong=0, boxes=1, box_rule=BoxRule.half, channel_bits=False)
+        """Weak views, a partner, and one box of half of the crop; strong views if asked for."""
+        colour = self.context.config.method.cutmix_seg.colour
+        return ViewPlan(strong=int(colour), boxes=1, box_rule=BoxRule.half, channel_bits=False)
 
     def numbers(self, position: Position) -> dict[str, float]:
         """The share of the student in the teacher is the same at every step."""
@@ -65,7 +68,10 @@ class CutMixSeg(Method):
             )
         )
         target = base.pasted(mix, box)
-        pasted = torch.where(box[:, None], unlabelled.mix_weak, unlabelled.weak)
+        own, other = unlabelled.weak, unlabelled.mix_weak
+        if method.cutmix_seg.colour:
+            own, other = unlabelled.strong[0], unlabelled.mix_strong[0]
+        pasted = torch.where(box[:, None], other, own)
         student = given.student(normalise(pasted)).float()
         sure = target.confidence >= method.confidence
         num_pixels = context.config.batch * box[0].numel()

@@ -30,7 +30,9 @@ class NetworkSpec:
             evaluation mode; `Method.after` moves it (an averaged teacher) or nothing does (a
             frozen one).
         copy_of: the network whose first weights it takes; empty draws its own.
-        head_key: another text draws another head; the backbones of all networks start equal.
+        head_key: another text draws another head.
+        backbone_key: another text draws another backbone, which is not loaded even where
+            `model.init` says so; empty: the backbones of all networks start equal.
         heads: what it gives beside its logits, by `DeepLabV3Plus.outputs`; a copy has the same.
         decays_all: whether weight decay is on every parameter, or on the weights of convolutions
             only, not on biases and batch normalisation.
@@ -39,6 +41,7 @@ class NetworkSpec:
     is_trained: bool = True
     copy_of: str = ""
     head_key: str = ""
+    backbone_key: str = ""
     heads: tuple[Head, ...] = ()
     decays_all: bool = True
 

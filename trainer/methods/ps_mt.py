@@ -14,7 +14,7 @@ from torch.nn import functional
 from datasets.augment.boxes import uniform_noise
 from datasets.augment.host import BoxRule
 from datasets.loading.batches import ViewPlan
-from trainer.config.method_settings import PsMtConfig, Tvat
+from trainer.config.method_settings import PsMtConfig, TeacherStart, Tvat
 from trainer.config.schema import Buffers, Graph
 from trainer.losses import Target
 from trainer.methods import consistency
@@ -47,11 +47,16 @@ class PerturbedStrictMeanTeachers(Method):
     context: MethodContext
 
     def __post_init__(self) -> None:
-        """Refuse pairs with a teacher that there is not, and steps of two kinds in one graph."""
+        """Refuse teachers that are missing or never learn, and steps of two kinds in a graph."""
         config, settings = self.context.config, self._settings
         if settings.teachers == 1 and "teacher_2" in config.pair_views:
             raise ValueError(
                 "loss.views names teacher_2, and method.ps_mt.teachers=1; use mean or two teachers."
+            )
+        if not settings.warmup_epochs and settings.teacher_start is TeacherStart.drawn:
+            raise ValueError(
+                "method.ps_mt.teacher_start=drawn needs a warm-up; with "
+                "method.ps_mt.warmup_epochs=0 the teachers start as the student."
             )
         if settings.warmup_epochs and config.run.graph is Graph.step:
             raise ValueError(
@@ -70,7 +75,11 @@ class PerturbedStrictMeanTeachers(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         """The student and its teachers, which differ in their heads if there is a warm-up."""
         if self._settings.warmup_epochs:
-            specs = {name: NetworkSpec(head_key=name) for name in self._teachers}
+            is_drawn = self._settings.teacher_start is TeacherStart.drawn
+            specs = {
+                name: NetworkSpec(head_key=name, backbone_key=name if is_drawn else "")
+                for name in self._teachers
+            }
         else:
             copied = NetworkSpec(is_trained=False, copy_of="student")
             specs = dict.fromkeys(self._teachers, copied)

@@ -17,7 +17,7 @@ from trainer.network.pretrained import Pretrained, find_weights, load_backbone
 
 
 def init_weights(
-    model: DeepLabV3Plus, config: TrainConfig, *, head_key: str = ""
+    model: DeepLabV3Plus, config: TrainConfig, *, head_key: str = "", backbone_key: str = ""
 ) -> Pretrained | None:
     """Fill every parameter of `model`.
 
@@ -29,6 +29,7 @@ def init_weights(
         model: changed in place.
         config: of the run.
         head_key: another text draws another head; the backbone stays the same.
+        backbone_key: another text draws another backbone, and no file is loaded.
 
     Returns:
         The file the backbone was loaded from; None when it was drawn.
@@ -40,9 +41,10 @@ def init_weights(
         for name, module in model.named_modules():
             if isinstance(module, nn.Conv2d):
                 in_backbone = name.startswith("backbone.")
-                key = name if in_backbone else head_key + name
+                # A suffix, since the name's beginning says how a convolution is drawn.
+                key = name + backbone_key if in_backbone else head_key + name
                 _draw(module, key, config.seed, config.model.head_init)
-    if config.model.init is Init.random:
+    if config.model.init is Init.random or backbone_key:
         return None
     return load_backbone(model, find_weights(config))
 

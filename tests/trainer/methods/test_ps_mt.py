@@ -256,6 +256,24 @@ def test_the_resting_teacher_gives_its_seven_best_classes() -> None:
                 assert result[0, c, row, column] == expected
 
 
+def test_teachers_may_start_from_backbones_of_their_own(drawn_root: Path) -> None:
+    start = "method.ps_mt.teacher_start=drawn"
+    usual = new_state(tiny_config(drawn_root, *SHORT), 6, ALONE).networks
+    drawn = new_state(tiny_config(drawn_root, *SHORT, start), 6, ALONE).networks
+
+    def weights(networks: Any, name: str) -> Tensor:
+        return networks[name].state_dict()["backbone.layer1.0.conv1.weight"]
+
+    assert torch.equal(weights(usual, "teacher_1"), weights(usual, "student"))
+    assert torch.equal(weights(drawn, "student"), weights(usual, "student"))
+    first, second = weights(drawn, "teacher_1"), weights(drawn, "teacher_2")
+    assert not torch.equal(first, weights(drawn, "student"))
+    assert not torch.equal(first, second)
+    assert first.std() == pytest.approx(float(weights(drawn, "student").std()), rel=0.5)
+    heads = [net[name].state_dict()["classifier.weight"] for net in (usual, drawn) for name in net]
+    assert all(torch.equal(one, two) for one, two in zip(heads[:3], heads[3:], strict=True))
+
+
 def test_teachers_take_turns_after_the_warmup(drawn_root: Path) -> None:
     method = new_method(MethodContext(tiny_config(drawn_root, *SHORT), ALONE))
     rows = [method.numbers(Position(step, EPOCH, 12, 1)) for step in range(12)]
@@ -273,6 +291,10 @@ def test_teachers_take_turns_after_the_warmup(drawn_root: Path) -> None:
     ("words", "sentence"),
     [
         (("method.ps_mt.teachers=1", "loss.views=[teacher_1,teacher_2]"), r"use mean or two"),
+        (
+            ("method.ps_mt.warmup_epochs=0", "method.ps_mt.teacher_start=drawn"),
+            "teacher_start=drawn needs a warm-up",
+        ),
         (("run.graph=step",), r"or method\.ps_mt\.warmup_epochs=0\."),
     ],
 )
