@@ -99,7 +99,7 @@ class U2PL(Method):
         return self._contrast.memory(channels) if self._contrasts else {}
 
     def numbers(self, position: Position) -> dict[str, float]:
-        """Whether only labelled images count, the epoch, the share of the student in the teacher.
+        """Whether only labelled images count, epochs done and in all, the student's share.
 
         The teacher is a copy of the student until it is averaged: as long as there are labelled
         images alone and, in the code, for one epoch more.
@@ -110,8 +110,12 @@ class U2PL(Method):
         if epoch >= averaged_from:
             steps = position.step - first * position.epoch_steps
             decay = growing_decay(steps, self.context.config.method.ema_decay)
-        numbers = {"is_sup_only": epoch < first, "epoch": epoch, "student_share": 1.0 - decay}
-        return {name: float(value) for name, value in numbers.items()}
+        return {
+            "is_sup_only": float(epoch < first),
+            "epoch": float(epoch),
+            "epochs": float(-(-position.total_steps // position.epoch_steps)),
+            "student_share": 1.0 - decay,
+        }
 
     def step(self, given: StepInput) -> StepResult:
         """Teacher on weak views; student, then teacher, on labelled and pasted images together."""
@@ -187,8 +191,9 @@ class U2PL(Method):
         ordered = every.flatten().sort().values
         count = context.ranks.sum(valid.sum())
         # In float64 also where numbers are tensors, so that `run.graph` changes no bit.
-        epoch = torch.zeros_like(count, dtype=torch.float64) + given.numbers["epoch"]
-        percent = settings.unreliable_percent * (1.0 - epoch / context.config.optim.epochs)
+        zero = torch.zeros_like(count, dtype=torch.float64)
+        epoch, epochs = (zero + given.numbers[name] for name in ("epoch", "epochs"))
+        percent = settings.unreliable_percent * (1.0 - epoch / epochs)
         low, high = (percentile(ordered, count, x) for x in (percent, 100.0 - percent))
         if settings.unreliable_percent == 0.0:  # every pixel counts, the one at the top too
             high = torch.full_like(high, torch.inf)

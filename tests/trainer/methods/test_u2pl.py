@@ -421,6 +421,17 @@ def test_half_banks_and_bfloat16_have_nearly_the_same_losses(
     assert [row["loss_contrast"] for row in half] != [row["loss_contrast"] for row in single]
 
 
+def test_epochs_are_those_of_the_run_where_its_length_is_in_steps(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    by_epochs = losses(drawn_root, tmp_path / "a", "optim.epochs=2")
+
+    by_steps = losses(drawn_root, tmp_path / "b", "optim.epochs=0", "optim.steps=6")
+
+    assert by_steps == by_epochs
+    assert len(by_steps) == 6
+
+
 @pytest.mark.long
 def test_stopped_after_every_step_a_run_ends_with_the_same_bits(
     drawn_root: Path, tmp_path: Path
