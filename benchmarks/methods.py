@@ -98,6 +98,8 @@ PASSES = {
     "cac": Passes(trained=3),
     # As with CutMix; the teacher sees labelled images too.
     "ael": Passes(trained=2, predicted=3),
+    # Labelled images only, those with predicted masks among them.
+    "st_plusplus": Passes(trained=1),
 }
 
 

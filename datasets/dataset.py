@@ -7,6 +7,7 @@ from PIL import Image
 from datasets.config import DataConfig
 from datasets.errors import DataError
 from datasets.identity import DataIdentity, identity_at
+from datasets.images.predicted import PredictedMasks
 from datasets.images.tree import ImageTree, tree_of
 from datasets.location import DatasetLocation, locate
 from datasets.shards.download_cache import ItemCache
@@ -27,6 +28,8 @@ class Dataset:
         split: labelled, unlabelled and validation ids.
         num_classes: background included.
         identity: which files these are.
+        predicted: masks of unlabelled images that a training takes as labels; None but in
+            self-training.
     """
 
     spec: DatasetSpec
@@ -34,6 +37,7 @@ class Dataset:
     split: Split
     num_classes: int
     identity: DataIdentity
+    predicted: PredictedMasks | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -42,6 +42,7 @@ class Stream(IntEnum):
     BOX_2 = 32
     HOLE_1 = 33
     HOLE_2 = 34
+    LABELLED_HOLE = 35
     DROPOUT = 41
     NUMBERS = 42
     INIT = 51

@@ -38,6 +38,7 @@ from trainer.config.schema import TrainConfig
 from trainer.schedule import Schedule
 
 _CHECKPOINT_FILES = 4  # newest two, the best one, and the one being written
+_KEPT_WEIGHTS = 6  # of earlier stages, without momentum
 
 
 def check_data(cells: Iterable[PlannedCell]) -> None:
@@ -112,7 +113,8 @@ def _bytes_of(config: TrainConfig) -> int:
     layers = 22e6 + 1.1e6 * sum(config.model.blocks)
     parameters = config.model.facts.parameters or layers * (config.model.width / 64) ** 2
     sets = 3 if config.method.teacher.value == "ema" else 2
-    return int(parameters * 4 * sets * _CHECKPOINT_FILES)
+    kept = _KEPT_WEIGHTS if config.method.facts.stages else 0
+    return int(parameters * 4 * (sets * _CHECKPOINT_FILES + kept))
 
 
 def launch(order: LaunchRequest, screen: Screen) -> int:

@@ -70,6 +70,7 @@ REASONS = {
         "datasets/progress.py",
         "sweeps/cell.py",
         "trainer/environment.py",
+        "trainer/methods/st_plusplus_stages.py",
         "orchestrator/display/format.py",
         "orchestrator/storage/s3_storage.py",
     ),

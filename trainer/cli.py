@@ -251,6 +251,8 @@ class _Line:
             f"mIoU {'-' if miou is None else f'{miou:.2f}'}  "
             f"{progress['images_per_second']:.1f} images/s"
         )
+        if "work" in progress:  # between two trainings
+            text = f"{text}  {progress['work']}"
         print(f"\r{text}\x1b[K" if live else text, end="" if live else "\n", flush=True)
         if live and progress["step"] == progress["total_steps"]:
             print()

@@ -4,6 +4,7 @@ A step depends on the state and the step's number only, so a run may stop after 
 to the same weights.
 """
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -135,6 +136,8 @@ class Loop:
             self._progress(force=done == total, work=f"{work} {done}/{total}")
             self._stop_if(should_stop)
 
+        if not state.step:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run whose checkpoints are gone
         start = method.before_stage(StageInput(stage, self.dataset, folder, self._kept, tick))
         known = state.products.get(stage.name, start.digest)
         if known != start.digest:
@@ -151,7 +154,8 @@ class Loop:
             fresh = new_state(
                 self.config, dataset.num_classes, self.ranks, num_unlabelled=unlabelled
             )
-            state.begin_again(fresh, start.weights)
+            kept = {name: self._kept(other) for name, other in start.kept.items()}
+            state.begin_again(fresh, kept)
         return start.dataset
 
     def _kept(self, name: str) -> nn.Module:
@@ -251,9 +255,10 @@ class Loop:
         if ends_epoch and (epoch % self.config.evaluation.every_epochs == 0 or step == stage.end):
             self._evaluate(stage.first_epoch + epoch)
         if ends_epoch and self.ranks.is_first:
-            if epoch in method.kept_epochs(stage):
-                weights = {"step": step, "weights": self.state.weights()}
-                self.checkpoints.keep(f"{stage.name}-epoch-{epoch:04d}", weights)
+            for name, kept in method.kept_epochs(stage).items():
+                if kept == epoch:
+                    weights = {"step": step, "weights": self.state.weights()}
+                    self.checkpoints.keep(f"{stage.name}-{name}", weights)
             if step == stage.end < self.schedule.total_steps:
                 self.checkpoints.keep_best(f"{stage.name}-best")
         self._progress(force=ends_epoch)

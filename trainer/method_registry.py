@@ -93,4 +93,11 @@ METHODS = {
         other_pairs=("labelled",),
         has_own_boxes=True,
     ),
+    "st_plusplus": MethodFacts(
+        "trainer.methods.st_plusplus.StPlusPlus",
+        passes=1.0,
+        needs_unlabelled=False,
+        pairs=("strong",),
+        stages="trainer.methods.st_plusplus_stages.stage_images",
+    ),
 }

@@ -189,14 +189,17 @@ class InterPixelTerm:
             valid = valid[..., step, step]
             box = None if box is None else box[..., step, step]
         if box is None or self.loss.cutmix is CutMixPairs.paste:
-            return self._share(student, teacher, valid)
-        outside = self._share(student, teacher, valid & ~box)
+            return self._share(student, teacher, valid, pair.num_images)
+        outside = self._share(student, teacher, valid & ~box, pair.num_images)
         if self.loss.cutmix is CutMixPairs.outside_only:
             return outside
-        return 0.5 * (outside + self._share(student, teacher, valid & box))
+        return 0.5 * (outside + self._share(student, teacher, valid & box, pair.num_images))
 
-    def _share(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    def _share(
+        self, student: Tensor, teacher: Tensor, valid: Tensor, num_images: Tensor | None
+    ) -> Tensor:
         """Sum over this rank's images, divided by the number of images of all ranks."""
+        total = self.batch if num_images is None else num_images
         if self._is_plain:
             mean = inter_pixel_loss(
                 student,
@@ -206,7 +209,7 @@ class InterPixelTerm:
                 threshold=self.loss.threshold,
                 temperature=self.loss.temperature,
             )
-            return mean * (len(student) / self.batch)
+            return mean * (len(student) / total)
         q, p, ok = student.flatten(2), teacher.flatten(2), valid.flatten(1)
         if self.loss.scope is Scope.batch:
             # All images side by side, as if they were one image of B * N pixels (A7).
@@ -217,7 +220,7 @@ class InterPixelTerm:
             return losses.sum()
         if self.loss.divide_by is DivideBy.valid_images:
             return losses.sum() / self.ranks.sum(usable.sum()).clamp(min=1)
-        return losses.sum() / self.batch
+        return losses.sum() / total
 
     @property
     def _is_plain(self) -> bool:

@@ -118,16 +118,16 @@ class TrainState:
         self.products = dict(packed.get("products", {}))
         self._fill(packed["tensors"])
 
-    def begin_again(self, fresh: "TrainState", weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def begin_again(self, fresh: "TrainState", kept: Mapping[str, nn.Module]) -> None:
         """Begin a stage: first weights, no momentum, first memory, and no score of this stage.
 
         Args:
             fresh: what `new_state` gives.
-            weights: of networks that begin with others, by name.
+            kept: networks as which some begin, by the names of these.
         """
         self._fill(fresh.tensors())
-        for name, others in weights.items():
-            self.networks[name].load_state_dict(dict(others))
+        for name, network in kept.items():
+            self.networks[name].load_state_dict(network.state_dict())
         self.scores = {}
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ Legend: B images, S x S pixels, K channel bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from datasets.augment.boxes import box_maps, fill_holes
 from datasets.augment.device_inputs import AugmentSchedule, CropInputs
 from datasets.augment.host import BoxRule, Geometry, weak_mask
 from datasets.images.pixels import ImageLike
+from datasets.loading.cutout import LabelledCutout
 from datasets.loading.pasting import PastedWindows
 from datasets.randomness import KeyedRandom, Stream
 
@@ -32,9 +33,10 @@ class ViewPlan:
         has_partner: whether each unlabelled image has a partner, whose pixels are pasted;
             `data.mix` says which.
         chosen_partner: whether the hint of the epoch says which instead.
-        has_holes: whether the strong views have holes (cutout).
+        has_holes: whether the strong views have holes (cutout), but those of true masks.
         has_overlap: whether each unlabelled image is cropped a second time, overlapping the first.
-        labelled_strong: whether labelled images have a strong view too.
+        labelled_strong: whether labelled images have a strong view too. In self-training it is the
+            weak one where the mask is a true one.
         pasted_classes: drawn by the hint of the epoch for each labelled image; their pixels of
             another labelled image replace its own (`datasets/loading/pasting.py`).
         channel_bits: whether features are dropped.
@@ -84,6 +86,8 @@ class LabelledBatch:
         ids: of the images.
         strong: a strong view of `images`, uint8 (B, 3, S, S); empty unless the plan names it.
         numbers: in [0, 1), float64 (B, N).
+        is_predicted: whether a network predicted the mask, bool (B,); then holes of `strong` are
+            255 in it. Empty where all masks are true ones.
     """
 
     images: Tensor
@@ -92,6 +96,14 @@ class LabelledBatch:
     ids: tuple[str, ...]
     strong: Tensor = field(default_factory=nothing)
     numbers: Tensor = field(default_factory=nothing)
+    is_predicted: Tensor = field(default_factory=nothing)
+
+    def with_cutout(self, cutout: LabelledCutout | None) -> "LabelledBatch":
+        """The batch with holes in its strong views; unchanged without any."""
+        if cutout is None:
+            return self
+        strong, masks = cutout.cut(self.strong, self.masks)
+        return replace(self, strong=strong, masks=masks, is_predicted=cutout.is_predicted)
 
 
 @dataclass(frozen=True)
@@ -179,6 +191,7 @@ class LabelledWindows:
         stages: of B strong views; None unless the plan names them.
         numbers: in [0, 1), float64 (B, N).
         pasted: other images whose pixels go into these, as `masks` has it already; None without.
+        cutout: of the strong views; None without holes.
     """
 
     windows: CropInputs
@@ -188,6 +201,7 @@ class LabelledWindows:
     stages: AugmentSchedule | None
     numbers: Tensor
     pasted: PastedWindows | None = None
+    cutout: LabelledCutout | None = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def labelled_batch(given: LabelledBatch | LabelledWindows) -> LabelledBatch:
     if given.pasted is not None:
         others = weak_views(given.pasted.windows).index_select(0, given.pasted.which)
         images = torch.where(given.pasted.inside[:, None], others, images)
-    return LabelledBatch(
+    batch = LabelledBatch(
         images,
         given.masks.to(torch.int64),
         given.keep,
@@ -103,6 +103,7 @@ def labelled_batch(given: LabelledBatch | LabelledWindows) -> LabelledBatch:
         strong=nothing() if given.stages is None else strong_views(images, given.stages),
         numbers=given.numbers,
     )
+    return batch.with_cutout(given.cutout)
 
 
 def unlabelled_batch(given: UnlabelledBatch | UnlabelledWindows) -> UnlabelledBatch:

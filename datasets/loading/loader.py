@@ -21,6 +21,7 @@ from datasets.dataset import Dataset
 from datasets.images.decoded_cache import DecodedCache
 from datasets.images.lazy import LazyTree
 from datasets.images.pixels import ImageSource, whole_of
+from datasets.images.predicted import WithPredicted
 from datasets.loading.batches import (
     LabelledBatch,
     LabelledWindows,
@@ -126,6 +127,15 @@ def validation_images(
     return _from_workers(images, wanted, workers) if workers else _from_thread(images, wanted)
 
 
+def whole_images(
+    dataset: Dataset, names: Sequence[str], *, workers: int = 0, cache: Path | None = None
+) -> Generator[Tensor, None, None]:
+    """Images alone, uint8 (3, H, W); else as `validation_images`."""
+    images = _ImagesAlone(_image_source(dataset, cache), names, ahead=max(workers, 1))
+    wanted = range(len(names))
+    return _from_workers(images, wanted, workers) if workers else _from_thread(images, wanted)
+
+
 class _WholeImages(TorchDataset[tuple[Tensor, Tensor]]):
     """Item `index` is the image and the mask of name `index`."""
 
@@ -139,14 +149,28 @@ class _WholeImages(TorchDataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(mask)
 
 
+class _ImagesAlone(TorchDataset[Tensor]):
+    """Item `index` is the image of name `index`; no mask is opened."""
+
+    def __init__(self, source: ImageSource, names: Sequence[str], *, ahead: int) -> None:
+        self._source, self._names, self._ahead = source, names, ahead
+
+    def __getitem__(self, index: int) -> Tensor:
+        self._source.prefetch(self._names[index + self._ahead : index + self._ahead + 1])
+        return torch.from_numpy(whole_of(self._source.image(self._names[index]))).permute(2, 0, 1)
+
+
 class _Steps(TorchDataset[Step]):
     """Item `step` is the whole batch of that step, so that workers share nothing."""
 
     def __init__(self, dataset: Dataset, config: DataConfig, seed: int, plan: BatchPlan) -> None:
         split, source = dataset.split, _image_source(dataset, plan.cache)
         self._plan = plan
+        ids, predicted = split.labelled, dataset.predicted
+        if predicted is not None:
+            ids, source = predicted.training_list(ids), WithPredicted(source, predicted)
         views, hint = plan.views, plan.hint
-        self._labelled = LabelledSource(source, split.labelled, config, seed, plan=views, hint=hint)
+        self._labelled = LabelledSource(source, ids, config, seed, plan=views, hint=hint)
         self._unlabelled = (
             UnlabelledSource(source, split.unlabelled, config, seed, plan=views, hint=hint)
             if plan.unlabelled

@@ -23,7 +23,6 @@ from datasets.augment.host import (
     Geometry,
     Photometry,
     ScaleRule,
-    draw_box,
     draw_boxes,
     draw_geometry,
     draw_overlap,
@@ -35,6 +34,7 @@ from datasets.augment.host import (
 from datasets.augment.resize import span
 from datasets.config import DataConfig, MixSource
 from datasets.images.pixels import ImageLike, ImageSource, LazyImage, size_of
+from datasets.images.predicted import WithPredicted
 from datasets.loading.batches import (
     ChosenPartners,
     LabelledBatch,
@@ -49,6 +49,7 @@ from datasets.loading.batches import (
     stack_images,
     stack_masks,
 )
+from datasets.loading.cutout import LabelledCutout, draw_hole
 from datasets.loading.hint import Hint, PasteChoice, draw_partner, draw_paste
 from datasets.loading.pasting import (
     Paste,
@@ -116,6 +117,7 @@ class LabelledSource:
         self._seed = seed
         self._plan = plan
         self._hint = hint
+        self._predicted = source.predicted if isinstance(source, WithPredicted) else None
         self._order = EpochOrder(ids, seed=seed, stream=Stream.LABELLED_ORDER)
 
     def batch(self, positions: Sequence[int], num_bits: int) -> LabelledBatch:
@@ -131,9 +133,10 @@ class LabelledSource:
             for image, paste in zip(images, pastes, strict=True)
         ]
         strong = [
-            strong_image(*view) for view in zip(images, self._strong(positions), strict=False)
+            image if drawn is None else strong_image(image, drawn)
+            for image, drawn in zip(images, self._strong(positions), strict=False)
         ]
-        return LabelledBatch(
+        batch = LabelledBatch(
             images=stack_images(images),
             masks=paste_masks(stack_masks(pairs, geometries), pastes).to(torch.int64),
             keep=channel_bits(self._seed, _LABELLED, positions, num_bits),
@@ -141,6 +144,7 @@ class LabelledSource:
             strong=stack_images(strong),
             numbers=random_numbers(self._seed, _LABELLED, positions, self._plan.numbers),
         )
+        return batch.with_cutout(self._cutout(positions))
 
     def windows(self, positions: Sequence[int], num_bits: int) -> LabelledWindows:
         """The same, for a device to make the images."""
@@ -154,6 +158,7 @@ class LabelledSource:
             stages=stages_of(self._strong(positions)),
             numbers=random_numbers(self._seed, _LABELLED, positions, self._plan.numbers),
             pasted=pasted_windows(pastes),
+            cutout=self._cutout(positions),
         )
 
     def announce(self, positions: Sequence[int]) -> None:
@@ -201,14 +206,23 @@ class LabelledSource:
         geometry = _geometry(draws, pair, self._config.crop, ScaleRule(low, high))
         return Paste.of(pair, geometry, choice.classes)
 
-    def _strong(self, positions: Sequence[int]) -> list[Photometry]:
+    def _strong(self, positions: Sequence[int]) -> list[Photometry | None]:
         """Of the strong view of each image; none unless the plan names it."""
         return [
             draw_photometry(
                 KeyedRandom(self._seed, Stream.LABELLED_STRONG, position), self._config.strong
             )
+            if self._predicted is None or self._order.at(position) in self._predicted
+            else None
             for position in (positions if self._plan.labelled_strong else ())
         ]
+
+    def _cutout(self, positions: Sequence[int]) -> LabelledCutout | None:
+        """The holes of images with predicted masks; None where there are no such images."""
+        if not self._predicted or not self._plan.has_holes:
+            return None
+        is_predicted = [self._order.at(position) in self._predicted for position in positions]
+        return LabelledCutout.drawn(self._seed, positions, is_predicted, self._config.crop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +329,7 @@ class UnlabelledSource:
         if plan.has_overlap:
             groups.append(list(map(self._second, positions, groups[0])))
         holes = [
-            [self._hole(stream, position) for position in positions]
+            [draw_hole(seed, stream, position, self._config.crop) for position in positions]
             for stream in (Stream.HOLE_1, Stream.HOLE_2)[: plan.strong if plan.has_holes else 0]
         ]
         shift, mirrored = _offsets(groups) if plan.has_overlap else (nothing(), nothing())
@@ -337,12 +351,6 @@ class UnlabelledSource:
         draws = KeyedRandom(self._seed, stream, position)
         probability = self._config.strong.cutmix
         return draw_boxes(draws, self._config.crop, self._plan.box_rule, probability=probability)
-
-    def _hole(self, stream: Stream, position: int) -> tuple[Box, int]:
-        """The hole in a strong view, and the key of its noise: 63 bits, as int64 has a sign."""
-        draws = KeyedRandom(self._seed, stream, position)
-        key = draws.word() >> 1
-        return draw_box(draws, self._config.crop, redraws_area=True), key
 
     def _view(self, position: int, images: dict[str, ImageLike]) -> _View:
         """The image at a position, weak and strong."""

@@ -56,6 +56,7 @@ def test_the_numbers_of_the_streams_never_change() -> None:
         "BOX_2": 32,
         "HOLE_1": 33,
         "HOLE_2": 34,
+        "LABELLED_HOLE": 35,
         "DROPOUT": 41,
         "NUMBERS": 42,
         "INIT": 51,

@@ -7,13 +7,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
+from datasets.dataset import open_dataset
 from orchestrator.__main__ import main
 from orchestrator.launch import check_parts_of_cards
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import PlannedCell, State
 from tests.support.lab import KL, SUPERVISED, UNIMATCH, Lab, kill_all
 from trainer.config.compose import compose
+from trainer.inference import export, load_trained, predict_folder
 
 INLINE = "backend=inline"
 DIVERGES = ("optim.lr=1000", "optim.epochs=8")
@@ -36,6 +39,31 @@ def test_a_grid_runs_once_and_is_then_done(lab: Lab) -> None:
     assert row.torch is not None
     assert len(row.class_names) == len(row.best_iou_percent)
     assert "tiny: 2 cells: 2 done" in lab.run("status")
+
+
+def test_a_cell_of_three_trainings_is_one_row_and_its_network_predicts_and_is_exported(
+    lab: Lab,
+) -> None:
+    lab.write_grid(("st_plusplus", "cr"))
+    key = KL.replace("unimatch_star.kl", "st_plusplus.cr")
+
+    lab.run("launch", INLINE)
+
+    row, folder = lab.rows()[key], lab.opened.run(key).folder
+    assert (row.status, row.epochs, row.last_epoch) == ("done", 3, 3)
+    # Twelve labelled images twice; with 6 others; with 12 others: eight in each step.
+    assert row.steps == 24 // 8 + 18 // 8 + 24 // 8
+    trained, images = load_trained(folder), folder.parent / "images"
+    images.mkdir()
+    dataset = open_dataset(trained.config.data)
+    dataset.tree.image(dataset.split.validation[0]).save(images / "a.png")
+    list(predict_folder(trained, images, folder.parent / "masks", "cpu"))
+    export(folder, folder.parent / "network.safetensors")
+    again = load_trained(folder.parent / "network.safetensors")
+    weights = again.network.state_dict()
+    assert (folder.parent / "masks" / "a.png").exists()
+    for name, value in trained.network.state_dict().items():
+        assert torch.equal(weights[name], value)
 
 
 def test_a_gpu_that_torch_cannot_use_ends_the_launch_and_leaves_no_run_and_no_row(

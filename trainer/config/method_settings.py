@@ -205,3 +205,18 @@ class AelConfig:
     presence_area: float = option(
         0.03, "of the crop, from which on an image shows a class; 0.01 Cityscapes", limits=(0, 1)
     )
+
+
+class StageTeacher(Enum):
+    """Which network of a training predicts masks for the next one."""
+
+    last = "last"
+    best = "best"  # by the validation masks, which the next training so learns from: the code
+
+
+@dataclass(frozen=True)
+class StPlusPlusConfig:
+    """ST++ (Yang et al. 2022): self-training in several trainings."""
+
+    plus: bool = option(True, "False: ST, which adds all unlabelled images at once")
+    teacher: StageTeacher = StageTeacher.last

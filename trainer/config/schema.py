@@ -16,6 +16,7 @@ from trainer.config.method_settings import (
     CutMixSegConfig,
     MeanTeacherConfig,
     PsMtConfig,
+    StPlusPlusConfig,
     U2plConfig,
 )
 from trainer.method_registry import METHODS, MethodFacts, method_facts
@@ -318,6 +319,9 @@ class MethodConfig:
     cac: CacConfig = field(default_factory=CacConfig, metadata={"algorithms": ("cac",)})
     u2pl: U2plConfig = field(default_factory=U2plConfig, metadata={"algorithms": ("u2pl",)})
     ael: AelConfig = field(default_factory=AelConfig, metadata={"algorithms": ("ael",)})
+    st_plusplus: StPlusPlusConfig = field(
+        default_factory=StPlusPlusConfig, metadata={"algorithms": ("st_plusplus",)}
+    )
 
     @property
     def facts(self) -> MethodFacts:

@@ -164,7 +164,7 @@ def _inter_pixel(config: TrainConfig) -> None:
         raise ValueError(f"loss.views={list(loss.views)}; choose among {', '.join(known)}.")
     if loss.distance is PixelDistance.none:
         return
-    if not facts.needs_unlabelled:
+    if not facts.needs_unlabelled and not known:
         raise ValueError(
             f"loss={loss.name} needs unlabelled images and method={config.method.name} uses none; "
             "choose loss=none, or another method."

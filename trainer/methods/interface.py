@@ -97,6 +97,8 @@ class TeacherStudentPair:
         student: logits (B, C, H, W).
         valid: (B, H, W) bool, False on padding.
         box: (B, H, W) bool, the pasted region; None without CutMix.
+        num_images: of all ranks, over which the term takes its mean, a scalar; None: those of the
+            batch.
     """
 
     view: str
@@ -104,6 +106,7 @@ class TeacherStudentPair:
     student: Tensor
     valid: Tensor
     box: Tensor | None = None
+    num_images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class StageInput:
         dataset: of the run.
         folder: for what is made between stages; it may hold that already, whole or in part.
         kept: gives a network that `Method.kept_epochs` kept, in evaluation mode, by its name
-            `<stage>-epoch-<number>`, or `<stage>-best` for the best epoch of an earlier stage.
+            `<stage>-<name>`, or `<stage>-best` for the best epoch of an earlier stage.
         tick: to be called on all ranks together after each part of the work, with its name, the
             parts done and all parts; shows that the run is alive, and raises `Preempted`.
     """
@@ -154,12 +157,13 @@ class StageStart:
 
     Attributes:
         dataset: its lists and masks.
-        weights: of the networks that do not begin with their first weights, by their names.
+        kept: for each network that does not begin with its first weights the kept one that it
+            begins as, by their names.
         digest: sha256 of what was made before the stage; empty where nothing was.
     """
 
     dataset: Dataset
-    weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
     digest: str = ""
 
 
@@ -230,9 +234,12 @@ class Method(Protocol):
         """
         return StageStart(given.dataset)
 
-    def kept_epochs(self, stage: Stage) -> tuple[int, ...]:
-        """Epochs of a stage, counted from 1, after which the deployed network is kept."""
-        return ()
+    def kept_epochs(self, stage: Stage) -> dict[str, int]:
+        """Epochs of a stage, counted from 1, after which the deployed network is kept.
+
+        By names of ours: the file is `checkpoints/<stage>-<name>.pt`.
+        """
+        return {}
 
     def step(self, given: StepInput) -> StepResult:
         """Run the forward passes of one step; the loop runs the backward pass."""

@@ -246,3 +246,25 @@ def test_scratch_of_an_older_attempt_is_replaced_and_of_the_newest_is_kept(
     with owned(root) as owner:
         assert owner.begin(0) == 10
         assert (run.folder / "metrics.jsonl").read_text() == "pushed"
+
+
+def test_masks_made_between_trainings_reach_the_next_host_but_no_screen(
+    root: Root, tmp_path: Path
+) -> None:
+    mask = Path("stages") / "all" / "masks" / "a" / "b.png"
+    with owned(root) as owner:
+        owner.begin(0)
+        written = root.run(KL).folder / mask
+        written.parent.mkdir(parents=True)
+        written.write_bytes(b"mask")
+        written.with_name(".b.png.0.tmp").write_bytes(b"half")
+        owner.start()
+    other = open_root(root.address, str(tmp_path / "other"))
+
+    with owned(other) as owner:
+        owner.begin(0)
+
+    assert (other.run(KL).folder / mask).read_bytes() == b"mask"
+    assert len(list((other.run(KL).folder / mask).parent.iterdir())) == 1
+    viewer = open_root(root.address, str(tmp_path / "viewer"))
+    assert not (viewer.local_copy(KL).folder / mask).exists()

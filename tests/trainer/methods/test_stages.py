@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from datasets.files import atomic_write
 from tests.support.tiny_config import tiny_config
@@ -43,8 +42,8 @@ class Twice(Method):
     def networks(self) -> dict[str, NetworkSpec]:
         return {"student": NetworkSpec(), "old": NetworkSpec(is_trained=False)}
 
-    def kept_epochs(self, stage: Stage) -> tuple[int, ...]:
-        return (1,) if stage.name == "first" else ()
+    def kept_epochs(self, stage: Stage) -> dict[str, int]:
+        return {"old": 1} if stage.name == "first" else {}
 
     def before_stage(self, given: StageInput) -> StageStart:
         if given.stage.name == "first":
@@ -55,9 +54,8 @@ class Twice(Method):
             if not path.exists() or len(path.read_text()) <= number:
                 atomic_write(path, "x" * (number + 1))
             given.tick("counted", number + 1, 3)
-        old: nn.Module = given.kept("first-epoch-0001")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return StageStart(given.dataset, {"old": old.state_dict()}, digest)
+        return StageStart(given.dataset, {"old": "first-old"}, digest)
 
     def step(self, given: StepInput) -> StepResult:
         config, masks = self.context.config, given.labelled.masks
@@ -110,7 +108,7 @@ def test_a_stage_begins_with_first_weights_and_what_was_kept(
 
     train(config, tmp_path, on_step=look)
 
-    kept = torch.load(tmp_path / "checkpoints" / "first-epoch-0001.pt", weights_only=True)
+    kept = torch.load(tmp_path / "checkpoints" / "first-old.pt", weights_only=True)
     name = "classifier.weight"
     assert torch.equal(kept["weights"][name], firsts[0][f"network.student.{name}"])
     assert torch.equal(kept["weights"][name], firsts[2][f"network.old.{name}"])
@@ -136,16 +134,19 @@ def test_stopped_at_every_step_and_in_the_work_between_it_ends_with_the_same_bit
     assert (tmp_path / "pieces" / "stages" / "count.txt").read_text() == "xxx"
 
 
-def test_products_that_changed_are_refused(
+def test_products_and_networks_that_changed_are_refused(
     drawn_root: Path, tmp_path: Path, overrides: list[str]
 ) -> None:
     config = tiny_config(drawn_root, *overrides)
-    train(config, tmp_path, should_stop=stop_after(7))
-    (tmp_path / "stages" / "count.txt").write_text("yyy")
+    train(config, tmp_path, should_stop=stop_after(2))
+    kept = tmp_path / "checkpoints" / "first-old.pt"
+    whole = kept.read_bytes()
+    kept.write_bytes(b"x")
 
-    with pytest.raises(CheckpointError, match="stages holds other products"):
-        train(config, tmp_path)
-    (tmp_path / "stages" / "count.txt").unlink()
-    (tmp_path / "checkpoints" / "first-epoch-0001.pt").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="of an earlier stage, is missing or damaged"):
+        train(config, tmp_path)
+    kept.write_bytes(whole)
+    train(config, tmp_path, should_stop=stop_after(5))
+    (tmp_path / "stages" / "count.txt").write_text("yyy")
+    with pytest.raises(CheckpointError, match="stages holds other products"):
         train(config, tmp_path)
