@@ -19,7 +19,7 @@ from datasets.location import num_classes
 from trainer.config.method_settings import AbsentClass, AelConfig
 from trainer.losses import IGNORED, Target
 from trainer.methods import consistency
-from trainer.methods.feature_bank import gather_images
+from trainer.methods.contrast.feature_bank import gather_images
 from trainer.methods.interface import (
     Method,
     MethodContext,

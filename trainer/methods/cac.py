@@ -15,8 +15,8 @@ from trainer.config.method_settings import CacConfig, PairDirection
 from trainer.config.schema import Graph, PixelDistance, Resolution
 from trainer.losses import Target
 from trainer.methods import consistency
-from trainer.methods.feature_bank import FeatureBank, NewRows, gather_images
-from trainer.methods.info_nce import info_nce
+from trainer.methods.contrast.feature_bank import FeatureBank, NewRows, gather_images
+from trainer.methods.contrast.info_nce import info_nce
 from trainer.methods.interface import (
     Method,
     MethodContext,

@@ -17,7 +17,8 @@ from trainer.config.method_settings import Compat, U2plConfig
 from trainer.config.schema import Graph
 from trainer.losses import IGNORED, Target
 from trainer.methods import consistency
-from trainer.methods.feature_bank import NewRows, gather_images
+from trainer.methods.contrast.feature_bank import NewRows, gather_images
+from trainer.methods.contrast.u2pl_contrast import Contrast, Pixels
 from trainer.methods.interface import (
     Method,
     MethodContext,
@@ -28,7 +29,6 @@ from trainer.methods.interface import (
     TeacherStudentPair,
 )
 from trainer.methods.moving_average import growing_decay, move_average
-from trainer.methods.u2pl_contrast import Contrast, Pixels
 from trainer.network.deeplab import DeepLabV3Plus, normalise
 from trainer.network.heads import Head, Outputs
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.support.process_groups import run_ranks
 from trainer.distributed import Ranks
-from trainer.methods.feature_bank import FeatureBank, NewRows, gather_images
+from trainer.methods.contrast.feature_bank import FeatureBank, NewRows, gather_images
 
 CAPACITIES = (3, 5, 1)
 BANK = FeatureBank("bank", CAPACITIES)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from trainer.methods.info_nce import info_nce
+from trainer.methods.contrast.info_nce import info_nce
 
 TEMPERATURE = 0.1
 CLASSES = 3

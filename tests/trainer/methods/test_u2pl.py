@@ -23,9 +23,9 @@ from tests.trainer.test_resume import in_pieces, straight
 from trainer.config.method_settings import U2plConfig
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
+from trainer.methods.contrast.u2pl_contrast import _Picked, sampled_info_nce
 from trainer.methods.interface import MethodContext, Position, StepInput, new_method
 from trainer.methods.u2pl import percentile
-from trainer.methods.u2pl_contrast import _Picked, sampled_info_nce
 from trainer.network.deeplab import normalise
 from trainer.objective import Objective
 from trainer.run import train

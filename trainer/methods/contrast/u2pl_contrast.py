@@ -18,7 +18,13 @@ from torch.nn import functional
 from datasets.augment.boxes import uniform_noise
 from trainer.config.method_settings import BankPrecision, Compat, U2plConfig
 from trainer.distributed import Ranks
-from trainer.methods.feature_bank import FeatureBank, NewRows, block_of, gather_images, places_of
+from trainer.methods.contrast.feature_bank import (
+    FeatureBank,
+    NewRows,
+    block_of,
+    gather_images,
+    places_of,
+)
 
 _ANCHORS_AT_ONCE = 512  # with 50 negatives of 256 channels 26 MB in float32
 

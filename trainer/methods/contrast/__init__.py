@@ -1,0 +1,1 @@
+"""Contrastive losses of features, and the banks they take their negatives from."""
