@@ -72,7 +72,8 @@ def test_a_file_sets_what_it_says_and_nothing_else(file: Path) -> None:
 
 
 def test_the_command_line_has_the_last_word() -> None:
-    config = compose([*words(FILES[0]), "optim.lr=0.5", "track=released", "optim.epochs=3"])
+    cell = ["method=cac", "recipe=cityscapes", "model=resnet50"]
+    config = compose([*cell, "optim.lr=0.5", "track=released", "optim.epochs=3"])
 
     assert (config.optim.lr, config.optim.epochs, config.data.crop) == (0.5, 3, 720)
 
@@ -86,7 +87,7 @@ def test_both_forms_of_cps_have_its_settings() -> None:
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        (["method=unimatch_star"], "of method=unimatch_star on recipe=synthetic, only of cac"),
+        (["method=unimatch_star"], "of method=unimatch_star on recipe=synthetic, only of .*cac"),
         (["method=mean_teacher", "recipe=cityscapes"], r"mean_teacher \(voc\)"),
         (["method=cps", "recipe=voc", "optim.lrr=1"], "Did you mean optim.lr"),
     ],
