@@ -45,7 +45,7 @@ def test_a_number_of_classes_that_cannot_be_drawn_is_refused(count) -> None:
 
 
 def test_an_unknown_dataset_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="'coco'; known: cityscapes, folder, synthetic, voc"):
+    with pytest.raises(ValueError, match="'coco'; known: cityscapes, earth, folder, synth"):
         spec_of(DataConfig(dataset="coco"))
 
 

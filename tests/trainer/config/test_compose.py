@@ -20,7 +20,7 @@ from trainer.config.schema import TrainConfig, Upsample
             "Unknown method 'unimatsch'; known: ael, cac, cps",
         ),
         (["model=resnet18"], "Unknown model 'resnet18'; known: efficientnet_lite0, resnet101"),
-        (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, folder, synthetic, voc"),
+        (["recipe=coco"], "Unknown recipe 'coco'; known: cityscapes, earth, folder, synthetic"),
         (["loss.distance=l2"], "expected one of [none, kl, cr]"),
         (["epochs"], "'epochs' is no setting; write key=value"),
         (["optim.epochs=-1"], "optim.epochs=-1 is out of range; it lies in [0, 1e+06]"),
