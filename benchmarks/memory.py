@@ -23,6 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import trainer.methods.contrast.feature_bank
+import trainer.network.batch_norm
 import trainer.network.deeplab
 from benchmarks.two_steps import Case
 from datasets.loading.batches import (
@@ -93,9 +95,6 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._sizes.pop(key)
 
 
-FIRST, LAST = Position(0, 1, 10**6), Position(10**6 - 1, 1, 10**6)  # in runs of a million epochs
-
-
 def peak_bytes(config: TrainConfig, *, classes: int, images: int) -> int:
     """Most bytes that live on a card during the first step or the last one.
 
@@ -105,11 +104,17 @@ def peak_bytes(config: TrainConfig, *, classes: int, images: int) -> int:
         images: labelled ones on this card, with as many unlabelled ones.
     """
     peaks = []
-    for position in (FIRST, LAST):  # a warm-up may have steps of another kind
+    for position in ends(config):  # a warm-up may have steps of another kind
         live = LiveBytes()
         fake_step(config, classes=classes, images=images, position=position, counters=(live,))
         peaks.append(live.peak)
     return max(peaks)
+
+
+def ends(config: TrainConfig) -> tuple[Position, Position]:
+    """The first and the last step of a run whose epochs have a thousand steps."""
+    total = 1000 * config.optim.epochs
+    return Position(0, 1000, total), Position(total - 1, 1000, total)
 
 
 def fake_step(
@@ -228,8 +233,13 @@ def _second_crop(
 
 def _forget_constants() -> None:
     """Fake constants must not reach a real network, nor those of one count the next."""
-    trainer.network.deeplab._constants.cache_clear()
-    trainer.network.deeplab._weights.cache_clear()
+    for kept in (
+        trainer.network.deeplab._constants,
+        trainer.network.deeplab._weights,
+        trainer.network.batch_norm._counts,
+        trainer.methods.contrast.feature_bank._limits,
+    ):
+        kept.cache_clear()
 
 
 # The points that every line of the table is fitted to: crop, images, classes.

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.counts import Counting, meta_operations
-from benchmarks.memory import LAST, empty_batches, peak_bytes
+from benchmarks.memory import empty_batches, ends, peak_bytes
 from benchmarks.table import in_turn, settings
 from orchestrator.planning.memory import GIB
 from sweeps.table import load_table
@@ -193,7 +193,7 @@ def _units(model: ModelConfig, crop: int) -> dict[str, float]:
 def _stepping(
     config: TrainConfig, ranks: Ranks, *, images: int, change: Callable[[Tensor], Tensor]
 ) -> Callable[[], object]:
-    """A step of the late run, on batches whose tensors went through `change`."""
+    """The last step of a run, on batches whose tensors went through `change`."""
     state = new_state(config, CLASSES, ranks, fresh=ranks.device.type != "meta")
     objective = Objective.of(config, ranks)
     bits = next(iter(state.networks.values())).num_channel_bits
@@ -206,7 +206,7 @@ def _stepping(
         state.memory,
         labelled,
         unlabelled if config.method.facts.needs_unlabelled else None,
-        objective.method.numbers(LAST),
+        objective.method.numbers(ends(config)[1]),
     )
     step = Step(objective, state, ranks)
     return lambda: step(given, weight=1.0, rate=0.0)

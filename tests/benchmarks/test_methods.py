@@ -43,11 +43,11 @@ def test_a_step_computes_at_most_a_tenth_more_than_its_passes_imply(method: str)
 def test_the_table_has_counts_and_ratios_of_each_method(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["model=resnet14_w8", "crop=33", "batch=2", "timed_crop=33", "rounds=1"]
 
-    methods.main([*words, "methods=supervised_star,mt_cutmix"])
+    methods.main([*words, "methods=supervised_star,mt_cutmix,u2pl"])  # the last has constants
 
     lines = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
     rows = {line[1].strip(): [entry.strip() for entry in line[2:-1]] for line in lines[2:]}
-    assert list(rows) == ["supervised_star", "mt_cutmix"]
+    assert list(rows) == ["supervised_star", "mt_cutmix", "u2pl"]
     assert rows["supervised_star"][0] == "1 trained"
     assert rows["supervised_star"][2:4] == ["1.00", "1.00"]
     assert rows["mt_cutmix"][0] == "2 trained, 2 predicted"
