@@ -100,6 +100,8 @@ PASSES = {
     "ael": Passes(trained=2, predicted=3),
     # Labelled images only, those with predicted masks among them.
     "st_plusplus": Passes(trained=1),
+    # Labelled, weak and strong images.
+    "pc2seg_style": Passes(trained=3),
 }
 
 

@@ -77,7 +77,7 @@ METHODS = {
         has_own_boxes=True,
     ),
     "cac": MethodFacts(
-        "trainer.methods.cac.ContextAwareConsistency", passes=3.3, pairs=("1to2", "2to1")
+        "trainer.methods.cac.ContextAwareConsistency", passes=3.2, pairs=("1to2", "2to1")
     ),
     "u2pl": MethodFacts(
         "trainer.methods.u2pl.U2PL",
@@ -99,5 +99,8 @@ METHODS = {
         needs_unlabelled=False,
         pairs=("strong",),
         stages="trainer.methods.st_plusplus_stages.stage_images",
+    ),
+    "pc2seg_style": MethodFacts(
+        "trainer.methods.pc2seg_style.Pc2SegStyle", passes=3.1, pairs=("strong",)
     ),
 }

@@ -25,11 +25,11 @@ def test_the_paper_is_exactly_100_cells():
 
     assert sizes == {
         "demo": 16,
-        "drawn_methods": 102,  # (1 + 11 methods x 3) x 3 seeds
+        "drawn_methods": 111,  # (1 + 12 methods x 3) x 3 seeds
         "drawn_seeds": 50,
         "paper": 100,
-        "paper_all": 164,
-        "seamless": 68,  # (1 + 11 methods x 3) x 2 splits
+        "paper_all": 169,
+        "seamless": 74,  # (1 + 12 methods x 3) x 2 splits
         "table1": 6,
         "table2": 12,
         "table3": 36,
@@ -63,7 +63,15 @@ def test_paper_all_adds_the_quoted_rows_to_the_cells_of_the_paper():
     assert {c.seed for c in every.cells} == {12345}
     assert not every.overrides
     added = set(every.cells) - set(paper.cells)
-    assert {c.method for c in added} == {"ael", "cac", "cps", "ps_mt", "st_plusplus", "u2pl"}
+    assert {c.method for c in added} == {
+        "ael",
+        "cac",
+        "cps",
+        "pc2seg_style",
+        "ps_mt",
+        "st_plusplus",
+        "u2pl",
+    }
     assert {c.loss for c in added} == {"none"}
 
 

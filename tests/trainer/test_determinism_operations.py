@@ -63,7 +63,7 @@ REFUSED = (
 # What a step may use on CUDA. One thread for each element of the result:
 ELEMENTWISE = """
     __lshift__ __rshift__ _fused_sgd_ abs abs_ add add_ bitwise_and bitwise_not bitwise_or
-    bitwise_xor clamp clamp_ clamp_min div div_ eq exp expm1 fill_ floor floor_divide ge gt
+    bitwise_xor clamp clamp_ clamp_min div div_ eq exp exp_ expm1 fill_ floor floor_divide ge gt
     hardtanh_ hardtanh_backward le lerp lerp_ log log1p logaddexp lt masked_fill masked_fill_
     maximum minimum mul mul_ ne neg pow reciprocal relu_ remainder rsub sqrt sub sub_
     threshold_backward where
@@ -173,6 +173,7 @@ STEPS = [
     ["method=cps", "loss=kl"],
     ["method=cps_no_cutmix", "loss=kl"],
     ["method=ps_mt", "loss=kl", "method.ps_mt.warmup_epochs=1"],
+    ["method=pc2seg_style", "loss=kl", "method.pc2seg_style.cutout=true"],
     ["method=cac", "loss=kl", "method.cac.supervised_epochs=0"],
     ["method=u2pl", "loss=kl", "method.u2pl.sup_only_epochs=0"],
     ["method=ael", "loss=kl", "loss.views=[mixed,labelled]"],
@@ -198,6 +199,7 @@ ARRIVING = {
     "mt_cutmix": 13,
     "unimatch": 15,
     "ps_mt": 20,
+    "pc2seg_style": 16,  # holes and their keys
     "cac": 14,  # shift and mirroring
     "u2pl": 10,
     "ael": 18,  # numbers of both halves, pasted images (5), chosen partners (3)

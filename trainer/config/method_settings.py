@@ -220,3 +220,16 @@ class StPlusPlusConfig:
 
     plus: bool = option(True, "False: ST, which adds all unlabelled images at once")
     teacher: StageTeacher = StageTeacher.last
+
+
+@dataclass(frozen=True)
+class Pc2SegStyleConfig:
+    """In the style of PC2Seg (Zhong et al. 2021), which has no code: the choices are ours."""
+
+    consistency_weight: float = option(1.0, "of the squared distance", limits=(0, 1e6))
+    ramp_epochs: int = option(5, "until its full weight", limits=(0, 10**6))
+    contrast_weight: float = option(0.1, "of the contrastive loss", limits=(0, 1e6))
+    temperature: float = option(0.07, "of the contrastive loss", limits=(0.03, 1e3))
+    anchors: int = option(1024, "cells of stride 8 of each image, at most", limits=(1, 10**6))
+    negatives: int = option(200, "of each anchor, from other images", limits=(1, 10**6))
+    cutout: bool = option(False, "True: strong views have holes, which no loss counts")

@@ -15,6 +15,7 @@ from trainer.config.method_settings import (
     CpsConfig,
     CutMixSegConfig,
     MeanTeacherConfig,
+    Pc2SegStyleConfig,
     PsMtConfig,
     StPlusPlusConfig,
     U2plConfig,
@@ -316,6 +317,9 @@ class MethodConfig:
     )
     cps: CpsConfig = field(default_factory=CpsConfig, metadata={"algorithms": ("cps",)})
     ps_mt: PsMtConfig = field(default_factory=PsMtConfig, metadata={"algorithms": ("ps_mt",)})
+    pc2seg_style: Pc2SegStyleConfig = field(
+        default_factory=Pc2SegStyleConfig, metadata={"algorithms": ("pc2seg_style",)}
+    )
     cac: CacConfig = field(default_factory=CacConfig, metadata={"algorithms": ("cac",)})
     u2pl: U2plConfig = field(default_factory=U2plConfig, metadata={"algorithms": ("u2pl",)})
     ael: AelConfig = field(default_factory=AelConfig, metadata={"algorithms": ("ael",)})

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from datasets.loading.batches import ViewPlan
 from trainer.config.method_settings import CacConfig, PairDirection
@@ -206,10 +205,7 @@ class _Crop:
         assert outputs.coarse is not None
         logits = outputs.coarse.float()
         padded = torch.where(mirrored[:, None, None], padded.flip(-1), padded)
-        # A cell is padding as soon as one of its pixels is.
-        by_cell = functional.max_pool2d(padded.float(), 8, ceil_mode=True) > 0.0
-        height, width = logits.shape[-2:]
-        target = Target.of(logits, ~by_cell[:, :height, :width])
+        target = Target.of(logits, ~consistency.touched_cells(padded, logits))
         return cls(outputs.projection.float(), logits, target)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from datasets.loading.batches import UnlabelledBatch
 from trainer.config.schema import (
@@ -236,6 +237,17 @@ def strong_pairs(
         target = teacher.weak.pasted(teacher.mix, view.box)
         pairs.append(TeacherStudentPair(name, target.logits, logits, target.valid, view.box))
     return pairs
+
+
+def touched_cells(pixels: Tensor, maps: Tensor) -> Tensor:
+    """The cells of stride 8 of which some pixel is True, bool (B, h, w).
+
+    Args:
+        pixels: bool (B, S, S), such as padding.
+        maps: at stride 8, (B, C, h, w); at the right and below, a part of a cell is no cell.
+    """
+    cells = functional.max_pool2d(pixels.float(), 8, ceil_mode=True) > 0.0
+    return cells[:, : maps.shape[-2], : maps.shape[-1]]
 
 
 def mask_ratio(context: MethodContext, target: Target) -> Tensor:
