@@ -264,6 +264,11 @@ def _check(dataset: Dataset, plan: BatchPlan) -> None:
             f"A batch of {plan.batch} leaves some of the {plan.world_size} ranks without an image. "
             "Raise optim.batch, or start fewer ranks."
         )
+    if plan.views.needs_hint and plan.hint is None:
+        raise ValueError(
+            "The views name partners or classes that a hint chooses, and there is none; "
+            "`Method.hint` of the method must return one."
+        )
     if plan.unlabelled and not dataset.split.unlabelled:
         raise ValueError(
             f"Split {dataset.split.name!r} of {dataset.spec.name} has no unlabelled images. "

@@ -173,3 +173,8 @@ def test_shared_memory_is_asked_for_pastes_into_every_image(dataset, config) -> 
     taken = [sum(len(part) for part in parts(x) if isinstance(part, bytes)) for x, _ in steps]
     assert max(taken) <= said
     assert min(taken) < max(taken)
+
+
+def test_views_that_need_a_hint_are_refused_without_one(dataset, config) -> None:
+    with pytest.raises(ValueError, match=r"a hint chooses, and there is none; `Method\.hint`"):
+        batches(dataset, config, seed=SEED, plan=replace(PLAN, hint=None))
