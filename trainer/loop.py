@@ -171,7 +171,7 @@ class Loop:
             network.load_state_dict(weights)
         network = network.to(self.ranks.device).eval()
         self.ranks.broadcast(network.state_dict().values())
-        return network
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def _beat(self, phase: str) -> None:
         if self.heartbeat is not None:

@@ -20,10 +20,12 @@ from datasets.images.predicted import PredictedMasks
 from datasets.loading.batches import ViewPlan
 from datasets.loading.loader import BatchPlan, batches
 from tests.support.tiny_config import tiny_config
+from trainer.config.compose import compose
 from trainer.config.schema import TrainConfig
 from trainer.distributed import Ranks
 from trainer.network.deeplab import normalise
 from trainer.run import train
+from trainer.schedule import Schedule
 from trainer.stages import labelling
 from trainer.state import new_state
 
@@ -250,3 +252,47 @@ def test_three_trainings_give_the_losses_masks_and_weights_of_the_transcription(
     for name, value in expected.items():
         found = tensors[f"network.student.{name}"]
         torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_runs_of_the_tables_have_the_steps_of_their_trainings() -> None:
+    config = compose(["recipe=voc", "model=resnet50", "method=st_plusplus"])
+    plain = compose(["recipe=voc", "model=resnet50", "method=st_plusplus", *PLAIN])
+
+    many = Schedule.of(config, num_labelled=662, num_unlabelled=9920)
+    few = Schedule.of(plain, num_labelled=92, num_unlabelled=10490)
+
+    # 662; 8 x 662 + 4960; 15 x 662 + 9920 images, eight in each step, 80 epochs.
+    assert [stage.steps for stage in many.stages] == [82 * 80, 1282 * 80, 2481 * 80]
+    # Twice 92, as they are fewer than 200; 115 x 92 + 10,490.
+    assert [stage.steps for stage in few.stages] == [23 * 80, 2633 * 80]
+    assert many.epochs == 240
+
+
+PLAIN = ("method.st_plusplus.plus=false", "method.st_plusplus.teacher=best")
+
+
+def test_st_adds_all_images_at_once_and_may_take_the_best_network(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    overrides = ["method=st_plusplus", *PLAIN, "optim.epochs=2", "loss=kl"]
+
+    summary = train(tiny_config(drawn_root, *overrides), tmp_path)
+
+    kept = torch.load(tmp_path / "checkpoints" / "supervised-best.pt", weights_only=True)
+    packed = torch.load(tmp_path / "checkpoints" / "step-00000008.pt", weights_only=True)
+    assert (summary.steps, summary.epochs) == (2 * 1 + 2 * 3, 4)
+    assert [path.name for path in (tmp_path / "stages").iterdir()] == ["all"]
+    assert len(list((tmp_path / "stages" / "all" / "masks").iterdir())) == 15
+    for name, value in kept["weights"].items():
+        assert torch.equal(packed["tensors"][f"network.teacher.{name}"], value)
+
+
+def test_a_split_without_other_images_is_refused_before_anything_is_written(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(drawn_root, "method=st_plusplus", "data.split=full")
+
+    with pytest.raises(ValueError, match="learns from predictions of unlabelled images, and split"):
+        train(config, tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()
