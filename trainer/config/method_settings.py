@@ -181,6 +181,12 @@ class AelConfig:
     """Adaptive equalization learning (Hu et al. 2021)."""
 
     weight: float = option(1.0, "of the consistency losses", limits=(0, 1e6))
+    auxiliary_weight: float = option(
+        0.0,
+        "of a second labelled loss, on the third stage; in the code 0.4",
+        limits=(0, 1e6),
+        neutral=0.0,
+    )
     labelled_consistency: bool = option(
         True, "one of labelled images too, as the code; False: the paper's equations"
     )

@@ -30,7 +30,8 @@ from trainer.methods.interface import (
     TeacherStudentPair,
 )
 from trainer.methods.moving_average import growing_decay, move_average
-from trainer.network.deeplab import normalise
+from trainer.network.deeplab import DeepLabV3Plus, normalise
+from trainer.network.heads import Head
 
 _NEVER_PASTED = (0, 1, 2, 8, 10)  # in the code: road and other large classes of Cityscapes
 
@@ -62,8 +63,10 @@ class AdaptiveEqualizationLearning(Method):
         return self.context.config.method.ael
 
     def networks(self) -> dict[str, NetworkSpec]:
-        """The student and its average."""
-        return consistency.averaged_teacher()
+        """The student and its average, with auxiliary logits if they are learnt."""
+        return consistency.averaged_teacher(
+            (Head.auxiliary,) if self._settings.auxiliary_weight else ()
+        )
 
     def deployed(self) -> tuple[str, ...]:
         """The teacher."""
@@ -115,12 +118,11 @@ class AdaptiveEqualizationLearning(Method):
         partner = Target.of(mix, ~unlabelled.mix_padded)
         box = self._box(partner, unlabelled)
         target = own.pasted(partner, box)
-        logits = given.student(images).float()
+        logits, loss_x = self._labelled(given.student, images, labelled.masks)
         pasted = torch.where(box[:, None], unlabelled.mix_weak, unlabelled.weak)
         student = given.student(normalise(pasted)).float()
 
         confidence = self._confidence(given.memory["confidence"], logits, labelled.masks)
-        loss_x = consistency.labelled_term(context, logits, labelled.masks)
         loss = self._consistency(student, target, unlabelled.numbers[:, 0], confidence)
         terms = {"loss_labelled": loss_x.detach(), "loss_consistency": loss.detach()}
         if self._settings.labelled_consistency:
@@ -137,6 +139,20 @@ class AdaptiveEqualizationLearning(Method):
             terms,
             {"confidence": confidence, "areas": _areas(own, partner, unlabelled)},
         )
+
+    def _labelled(
+        self, student: DeepLabV3Plus, images: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, S, S) of labelled images, and L_x with that of the auxiliary logits."""
+        weight = self._settings.auxiliary_weight
+        if not weight:
+            logits = student(images).float()
+            return logits, consistency.labelled_term(self.context, logits, masks)
+        outputs = student.outputs(images)
+        assert outputs.auxiliary is not None
+        logits, auxiliary = outputs.logits.float(), outputs.auxiliary.float()
+        loss = consistency.labelled_term(self.context, logits, masks)
+        return logits, loss + weight * consistency.labelled_term(self.context, auxiliary, masks)
 
     def _box(self, partner: Target, unlabelled: UnlabelledBatch) -> Tensor:
         """Where partners are pasted, bool (B, S, S): around a component, or the drawn box."""

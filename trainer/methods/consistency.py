@@ -31,6 +31,7 @@ from trainer.methods.interface import (
 )
 from trainer.methods.moving_average import growing_decay, move_average
 from trainer.network.deeplab import DeepLabV3Plus, normalise
+from trainer.network.heads import Head
 
 
 @torch.no_grad()
@@ -87,11 +88,11 @@ def student_and_teacher(method: MethodConfig) -> dict[str, NetworkSpec]:
     return networks
 
 
-def averaged_teacher() -> dict[str, NetworkSpec]:
+def averaged_teacher(heads: tuple[Head, ...] = ()) -> dict[str, NetworkSpec]:
     """A student, and a teacher that starts as its copy and is averaged."""
     return {
-        "student": NetworkSpec(),
-        "teacher": NetworkSpec(is_trained=False, copy_of="student"),
+        "student": NetworkSpec(heads=heads),
+        "teacher": NetworkSpec(is_trained=False, copy_of="student", heads=heads),
     }
 
 

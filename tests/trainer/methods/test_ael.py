@@ -98,7 +98,8 @@ def ael(
             for k in range(len(logits)):
                 area = ((logits.argmax(0) == k) & ~padded).sum()
                 bank["presence"][k, place] = bool(area >= settings.presence_area * crop**2)
-    q_x = nets["student"](normalise(x.images))
+    seen_x = nets["student"].outputs(normalise(x.images))
+    q_x = seen_x.logits
     q = nets["student"](normalise(paste(boxes, u.mix_weak, u.weak)))
     p, ignore = paste(boxes, mix, base), paste(boxes, u.mix_padded, u.padded)
     c = bank["confidence"]
@@ -108,6 +109,9 @@ def ael(
             mean = pixels.mean() if len(pixels) else 0.0
             c[k] = settings.decay * c[k] + (1 - settings.decay) * mean
     loss = functional.cross_entropy(q_x, x.masks, ignore_index=255)
+    if settings.auxiliary_weight:
+        other = functional.cross_entropy(seen_x.auxiliary, x.masks, ignore_index=255)
+        loss = loss + settings.auxiliary_weight * other
     loss = loss + consistent(q, p, ignore, u.numbers[:, 0], c, config)
     if settings.labelled_consistency:
         loss = loss + consistent(q_x, p_x, x.masks == 255, x.numbers[:, 0], c, config)
@@ -203,6 +207,7 @@ def equal_runs(config: TrainConfig, folder: Path, step_of: StepOf) -> Bank:
             "method.ael.per_image=true",
             "method.ael.labelled_consistency=false",
             "method.ael.absent_class=skip",
+            "method.ael.auxiliary_weight=0.4",
             "method.ael.released_paste=true",
         ),
     ],
