@@ -191,6 +191,7 @@ def test_a_table_of_all_rows_prints_the_numbers_of_the_paper_and_runs_its_cells_
     assert every.originals == base.originals
     pairs = [(a, b) for a, b in zip(base.rows, every.rows, strict=True) if a != b]
     assert {(a.kind, b.kind) for a, b in pairs} == {("quoted", "ours")}
+    assert not [row.label for row in every.rows if row.kind == "quoted"]
 
 
 def test_an_unknown_table_lists_the_known_ones():
