@@ -191,7 +191,9 @@ class AelConfig:
         True, "one of labelled images too, as the code; False: the paper's equations"
     )
     per_image: bool = option(
-        False, "True: weights are normalised in each image, as the paper; False: in the batch"
+        False,
+        "True: weights and confidence of classes are of each image, as the paper; "
+        "False: of the batch, as the code",
     )
     confidence_power: float = option(2.0, "of a pixel's confidence in its weight", limits=(0, 100))
     sampling_power: float = option(

@@ -166,11 +166,17 @@ class AdaptiveEqualizationLearning(Method):
         return torch.where(exists[:, None, None], box, drawn)
 
     def _confidence(self, before: Tensor, logits: Tensor, masks: Tensor) -> Tensor:
-        """How sure the student is of each class now, (C,): a running mean over labelled pixels."""
+        """How sure the student is of each class now, (C,): a running mean over labelled pixels.
+
+        With `method.ael.per_image` over images that show the class, first over pixels of each.
+        """
         classes = torch.arange(len(before), device=before.device)
         truth = masks[:, None] == classes[:, None, None]  # (B, C, S, S)
-        shares = torch.where(truth, logits.detach().softmax(1), 0.0).sum((0, 2, 3))
-        sums = self.context.ranks.sum(torch.stack([shares.double(), truth.sum((0, 2, 3)).double()]))
+        shares = torch.where(truth, logits.detach().softmax(1), 0.0).sum((2, 3)).double()
+        counts = truth.sum((2, 3)).double()
+        if self._settings.per_image:
+            shares, counts = shares / counts.clamp(min=1.0), (counts > 0).double()
+        sums = self.context.ranks.sum(torch.stack([shares.sum(0), counts.sum(0)]))
         mean = (sums[0] / sums[1].clamp(min=1.0)).to(before.dtype)
         after = before.lerp(mean, 1.0 - self._settings.decay)
         if self._settings.absent_class is AbsentClass.skip:

@@ -104,7 +104,10 @@ def ael(
     p, ignore = paste(boxes, mix, base), paste(boxes, u.mix_padded, u.padded)
     c = bank["confidence"]
     for k in range(len(c)):
-        pixels = q_x.detach().softmax(1)[:, k][x.masks == k]
+        seen = [q.softmax(0)[k][y == k] for q, y in zip(q_x.detach(), x.masks, strict=True)]
+        if settings.per_image:
+            seen = [pixels.mean()[None] for pixels in seen if len(pixels)]
+        pixels = torch.cat([torch.zeros(0), *seen])
         if len(pixels) or settings.absent_class.value == "decay":
             mean = pixels.mean() if len(pixels) else 0.0
             c[k] = settings.decay * c[k] + (1 - settings.decay) * mean
