@@ -73,12 +73,24 @@ def test_official_runs_have_the_steps_of_the_official_code(
     assert steps("fixmatch") == steps("unimatch") == semi_supervised
 
 
-@pytest.mark.parametrize(("labelled", "epochs"), [(662, 32), (1323, 34), (2646, 40), (5291, 60)])
-def test_a_number_of_steps_gives_the_epochs_of_the_code_of_cps(labelled: int, epochs: int) -> None:
-    config = TrainConfig(optim=OptimConfig(epochs=0, steps=39_680, batch=8))
-    sizes = {"num_labelled": labelled, "num_unlabelled": 10582 - labelled}
+@pytest.mark.parametrize(
+    ("recipe", "epochs"),
+    [
+        ("voc", {662: 32, 1323: 34, 2646: 40, 5291: 60}),
+        ("cityscapes", {186: 128, 372: 137, 744: 160, 1488: 240}),
+    ],
+)
+def test_a_number_of_steps_gives_the_epochs_of_the_code_of_cps(
+    recipe: str, epochs: dict[int, int]
+) -> None:
+    images = 10582 if recipe == "voc" else 2975
+    config = compose([f"recipe={recipe}", "model=resnet50", "method=cps", "track=released"])
 
-    assert num_epochs(config.optim, steps_per_epoch(config, **sizes)) == epochs
+    def found(labelled: int) -> int:
+        sizes = {"num_labelled": labelled, "num_unlabelled": images - labelled}
+        return num_epochs(config.optim, steps_per_epoch(config, **sizes))
+
+    assert {labelled: found(labelled) for labelled in epochs} == epochs
 
 
 def test_a_run_without_epochs_and_steps_is_refused() -> None:
