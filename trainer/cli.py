@@ -15,7 +15,7 @@ from typing import Any
 
 from datasets.command_errors import error_text, kept_traceback, without_flag
 from datasets.spec import absent_text
-from trainer.config.compose import GROUPS, choices, compose
+from trainer.config.compose import GROUPS, check_are_read, choices, compose
 from trainer.config.help import help_of_fields
 from trainer.config.schema import RunConfig, TrainConfig
 from trainer.run_log import Summary
@@ -176,6 +176,7 @@ def _carry_out(arguments: list[str]) -> int:
 def _train(arguments: list[str]) -> int:
     """Train one run; returns the exit code."""
     config = compose(arguments)
+    check_are_read(arguments, config)
     from trainer.hardware.gpu import check_device
     from trainer.run import train  # imports torch, so only after the arguments were checked
 

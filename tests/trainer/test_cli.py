@@ -86,6 +86,10 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
         (["optim.eopchs=3"], "Did you mean optim.epochs"),
         (["data.split=1of3"], "1of3"),
         (["data.split=full"], "0 unlabelled images, fewer than one batch"),
+        (
+            ["method=ael", "method.u2pl.negatives=10"],
+            "method.u2pl.negatives=10 is read by method.algorithm=u2pl, and this run has ael",
+        ),
     ],
 )
 def test_a_wrong_argument_is_exit_code_2_and_leaves_no_folder(

@@ -42,6 +42,32 @@ def compose(overrides: Sequence[str] = ()) -> TrainConfig:
     return check(config)
 
 
+def check_are_read(overrides: Sequence[str], config: TrainConfig) -> None:
+    """Refuse words that set what only other methods read.
+
+    Not a part of `compose`: a grid gives its overrides to cells of all methods.
+
+    Args:
+        overrides: the words that `config` was composed from.
+        config: the configuration of one run.
+
+    Raises:
+        ValueError: names the word and the methods that read it.
+    """
+    algorithm = config.method.algorithm
+    readers = {
+        f"method.{item.name}": item.metadata.get("algorithms", (algorithm,))
+        for item in fields(config.method)
+    }
+    for override in overrides:
+        group = ".".join(override.lstrip("+~").partition("=")[0].split(".")[:2])
+        if algorithm not in readers.get(group, (algorithm,)):
+            raise ValueError(
+                f"{override} is read by method.algorithm={' and '.join(readers[group])}, and this "
+                f"run has {algorithm}; leave it out, or choose that method."
+            )
+
+
 def _composed(overrides: Sequence[str], said: Sequence[str] | None = None) -> TrainConfig:
     """What Hydra composes, unchecked; `said` are the words that errors speak of."""
     store = ConfigStore.instance()
