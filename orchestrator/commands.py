@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -284,7 +284,7 @@ def _plan(request: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
     """The states now, with those of queued jobs; prints a problem with Slurm to standard error."""
     plan, problem = with_queued_jobs(request.plan(), pause_seconds=pause_seconds)
     if problem:
-        Console(stderr=True).print(problem, soft_wrap=True, highlight=False, markup=False)
+        _as_typed(sys.stderr).print(problem, soft_wrap=True, highlight=False)
     return plan
 
 
@@ -325,10 +325,10 @@ def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
     """Compare the numbers of a manuscript with today's."""
     checked = check_manuscript(path, filled)
     for finding in checked.findings:
-        console.print(str(finding), highlight=False, soft_wrap=True, markup=False)
+        console.print(str(finding), highlight=False, soft_wrap=True)
     lines = len({finding.where for finding in checked.findings})
     text = f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(text, highlight=False, soft_wrap=True)
     return EXIT_FINDINGS if checked.findings else EXIT_DONE
 
 
@@ -374,15 +374,20 @@ def _print_from(path: Path, offset: int) -> int:
 
 
 def _print(text: str, style: str = "") -> None:
-    Console(file=sys.stdout).print(Text(text, style=style), soft_wrap=True)
+    _as_typed(sys.stdout).print(Text(text, style=style), soft_wrap=True)
 
 
 def _console() -> Console:
     """The terminal, or wide plain lines where the output is no terminal."""
     # A launch redirects sys.stdout, to catch what Ray prints; without `file` rich would follow.
-    console = Console(file=sys.stdout)
+    console = _as_typed(sys.stdout)
     width = None if console.is_terminal else _PLAIN_WIDTH
-    return Console(file=sys.stdout, width=width)
+    return _as_typed(sys.stdout, width)
+
+
+def _as_typed(file: TextIO, width: int | None = None) -> Console:
+    """A console to which [12] and :car: in a title are no words of its own."""
+    return Console(file=file, width=width, markup=False, emoji=False)
 
 
 VERBS: dict[str, Verb] = {

@@ -4,6 +4,8 @@ Each row of ours takes two lines: ours, and below it, small and grey, the paper'
 difference.
 """
 
+import re
+import unicodedata
 from itertools import groupby
 
 from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable
@@ -22,6 +24,7 @@ _ESCAPES = {
     "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "`": r"\textasciigrave{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -30,7 +33,32 @@ _ESCAPES = {
     "\u00b2": r"\textsuperscript{2}",
     "\u2191": r"$\uparrow$",
     "\u2193": r"$\downarrow$",
+    "\u2212": "$-$",
+    "\u2264": r"$\leq$",
+    "\u2265": r"$\geq$",
 }
+_PAIRS = re.compile(r"-(?=-)|'(?=')|,(?=,)")  # LaTeX would make one other sign of the two
+_UNSAFE = re.compile(r"[^\w.:+/ -]", re.ASCII)  # in the name of a label
+
+# pdflatex prints letters up to U+017F and these with the fonts of every document, but not all:
+_ALSO = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2122\u20ac"
+_NEVER = "\u0126\u0127\u0138\u013f\u0140\u0149\u0166\u0167\u0172\u0173\u017f"
+_ONLY_T1 = "\xab\xbb\xd0\xde\xf0\xfe\u0104\u0105\u0110\u0111\u0118\u0119\u012e\u012f\u014a\u014b"
+_SMALL = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"),
+    *("lambda", "mu", "nu", "xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon"),
+    *("phi", "chi", "psi", "omega"),
+)
+_LARGE = (
+    *("gamma", "delta", "theta", "lambda", "xi", "pi", "sigma"),
+    *("upsilon", "phi", "psi", "omega"),
+)
+_GREEK = {
+    **{chr(0x3B1 + at): rf"$\{name}$" for at, name in enumerate(_SMALL) if name != "omicron"},
+    **{chr(0x391 + _SMALL.index(name)): rf"$\{name.title()}$" for name in _LARGE},
+}
+_LETTER = r"\gridletter"  # an engine that reads Unicode takes its first argument, else the second
+_DEFINE_LETTER = rf"\providecommand{{{_LETTER}}}[2]{{\ifdefined\Umathchar#1\else#2\fi}}"
 
 
 def latex(filled: FilledTable) -> str:
@@ -43,7 +71,7 @@ def latex(filled: FilledTable) -> str:
         r"\providecommand{\color}[2][]{}",  # black and small where xcolor is not loaded
         r"\centering",
         rf"\caption{{{escaped(caption(filled))}}}",
-        rf"\label{{tab:{filled.table.name}}}",
+        rf"\label{{tab:{_UNSAFE.sub('-', filled.table.name)}}}",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{3pt}",
         rf"\begin{{tabular}}{{{'ll' if blocks else 'l'}{'c' * columns}}}",
@@ -53,6 +81,8 @@ def latex(filled: FilledTable) -> str:
     for block in filled.blocks:
         lines += [r"\midrule", *_block(filled, block)]
     lines += [r"\bottomrule", r"\end{tabular}", *_notes(filled), r"\end{table*}"]
+    if any(_LETTER in line for line in lines):
+        lines.insert(2, _DEFINE_LETTER)
     return "\n".join(lines) + "\n"
 
 
@@ -65,8 +95,21 @@ def latex_document(bodies: list[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
-    return "".join(_ESCAPES.get(letter, letter) for letter in text)
+    """Text that LaTeX prints as it stands, with the fonts and packages of any document."""
+    composed = unicodedata.normalize("NFC", text)
+    apart = _PAIRS.sub(lambda match: f"{match[0]}\0", composed)
+    return "".join(_escape(letter) for letter in apart).replace("\0", "{}")
+
+
+def _escape(letter: str) -> str:
+    """One letter; where pdflatex has none, its number in Unicode."""
+    if letter in _ESCAPES:
+        return _ESCAPES[letter]
+    if letter in _ONLY_T1:
+        return rf"{_LETTER}{{{letter}}}{{{{\fontencoding{{T1}}\selectfont {letter}}}}}"
+    if letter in _ALSO or (letter < "\u0180" and letter not in _NEVER):
+        return letter
+    return f"{_LETTER}{{{letter}}}{{{_GREEK.get(letter) or f'U+{ord(letter):04X}'}}}"
 
 
 def _head(filled: FilledTable) -> list[str]:
@@ -162,7 +205,7 @@ def _notes(filled: FilledTable) -> list[str]:
     lines = [escaped(legend(filled, "grey"))]
     for note in filled.notes:
         mark = note.mark if note.mark == MISSING else _mark(note.mark)
-        lines.append(f"{mark} {escaped(note.text)}".strip())
+        lines.append(_as_text(f"{mark} {escaped(note.text)}".strip()))
     return [
         r"\par\smallskip",
         r"\parbox{\linewidth}{\footnotesize\raggedright",
@@ -172,4 +215,9 @@ def _notes(filled: FilledTable) -> list[str]:
 
 
 def _line(cells: list[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    return _as_text(" & ".join(cells)) + r" \\"
+
+
+def _as_text(line: str) -> str:
+    r"""A line whose first letter the ``\\`` or the rule before it does not take as its option."""
+    return "{}" + line if line[:1] in ("[", "*") else line

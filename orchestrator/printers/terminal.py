@@ -15,11 +15,11 @@ def terminal(filled: FilledTable) -> Group:
     """The whole table with caption and notes, for `rich.console.Console.print`."""
     blocks = has_block_labels(filled)
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(filled.table.corner)
+    table.add_column(Text(filled.table.corner))
     if blocks:
         table.add_column("")
     for head in zip(*filled.table.heads(), strict=True):
-        table.add_column("\n".join(head), justify="right", no_wrap=True)
+        table.add_column(Text("\n".join(head)), justify="right", no_wrap=True)
     for block in filled.blocks:
         for row in block.rows:
             name, mark = label(row)

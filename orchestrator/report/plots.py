@@ -59,6 +59,7 @@ _STYLE: Any = {  # matplotlib types its keys one by one
     "grid.linewidth": 0.8,
     "xtick.color": _SOFT,
     "ytick.color": _SOFT,
+    "text.parse_math": False,  # a class or method may have a $ in its name
     "legend.frameon": False,
     "legend.handlelength": 2.8,
     "legend.columnspacing": 1.4,
@@ -168,7 +169,9 @@ def _line_figure(chart: LineChart) -> Figure:
     axes.grid(axis="y")
     longest = max(len(line.label) for line in chart.lines)
     columns = max(1, min(len(chart.lines), _LEGEND_LETTERS // (longest + 9)))
-    figure.legend(loc="outside upper left", ncols=columns)
+    # With the labels as arguments: matplotlib itself leaves out those that begin with "_".
+    labels = [line.label for line in chart.lines]
+    figure.legend(axes.get_lines(), labels, loc="outside upper left", ncols=columns)
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from orchestrator.statistics.compare import Comparison, comparisons
 from orchestrator.statistics.significance import pairs_needed, smallest_p
 from orchestrator.tables.filled import FilledTable
-from orchestrator.tables.text import signed
+from orchestrator.tables.text import markdown_text, signed
 
 METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
@@ -75,9 +75,10 @@ def sentences(filled: FilledTable) -> list[str]:
 
 def comparisons_markdown(filled: FilledTable) -> str:
     """The comparisons of a table as Markdown; says so where there are none."""
-    lines = [f"- {_plain(text)}" for text in sentences(filled)]
+    lines = [f"- {markdown_text(text)}" for text in sentences(filled)]
     body = lines or [_why_none(filled)]
-    return "\n".join([f"**{filled.table.title}: comparisons.** {METHOD}", "", *body, ""])
+    title = markdown_text(filled.table.title)
+    return "\n".join([f"**{title}: comparisons.** {METHOD}", "", *body, ""])
 
 
 def _why_none(filled: FilledTable) -> str:
@@ -122,7 +123,3 @@ def _unreachable(comparison: Comparison) -> str:
 
 def _number(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
-
-
-def _plain(text: str) -> str:
-    return text.replace("*", "\\*").replace("_", "\\_")

@@ -14,6 +14,9 @@ from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable, Mark
 MISSING = "--"  # ours, and not there
 DASH = "-"  # printed as a dash by the paper, or without meaning
 
+_MARKDOWN = re.compile(r"([\\`*_|<>\[\]#~&$])")
+_LINE_START = re.compile(r"^(\s*\d*)([-+=.)])")  # a list, or the line under a heading
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -81,6 +84,11 @@ def legend(filled: FilledTable, where: str) -> str:
     if filled.table.is_published:
         parts.append(f"{where}: the paper's value and ours minus the paper's")
     return "; ".join(parts) + "."
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown prints as it stands, also at the start of a line."""
+    return _LINE_START.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\1", text))
 
 
 def has_block_labels(filled: FilledTable) -> bool:
