@@ -1,5 +1,6 @@
 """Atomic writes (a file appears whole or not at all) and sha256. Needs no other package."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -38,6 +39,9 @@ def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) 
 
     Yields:
         The temporary file, which need not exist yet.
+
+    Raises:
+        OSError: of a full disk the text names `path`.
     """
     part = part or _temporary(path)
     try:
@@ -45,6 +49,15 @@ def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) 
         if durable:
             _sync(part)
         part.replace(path)  # rename(2) is atomic within a file system
+    except OSError as error:
+        # A failing write(2) names no file, as a failing open(2) does.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            raise OSError(
+                error.errno,
+                f"Could not write {path}: {error.strerror}. Nothing there was changed; make room "
+                "and start again",
+            ) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
     if durable:

@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,23 @@ def test_an_error_while_writing_leaves_the_old_content(tmp_path) -> None:
 
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_is_named_with_the_file_and_the_cure(tmp_path) -> None:
+    path, part = tmp_path / "a.json", tmp_path / "part"
+    atomic_write(path, "old")
+    part.symlink_to(Path("/dev/full"))  # where the kernel answers every write with ENOSPC
+
+    with (
+        pytest.raises(
+            OSError, match=f"Could not write {path}: No space left .* make room"
+        ) as caught,
+        atomic_path(path, part=part) as name,
+    ):
+        name.write_text("new")
+
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
 
 
 def test_a_chosen_temporary_name_is_used(tmp_path) -> None:
