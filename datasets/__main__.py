@@ -1,5 +1,6 @@
 """`python -m datasets`: draw, download, prepare, verify and pack datasets, and make splits."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -124,12 +125,13 @@ def _download(arguments: Arguments) -> int:
         download_archive(archive, folder, mirror=mirrors[archive.key], say=_say)
         for archive in known.archives
     ]
-    print(f"next: python -m datasets prepare {name} {' '.join(map(str, paths))}")
+    print(f"next: python -m datasets prepare {name} {shlex.join(map(str, paths))}")
     return DONE
 
 
 def _prepare(arguments: Arguments) -> int:
-    name = arguments.settings["dataset"] = arguments.word("a dataset", default="synthetic")
+    default = arguments.settings.get("dataset", "synthetic")
+    name = arguments.settings["dataset"] = arguments.word("a dataset", default=default)
     return PREPARE[known_dataset(name).spec.kind](arguments)
 
 
@@ -144,7 +146,7 @@ def _prepare_published(arguments: Arguments) -> int:
     options = PrepareOptions(how=how, partial=is_partial)  # type: ignore[arg-type]  # one of HOW
     texts = prepare_published(location, sources, options, _say)
     if not list_defects(location):
-        return _report(texts, f"ready: data.root={location.root}")
+        return _report(texts, f"ready: {shlex.quote(f'data.root={location.root}')}")
     return _report(texts, f"next: python -m datasets splits fetch {location.words}")
 
 
@@ -164,8 +166,9 @@ def _prepare_described(arguments: Arguments) -> int:
     arguments.end()
     location = locate(config)
     texts = prepare_folder(location, validation=validation, seed=seed, say=_say)
-    name, root = location.spec.name, location.root
-    return _report(texts, f"ready: python -m trainer recipe={name} model=resnet50 data.root={root}")
+    root = shlex.quote(f"data.root={location.root}")
+    command = f"python -m trainer recipe={location.spec.name} model=resnet50 {root}"
+    return _report(texts, f"ready: {command}")
 
 
 def _prepare_cut(arguments: Arguments) -> int:
@@ -176,7 +179,7 @@ def _prepare_cut(arguments: Arguments) -> int:
     is_new = prepare_earth(location, folder, _say)
     num_train, _, num_val = sizes_at(location, "all")
     print(f"{'cut' if is_new else 'found'} {num_train}+{num_val} tiles at {location.root}")
-    root = f" data.root={location.root}" if config.root else ""
+    root = " " + shlex.quote(f"data.root={location.root}") if config.root else ""
     print(f"ready: python -m trainer recipe=earth method=unimatch_star loss=kl{root}")
     return DONE
 
@@ -207,7 +210,7 @@ def _pack(arguments: Arguments) -> int:
     arguments.end()
     packing = Packing(is_decoded=is_decoded, shard_bytes=size)
     count = pack(locate(config), target, packing, _say)
-    print(f"{count} shards; use them with data.root={target.url}")
+    print(f"{count} shards; use them with {shlex.quote(f'data.root={target.url}')}")
     return DONE
 
 

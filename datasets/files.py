@@ -115,6 +115,40 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def walk_linked(start: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and all below it, each with the names of its folders and of its files, as os.walk.
+
+    Linked folders are entered too, after all others. A folder that was there already is not
+    entered again: images that are found twice could be both trained on and validated on, and a
+    link to a folder above leads around for ever. Names removed from the list of folders are not
+    entered either.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [start]
+    while waiting:
+        links: list[Path] = []
+        for folder, names, files in (entry for top in waiting for entry in os.walk(top)):
+            state = Path(folder).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                names.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            names.sort()
+            yield Path(folder), names, sorted(files)
+            links += [path for name in names if (path := Path(folder, name)).is_symlink()]
+        waiting = sorted(links)
+
+
+def files_below(start: Path) -> Iterator[str]:
+    """Paths of the files below a folder, from there, with / in them; see `walk_linked`.
+
+    A link whose target is gone is among them, so that somebody will miss it.
+    """
+    for folder, _, files in walk_linked(start):
+        below = folder.relative_to(start)
+        yield from ((below / name).as_posix() for name in files)
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, hex."""
     with path.open("rb") as file:

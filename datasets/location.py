@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.known.registry import known_dataset
 from datasets.spec import DatasetSpec
-from datasets.storage.open import is_url
+from datasets.storage.open import folder_of, is_url
 
 HOME_VARIABLE = "IPIXMATCH_HOME"
 
@@ -42,7 +43,7 @@ class DatasetLocation:
     @property
     def words(self) -> str:
         """The arguments of `python -m datasets` that name this dataset and root."""
-        return f"dataset={self.spec.name} root={self.root}"
+        return f"dataset={self.spec.name} {shlex.quote(f'root={self.root}')}"
 
 
 def locate(config: DataConfig) -> DatasetLocation:
@@ -97,7 +98,7 @@ def data_root(config: DataConfig) -> Path:
         name = hashlib.sha256(config.root.encode()).hexdigest()[:16]
         return download_index(config.root, cache_root(config) / "roots" / name)
     if config.root:
-        return Path(config.root)
+        return folder_of(config.root)
     default = home() / "data" / config.dataset
     known, drawing = known_dataset(config.dataset), _drawing(config)
     return default / known.draw_folder(drawing) if known.draw_folder and drawing else default

@@ -75,7 +75,6 @@ REASONS = {
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (
-        "datasets/known/list_file.py",
         "trainer/methods/moving_average.py",
         "orchestrator/report/figures.py",
         "orchestrator/report/html.py",

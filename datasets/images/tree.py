@@ -1,5 +1,6 @@
 """Reading images and masks by id, from files or shards; errors say how to repair the file."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,13 +201,25 @@ def nearby(path: Path) -> str:
         return f"It is a link to {path.readlink()}, which is gone; bring the target back. "
     similar: list[str] = []
     if path.parent.is_dir():
-        stem = path.stem.lower()
-        similar = sorted(
-            entry.name for entry in path.parent.iterdir() if entry.stem.lower() == stem
+        stem = _folded(path.stem)
+        similar = sorted(e.name for e in path.parent.iterdir() if _folded(e.stem) == stem)
+    if similar and _composed(similar[0]) == _composed(path.name):
+        return (
+            f"{similar[0]} lies there, whose letters are stored in another Unicode form (composed "
+            f"or decomposed, as macOS writes them): rename it to {path.name} of the form here. "
         )
     if similar:
         return f"{similar[0]} lies there: rename or convert it to {path.name}. "
     return ""
+
+
+def _composed(name: str) -> str:
+    """A name in the Unicode form where an accented letter is one character."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).lower()
 
 
 def refuse_sizes(

@@ -4,7 +4,6 @@ The files of this folder make such plans from what users have of their dataset; 
 carries them out.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets import files
 from datasets.errors import DataError
 
 _DEPTH = 5  # folders below a source that are looked into
@@ -66,11 +66,9 @@ def folders_below(sources: Sequence[Path]) -> Iterator[tuple[Path, list[str]]]:
                 f"The source {source} {state}. Give the folder into which the dataset was "
                 "unpacked, or the archive itself (.tar, .tgz, .zip)."
             )
-        for folder, names, _ in os.walk(source):
-            depth = len(Path(folder).relative_to(source).parts)
-            names.sort()
-            yield Path(folder), names
-            if depth >= _DEPTH:
+        for folder, names, _ in files.walk_linked(source):
+            yield folder, names
+            if len(folder.relative_to(source).parts) >= _DEPTH:
                 names.clear()
 
 
@@ -82,11 +80,11 @@ def nothing_found(sources: Sequence[Path], what: str) -> DataError:
 
 def files_of(folders: Sequence[Path], suffix: str) -> dict[str, Path]:
     """Files below some folders by their path without suffix; the first that has an id wins."""
-    files: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in reversed(folders):
-        paths = sorted(Path(folder).rglob(f"*{suffix}"))
-        files |= {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in paths}
-    return files
+        below = sorted(path for path in files.files_below(folder) if path.endswith(suffix))
+        paths |= {path.removesuffix(suffix): folder / path for path in below}
+    return paths
 
 
 def complete_pairs(

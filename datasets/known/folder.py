@@ -1,7 +1,7 @@
 """A user's own folder of images: its `dataset.yaml` says what it holds."""
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -68,10 +68,18 @@ class Description:
             raise self._wrong(
                 f"{key} is a path below this folder with {' or '.join(variables)} once"
             )
-        path = Path(pattern)
-        if path.is_absolute() or ".." in path.parts or " " in pattern:
-            raise self._wrong(f"{key} is a path below this folder, without blanks; link others in")
-        return str(pattern)
+        path, rest = PurePosixPath(pattern), pattern
+        for variable in variables:
+            rest = rest.replace(variable, "")
+        if "{" in rest or "}" in rest:
+            raise self._wrong(
+                f"{key} is {pattern!r}: beside {' or '.join(variables)} it has no braces"
+            )
+        if path.is_absolute() or ".." in path.parts:
+            raise self._wrong(f"{key} is a path below this folder; link others in")
+        if pattern != pattern.strip() or not pattern.isprintable():
+            raise self._wrong(f"{key} is {pattern!r}, with blanks around it or a line end inside")
+        return str(path)  # ./images is images
 
     def _ignored(self, value: Any) -> int | None:
         if value is None:

@@ -6,6 +6,7 @@ a folder `SegmentationClassAug` or as the README of UniMatch has them.
 """
 
 import io
+import shlex
 import struct
 import zlib
 from collections import Counter
@@ -147,7 +148,7 @@ def _validation(spec: DatasetSpec, lists: Sequence[Path], root: Path) -> list[st
     raise DataError(
         "Nothing says which images are for validation: no source has ImageSets/Segmentation/"
         f"val.txt. Bring the published list first (python -m datasets splits fetch dataset=voc "
-        f"root={root}), or give VOCdevkit as a source, too."
+        f"{shlex.quote(f'root={root}')}), or give VOCdevkit as a source, too."
     )
 
 

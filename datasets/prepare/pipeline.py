@@ -1,11 +1,14 @@
 """`datasets prepare`: copy a published dataset into a tree, or verify a user's own folder."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.dataset import missing_files, open_tree
 from datasets.errors import DataError
+from datasets.files import files_below
 from datasets.images.tree import nearby
 from datasets.known.folder import DESCRIPTION_FILE
 from datasets.known.registry import KNOWN
@@ -16,8 +19,15 @@ from datasets.prepare.copy import How, copy_into_place
 from datasets.prepare.verify import defects
 from datasets.progress import Say
 from datasets.spec import DatasetSpec
-from datasets.splits.generate import SUFFIXES, hold_out, image_ids, make_lists, masked_ids
-from datasets.splits.lists import Split, load_split, present_splits
+from datasets.splits.generate import (
+    SUFFIXES,
+    hold_out,
+    image_ids,
+    make_lists,
+    masked_ids,
+    unlistable,
+)
+from datasets.splits.lists import Split, list_files, load_split, present_splits
 from datasets.splits.published import list_defects
 
 ALL = "all"  # the split of a user's own folder in which every mask is used
@@ -54,7 +64,7 @@ def missing_parts(location: DatasetLocation) -> list[str]:
 
 def guidance(location: DatasetLocation) -> str:
     """Which files of a published dataset go where."""
-    return KNOWN[location.spec.name].guidance.format(root=location.root)
+    return KNOWN[location.spec.name].guidance.format(root=shlex.quote(str(location.root)))
 
 
 def prepare_published(
@@ -125,19 +135,43 @@ def prepare_folder(location: DatasetLocation, *, validation: str, seed: int, say
         for name in sorted(set(masks) - set(images))
     ]
     texts += _shared_masks(spec, root, images)
+    texts += unlistable(spec, root, images)
     if texts:
         return texts
-    num_held = hold_out(location, part=validation, seed=seed)
-    if not (location.lists / ALL).is_dir():
-        make_lists(location, part=ALL, seed=seed, name=ALL)
-    split = load_split(location, ALL)
-    say(
-        f"{spec.name}: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
-        f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
-    )
-    for note in unlisted(location, split):
-        say(note)
-    return list(defects(location, say))
+    with _lists_or_none(location) as is_right:
+        num_held = hold_out(location, part=validation, seed=seed)
+        if not (location.lists / ALL).is_dir():
+            make_lists(location, part=ALL, seed=seed, name=ALL)
+        split = load_split(location, ALL)
+        say(
+            f"{spec.name}: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
+            f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
+        )
+        for note in unlisted(location, split):
+            say(note)
+        texts = list(defects(location, say))
+        if not texts:
+            is_right.append(True)
+    return texts
+
+
+@contextmanager
+def _lists_or_none(location: DatasetLocation) -> Iterator[list[bool]]:
+    """Remove the lists that the block makes, unless it fills the list that it is given.
+
+    The cure of a defect is often to rename or remove files, which lists would go on to name.
+    """
+    paths = [location.lists / file for file in list_files(ALL)]
+    made = [path for path in paths if not path.exists()]
+    is_right: list[bool] = []
+    try:
+        yield is_right
+    finally:
+        for path in [] if is_right else made:
+            path.unlink(missing_ok=True)
+        for folder in [] if is_right else (location.lists / ALL, location.lists):
+            with suppress(OSError):  # it holds lists of the user's, or was never made
+                folder.rmdir()
 
 
 def unlisted(location: DatasetLocation, split: Split) -> list[str]:
@@ -172,7 +206,8 @@ def unlisted(location: DatasetLocation, split: Split) -> list[str]:
 
 def _image_files(root: Path, folder: Path) -> set[str]:
     """Paths below the root of what looks like images in a folder."""
-    paths = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    below = folder.relative_to(root)
+    paths = ((below / path).as_posix() for path in files_below(folder))
     return {path for path in paths if path.lower().endswith(SUFFIXES) and "/." not in f"/{path}"}
 
 

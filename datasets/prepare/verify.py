@@ -1,6 +1,7 @@
 """`datasets verify`: read every file of a tree and report all defects at once."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,8 +92,8 @@ def as_drawn(location: DatasetLocation) -> DatasetLocation:
     manifest, root = read_manifest(location.root), location.root
     if manifest is None or manifest.drawing is None:
         raise DataError(
-            f"{root} holds no drawn scenes. Draw them with `python -m datasets draw root={root}`, "
-            "or give the right folder with root=DIR."
+            f"{root} holds no drawn scenes. Draw them with `python -m datasets draw "
+            f"{shlex.quote(f'root={root}')}`, or give the right folder with root=DIR."
         )
     numbers = {name: value for name, value in manifest.drawing.items() if name != "version"}
     drawing = SyntheticConfig(**numbers)
@@ -118,8 +119,7 @@ def _needs(location: DatasetLocation, tree: ImageTree, manifest: Manifest | None
     if not images:
         cure = f"Bring them with `python -m datasets splits fetch {location.words}`."
         if location.spec.kind in ("described", "cut"):
-            name = location.spec.name
-            cure = f"Make them with `python -m datasets prepare {name} root={location.root}`."
+            cure = f"Make them with `python -m datasets prepare {location.words}`."
         raise DataError(
             f"{location.lists} holds no lists, so nothing says which files are needed. {cure}"
         )

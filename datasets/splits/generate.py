@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.errors import DataError
-from datasets.known.list_file import line_of, parse_lines, read_lines, write_list
+from datasets.files import files_below
+from datasets.known.list_file import (
+    can_be_listed,
+    line_of,
+    parse_lines,
+    read_lines,
+    write_list,
+)
 from datasets.known.synthetic import DRAWN_SPLITS
 from datasets.location import DatasetLocation
 from datasets.spec import IGNORED, DatasetSpec, mask_file
@@ -103,6 +110,7 @@ def make_lists(
         known = {*train, *validation}
         rest += [entry for entry in image_ids(spec, location.root) if entry not in known]
     checked_split(name, (labelled, rest, validation), where=str(folder / name))
+    _check_listable(spec, location.root, [*labelled, *rest])
     for file, ids in zip(list_files(name), (labelled, rest, validation), strict=True):
         if file != "val.txt" or not (folder / file).is_file():
             write_list(folder / file, [line_of(spec, entry) for entry in ids])
@@ -139,7 +147,7 @@ def hold_out(location: DatasetLocation, *, part: str, seed: int) -> int:
     spec, root = location.spec, location.root
     path = location.lists / "val.txt"
     if path.is_file():
-        return len(read_lines(path))
+        return len(parse_lines(spec, read_lines(path), where=str(path)))
     masked = masked_ids(spec, root)
     count = _count_of(part.replace("1/", "1of"), len(masked))
     if count >= len(masked):
@@ -151,6 +159,22 @@ def hold_out(location: DatasetLocation, *, part: str, seed: int) -> int:
     chosen = set(seeded_order(masked, seed)[-count:])
     write_list(path, [line_of(spec, name) for name in masked if name in chosen])
     return count
+
+
+def unlistable(spec: DatasetSpec, root: Path, names: Sequence[str]) -> list[str]:
+    """One text per image whose name cannot stand in a list file."""
+    return [
+        f"{str(root / spec.image_file(name))!r} cannot be named in a list: its name holds a line "
+        "end, is no Unicode text, or begins or ends with a blank. Rename it, and its mask."
+        for name in names
+        if not can_be_listed(spec, name)
+    ]
+
+
+def _check_listable(spec: DatasetSpec, root: Path, names: Sequence[str]) -> None:
+    texts = unlistable(spec, root, names)
+    if texts:
+        raise DataError("\n".join(texts))
 
 
 def image_ids(spec: DatasetSpec, root: Path) -> list[str]:
@@ -188,10 +212,9 @@ def _matching(root: Path, pattern: str, variable: str) -> list[str]:
     before, after = pattern.split(variable)
     # The part of a file name before the variable belongs to the pattern, not to a folder.
     start, prefix = root / before.rpartition("/")[0], before.rpartition("/")[2]
-    names = (path.relative_to(start).as_posix() for path in start.rglob("*") if path.is_file())
     return sorted(
         name.removeprefix(prefix).removesuffix(after)
-        for name in names
+        for name in files_below(start)
         if name.startswith(prefix) and name.endswith(after) and "/." not in f"/{name}"
     )
 
@@ -209,7 +232,7 @@ def _validation_ids(location: DatasetLocation) -> list[str]:
     if not ids:
         more = ", or bring the published one with `splits fetch`"
         if spec.kind == "described":
-            more = f", or hold some images out: python -m datasets prepare {spec.name} root={root}"
+            more = f", or hold some images out: python -m datasets prepare {location.words}"
         raise DataError(
             f"{root} has no validation list. Put one at {path} (lines like "
             f"{line_of(spec, 'ID')!r}){more}."

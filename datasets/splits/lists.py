@@ -232,7 +232,7 @@ def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
 def _how_to_get_lists(location: DatasetLocation) -> str:
     own = f"`python -m datasets splits make {location.words}`"
     if location.spec.kind == "cut":
-        return f"`python -m datasets prepare {location.spec.name} root={location.root}` brings it."
+        return f"`python -m datasets prepare {location.words}` brings it."
     if not published(location.spec.name):
         return f"Make it with {own}."
     return (

@@ -1,5 +1,6 @@
 """Opening the storage at a root: a local folder, or a bucket for s3:// URLs."""
 
+import re
 from pathlib import Path
 
 from datasets.storage.base import Storage
@@ -8,9 +9,29 @@ PATIENCE_SECONDS = 120.0  # how long a store may fail before we give up
 STALL_SECONDS = 20.0  # how long one request may get no data before it counts as failed
 
 
+_ALMOST_URL = re.compile(r"(s3|s3a|gs|https?|file):(?!//)", re.IGNORECASE)
+
+
 def is_url(root: str) -> bool:
-    """Whether a root is an object store and not a folder."""
+    """Whether a root is an object store and not a folder.
+
+    Raises:
+        ValueError: a slash of a URL is missing.
+    """
+    almost = _ALMOST_URL.match(root)
+    if almost:
+        rest = root[almost.end() :].lstrip("/")
+        raise ValueError(
+            f"{root} is no URL: it lacks a slash. Write {almost[1].lower()}://{rest}, or ./{root} "
+            "for a folder of that name."
+        )
     return "://" in root and not root.startswith("file://")
+
+
+def folder_of(root: str) -> Path:
+    """The folder at a root that is no URL; file:// is left out, ~ and ~/x begin at home."""
+    path = root.removeprefix("file://")
+    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
 
 
 def open_storage(
@@ -30,7 +51,7 @@ def open_storage(
     if not is_url(root):
         from datasets.storage.local import FolderStorage
 
-        return FolderStorage(Path(root.removeprefix("file://")).expanduser())
+        return FolderStorage(folder_of(root))
     from datasets.storage.s3 import Bucket
 
     return Bucket.at(root, patience=patience, stall=stall)

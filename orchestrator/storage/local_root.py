@@ -34,7 +34,7 @@ class LocalRoot(Root):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = folder.absolute()
         self.address = str(self.folder)
         self.scratch = ""
         self.runs = self.folder / "runs"

@@ -1,8 +1,6 @@
 """The root at an address: a folder or a bucket, told apart here and nowhere else."""
 
-from pathlib import Path
-
-from datasets.storage.open import is_url
+from datasets.storage.open import folder_of, is_url
 from orchestrator.storage.local_root import LocalRoot
 from orchestrator.storage.root import Root
 from orchestrator.storage.s3_root import S3Root
@@ -20,7 +18,7 @@ def open_root(address: str, scratch: str = "") -> Root:
         ValueError: a URL of another kind, or with credentials in it.
     """
     if not is_url(address):
-        return LocalRoot(Path(address.removeprefix("file://")))
+        return LocalRoot(folder_of(address))
     return S3Root.at(address, scratch)
 
 

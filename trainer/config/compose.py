@@ -5,19 +5,23 @@ Only this module uses Hydra; all others receive the finished, constant `TrainCon
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from trainer.config.help import dataclass_in
+from datasets.storage.open import folder_of
+from trainer.config.help import choices_of, dataclass_in
 from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
 
@@ -75,13 +79,49 @@ def _composed(overrides: Sequence[str], said: Sequence[str] | None = None) -> Tr
         store.store(name="schema", node=structured(TrainConfig))
     try:
         with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
-            composed = hydra_compose("train", list(overrides))
+            composed = hydra_compose("train", [quoted(word) for word in overrides])
         config = OmegaConf.to_object(composed)
     # Beside their own errors, Hydra and OmegaConf answer words of a wrong shape with bare
     # assertions, AttributeErrors and TypeErrors; none of our code runs in this block.
     except Exception as error:
         raise ValueError(explain(error, overrides if said is None else said)) from error
     return _as_constant(config)
+
+
+def quoted(override: str) -> str:
+    """The word that Hydra's grammar reads as the user means it, where a setting holds any text.
+
+    The grammar knows the letters of English, and gives `=`, `,`, `(`, `#`, `~` and others a meaning
+    of their own; paths hold them all. What it does read as text, with its own quotes, escapes or
+    interpolation, stays as it is. ~/ is left by shells behind `data.root=`.
+    """
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") not in _text_fields() or not equals or "${" in value:
+        return override
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        is_understood = parsed.value() == value or value[:1] in ("'", '"') or "\\" in value
+    except HydraException:
+        is_understood = False
+    if is_understood and not value.startswith("~/"):
+        return override
+    text = str(folder_of(value)) if value.startswith("~/") else value
+    # Within quotes only a quote, and backslashes before one, need a backslash.
+    text = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
+    return f"{key}='{text}'"
+
+
+@cache
+def _text_fields(schema: Any = TrainConfig, prefix: str = "") -> frozenset[str]:
+    """Dotted names of the fields that hold any text."""
+    names: set[str] = set()
+    for item in fields(schema):
+        inner = dataclass_in(item.type)
+        if inner is not None:
+            names |= _text_fields(inner, f"{prefix}{item.name}.")
+        elif item.type is str and not choices_of(item):
+            names.add(prefix + item.name)
+    return frozenset(names)
 
 
 def _released_file(config: TrainConfig) -> str:

@@ -204,10 +204,10 @@ KINDS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: p.write_text((p.parents[1] / "val.txt").read_text()),
         "both labelled and validation.*remove it from the other",
     ),
-    "list of bare ids": (
+    "list of half a line": (
         "splits/val.txt",
-        lambda p: p.write_text("v0\nv1\n"),
-        "val.txt, line 1: 'v0' is no line of voc; one reads like",
+        lambda p: p.write_text("JPEGImages/v0.jpg\nv1\n"),
+        "val.txt, line 1: 'JPEGImages/v0.jpg' is no line of voc; one reads like",
     ),
     "list of another encoding": (
         "splits/mine/labeled.txt",

@@ -148,7 +148,7 @@ def test_any_suffix_goes_with_stem(tmp_path) -> None:
         ({"classes": {0: "a", 256: "b"}}, "class value 256 is no number from 0 to 255"),
         ({"classes": {0: "a", 255: "b"}}, "255 is both ignored and a class"),
         ({"images": "photos/*.jpg"}, "images is a path below this folder with {id} once"),
-        ({"masks": "/truth/{id}.png"}, "without blanks; link others in"),
+        ({"masks": "/truth/{id}.png"}, "below this folder; link others in"),
         ({"masks": "../{id}.png"}, "masks is a path below this folder"),
         ({"ignore": "none"}, "ignore is 'none', no number"),
     ],

@@ -351,3 +351,10 @@ def test_a_folder_may_be_given_as_a_url(tmp_path) -> None:
     open_storage(f"file://{tmp_path}/x").write("a", b"1")
 
     assert Path(tmp_path / "x/a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("root", ["s3:/bucket/x", "s3:bucket", "S3:/b", "https:/x", "file:/x"])
+def test_a_url_that_lacks_a_slash_is_no_folder(root: str) -> None:
+    with pytest.raises(ValueError, match=r"it lacks a slash\. Write .*://"):
+        open_storage(root)
+    assert not is_url(f"./{root}")

@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from datasets.config import StrongViewConfig
-from trainer.config.compose import GROUPS, choices, compose, field_names, from_json
+from trainer.config.compose import GROUPS, choices, compose, field_names, from_json, quoted
 from trainer.config.fingerprint import config_json, differences, fingerprint
 from trainer.config.schema import TrainConfig, Upsample
 
@@ -250,3 +251,47 @@ def test_a_recipe_may_choose_its_colours_and_the_command_line_others() -> None:
 def test_strong_views_that_cannot_be_are_refused(words: list[str], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         compose(words)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/a/données", "/a/data (copy)", "/a/a=b", "/a/a,b", "/a/it's", "/a/#1", "/a/a&b", "~x"),
+        *("/a/b c", "/a b/50%", "/a/写真", "/a/[1]", "/a/{x}", "/a/$HOME", "/a/*", "/a/x\u2028y"),
+        *("010", "1e3", "true", "null", "1_8", "/a/b ", " /a", "/a/'", 'a "b"', "a: b", "/a/;!|<>"),
+        *("a\tb", "/a/x@y", "/a/choice(1,2)", "\u00e9", "e\u0301", "/a/^", "/a/?", "/a/`x`"),
+    ],
+)
+def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
+    for key in ("data.root", "run.folder", "run.weights"):
+        word = OverridesParser.create().parse_override(quoted(f"{key}={path}"))
+        assert (word.key_or_group, word.value()) == (key, path)
+
+
+def test_paths_of_a_configuration_are_those_that_were_typed() -> None:
+    config = compose(["data.root=/a/données (1), it's", "++run.folder=/a=b/#1", "data.split=1_8"])
+
+    assert (config.data.root, config.run.folder) == ("/a/données (1), it's", "/a=b/#1")
+    assert config.data.split == "1_8"
+
+
+@pytest.mark.parametrize(
+    ("word", "path"),
+    [
+        ("'/a/b c'", "/a/b c"),
+        ('"/a/it\'s"', "/a/it's"),
+        (r"/a\,b", "/a,b"),
+        ("~/x", "/home/me/x"),
+        ("~/données (1)", "/home/me/données (1)"),
+        (r"/a/é\'", r"/a/é\'"),
+        ("/a/é\\", "/a/é\\"),
+    ],
+)
+def test_quotes_escapes_and_the_home_mean_what_they_meant(
+    word: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+
+    word = quoted(f"data.root={word}")
+    assert OverridesParser.create().parse_override(word).value() == path
+    assert quoted("data.root=${oc.env:HOME}/é") == "data.root=${oc.env:HOME}/é"
