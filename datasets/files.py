@@ -55,7 +55,7 @@ def atomic_path(path: Path, *, part: Path | None = None, durable: bool = False) 
             raise OSError(
                 error.errno,
                 f"Could not write {path}: {error.strerror}. Nothing there was changed; make room "
-                "and start again",
+                "and try again",
             ) from error
         raise
     finally:
