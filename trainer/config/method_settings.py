@@ -188,10 +188,10 @@ class AelConfig:
         neutral=0.0,
     )
     labelled_consistency: bool = option(
-        True, "one of labelled images too, as the code; False: the paper's equations"
+        False, "True: one of labelled images too, as the code; False: the paper's equations"
     )
     per_image: bool = option(
-        False,
+        True,
         "True: weights and confidence of classes are of each image, as the paper; "
         "False: of the batch, as the code",
     )

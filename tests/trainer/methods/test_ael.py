@@ -207,8 +207,8 @@ def equal_runs(config: TrainConfig, folder: Path, step_of: StepOf) -> Bank:
     [
         ("method.confidence=0.25", "loss.views=[mixed,labelled]"),
         (
-            "method.ael.per_image=true",
-            "method.ael.labelled_consistency=false",
+            "method.ael.per_image=false",
+            "method.ael.labelled_consistency=true",
             "method.ael.absent_class=skip",
             "method.ael.auxiliary_weight=0.4",
             "method.ael.released_paste=true",
@@ -233,7 +233,7 @@ def test_nine_steps_with_two_new_hints_are_those_of_the_transcription(
 
 @pytest.mark.usefixtures("double_precision")
 def test_without_a_gap_of_confidence_it_is_plain_cutmix(drawn_root: Path, tmp_path: Path) -> None:
-    words = ("decay=1", "component_area=1", "pasted_classes=0", "labelled_consistency=false")
+    words = ("decay=1", "component_area=1", "pasted_classes=0", "per_image=false")
     named = [f"method.ael.{word}" for word in words]
     overrides = ("optim.epochs=2", "optim.head_lr_factor=1", "method.confidence=0", *named)
     # No class fills a whole crop, so the memory stays as it was.
