@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,6 +30,8 @@ import trainer.methods.contrast.feature_bank
 import trainer.network.batch_norm
 import trainer.network.deeplab
 from benchmarks.two_steps import Case
+from datasets.config import DataConfig
+from datasets.known.folder import DESCRIPTION_FILE
 from datasets.loading.batches import (
     ChosenPartners,
     LabelledBatch,
@@ -48,7 +53,7 @@ from trainer.config.compose import compose
 from trainer.config.schema import Memory, PixelDistance, Precision, TrainConfig
 from trainer.distributed import Ranks
 from trainer.method_registry import METHODS
-from trainer.methods.interface import Position, StepInput
+from trainer.methods.interface import MethodContext, Position, StepInput, new_method
 from trainer.network.batch_norm import set_ranks
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.recompute import BlockRunner
@@ -243,7 +248,8 @@ def _forget_constants() -> None:
 
 
 # The points that every line of the table is fitted to: crop, images, classes.
-POINTS = ((321, 4, 21), (801, 4, 21), (321, 4, 150))
+Points = tuple[tuple[int, int, int], ...]
+POINTS: Points = ((321, 4, 21), (801, 4, 21), (321, 4, 150))
 MODELS = ("resnet50", "resnet101")
 
 
@@ -262,23 +268,48 @@ def fit(known: Mapping[Kind, Coefficients]) -> Iterator[tuple[Kind, Coefficients
         if Kind.of(config) in known:
             yield Kind.of(config), known[Kind.of(config)]
             continue
-        small, large, many = (
-            peak_bytes(
-                replace(config, data=replace(config.data, crop=crop)),
-                classes=classes,
-                images=images,
-            )
-            for crop, images, classes in POINTS
-        )
-        (crop, images, classes), (larger, _, _), (_, _, more) = POINTS
-        pixels = images * crop**2
-        slope = (large - small) / (images * larger**2 - pixels)
-        per_class = (many - small) / pixels / (more - classes)
-        fixed = small - slope * pixels
-        yield (
-            Kind.of(config),
-            Coefficients(fixed, slope - per_class * classes, per_class, _weight_bytes(config)),
-        )
+        yield Kind.of(config), fitted(config)
+
+
+def fitted(config: TrainConfig, points: Points = POINTS) -> Coefficients:
+    """The line of a run's kind through its counts at three points: larger, then of more classes."""
+    peaks, memories = [], []
+    for crop, images, classes in points:
+        with TemporaryDirectory() as folder:
+            made_up = of_classes(replace(config.data, crop=crop), classes, Path(folder))
+            at_point = replace(config, data=made_up)
+            peaks.append(peak_bytes(at_point, classes=classes, images=images))
+            memories.append(_memory_bytes(at_point))
+    (crop, images, classes), (larger, _, _), (_, _, more) = points
+    memory_per_class = (memories[2] - memories[0]) / (more - classes)
+    small, large, many = (
+        peak - memory_per_class * point[2] for peak, point in zip(peaks, points, strict=True)
+    )
+    pixels = images * crop**2
+    slope = (large - small) / (images * larger**2 - pixels)
+    per_class = (many - small) / pixels / (more - classes)
+    return Coefficients(
+        small - slope * pixels,
+        slope - per_class * classes,
+        per_class,
+        _weight_bytes(config),
+        memory_per_class,
+    )
+
+
+def of_classes(data: DataConfig, classes: int, folder: Path) -> DataConfig:
+    """Data of so many classes, as far as a step asks: a folder that only says their names."""
+    names = [f"class {number}" for number in range(classes)]
+    description = {"classes": names, "images": "images/{id}.jpg", "masks": "masks/{id}.png"}
+    (folder / DESCRIPTION_FILE).write_text(yaml.safe_dump(description))
+    return replace(data, dataset="folder", root=str(folder))
+
+
+def _memory_bytes(config: TrainConfig) -> int:
+    """Of the method's own memory, which no count of unlabelled images is in."""
+    with torch.device("meta"):
+        method = new_method(MethodContext(config, Ranks(0, 1, torch.device("meta"))))
+        return sum(tensor.nbytes for tensor in method.memory().values())
 
 
 def _weight_bytes(config: TrainConfig) -> int:

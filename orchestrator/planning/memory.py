@@ -4,12 +4,13 @@
 file. For one network, method, precision and `run.memory` the peak is affine in the pixels that a
 card holds, and the part that logits take is affine in the classes:
 
-    bytes = fixed + images x crop^2 x (per pixel + per class x classes)
+    bytes = fixed + memory x classes + images x crop^2 x (per pixel + per class x classes)
 
-where images are the labelled ones on a card; a semi-supervised step has as many unlabelled ones.
-An EMA teacher adds its weights; its logits, one or two in a hundred, are left out. The line goes
-through the counts at crops 321 and 801, and at 21 and 150 classes. What only CUDA has is not
-counted: its context, the workspaces of cuDNN and what the allocator loses between blocks.
+where memory is what a method keeps of every class, as U2PL its banks, and images are the labelled
+ones on a card; a semi-supervised step has as many unlabelled ones. An EMA teacher adds its weights;
+its logits, one or two in a hundred, are left out. The line goes through the counts at crops 321 and
+801, and at 21 and 150 classes. What only CUDA has is not counted: its context, the workspaces of
+cuDNN and what the allocator loses between blocks.
 """
 
 import csv
@@ -70,11 +71,12 @@ class Coefficients:
     per_pixel: float
     per_class: float
     weights: float
+    memory_per_class: float
 
     def bytes(self, *, pixels: int, classes: int, networks: int) -> float:
         """The peak for so many pixels of labelled images, with one network or a teacher, too."""
-        extra = self.weights * (networks - 1)
-        return self.fixed + extra + pixels * (self.per_pixel + self.per_class * classes)
+        fixed = self.fixed + self.weights * (networks - 1) + self.memory_per_class * classes
+        return fixed + pixels * (self.per_pixel + self.per_class * classes)
 
 
 def step_bytes(config: TrainConfig, *, classes: int, images: int) -> float | None:
