@@ -18,6 +18,7 @@ from datasets.prepare.copy import HOW
 from datasets.prepare.earth import prepare_earth
 from datasets.prepare.pack import Packing, pack
 from datasets.prepare.pipeline import (
+    ALL,
     PrepareOptions,
     guidance,
     missing_parts,
@@ -26,7 +27,7 @@ from datasets.prepare.pipeline import (
 )
 from datasets.prepare.verify import defects
 from datasets.splits.generate import make_lists, own_list_defects
-from datasets.splits.lists import published, published_splits, sizes_at, split_names
+from datasets.splits.lists import load_split, published, published_splits, sizes_at, split_names
 from datasets.splits.published import fetch_lists, import_lists, list_defects
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
@@ -168,6 +169,9 @@ def _prepare_described(arguments: Arguments) -> int:
     texts = prepare_folder(location, validation=validation, seed=seed, say=_say)
     root = shlex.quote(f"data.root={location.root}")
     command = f"python -m trainer recipe={location.spec.name} model=resnet50 {root}"
+    if not texts and not load_split(location, ALL).unlabelled:
+        # The method of the preset learns from unlabelled images, of which there are none.
+        command += " method=supervised_star method.match_iters=false loss=none"
     return _report(texts, f"ready: {command}")
 
 

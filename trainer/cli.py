@@ -15,9 +15,10 @@ from typing import Any
 
 from datasets.command_errors import error_text, kept_traceback, without_flag
 from datasets.spec import absent_text
+from datasets.storage.open import folder_of
 from trainer.config.compose import GROUPS, check_are_read, choices, compose
 from trainer.config.help import help_of_fields
-from trainer.config.schema import RunConfig, TrainConfig
+from trainer.config.schema import TrainConfig
 from trainer.run_log import Summary
 
 LOCK = "train.lock"
@@ -76,12 +77,16 @@ def run_verb(verb: str, words: list[str], on_message: OnMessage) -> None:
 
 def _predict(words: list[str], on_message: OnMessage) -> None:
     given = _settings(words, {"checkpoint": "", "images": "", "out": "", "device": "auto"})
-    from trainer.distributed import init_process_group
+    if given["device"] not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={given['device']} is none; it is auto, cpu or cuda.")
+    from trainer.hardware.gpu import check_device
     from trainer.inference import load_trained, predict_folder
 
-    device = init_process_group(RunConfig(device=given["device"])).device
-    trained = load_trained(Path(given["checkpoint"]))
-    for line in predict_folder(trained, Path(given["images"]), Path(given["out"]), device.type):
+    device = check_device(given["device"], index=0, setting="device")
+    trained = load_trained(folder_of(given["checkpoint"]))
+    for line in predict_folder(
+        trained, folder_of(given["images"]), folder_of(given["out"]), device
+    ):
         on_message(line)
 
 
@@ -89,7 +94,9 @@ def _export(words: list[str], on_message: OnMessage) -> None:
     given = _settings(words, {"run": "", "out": ""})
     from trainer.inference import export
 
-    export(Path(given["run"]), Path(given["out"]))
+    has_names = export(folder_of(given["run"]), folder_of(given["out"]))
+    if not has_names:
+        on_message("note: the folder of the training data is not here, so classes have no names")
     on_message(f"wrote {given['out']}")
 
 

@@ -8,27 +8,29 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from datasets.errors import DataError
-from datasets.files import file_sha256
+from datasets.files import file_sha256, files_below
 from datasets.images.decode import read_image
-from datasets.location import num_classes, spec_of
-from datasets.spec import DatasetSpec
+from datasets.known.registry import known_dataset
+from datasets.location import spec_of
+from datasets.spec import DatasetSpec, voc_colour
 from trainer.checkpoint import read_packed
 from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import config_json, fingerprint
-from trainer.config.schema import TrainConfig
+from trainer.config.schema import EvaluationMode, TrainConfig
 from trainer.evaluate import predict
 from trainer.network.deeplab import mean_of
 from trainer.state import empty_networks
@@ -62,41 +64,87 @@ def load_trained(path: Path) -> Trained:
             f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "
             "written by `python -m trainer export`."
         )
-    packed, config_json = _exported(path) if path.suffix == ".safetensors" else _saved(path)
-    config = from_json(config_json)
-    networks = empty_networks(config, num_classes(config.data))
-    if "weights" in packed:
-        network = mean_of(networks)
-        network.load_state_dict(packed["weights"])
-    else:
-        for name, part in networks.items():
-            part.load_state_dict(_part(packed["tensors"], f"network.{name}."))
-        network = mean_of(networks)
-    return Trained(network.eval(), config, spec_of(config.data))
+    packed, config, class_names = _exported(path) if path.suffix == ".safetensors" else _saved(path)
+    spec = _spec_of(config, class_names, packed)
+    networks = empty_networks(config, len(spec.class_names))
+    try:
+        if "weights" in packed:
+            network = mean_of(networks)
+            network.load_state_dict(packed["weights"])
+        else:
+            for name, part in networks.items():
+                part.load_state_dict(_part(packed["tensors"], f"network.{name}."))
+            network = mean_of(networks)
+    except RuntimeError as error:  # load_state_dict names every entry, one a line
+        raise NetworkError(f"{path} does not hold the weights of {config.key}.") from error
+    return Trained(network.eval(), config, spec)
 
 
-def _exported(path: Path) -> tuple[dict[str, Any], str]:
-    """Content and configuration (JSON) of an exported file."""
-    with safe_open(path, framework="pt") as file:
-        about = (file.metadata() or {}).get(METADATA)
-        if about is None:
-            raise NetworkError(f"{path} carries no configuration; export it from its run's folder.")
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return {"weights": weights}, json.dumps(json.loads(about)["config"])
+def _exported(path: Path) -> tuple[dict[str, Any], TrainConfig, list[str]]:
+    """Content, configuration and class names of an exported file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise NetworkError(
+            f"{path} is cut short or damaged ({error}). Copy it again, or export it again."
+        ) from error
+    try:
+        about = json.loads(metadata[METADATA])
+        config_text, names = json.dumps(about["config"]), [str(name) for name in about["classes"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise NetworkError(
+            f"{path} was not written by `python -m trainer export`: it carries no configuration. "
+            "Export it from its run's folder."
+        ) from error
+    return {"weights": weights}, from_json(config_text), names
 
 
-def _saved(path: Path) -> tuple[dict[str, Any], str]:
-    """Content and configuration (JSON) of a checkpoint.
+def _saved(path: Path) -> tuple[dict[str, Any], TrainConfig, list[str]]:
+    """Content and configuration of a checkpoint, and no class names, which it does not hold.
 
     best.pt holds the weights that are scored; the checkpoint of a step the whole training state.
     """
-    manifest = read_manifest(path.with_suffix(".json"))
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        raise NetworkError(
+            f"{path} has no {beside.name} beside it. A checkpoint of this program is both files; "
+            "`python -m trainer export` makes one file that needs no other."
+        )
+    manifest = read_manifest(beside)
     if manifest is None or file_sha256(path) != manifest.sha256:
         raise NetworkError(
-            f"{path} is not what its manifest {path.with_suffix('.json').name} promises; use "
-            "another checkpoint of the run."
+            f"{path} is not what its manifest {beside.name} promises; use another checkpoint of "
+            "the run."
         )
-    return read_packed(path), manifest.config_json
+    return read_packed(path), from_json(manifest.config_json), []
+
+
+def _spec_of(config: TrainConfig, class_names: list[str], packed: dict[str, Any]) -> DatasetSpec:
+    """The spec of the training data, also where a user's own folder is not at hand.
+
+    Args:
+        config: of the run.
+        class_names: of such a folder; empty where its description or the weights have to say.
+        packed: the weights.
+    """
+    spec = known_dataset(config.data.dataset).spec
+    if spec.kind != "described":
+        return spec_of(config.data)
+    if not class_names:
+        with suppress(DataError):
+            return spec_of(config.data)
+        class_names = _numbers(packed)
+    palette = tuple(voc_colour(label) for label in range(len(class_names)))
+    return replace(spec, class_names=tuple(class_names), palette=palette)
+
+
+def _numbers(packed: dict[str, Any]) -> list[str]:
+    """Names for the classes of weights without names: as many as the classifier has outputs."""
+    tensors: dict[str, Tensor] = packed.get("weights") or packed["tensors"]
+    sizes = [len(value) for name, value in tensors.items() if name.endswith("classifier.bias")]
+    return [f"class {label}" for label in range(sizes[0])] if sizes else []
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -119,18 +167,21 @@ def describe(trained: Trained) -> dict[str, Any]:
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 OVERLAY = 0.5  # share of the class colour in an overlay; the image has the rest
+WHOLE_PIXELS = 2**24  # of the largest image that a network sees whole
+_IN_WINDOWS = (EvaluationMode.slide, EvaluationMode.slide_inside)
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 
 
 def predict_folder(trained: Trained, images: Path, out: Path, device: str) -> Iterator[str]:
     """Write `<name>.png` (class ids, with the palette) and `<name>_overlay.png` per image.
 
-    Images are decoded as in training. `<name>` is the file's name without its ending, or with it
-    where two images would otherwise write the same file.
+    Images are decoded as in training. `<name>` is the file's path below `images` without its
+    ending, or with it where two images would otherwise write the same file.
 
     Args:
         trained: network, configuration and palette.
-        images: a folder; its images are taken in order of name.
+        images: a folder; the images in it and in folders below it, also linked ones, are taken in
+            order of path.
         out: another folder.
         device: cpu or cuda.
 
@@ -138,32 +189,44 @@ def predict_folder(trained: Trained, images: Path, out: Path, device: str) -> It
         A line per image: what was written, or why it was not.
 
     Raises:
-        ValueError: there is no image in the folder that can be read, or `out` is the same folder.
+        ValueError: the folder has no image, `out` is the same folder, or, after all others were
+            written, some images could not be read.
     """
-    paths = _images_in(images)
-    if out.resolve() == images.resolve():
-        raise ValueError(f"out={out} is the folder of the images, which masks would overwrite.")
+    paths = _images_in(images, out)
     out.mkdir(parents=True, exist_ok=True)
     trained.network.to(device)
-    written = 0
+    num_unread = 0
     for path, stem in zip(paths, _stems(paths), strict=True):
         try:
-            image, note = _upright(path)
+            image, note = _upright(images / path)
         except (OSError, DataError) as error:
-            yield f"{path}: not read ({error})"
+            num_unread += 1
+            yield f"{images / path}: not read ({error})"
             continue
-        _write(trained, np.array(image), out / stem, device)
-        written += 1
-        yield f"{path}: {out / stem}.png{note}"
-    if not written:
-        raise ValueError(f"No image of {images} could be read; the lines above say why.")
+        (out / stem).parent.mkdir(parents=True, exist_ok=True)
+        note += _write(trained, np.array(image), out / stem, device)
+        yield f"{images / path}: {out / stem}.png{note}"
+    if num_unread:
+        raise ValueError(
+            f"{num_unread} of {len(paths)} images of {images} could not be read; the lines above "
+            "say why."
+        )
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """The files that look like images, in order of name."""
+def _images_in(folder: Path, out: Path) -> list[Path]:
+    """Paths below the folder of what looks like images; what lies in `out` is left out."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; images=DIR names one that holds images.")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"out={out} is the folder of the images, which masks would overwrite.")
+    written = out.resolve()
+    paths = [
+        path
+        for path in map(Path, sorted(files_below(folder)))
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in path.parts)
+        and not (folder / path).resolve().is_relative_to(written)
+    ]
     if not paths:
         raise ValueError(
             f"{folder} holds no image; files ending in {', '.join(sorted(ENDINGS))} are read."
@@ -172,14 +235,15 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _stems(paths: list[Path]) -> list[str]:
-    """Names to write under, such that no two outputs are the same file.
+    """Paths to write under, such that no two outputs are the same file.
 
     A mask of `a_overlay.png` would overwrite the overlay of `a.png`, so both kinds are counted.
     """
-    files = Counter(path.stem + end for path in paths for end in ("", "_overlay"))
+    stems = [path.with_suffix("").as_posix() for path in paths]
+    files = Counter(stem + end for stem in stems for end in ("", "_overlay"))
     return [
-        path.name if files[path.stem] + files[path.stem + "_overlay"] > 2 else path.stem
-        for path in paths
+        path.as_posix() if files[stem] + files[stem + "_overlay"] > 2 else stem
+        for path, stem in zip(paths, stems, strict=True)
     ]
 
 
@@ -192,12 +256,23 @@ def _upright(path: Path) -> tuple[Image.Image, str]:
     try:
         return read_image(data, str(path)), ""
     except DataError:
+        turned = _turned(data)
+        if turned is None:
+            raise
+        return read_image(turned, str(path)), " (turned upright, as its EXIF says)"
+
+
+def _turned(data: bytes) -> bytes | None:
+    """The image as its EXIF tag turns it, as PNG; None if it has no such tag, or is no image."""
+    try:
         with Image.open(io.BytesIO(data)) as image:
             if image.getexif().get(_ORIENTATION, 1) == 1:
-                raise
+                return None
             turned = io.BytesIO()
             ImageOps.exif_transpose(image).save(turned, "png", exif=b"")
-        return read_image(turned.getvalue(), str(path)), " (turned upright, as its EXIF says)"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return turned.getvalue()
 
 
 def _write(
@@ -205,11 +280,20 @@ def _write(
     pixels: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]",
     stem: Path,
     device: str,
-) -> None:
-    """Write mask and overlay of one image, pixels (H, W, 3)."""
+) -> str:
+    """Write mask and overlay of one image, pixels (H, W, 3); a note for the user, or nothing."""
     batch = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device)
+    config, note = trained.config, ""
+    if config.evaluation.mode not in _IN_WINDOWS and pixels[..., 0].size > WHOLE_PIXELS:
+        # Activations of the whole image would take more memory than machines have.
+        evaluation = replace(config.evaluation, mode=EvaluationMode.slide)
+        config = replace(config, evaluation=evaluation)
+        note = (
+            f" ({pixels.shape[1]}x{pixels.shape[0]} pixels: too large to be seen whole, so "
+            f"predicted in windows of {config.data.crop})"
+        )
     with torch.no_grad():
-        classes = predict(trained.network, batch, trained.config)[0].to(torch.uint8).cpu().numpy()
+        classes = predict(trained.network, batch, config)[0].to(torch.uint8).cpu().numpy()
     mask = Image.fromarray(classes)
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(trained.spec.palette)] = trained.spec.palette
@@ -217,14 +301,18 @@ def _write(
     mask.save(stem.with_name(stem.name + ".png"))
     mixed = pixels * (1.0 - OVERLAY) + palette[classes] * OVERLAY
     Image.fromarray(mixed.round().astype(np.uint8)).save(stem.with_name(stem.name + "_overlay.png"))
+    return note
 
 
-def export(run: Path, out: Path) -> None:
+def export(run: Path, out: Path) -> bool:
     """Write the best weights with their configuration; the same bytes each time.
 
     Args:
         run: a run's folder or one of its checkpoints.
         out: the file to write; it appears whole, by rename.
+
+    Returns:
+        Whether the names of the classes are known.
 
     Raises:
         NetworkError: there are no whole weights in `run`.
@@ -241,3 +329,4 @@ def export(run: Path, out: Path) -> None:
     # One entry only: safetensors writes several in an order that differs between processes.
     save_file(weights, part, {METADATA: json.dumps(about, sort_keys=True)})
     part.replace(out)
+    return trained.spec.class_names != tuple(_numbers({"weights": weights}))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from datasets.errors import DataError
 from datasets.images.pixels import view_of
@@ -159,7 +159,10 @@ def _opened(data: bytes, path: str, what: str) -> Image.Image:
     if hint:
         raise DataError(f"The {what} {path} cannot be decoded: {hint}")
     try:
-        return Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            # Pillow warns of large images without a file's name; twice as large it refuses.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DataError(
             f"The {what} {path} claims to be larger than Pillow reads ({error}). Its header is "
@@ -179,8 +182,11 @@ def _load(image: Image.Image, path: str, what: str) -> None:
 
 
 def _undecodable(path: str, what: str, error: Exception) -> DataError:
+    # Pillow's own words name the object in memory and not the file.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = "it is no image file of a known format" if unknown else error
     return DataError(
-        f"The {what} {path} cannot be decoded ({error}). Bring a fresh copy of the file; {_VERIFY}"
+        f"The {what} {path} cannot be decoded ({reason}). Bring a fresh copy of the file; {_VERIFY}"
     )
 
 

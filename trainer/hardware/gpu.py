@@ -325,26 +325,32 @@ def _version(text: str) -> tuple[int, int]:
     return int(major), int(minor or 0)
 
 
-def check_device(device: str, *, requested: str = "", index: int | None = None) -> str:
+def check_device(
+    device: str, *, requested: str = "", index: int | None = None, setting: str = "run.device"
+) -> str:
     """The device that `run.device` means here: cpu or cuda.
 
     Args:
         device: auto, cpu or cuda.
         requested: what asks for a card, besides the variables of Slurm and CUDA.
         index: of the card that this rank uses, modulo their number; None for all.
+        setting: by which the user chose the device, for errors.
 
     Raises:
         DeviceError: a card is here or was asked for, and torch cannot use it.
     """
     if device == "cpu":
         return "cpu"
-    asked = "run.device=cuda" if device == "cuda" else requested
+    asked = f"{setting}=cuda" if device == "cuda" else requested
     facts = gpu_facts(requested=asked, index=index)
     verdict = judge(facts)
     if verdict.is_fault:
+        ways_to_cpu = f"use the CPU: {setting}=cpu"
+        if setting == "run.device":
+            ways_to_cpu = "train on the CPU: run.device=cpu (and gpus_per_rank=0)"
         why = f"{facts.requested} asks for a GPU" if facts.requested else "This machine has a GPU"
         raise DeviceError(
             f"{socket.gethostname()}: {why}, which torch cannot use: {verdict.text}. "
-            f"{verdict.advice} Or train on the CPU: run.device=cpu (and gpus_per_rank=0)."
+            f"{verdict.advice} Or {ways_to_cpu}."
         )
     return "cuda" if verdict.state == "works" else "cpu"

@@ -80,7 +80,8 @@ def test_the_command_for_a_folder_of_any_name_can_be_pasted(
 
     assert main(["prepare", "folder", f"root={root}"]) == 0
     command = capsys.readouterr().out.splitlines()[-1].removeprefix("ready: ")
-    assert shlex.split(command)[-1] == f"data.root={root}"
+    assert shlex.split(command)[5] == f"data.root={root}"
+    assert command.endswith("method=supervised_star method.match_iters=false loss=none")
 
 
 def test_lists_may_hold_plain_ids(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from tests.support.tiny_config import TINY
 from trainer.cli import run_command_line
+from trainer.hardware import gpu
 from trainer.hardware.gpu import (
     Card,
     GpuFacts,
@@ -163,3 +164,15 @@ def test_who_wants_the_cpu_gets_it_beside_a_reserved_gpu(monkeypatch: pytest.Mon
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
 
     assert check_device("cpu", requested="gpus_per_rank=1") == "cpu"
+
+
+def test_a_refusal_names_the_setting_that_the_user_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    def facts(*, requested: str, index: int | None) -> GpuFacts:
+        return replace(SOUND, requested=requested, num_usable=0, cards=(V100,))
+
+    monkeypatch.setattr(gpu, "gpu_facts", facts)
+
+    with pytest.raises(gpu.DeviceError, match=r"device=cuda asks .* use the CPU: device=cpu\.$"):
+        check_device("cuda", setting="device")
+    with pytest.raises(gpu.DeviceError, match=r"run.device=cuda asks .* CPU: run\.device=cpu \("):
+        check_device("cuda")
