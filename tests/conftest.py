@@ -1,6 +1,7 @@
 """Settings every test runs under."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -27,6 +28,10 @@ __all__ = [  # fixtures
 ]
 
 # These machines are shared: a slow example says nothing about the code.
+# A script that starts the suite in the background ignores Ctrl-C for it; the programs that tests
+# start and stop by that signal would inherit this and never stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 hypothesis.settings.register_profile("shared", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("shared")
 
