@@ -119,7 +119,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         explanations = explain(
             chosen["explain"],
             filled,
-            read_rows(plan.root),
+            read_rows(plan.root, cells=plan.grid.cells),
             today=plan.today,
             places=plan.root.places,
         )

@@ -48,8 +48,9 @@ def exported_runs(
     Raises:
         ResultsError: a file among the results is broken.
     """
+    cells = list(cells)
     rows = counted_rows(root, cells, today, per_class=True)
-    epochs = _epochs(read_history(root), {row.key: row.attempt for row in rows})
+    epochs = _epochs(read_history(root, cells), {row.key: row.attempt for row in rows})
     return [ExportedRun(row, tuple(epochs.get(row.key, ()))) for row in rows]
 
 

@@ -134,7 +134,7 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
     others: dict[str, TrainConfig] = {}
     with suppress(ValueError):  # what `only` leaves out may lack its data; tables print its rows
         others = {cell.key: config for cell, config in cell_configs(left_out, settings).items()}
-    rows = state_rows(root)
+    rows = state_rows(root, grid.cells)
     data = TodaysData()
     today = todays({**configs, **others}, rows, data)
     return Plan(grid, root, tuple(_states(configs, root, rows, today, data)), today)

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 from orchestrator.planning.plan import Plan, State
 from orchestrator.results.history import read_history, run_history
 from orchestrator.results.store import Row, counted_rows
-from orchestrator.storage.root import Root
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
 from sweeps.grid_tables import tables_of
@@ -65,7 +64,7 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
 def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, ...]]:
     """Published epochs of the rows that count; for other cells those in the run directory."""
     attempts = {row.key: row.attempt for row in rows}
-    histories = _published(plan.root, attempts)
+    histories = _published(plan, attempts)
     others = [cell.key for cell in plan.grid.cells]
     if plan.root.costs_requests:
         others = plan.keys(State.running, State.interrupted, State.failed)
@@ -76,8 +75,9 @@ def _histories(plan: Plan, rows: Iterable[Row]) -> dict[str, tuple[EpochFacts, .
     return histories
 
 
-def _published(root: Root, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:
-    table = read_history(root).select(["key", "attempt", "epoch", "miou_percent", "mask_ratio"])
+def _published(plan: Plan, attempts: dict[str, int]) -> dict[str, tuple[EpochFacts, ...]]:
+    names = ["key", "attempt", "epoch", "miou_percent", "mask_ratio"]
+    table = read_history(plan.root, plan.grid.cells).select(names)
     table = table.filter(pc.is_in(table["key"], pa.array(list(attempts), pa.string())))
     grouped: dict[str, list[EpochFacts]] = {}
     for line in table.to_pylist():

@@ -6,7 +6,7 @@ the files in it, so an attempt may be there twice and is never absent; here each
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.results.row import with_schema
 from orchestrator.storage.root import ResultFolder
+from sweeps.cell import Cell
 
 COMPACTED = re.compile(r"compacted-[0-9TZ]+-[0-9a-f]+\.parquet")
 
@@ -51,19 +52,33 @@ def parse_name(name: str) -> Single | None:
     return match and Single(match["key"], int(match["attempt"]), match["failed"] is not None)
 
 
-def read_set(folder: ResultFolder, schema: pa.Schema, unique: Reducer) -> pa.Table:
+def groups_of(cells: Iterable[Cell]) -> frozenset[str]:
+    """The keys of cells without their seeds."""
+    return frozenset(_group(cell.key) for cell in cells)
+
+
+def read_set(
+    folder: ResultFolder,
+    schema: pa.Schema,
+    unique: Reducer,
+    groups: Collection[str] | None = None,
+) -> pa.Table:
     """Every row of the folder in today's layout, each once.
 
     Args:
         folder: of rows or of history.
         schema: the layout.
         unique: drops what is there twice, and sorts.
+        groups: see `groups_of`; files that hold nothing of them may be broken or foreign, and are
+            left out then. None needs every file.
 
     Raises:
-        ResultsError: a file is broken, foreign or of a newer schema; nothing is skipped silently.
+        ResultsError: a file is broken, foreign or of a newer schema; what is needed is never
+            skipped silently.
     """
-    contents = stable_contents(folder, result_names)
-    tables = parse_all(folder, contents, schema)
+    choose = result_names if groups is None else _result_names_alone
+    contents = stable_contents(folder, choose)
+    tables = parse_all(folder, contents, schema, groups)
     return unique(pa.concat_tables(tables) if tables else schema.empty_table())
 
 
@@ -81,6 +96,11 @@ def result_names(folder: ResultFolder, names: Iterable[str]) -> set[str]:
                 "Move it away."
             )
     return shown
+
+
+def _result_names_alone(_: ResultFolder, names: Iterable[str]) -> set[str]:
+    """The names that hold results, whatever else lies there."""
+    return {name for name in names if parse_name(name) or COMPACTED.fullmatch(name)}
 
 
 def stable_contents(
@@ -109,11 +129,24 @@ def stable_contents(
 
 
 def parse_all(
-    folder: ResultFolder, contents: dict[str, bytes], schema: pa.Schema
+    folder: ResultFolder,
+    contents: dict[str, bytes],
+    schema: pa.Schema,
+    groups: Collection[str] | None = None,
 ) -> list[pa.Table]:
-    """The table of each file, in today's layout."""
+    """The table of each file, in today's layout; see `read_set` for `groups`."""
+
+    def parse(item: tuple[str, bytes]) -> pa.Table:
+        try:
+            return _parse(folder, *item, schema=schema)
+        except ResultsError:
+            single = parse_name(item[0])  # a compacted file may hold any cell
+            if groups is None or single is None or _group(single.key) in groups:
+                raise
+            return schema.empty_table()
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda item: _parse(folder, *item, schema=schema), contents.items()))
+        return list(pool.map(parse, contents.items()))
 
 
 def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:
@@ -133,6 +166,11 @@ def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:
         codes = _codes(table[name])[indices]
         same &= codes[1:] == codes[:-1]
     return table.take(pa.array(indices[np.append(True, ~same)[: len(table)]]))
+
+
+def _group(key: str) -> str:
+    """The key of a cell without its seed."""
+    return key.rpartition(".s")[0]
 
 
 def _compacted(names: Iterable[str]) -> set[str]:

@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.files import Single, first_of, read_set
+from orchestrator.results.files import Single, first_of, groups_of, read_set
 from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA_VERSION
 from orchestrator.storage.root import Root
+from sweeps.cell import Cell
 from trainer.run_log import METRICS
 
 _PLACE = ("step", "epoch", "lr", "miou_percent", "iou_percent")
@@ -50,13 +51,18 @@ def publish_history(root: Root, key: str, attempt: int, run_folder: Path) -> str
     return f"{folder.address}/{name}"
 
 
-def read_history(root: Root) -> pa.Table:
+def read_history(root: Root, cells: Iterable[Cell] | None = None) -> pa.Table:
     """The epochs of every published attempt, ordered by key, attempt and epoch.
+
+    Args:
+        root: of the results.
+        cells: whose epochs must be readable, at any seed; None needs all.
 
     Raises:
         ResultsError: a file is broken or of a newer schema.
     """
-    return read_set(root.results("history"), HISTORY_SCHEMA, unique_history)
+    groups = None if cells is None else groups_of(cells)
+    return read_set(root.results("history"), HISTORY_SCHEMA, unique_history, groups)
 
 
 def run_history(run_folder: Path) -> list[dict[str, Any]]:

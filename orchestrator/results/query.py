@@ -96,8 +96,9 @@ def _tables(
 ) -> dict[str, pa.Table]:
     """The Arrow tables that the views are made of, by name."""
     narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
-    rows = read_table(root, None if has_counts else narrow)
-    epochs = read_history(root)
+    cells = None if cells is None else list(cells)
+    rows = read_table(root, None if has_counts else narrow, cells)
+    epochs = read_history(root, cells)
     if cells is not None:
         groups = pa.array(sorted({c.key.rpartition(".s")[0] for c in cells}), pa.string())
         rows, epochs = (_of_groups(table, groups) for table in (rows, epochs))

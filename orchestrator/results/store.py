@@ -18,6 +18,7 @@ from orchestrator.results.files import (
     ResultsError,
     Single,
     first_of,
+    groups_of,
     parse_all,
     parse_name,
     read_set,
@@ -98,30 +99,37 @@ def publish(root: Root, row: Row) -> str:
     return path
 
 
-def read_rows(root: Root, keys: Collection[str] | None = None) -> list[Row]:
+def read_rows(
+    root: Root, keys: Collection[str] | None = None, cells: Iterable[Cell] | None = None
+) -> list[Row]:
     """Every published row under root, ordered by key and attempt.
 
     Args:
         root: of the results.
         keys: of the cells to read; None reads all.
+        cells: whose rows must be readable, at any seed; None needs all.
 
     Raises:
         ResultsError: a file is broken or of a newer schema; nothing is skipped silently.
     """
-    table = read_table(root)
+    table = read_table(root, cells=cells)
     if keys is not None:
         table = table.filter(pc.is_in(table["key"], pa.array(list(keys), pa.string())))
     return rows_of(table)
 
 
-def state_rows(root: Root) -> list[Row]:
+def state_rows(root: Root, cells: Iterable[Cell] | None = None) -> list[Row]:
     """Every published row under root without its lists over classes: what a plan looks at.
+
+    Args:
+        root: of the results.
+        cells: whose rows must be readable; None needs all.
 
     Raises:
         ResultsError: see `read_rows`.
     """
     columns = [name for name in SCHEMA.names if name not in PER_CLASS]
-    return rows_of(read_table(root, columns).select(columns))
+    return rows_of(read_table(root, columns, cells).select(columns))
 
 
 def late_rows(root: Root, keys: Collection[str], known: Iterable[Row]) -> list[Row]:
@@ -160,29 +168,36 @@ def counted_rows(
         today: see `counted`.
         per_class: whole rows; without, they have what tables print and nothing else.
     """
-    table = counted_table(read_table(root, None if per_class else PRINTED), today)
-    wanted = {cell.key.rpartition(".s")[0] for cell in cells}
+    cells = list(cells)
+    table = counted_table(read_table(root, None if per_class else PRINTED, cells), today)
+    wanted = groups_of(cells)
     groups = pc.replace_substring_regex(table["key"], r"\.s\d+$", "")
     is_wanted = pc.is_in(groups, pa.array(sorted(wanted), pa.string()))
     chosen = table if pc.all(is_wanted).as_py() else table.filter(is_wanted)
     return rows_of(chosen if per_class else chosen.select(PRINTED))
 
 
-def read_table(root: Root, columns: Collection[str] | None = None) -> pa.Table:
+def read_table(
+    root: Root,
+    columns: Collection[str] | None = None,
+    cells: Iterable[Cell] | None = None,
+) -> pa.Table:
     """Every published row under root as an Arrow table of `SCHEMA`, ordered by key and attempt.
 
     Args:
         root: of the results.
         columns: of the schema that are wanted; some more come along. None reads all.
+        cells: whose rows must be readable, at any seed; None needs all.
 
     Raises:
         ResultsError: see `read_rows`.
     """
+    groups = None if cells is None else groups_of(cells)
     if columns is None:
-        return read_set(root.results("rows"), SCHEMA, unique_rows)
+        return read_set(root.results("rows"), SCHEMA, unique_rows, groups)
     wanted = {*columns, *_ORDER, "schema_version"}
     schema = pa.schema([field for field in SCHEMA if field.name in wanted])
-    return read_set(root.results("rows"), schema, unique_rows)
+    return read_set(root.results("rows"), schema, unique_rows, groups)
 
 
 def counted_table(table: pa.Table, today: Mapping[str, Today]) -> pa.Table:

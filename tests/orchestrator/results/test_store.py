@@ -17,13 +17,17 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.failures import StaleAttempt
+from orchestrator.results.history import read_history
+from orchestrator.results.query import query
 from orchestrator.results.store import (
     SCHEMA,
     SCHEMA_VERSION,
     ResultsError,
+    counted_rows,
     late_rows,
     publish,
     read_rows,
+    state_rows,
 )
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell import Cell
@@ -196,6 +200,44 @@ def test_a_foreign_parquet_file_among_the_rows_is_named(tmp_path):
 
     with pytest.raises(ResultsError, match=r"other\.parquet is no row"):
         read_rows(LocalRoot(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 broken", b"\x00" * 99, None, "later"])
+def test_a_broken_file_stops_only_the_grids_of_its_cell(tmp_path, content):
+    root, other = LocalRoot(tmp_path), replace(CELL, split="1of4")
+    publish(root, row_of(CELL, 50.0))
+    path = Path(publish(root, row_of(other, 60.0)))
+    if content == "later":  # of a later version of the program
+        table = pq.read_table(path)
+        index = table.schema.get_field_index("schema_version")
+        later = pa.array([SCHEMA_VERSION + 1], pa.int32())
+        pq.write_table(table.set_column(index, "schema_version", later), path)
+    else:
+        path.write_bytes(path.read_bytes()[:-9] if content is None else content)
+    (tmp_path / "results/rows/notes.parquet").write_bytes(b"")
+    history = tmp_path / "results/history"
+    history.mkdir()
+    (history / path.name).write_bytes(b"PAR1")
+
+    assert [row.key for row in state_rows(root, [CELL])] == [CELL.key]
+    assert [row.key for row in read_rows(root, cells=[CELL])] == [CELL.key]
+    assert [row.best_miou_percent for row in counted_rows(root, [CELL], {})] == [50.0]
+    assert len(read_history(root, [CELL])) == 0
+    assert query(root, "SELECT key FROM rows", cells=[CELL]).to_pylist() == [{"key": CELL.key}]
+    # A table pools seeds, so a broken file of another seed matters.
+    for cells in ([other], [CELL, replace(other, seed=7)]):
+        for read in (state_rows, read_history, lambda root, cells: counted_rows(root, cells, {})):
+            with pytest.raises(ResultsError):
+                read(root, cells)
+
+
+def test_a_broken_file_of_many_cells_stops_every_grid(tmp_path):
+    root = LocalRoot(tmp_path)
+    publish(root, row_of(CELL, 50.0))
+    (tmp_path / "results/rows/compacted-20260101T000000Z-0123456789ab.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(ResultsError, match="compacted-"):
+        state_rows(root, [CELL])
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
