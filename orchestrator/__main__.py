@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 HELP = """\
 usage: python -m orchestrator VERB GRID [key=value ...] [--json]
@@ -45,6 +46,8 @@ With backend=slurm the jobs go on by themselves instead, and the same command wa
 
 _HAVE_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
 
+_WITHOUT_GRID = {"doctor": ["--drill"], "logs": ["-f"]}  # verbs, and the flags that they take
+
 
 def main(words: Sequence[str]) -> int:
     """Run one verb; returns the exit code."""
@@ -82,13 +85,16 @@ def _run(words: Sequence[str]) -> int:
     if not words or {"-h", "--help"} & set(flags):
         print(help_text(), end="")
         return 0 if words else 2
-    if rest[:1] == ["doctor"] or rest[:1] == ["logs"]:
+    if rest[:1] and rest[0] in _WITHOUT_GRID:
         return _run_without_grid(rest, flags)
     unknown = [flag for flag in flags if flag != "--json"]
     unknown += [word for word in rest[:1] if word not in commands.VERBS]
     if unknown or not rest:
-        known = f"Verbs: {', '.join(commands.VERBS)}. --help says more."
-        return _complain(f"Unknown {unknown[0]!r}. {known}" if unknown else f"No verb. {known}")
+        verbs = (*commands.VERBS, *_WITHOUT_GRID)
+        near = get_close_matches(unknown[0], verbs, n=1) if unknown else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        wrong = f"Unknown {unknown[0]!r}.{hint}" if unknown else "No verb."
+        return _complain(f"{wrong} Verbs: {', '.join(verbs)}. --help says more.")
     return _run_on_grid(commands.VERBS[rest[0]], rest, json="--json" in flags)
 
 
@@ -96,7 +102,7 @@ def _run_without_grid(words: Sequence[str], flags: Sequence[str]) -> int:
     """The verbs without a grid: `doctor` and `logs CELL`."""
     from orchestrator import commands
 
-    known = {"doctor": ["--drill"], "logs": ["-f"]}[words[0]]
+    known = _WITHOUT_GRID[words[0]]
     if set(flags) - set(known):
         return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
     if words[0] == "doctor":

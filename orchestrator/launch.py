@@ -8,8 +8,9 @@ from pathlib import Path
 
 from datasets.dataset import open_dataset
 from datasets.known.registry import known_dataset
-from orchestrator.backends.base import LaunchContext, backend, run_queue
+from orchestrator.backends.base import LaunchContext, backend, refuse_ignored, run_queue
 from orchestrator.backends.slurm.queued import with_queued_jobs
+from orchestrator.display.format import cells_text
 from orchestrator.display.screen import Screen
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
@@ -129,6 +130,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         Busy: another launch of this grid runs.
         ClusterUnreachable: no Ray.
     """
+    refuse_ignored(order.options)
     plan, root = order.plan(), order.root  # before the lock: a wrong command always fails
     with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
         plan = order.plan()  # again: the launch that owned the grid may have run cells
@@ -271,7 +273,7 @@ def _show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
         screen.message(problem, "yellow")
     numbers = {state: plan.count(state) for state in State}
     counts = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
-    screen.message(f"{plan.grid.name}: {counts} of {len(plan.cells)} cells", "bold")
+    screen.message(f"{plan.grid.name}: {counts} of {cells_text(len(plan.cells))}", "bold")
     screen.message(
         f"rows {order.root.results('rows').address}, runs and logs {order.root.address}/runs"
     )

@@ -183,6 +183,20 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
     return chosen, tuple(overrides)
 
 
+def changed_options(options: LaunchOptions) -> dict[str, object]:
+    """The options that are not at their defaults, by the names that people type."""
+    changed: dict[str, object] = {}
+    for part, usual, prefix in (
+        (options, LaunchOptions(), ""),
+        (options.slurm, SlurmOptions(), "slurm."),
+    ):
+        for item in fields(part):
+            value = getattr(part, item.name)
+            if item.name != "slurm" and value != getattr(usual, item.name):
+                changed[prefix + item.name] = value
+    return changed
+
+
 def describe() -> str:
     """Every option with its default and what it means."""
     lines = [line for item in help_of_fields(LaunchOptions) for line in item.lines()]
@@ -194,7 +208,8 @@ def describe() -> str:
 def _merge_file(options: DictConfig, path: Path) -> None:
     """Every entry of a site's file."""
     try:
-        entries = yaml.safe_load(path.read_text())
+        # Every value a text: an account 0123 is no octal number, and a partition `no` no bool.
+        entries = yaml.load(path.read_text(), yaml.BaseLoader)
     except OSError as error:
         raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.") from None
     except yaml.YAMLError as error:
@@ -205,7 +220,12 @@ def _merge_file(options: DictConfig, path: Path) -> None:
         if name in _LISTS:
             options[name] = [_verbatim(line) for line in _lines(value)]
         else:
-            _set(options, str(name), "" if value is None else str(value), said=f"{path}: {name}")
+            _set(
+                options,
+                str(name),
+                "" if value in ("null", "~") else str(value),
+                said=f"{path}: {name}",
+            )
 
 
 def _lines(value: Any) -> list[str]:

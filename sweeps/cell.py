@@ -1,17 +1,25 @@
 """A cell: the coordinates of one number in the benchmark."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 _KEY = re.compile(
     r"(?P<recipe>[^.]+)\.(?P<split>[^.]+)\.(?P<backbone>[^.]+)\.c(?P<crop>\d+)"
     r"\.(?P<method>[^.]+)\.(?P<loss>[^.]+)\.s(?P<seed>\d+)"
 )
 
+# Which settings the name of an axis carries; the recipe those of all other groups.
+_OF_AXIS = {"recipe": "", "method": "method.", "loss": "loss."}
+_POINT = re.compile(r"(?<=\d)p(?=\d)")  # 0p1 of a key, where dots part the axes, is 0.1
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
     """The identity of one training run: six axes and a seed.
+
+    With settings of its own (`with_settings`) the name of an axis says them, such as the loss
+    ``kl+alpha@0p1``, so that no other cell has its key.
 
     Attributes:
         recipe: dataset and its schedule, a file of ``sweeps/recipe``.
@@ -37,6 +45,31 @@ class Cell:
         place = f"{self.recipe}.{self.split}.{self.backbone}.c{self.crop}"
         return f"{place}.{self.method}.{self.loss}.s{self.seed}"
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Its own settings as the trainer takes them, such as ``loss.alpha=0.1``."""
+        words = []
+        for axis, prefix in _OF_AXIS.items():
+            for part in getattr(self, axis).split("+")[1:]:
+                name, _, value = part.partition("@")
+                words.append(f"{prefix}{name.replace('-', '.')}={_POINT.sub('.', value)}")
+        return tuple(words)
+
+    @property
+    def files(self) -> "Cell":
+        """The cell with the plain names of its axes, which are files in ``sweeps``."""
+        return replace(self, **{axis: getattr(self, axis).partition("+")[0] for axis in _OF_AXIS})
+
+    def with_settings(self, settings: Mapping[str, object]) -> "Cell":
+        """The cell with settings of its own, by dotted name."""
+        names = {axis: getattr(self, axis) for axis in _OF_AXIS}
+        for setting, value in sorted(settings.items()):
+            group = setting.partition(".")[0]
+            axis = group if group in ("method", "loss") else "recipe"
+            name = setting.removeprefix(_OF_AXIS[axis]).replace(".", "-")
+            names[axis] += f"+{name}@{setting_text(value).replace('.', 'p')}"
+        return replace(self, **names)
+
     @classmethod
     def parse(cls, key: str) -> "Cell":
         """The cell a key names.
@@ -53,3 +86,20 @@ class Cell:
         parts = match.groupdict()
         names = {axis: parts[axis] for axis in ("recipe", "split", "backbone", "method", "loss")}
         return cls(**names, crop=int(parts["crop"]), seed=int(parts["seed"]))
+
+
+def setting_text(value: object) -> str:
+    """The value of a setting as it is typed: 1.0 and 1 are the same."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+def axis_text(name: str) -> str:
+    """The name of an axis as people read it: ``kl+alpha@0p1`` is kl, alpha=0.1."""
+    first, *settings = name.split("+")
+    pairs = (part.partition("@") for part in settings)
+    said = [f"{key.replace('-', '.')}={_POINT.sub('.', value)}" for key, _, value in pairs]
+    return ", ".join([first, *said])

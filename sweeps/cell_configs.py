@@ -37,7 +37,11 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
     Raises:
         ValueError: an override or a cell's name that does not exist, or that a cell owns.
     """
+    cells = tuple(cells)
     _check_overrides(overrides)
+    settings = {setting for cell in cells for setting in cell.settings}
+    _check_overrides(settings)
+    _refuse_both(overrides, settings)
     composed: dict[tuple[str, str, str, str], TrainConfig] = {}
     placed: dict[tuple[object, ...], TrainConfig] = {}
     configs: dict[Cell, TrainConfig] = {}
@@ -52,7 +56,7 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
     return configs
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Iterable[str]) -> None:
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
         if name in _OWNED:
@@ -62,16 +66,34 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             )
 
 
+def _refuse_both(overrides: Sequence[str], settings: Iterable[str]) -> None:
+    """Refuse an override of a setting that the name of a cell says."""
+    owned = {setting.partition("=")[0] for setting in settings}
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+~")
+        if name in owned:
+            raise ValueError(
+                f"{override!r} would change what cells of the grid say themselves; change {name} "
+                "in the grid."
+            )
+
+
 def _composed(cell: Cell, overrides: Sequence[str]) -> TrainConfig:
     """The configuration of a cell before its split, crop and seed are set."""
+    files = cell.files
     axes = (
-        f"recipe={cell.recipe}",
-        f"model={cell.backbone}",
-        f"method={cell.method}",
-        f"loss={cell.loss}",
+        f"recipe={files.recipe}",
+        f"model={files.backbone}",
+        f"method={files.method}",
+        f"loss={files.loss}",
     )
     try:
-        return compose([*axes, *overrides])
+        config = compose([*axes, *overrides, *cell.settings])
+        method, loss = (
+            replace(config.method, name=cell.method),
+            replace(config.loss, name=cell.loss),
+        )
+        return replace(config, recipe=cell.recipe, method=method, loss=loss)
     except ValueError as error:
         raise ValueError(f"Cell {cell.key}: {error}") from error
 

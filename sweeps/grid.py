@@ -10,10 +10,10 @@ from sweeps.cell import Cell
 from sweeps.table import load_table
 from sweeps.yaml_spec import (
     Spec,
+    cell_of,
     check_axes,
     check_axis,
     check_keys,
-    complete,
     find,
     mapping,
     names,
@@ -150,21 +150,21 @@ def _group(spec: Spec, where: str) -> list[Cell]:
         for values in product(*crossed.values())
         for step in steps or [{}]
     ]
-    cells = [Cell(**complete(point, where)) for point in points]
-    return _without(cells, spec.get("exclude", []), f"{where}: exclude")
+    points = _without(points, spec.get("exclude", []), f"{where}: exclude")
+    return [cell_of(point, where) for point in points]
 
 
-def _without(cells: list[Cell], patterns: Any, where: str) -> list[Cell]:
-    """The cells without those that fit a pattern; raises where a pattern fits no cell."""
+def _without(points: list[Spec], patterns: Any, where: str) -> list[Spec]:
+    """The points without those that fit a pattern; raises where a pattern fits none."""
     if not isinstance(patterns, list):
         raise ValueError(f"{where}: expected a list such as [{{loss: kl, split: p2_92}}].")
     for pattern in patterns:
         axes = check_axes(mapping(pattern, where), where)
-        kept = [c for c in cells if any(getattr(c, axis) != axes[axis] for axis in axes)]
-        if len(kept) == len(cells):
+        kept = [point for point in points if any(point.get(a) != axes[a] for a in axes)]
+        if len(kept) == len(points):
             raise ValueError(f"{where}: {pattern} fits no cell here; correct or remove it.")
-        cells = kept
-    return cells
+        points = kept
+    return points
 
 
 def _lists(value: Any, where: str) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from sweeps.cell import Cell
+from sweeps.cell import Cell, axis_text
 from sweeps.grid import Grid
 from sweeps.table import Block, Table, TableRow, load_table
 from sweeps.yaml_spec import Spec
@@ -61,11 +61,13 @@ def _row(label: str, cells: Sequence[Cell]) -> TableRow:
 
 
 def _method(cell: Cell) -> str:
-    return cell.method if cell.loss == "none" else f"{cell.method}{_PLUS}{cell.loss}"
+    method = axis_text(cell.method)
+    return method if cell.loss == "none" else f"{method}{_PLUS}{axis_text(cell.loss)}"
 
 
 def _along(cell: Cell, axes: Sequence[str]) -> tuple[str | int, ...]:
-    return tuple(getattr(cell, axis) for axis in axes)
+    values = (getattr(cell, axis) for axis in axes)
+    return tuple(axis_text(value) if isinstance(value, str) else value for value in values)
 
 
 def _group(cell: Cell) -> Cell:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from sweeps.cell import Cell
 from sweeps.yaml_spec import (
     Spec,
+    cell_of,
     check_axes,
     check_axis,
     check_keys,
-    complete,
     find,
     mapping,
     read,
@@ -272,7 +272,7 @@ def _row(spec: Spec, shared: Spec, *, columns: tuple[Spec, ...], where: str) -> 
     own = check_axes(mapping(spec["cell"], f"{where}: cell"), f"{where}: cell")
     for axis in set(own) & set(columns[0]):
         raise ValueError(f"{where}: {axis} is an axis of the columns; remove it from the row.")
-    cells = tuple(Cell(**complete(shared | own | column, where)) for column in columns)
+    cells = tuple(cell_of(shared | own | column, where) for column in columns)
     return TableRow(label, "ours", cells, published, source, note=note)
 
 

@@ -8,11 +8,20 @@ from typing import Any
 
 import yaml
 
+from datasets.known.yaml_values import load_yaml
+from sweeps.cell import Cell, setting_text
+
 Spec = dict[str, Any]
 
 AXES = ("recipe", "split", "backbone", "crop", "method", "loss")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_DIGITS = re.compile(r"[0-9_]+")  # on a command line Hydra reads 1_16 as 116
+_SETTING = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")  # such as loss.alpha
+_VALUE = re.compile(r"-?[A-Za-z0-9_.-]+")
+
+# Keys whose values are texts for people, whatever they look like: a label 1.50 prints so.
+_TEXTS = ("title", "label", "corner", "note", "source", "notes", "labels", "minus")
 
 
 def find(name_or_path: str, folder: Path, kind: str) -> Path:
@@ -49,11 +58,14 @@ def read(path: Path) -> Spec:
     """
     try:
         content = path.read_text(encoding="utf-8")
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
-        loaded = yaml.safe_load(content)
+        loaded = load_yaml(
+            content,
+            texts=_TEXTS,
+            keys_are_texts=True,
+            check=lambda node: _refuse_repeats(node, path),
+        )
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from error
-    _refuse_repeats(node, path)
     return mapping(loaded, str(path))
 
 
@@ -75,14 +87,22 @@ def texts(value: Any, where: str) -> tuple[str, ...]:
     """The value as a list of texts; an empty list is fine."""
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{where}: expected a list of texts, found {_shown(value)}.")
-    return tuple(value)
+    return tuple(_one_line(item, where) for item in value)
 
 
 def text(value: Any, where: str) -> str:
     """The value as a text; a number is meant as one."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{where}: expected a text, found {_shown(value)}.")
-    return str(value)
+    return _one_line(str(value), where)
+
+
+def _one_line(value: str, where: str) -> str:
+    """The text on one line, which every format can print."""
+    line = " ".join(value.split())
+    if not line.isprintable():
+        raise ValueError(f"{where}: {_shown(value)} holds a character that cannot be printed.")
+    return line
 
 
 def check_keys(
@@ -118,21 +138,46 @@ def check_axis(axis: str, value: Any, where: str) -> None:
     """One axis with one value; `check_axes` for many."""
     if axis == "seed":
         raise ValueError(f"{where}: seeds are no axis; write `seeds: [12345, 1]` in the grid.")
+    if _SETTING.fullmatch(axis):
+        _check_setting(axis, value, where)
+        return
     if axis not in AXES:
         near = difflib.get_close_matches(axis, AXES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{where}: unknown axis {axis!r}.{hint} Known: {', '.join(AXES)}.")
+        raise ValueError(
+            f"{where}: unknown axis {axis!r}.{hint} Known: {', '.join(AXES)}, "
+            "and every setting of the training by its whole name, such as loss.alpha."
+        )
     if axis == "crop":
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{where}: crop is a number of pixels such as 321, not {value!r}.")
-    elif not isinstance(value, str) or not _NAME.fullmatch(value):
+    elif not isinstance(value, str) or not _NAME.fullmatch(value) or _DIGITS.fullmatch(value):
         raise ValueError(
             f"{where}: {axis} is a name of letters, digits, - and _, not {value!r} "
-            "(YAML reads 1_16 as a number and 1/16 is no name; splits read p1_1of16)."
+            "(Hydra reads 1_16 as a number and 1/16 is no name; splits read p1_1of16)."
         )
 
 
-def complete(axes: Spec, where: str) -> Spec:
+def _check_setting(name: str, value: Any, where: str) -> None:
+    """A setting with one value that can stand in the name of a folder; the trainer checks it."""
+    text = setting_text(value)
+    is_single = isinstance(value, str | int | float) and _VALUE.fullmatch(text)
+    if not is_single or (isinstance(value, str) and re.search(r"\dp\d|\.", value)):
+        raise ValueError(f"{where}: {name} takes numbers and names, not {value!r}.")
+
+
+def cell_of(axes: Spec, where: str) -> Cell:
+    """The cell of axes and settings.
+
+    Raises:
+        ValueError: an axis is missing.
+    """
+    settings = {name: value for name, value in axes.items() if name not in AXES}
+    named = {name: value for name, value in axes.items() if name in AXES}
+    return Cell(**_complete(named, where)).with_settings(settings)
+
+
+def _complete(axes: Spec, where: str) -> Spec:
     """The axes themselves, when none is missing."""
     missing = [axis for axis in AXES if axis not in axes]
     if missing:

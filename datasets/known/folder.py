@@ -8,6 +8,7 @@ import yaml
 
 from datasets.errors import DataError
 from datasets.known.interface import KnownDataset
+from datasets.known.yaml_values import load_yaml
 from datasets.spec import DatasetSpec, voc_colour
 
 DESCRIPTION_FILE = "dataset.yaml"
@@ -103,7 +104,7 @@ def read_description(root: Path) -> Description:
     """
     path = root / DESCRIPTION_FILE
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"), texts=("classes",))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{path} is missing. It says what the folder holds; write it like this:\n{EXAMPLE}"

@@ -12,6 +12,7 @@ from orchestrator.backends.ray.launch import RayPool, connected_tune
 from orchestrator.backends.slurm.launch import check_site, dispatcher_for, watched_jobs
 
 detaches = True
+ignores: tuple[str, ...] = ()
 
 
 @contextmanager

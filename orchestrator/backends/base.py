@@ -18,7 +18,7 @@ from orchestrator.display.screen import Screen
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
-from orchestrator.options import BACKENDS, LaunchOptions
+from orchestrator.options import BACKENDS, LaunchOptions, changed_options
 from orchestrator.storage.file_lock import FRESH_VARIABLE
 from orchestrator.storage.s3_storage import PATIENCE_VARIABLE
 from orchestrator.trial import Outcome, Trial
@@ -112,9 +112,11 @@ class Backend(Protocol):
 
     Attributes:
         detaches: after Ctrl-C its cells go on without the launch.
+        ignores: options of a launch that mean nothing to it; `slurm` stands for all of Slurm's.
     """
 
     detaches: bool
+    ignores: Sequence[str]
 
     def pools(self, context: LaunchContext) -> AbstractContextManager[Sequence[Pool]]:
         """Check what the cells ask for, then offer the pools until the block ends.
@@ -124,6 +126,24 @@ class Backend(Protocol):
         Raises:
             ValueError: something that this back end can never run; nothing was started.
         """
+
+
+def refuse_ignored(options: LaunchOptions) -> None:
+    """Refuse options that the chosen back end would ignore.
+
+    Raises:
+        ValueError: an option that is not at its default and means nothing to the back end.
+    """
+    ignored = [
+        f"{name}={value}"
+        for name, value in changed_options(options).items()
+        if name.partition(".")[0] in backend(options.backend).ignores
+    ]
+    if ignored:
+        raise ValueError(
+            f"backend={options.backend} ignores {' and '.join(ignored)}: leave that out, or choose "
+            "another backend."
+        )
 
 
 def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -> None:

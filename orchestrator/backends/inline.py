@@ -8,6 +8,10 @@ from orchestrator.execution.attempt import run_trial
 from orchestrator.trial import Trial
 
 detaches = False
+ignores = (
+    *("ranks", "cpus_per_rank", "concurrency", "workers", "ray_address"),
+    *("to_ray", "to_slurm", "slurm"),
+)
 
 
 @contextmanager

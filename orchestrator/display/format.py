@@ -28,6 +28,11 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def cells_text(count: int) -> str:
+    """A number of cells in words."""
+    return f"{count} cell{'' if count == 1 else 's'}"
+
+
 def gibibytes(value: float | None) -> str:
     """GiB with one digit."""
     return "-" if value is None else f"{value:.1f}"

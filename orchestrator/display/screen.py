@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display.format import STYLES, clock, fraction, percent, speed
+from orchestrator.display.format import STYLES, cells_text, clock, fraction, percent, speed
 from orchestrator.execution.queue import Queue
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.root import Root
@@ -118,7 +118,8 @@ class Screen:
         counts = f"{self._done} done, {len(self._running)} running, {waiting} waiting"
         failed = f", {self._failed} failed" if self._failed else ""
         elapsed = clock(time.monotonic() - self._started)
-        return Group(table, Text(f"{counts}{failed} of {self._total} cells; {elapsed}", "bold"))
+        text = f"{counts}{failed} of {cells_text(self._total)}; {elapsed}"
+        return Group(table, Text(text, "bold"))
 
     def _now(self) -> Sequence[tuple[Trial, float]]:
         with self._lock:

@@ -10,7 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display.format import STYLES, clock, fraction, gibibytes, percent, speed
+from orchestrator.display.format import (
+    STYLES,
+    cells_text,
+    clock,
+    fraction,
+    gibibytes,
+    percent,
+    speed,
+)
 from orchestrator.planning.plan import Plan, PlannedCell, State
 from orchestrator.storage.run_state import Progress
 from trainer.config.schema import Track
@@ -63,7 +71,7 @@ def counts(plan: Plan) -> str:
     text = ", ".join(f"{number} {state.value}" for state, number in present if number)
     released = sum(cell.config.method.track is Track.released for cell in plan.cells)
     track = f" ({released} of track=released)" if released else ""
-    return f"{plan.grid.name}: {len(plan.cells)} cells{track}: {text}"
+    return f"{plan.grid.name}: {cells_text(len(plan.cells))}{track}: {text}"
 
 
 def plan_json(

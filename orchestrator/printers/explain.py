@@ -10,7 +10,7 @@ from orchestrator.results.counted import Today, counted, differences, is_of_toda
 from orchestrator.results.row import SCHEMA, Row
 from orchestrator.tables.filled import Epoch, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making
-from orchestrator.tables.text import MISSING, NamedEntry, named_entries, signed
+from orchestrator.tables.text import MISSING, NamedEntry, named_entries, shown, signed
 from trainer.config.fingerprint import settings
 
 _MARKS = {
@@ -56,8 +56,8 @@ def explain(
     """Everything behind a number or a cell.
 
     Args:
-        what: name of a number (see `named_entries`), the beginning of several, a cell's key, or a
-            key without its seed.
+        what: name of a number (see `named_entries`), the beginning of several, a number as it is
+            printed, a cell's key, or a key without its seed.
         tables: filled from the results.
         rows: all results, for cells that no table prints, and for failed attempts.
         today: what the rows that count agree with, see `results.counted`.
@@ -70,6 +70,7 @@ def explain(
     wanted = what.strip("/")
     chosen = [pair for pair in named if pair[1].name == wanted]
     chosen = chosen or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
+    chosen = chosen or [pair for pair in named if _printed(*pair) == wanted]
     if chosen:
         return [_placed(_of_entry(table, entry), places) for table, entry in chosen]
     attempts = [row for row in rows if what in (row.key, row.group)]
@@ -81,6 +82,11 @@ def explain(
         f"No number and no cell with a result is called {what!r}. Numbers read like "
         f"{', '.join(near)}; cells like voc.p1_1of16.resnet50.c321.unimatch_star.kl.s12345."
     )
+
+
+def _printed(table: FilledTable, named: NamedEntry) -> str:
+    """An entry as the table prints it, such as 74.5."""
+    return shown(named.row, table.table.decimals)[named.column].main
 
 
 def explanation_text(explanation: Explanation) -> str:

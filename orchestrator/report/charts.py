@@ -12,7 +12,7 @@ from orchestrator.report.data import EpochFacts, ReportData
 from orchestrator.results.row import Row
 from orchestrator.tables.filled import Epoch, FilledBlock, FilledTable, TableEntry
 from orchestrator.tables.text import slug
-from sweeps.cell import Cell
+from sweeps.cell import Cell, axis_text
 
 Protocol = tuple[str, str, int, str]  # recipe, backbone, crop, split
 Method = tuple[str, str]  # method, loss
@@ -135,7 +135,8 @@ def method_names(tables: Iterable[FilledTable], cells: Iterable[Cell]) -> dict[M
             called.setdefault(method, Counter())[label] += 1
     names = {method: labels.most_common(1)[0][0] for method, labels in called.items()}
     for cell in cells:
-        plain = cell.method if cell.loss == "none" else f"{cell.method} + {cell.loss}"
+        plain = axis_text(cell.method)
+        plain += "" if cell.loss == "none" else f" + {axis_text(cell.loss)}"
         names.setdefault((cell.method, cell.loss), plain)
     labels = list(names.values())
     return {

@@ -2,12 +2,15 @@
 
 The kernel releases the lock with the process, however it dies. Some file systems have no such locks
 across hosts. There a heartbeat takes their place: the owner keeps renewing the modification time of
-the file, and while that is fresh a file that names another host counts as locked.
+the file, and while that is fresh a file that names another host counts as locked. Where that time
+lies ahead of this machine's clock only its change shows that the owner lives.
 """
 
 import fcntl
+import hashlib
 import json
 import os
+import shlex
 import socket
 import threading
 import time
@@ -50,14 +53,34 @@ class LockOwner:
 
 
 class Busy(RuntimeError):
-    """Another process owns the lock; `owner` says which."""
+    """Another process owns the lock.
 
-    def __init__(self, folder: object, owner: LockOwner | None) -> None:
+    Attributes:
+        owner: says which; None where that is not known.
+    """
+
+    def __init__(
+        self, folder: object, owner: LockOwner | None, *, lock_file: Path | None = None
+    ) -> None:
         self.owner = owner
         who = owner or "another process"
-        super().__init__(
-            f"{folder} is held by {who}. Wait until it ends, or stop it there with Ctrl-C."
+        super().__init__(f"{folder} is held by {who}. {_advice(owner, lock_file)}")
+
+
+def _advice(owner: LockOwner | None, lock_file: Path | None) -> str:
+    """What to do about a lock; nobody is asked to stop a process that has ended."""
+    if _is_elsewhere(owner):
+        return (
+            "Wait until it ends, or stop it there with Ctrl-C; if it has died, the lock is free "
+            f"{fresh_seconds():g} s after its last sign of life."
         )
+    # The text of a lock file names the process that took it. A child may hold the lock longer.
+    if owner and owner.pid and lock_file and not Path(f"/proc/{owner.pid}").exists():
+        return (
+            "There is no such process here any more, but one that it started still holds the "
+            f"lock: `fuser {shlex.quote(str(lock_file))}` names it."
+        )
+    return "Wait until it ends, or stop it there with Ctrl-C."
 
 
 @dataclass
@@ -142,7 +165,7 @@ def _lock(descriptor: int, path: Path, wait_seconds: float) -> None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
         if time.monotonic() >= give_up:
-            raise Busy(path.parent, owner)
+            raise Busy(path.parent, owner, lock_file=path)
         time.sleep(_POLL_SECONDS)
 
 
@@ -164,9 +187,31 @@ def _is_elsewhere(owner: LockOwner | None) -> bool:
 
 def _is_fresh(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < fresh_seconds()
+        renewed = path.stat().st_mtime
     except OSError:
         return False
+    age = time.time() - renewed
+    if age < -fresh_seconds():
+        return _is_changing(path, renewed)
+    return age < fresh_seconds()
+
+
+def _is_changing(path: Path, renewed: float) -> bool:
+    """Whether a time that lies ahead of this machine's clock is news, or was until lately.
+
+    When this machine first saw it is kept in a small file, since a command looks only once.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    name = hashlib.sha256(f"{socket.gethostname()} {path.resolve()}".encode()).hexdigest()[:32]
+    note = cache / "ipixmatch" / "locks_ahead" / name
+    try:
+        if note.exists() and note.read_text() == repr(renewed):
+            return time.time() - note.stat().st_mtime < fresh_seconds()
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(repr(renewed))
+    except OSError:
+        pass  # without a note it counts as fresh, which is the safe side
+    return True
 
 
 def _written_owner(descriptor: int) -> LockOwner | None:

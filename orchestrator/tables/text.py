@@ -68,6 +68,8 @@ def caption(filled: FilledTable) -> str:
         if len(filled.seeds) == 1
         else f"mean and sample deviation over n = {len(filled.seeds)} seeds ({seeds})"
     )
+    if not any(entry.results for row in filled.rows for entry in row.entries):
+        over = "no result yet"
     return f"{filled.table.title}. mIoU (%) at the {filled.epoch} epoch, {over}."
 
 

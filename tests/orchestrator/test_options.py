@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.backends.base import refuse_ignored
 from orchestrator.options import LaunchOptions, SlurmOptions, parse
 from trainer.config.compose import compose
 
@@ -90,7 +91,7 @@ def test_a_site_s_file_and_words_are_merged_in_order(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("minutes: 1.5", "minutes=1.5 is no whole number"),
-        ("minutes: true", "minutes=True is no whole number"),
+        ("minutes: true", "minutes=true is no whole number"),
         ("colour: red", "site.yaml: colour; known: partition"),
         ("- minutes", "holds no `key: value` lines"),
         ("a: [", "is no YAML"),
@@ -121,3 +122,46 @@ def test_a_rank_has_cores_for_its_threads_and_its_workers(
     options, _ = parse(words)
 
     assert options.cpus_for(compose(overrides), device) == cores
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backend=inline", "ranks=2", "concurrency=4"], "ignores ranks=2 and concurrency=4"),
+        (["backend=inline", "workers=group"], "ignores workers=group"),
+        (["backend=inline", "cpus_per_rank=3"], "ignores cpus_per_rank=3"),
+        (["backend=inline", "ray_address=auto"], "ignores ray_address=auto"),
+        (["backend=inline", "slurm.minutes=5"], "ignores slurm.minutes=5"),
+        (["backend=inline", "to_ray=voc*"], "ignores to_ray=voc"),
+        (["backend=ray", "slurm.partition=gpu"], "ignores slurm.partition=gpu"),
+        (["to_slurm=voc*"], "backend=ray ignores to_slurm"),
+        (["backend=slurm", "workers=group"], "backend=slurm ignores workers=group"),
+        (["backend=slurm", "to_ray=voc*"], "ignores to_ray"),
+    ],
+)
+def test_options_that_a_back_end_ignores_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        refuse_ignored(parse(words)[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backend=inline", "ranks=1", "hang_minutes=3", "gpus_per_rank=1"],
+        ["ranks=2", "concurrency=3", "workers=group", "ray_address=auto"],
+        ["backend=slurm", "slurm.minutes=5", "ranks=2", "concurrency=3"],
+        ["backend=auto", "slurm.minutes=5", "to_ray=voc*", "workers=group"],
+    ],
+)
+def test_options_that_a_back_end_uses_pass(words: list[str]) -> None:
+    refuse_ignored(parse(words)[0])
+
+
+def test_values_of_a_site_file_are_as_typed(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("account: 0123\nminutes: 010\npartition: no\nqos: null\nextra: [nice=010]\n")
+
+    slurm = parse([f"slurm={file}"])[0].slurm
+
+    assert (slurm.account, slurm.minutes, slurm.partition) == ("0123", 10, "no")
+    assert (slurm.qos, slurm.extra) == ("", ("nice=010",))

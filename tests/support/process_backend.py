@@ -15,6 +15,7 @@ from orchestrator.backends.base import LaunchContext, Pool, PoolEvent, worker_en
 from orchestrator.trial import Outcome, Trial
 
 detaches = False
+ignores: tuple[str, ...] = ()
 
 
 @contextmanager

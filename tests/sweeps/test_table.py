@@ -213,7 +213,7 @@ def test_an_unknown_table_lists_the_known_ones():
         ("loss: kl", "split: 1of8", r"row 2 \('B'\): split is an axis of the columns"),
         ("crop: 64, ", "", r"row 1 \('A'\): a cell needs crop too; add it under `cell`"),
         ("crop: 64", "crop: big", "crop is a number of pixels such as 321, not 'big'"),
-        ("[1of16, 1of8]", "[1_16, 1of8]", "split is a name .* not 116"),
+        ("[1of16, 1of8]", "[1_16, 1of8]", "split is a name .* not '1_16'"),
         ("[1of16, 1of8]", "[1of16, 1of16]", "columns: split lists a value twice"),
         ("cell: {loss: kl}", "note: x", "give it a `cell` to run, `minus` two rows"),
         ("title: Mine", "titel: Mine", "unknown key 'titel'. Did you mean 'title'"),

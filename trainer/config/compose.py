@@ -27,6 +27,9 @@ from trainer.config.validation import check
 
 _EXPECTED = (HydraException, OmegaConfBaseException)  # what they raise on purpose
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
+_INNER = ("full_key", "object_type", "reference_type")  # lines of OmegaConf about its own objects
+_SEVERAL = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's words for it
+_ENCLOSED = re.compile(r"'[^']*'|\"[^\"]*\"|\\.|\[.*\]|\{.*\}")  # where a comma is no list
 GROUPS = ("recipe", "model", "method", "loss", "colour", "track")
 
 
@@ -176,7 +179,7 @@ def field_names(schema: Any = TrainConfig, prefix: str = "") -> list[str]:
 def explain(error: Exception, overrides: Sequence[str]) -> str:
     """An error message of one or two sentences: the wrong setting, and the ones that exist."""
     for override in overrides:
-        problem = _problem_of(override)
+        problem = _problem_of(override) or _several(quoted(override))
         if problem:
             return problem
     drawn = [word for word in overrides if word.lstrip("+~").startswith("data.drawn")]
@@ -204,6 +207,17 @@ def _problem_of(override: str) -> str:
     return f"Unknown setting {key!r}.{hint} `python -m trainer --help` lists all."
 
 
+def _several(override: str) -> str:
+    """The answer to several values of one setting; empty where there is one."""
+    key, _, value = override.partition("=")
+    if not _SEVERAL.match(value) and "," not in _ENCLOSED.sub("", value):
+        return ""
+    return (
+        f"{key}={value} gives several values, and a run has one. To compare values, write "
+        f"`product: {{{key}: [...]}}` in a grid of your own; a list is written {key}=[...]."
+    )
+
+
 def _is_field_or_part(key: str) -> bool:
     """Whether a dotted name is a field, or a part of the schema that holds fields."""
     return any(f"{name}.".startswith(f"{key}.") for name in field_names())
@@ -214,7 +228,9 @@ def _text_of(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines()]
-    return f"The configuration is not valid: {'; '.join(line for line in lines if line.strip('^'))}"
+    names = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
+    said = "; ".join(line for line in lines if line.strip("^") and not line.startswith(_INNER))
+    return f"The configuration is not valid: {''.join(f'{name}: ' for name in names)}{said}"
 
 
 def structured(schema: type) -> DictConfig:

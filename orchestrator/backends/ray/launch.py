@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
 from orchestrator.backends.ray.cluster import Cluster, connected, raylet_watchdog
+from orchestrator.display.format import cells_text
 from orchestrator.execution.stop import EXIT_UNFINISHED
 from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
 from orchestrator.options import LaunchOptions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.backends.ray.tune import TuneRun
 
 detaches = False
+ignores = ("to_ray", "to_slurm", "slurm")
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         pool, cluster = RayPool(context, tune), tune.cluster
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
         context.screen.message(
-            f"{len(context.trials)} cells, {pool.slots} at once, {options.ranks} ranks each, "
+            f"{cells_text(len(context.trials))}, {pool.slots} at once, {options.ranks} ranks each, "
             f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
         )
         yield [pool]

@@ -17,6 +17,7 @@ from datasets.errors import Unreachable
 from orchestrator.backends.base import Pool, PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport, JobReports
 from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_of, refusal
+from orchestrator.display.format import cells_text
 from orchestrator.execution.attempt import has_done_row
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
@@ -186,8 +187,8 @@ class Dispatcher(Pool):
                 f"{others} jobs go on with the code of their own launch, which is not today's"
             )
         self.on_message(
-            f"{len(waiting)} cells on {self.where}, at most {self.max_jobs} jobs in the queue; "
-            f"{len(self.jobs)} jobs of an earlier launch go on"
+            f"{cells_text(len(waiting))} on {self.where}, at most {self.max_jobs} jobs in the "
+            f"queue; {len(self.jobs)} jobs of an earlier launch go on"
         )
         self.monitor.poll_soon()
         return list(self.jobs)

@@ -144,7 +144,7 @@ def test_any_suffix_goes_with_stem(tmp_path) -> None:
         ({"classes": ["one"]}, "of at least two"),
         ({"classes": "cell"}, "of at least two"),
         ({"classes": ["a", "a"]}, "two classes have the same name"),
-        ({"classes": ["a", True]}, "class name True is no text"),
+        ({"classes": ["a", None]}, "class name None is no text"),
         ({"classes": {0: "a", 256: "b"}}, "class value 256 is no number from 0 to 255"),
         ({"classes": {0: "a", 255: "b"}}, "255 is both ignored and a class"),
         ({"images": "photos/*.jpg"}, "images is a path below this folder with {id} once"),

@@ -20,6 +20,7 @@ from tests.support.lab import KL, SUPERVISED, Lab
 
 DONE = Outcome("done", 1, is_published=True)
 detaches = False  # of this module as a back end, see `pools`
+ignores: tuple[str, ...] = ()
 
 
 class Countdown(Pool):

@@ -86,8 +86,8 @@ def test_the_plan_says_which_cells_are_on_the_released_track(tmp_path):
         for track in ("common", "released")
     )
 
-    assert counts(common) == "mine: 1 cells: 1 missing"
-    assert counts(released) == "mine: 1 cells (1 of track=released): 1 missing"
+    assert counts(common) == "mine: 1 cell: 1 missing"
+    assert counts(released) == "mine: 1 cell (1 of track=released): 1 missing"
     (cell,) = json.loads(plan_json(released, {cell.key for cell in released.cells}))["cells"]
     assert cell["track"] == "released"
 

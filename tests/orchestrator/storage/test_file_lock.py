@@ -131,3 +131,71 @@ def test_of_eight_processes_one_holds_the_folder_at_a_time(tmp_path: Path) -> No
     wait_until(lambda: all(process.poll() is not None for process in processes))
 
     assert [process.returncode for process in processes] == [0] * 8
+
+
+def elsewhere(path: Path, ahead_seconds: float) -> None:
+    """A lock of another host whose clock is ahead, which has just sent a heartbeat."""
+    owner = {"host": "elsewhere", "pid": 1, "what": "theirs", "since": "x"}
+    path.write_text(json.dumps(owner))
+    os.utime(path, (time.time() + ahead_seconds,) * 2)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this machine keeps what it saw."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("ahead", [2 * FRESH_SECONDS, 3600.0, 400 * 86400.0])
+def test_a_dead_lock_from_a_clock_ahead_is_free_once_its_time_stands_still(
+    tmp_path: Path, cache: Path, ahead: float
+) -> None:
+    path = tmp_path / "run" / "lock"
+    path.parent.mkdir()
+    elsewhere(path, ahead)
+    assert lock_owner(path) is not None  # seen for the first time
+    (note,) = (cache / "ipixmatch" / "locks_ahead").iterdir()
+
+    os.utime(note, (time.time() - FRESH_SECONDS,) * 2)  # that was a while ago
+
+    assert lock_owner(path) is None
+    with file_lock(path, "mine"):
+        pass
+
+
+def test_a_live_lock_from_a_clock_ahead_stays_held(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "lock"
+    elsewhere(path, 3600.0)
+    assert lock_owner(path) is not None
+    (note,) = (cache / "ipixmatch" / "locks_ahead").iterdir()
+    os.utime(note, (time.time() - FRESH_SECONDS,) * 2)
+
+    elsewhere(path, 3610.0)  # its next heartbeat
+
+    assert lock_owner(path) is not None
+    advice = f"if it has died, the lock is free {FRESH_SECONDS:g} s after"
+    with pytest.raises(Busy, match=advice), file_lock(path, "mine"):
+        pass
+
+
+def test_nobody_is_told_to_stop_a_process_that_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "lock"
+    path.parent.mkdir()
+    parent = (
+        "import fcntl, os, socket, subprocess, sys, json\n"
+        "f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)\n"
+        "owner = dict(host=socket.gethostname(), pid=os.getpid(), what='old', since='x')\n"
+        "f.write(json.dumps(owner)); f.flush()\n"
+        "child = subprocess.Popen(['sleep', '60'], pass_fds=[f.fileno()], stdout=2)\n"
+        "print(child.pid)\n"
+    )
+    call = [sys.executable, "-c", parent, str(path)]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+    try:
+        said = r"no such process here.*`fuser '.*a b/lock'`"
+        with pytest.raises(Busy, match=said) as refused, file_lock(path, "mine"):
+            pass
+        assert "stop it" not in str(refused.value)
+    finally:
+        os.kill(int(done.stdout), signal.SIGKILL)

@@ -48,13 +48,13 @@ from trainer.config.schema import TrainConfig, Upsample
         (["recipe=voc", "+data.drawn.seed=1"], "data.drawn is null in this recipe"),
         (["data.drawn=3"], "Invalid type assigned: int is not a subclass of SyntheticConfig"),
         (["data.drawn={num_trai: 8}"], "Key 'num_trai' not in 'SyntheticConfig'"),
-        (["data.drawn={num_train: {a: 1}}"], "full_key: data.drawn.num_train"),
-        (["run=[1]"], "Cannot merge DictConfig with ListConfig; full_key: run"),
+        (["data.drawn={num_train: {a: 1}}"], "data.drawn.num_train: "),
+        (["run=[1]"], "Cannot merge DictConfig with ListConfig"),
         (["optim=null"], "field 'optim' is not Optional"),
         (["loss=null"], "Unknown loss 'null'; known: cr"),
         (["+optim.speed=1"], "Unknown setting 'optim.speed'"),
         (["loss.views=[[s1]]"], "loss.views=[['s1']]: each entry is one value"),
-        (["optim.lr={a: 1}"], "full_key: optim.lr"),
+        (["optim.lr={a: 1}"], "optim.lr: "),
         (["optim.epochs='"], "See https://hydra.cc"),
     ],
 )
@@ -295,3 +295,34 @@ def test_quotes_escapes_and_the_home_mean_what_they_meant(
     word = quoted(f"data.root={word}")
     assert OverridesParser.create().parse_override(word).value() == path
     assert quoted("data.root=${oc.env:HOME}/é") == "data.root=${oc.env:HOME}/é"
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("optim.lr=0.1,0.01", "optim.lr"),
+        ("loss.alpha=1,2", "loss.alpha"),
+        ("optim.epochs=range(1,5)", "optim.epochs"),
+        ("method.confidence=choice(0.7,0.9)", "method.confidence"),
+        ("run.cache=none,decoded", "run.cache"),
+        ("optim.lr=interval(0,1)", "optim.lr"),
+    ],
+)
+def test_several_values_of_one_setting_get_an_answer_of_ours(word, key):
+    with pytest.raises(ValueError, match=f"^{key}=.* gives several values") as refused:
+        compose([word])
+
+    assert f"product: {{{key}: [...]}}" in str(refused.value)
+    assert "multirun" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("optim.lr=x", "optim.lr: "), ("optim.epochs=1.5", "optim.epochs: "), ("run=[1]", "")],
+)
+def test_the_setting_is_named_and_no_class_of_omegaconf(word, said):
+    with pytest.raises(ValueError, match=f"is not valid: {said}") as refused:
+        compose([word])
+
+    assert "full_key" not in str(refused.value)
+    assert "object_type" not in str(refused.value)
