@@ -150,9 +150,10 @@ usage: python -m trainer [group=choice ...] [key=value ...]
        python -m trainer weights fetch BACKBONE | import BACKBONE FILE
 
 Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
-step at hand; the same command continues it bit for bit. Exit codes: 0 done, 2 usage or
-configuration, 10 stopped, 11 failed, 20 a server does not answer. An error is one sentence; an
-unexpected one leaves its traceback in the run's errors.log, and --traceback prints it.
+step at hand; the same command continues it bit for bit. `predict` keeps the folders below images=.
+Exit codes: 0 done, 2 usage, configuration, or images that predict could not read, 10 stopped,
+11 failed, 20 a server does not answer. An error is one sentence; an unexpected one leaves its
+traceback in the run's errors.log, and --traceback prints it.
 """
 
 
