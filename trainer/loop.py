@@ -325,7 +325,7 @@ class Loop:
             self._progress(force=True)
         self._saved_at = time.monotonic()
 
-    def _progress(self, *, force: bool, **more: str) -> None:
+    def _progress(self, *, force: bool, work: str = "") -> None:
         if not self.ranks.is_first:
             return
         state, best = self.state, self.state.best_epoch
@@ -335,10 +335,10 @@ class Loop:
             state.step,
             images=self.config.batch * halves,
             force=force,
+            work=work,
             epoch=self.schedule.epochs_done(state.step),
             miou_percent=last,
             best_miou_percent=None if best is None else state.scores[best].miou_percent,
-            **more,
         )
 
     def _remember(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch | None) -> None:

@@ -83,6 +83,7 @@ class RunLog:
     events: Any = None
     _marks: list[tuple[float, int]] = field(default_factory=list)
     _written: float = 0.0
+    _rate: float = 0.0  # steps per second
 
     def rewind(self, step: int) -> None:
         """Drop the lines of steps after `step`, which a resumed run will do again."""
@@ -119,13 +120,16 @@ class RunLog:
 
         self.events = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
-    def progress(self, step: int, *, images: int, force: bool = False, **values: Any) -> None:
+    def progress(
+        self, step: int, *, images: int, force: bool = False, work: str = "", **values: Any
+    ) -> None:
         """Replace progress.json, at most once a second unless forced.
 
         Args:
             step: optimiser steps done.
             images: labelled and unlabelled images per step over all ranks.
             force: write even if less than a second has passed.
+            work: what is done between two trainings; its time is that of no step.
             values: more entries, such as epoch and miou_percent.
         """
         now = time.time()
@@ -134,10 +138,14 @@ class RunLog:
         if not force and now - self._written < _PROGRESS_SECONDS:
             return
         self._written = now
-        # The rate is that of the last 31 writes, so it follows a run that becomes slower.
-        self._marks = [*self._marks[-30:], (now, step)]
-        (first_time, first_step) = self._marks[0]
-        rate = (step - first_step) / max(now - first_time, 1e-9)
+        if work:
+            self._marks, values = [(now, step)], values | {"work": work}
+        else:
+            # The rate is that of the last 31 writes, so it follows a run that becomes slower.
+            self._marks = [*self._marks[-30:], (now, step)]
+            (first_time, first_step) = self._marks[0]
+            self._rate = (step - first_step) / max(now - first_time, 1e-9)
+        rate = self._rate
         progress = {
             "step": step,
             "total_steps": self.total_steps,

@@ -103,6 +103,7 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
             table.add_column(name, justify="left" if name == "cell" else "right", no_wrap=True)
+        table.add_column(no_wrap=True)  # work between two trainings; most cells have none
         for trial, since in self._now():
             progress = self._root.cached_progress(trial.key) or Progress()
             table.add_row(
@@ -113,6 +114,7 @@ class Screen:
                 speed(progress),
                 clock(progress.seconds_left),
                 clock(time.monotonic() - since),
+                progress.work,
             )
         waiting = len(queue.waiting)
         counts = f"{self._done} done, {len(self._running)} running, {waiting} waiting"
@@ -134,7 +136,8 @@ def _words(progress: Progress) -> str:
     miou = f", mIoU {percent(progress.miou_percent)}" if progress.miou_percent is not None else ""
     left = f", {clock(progress.seconds_left)} left"
     epoch = f"epoch {progress.epoch}/{progress.epochs} ({fraction(progress)})"
-    return f"{epoch}{miou}, {speed(progress)} images/s{left}"
+    work = f", {progress.work}" if progress.work else ""
+    return f"{epoch}{work}{miou}, {speed(progress)} images/s{left}"
 
 
 def _first_line(text: str) -> str:

@@ -134,6 +134,7 @@ def _plain(cell: PlannedCell, progress: Progress, *, runs: bool) -> dict[str, An
         "total_steps": progress.total_steps,
         "epoch": progress.epoch,
         "epochs": progress.epochs,
+        "work": progress.work if cell.state is State.running else "",
         "miou_percent": miou(cell, progress),
         "images_per_second": progress.images_per_second,
         "seconds_left": progress.seconds_left if cell.state is State.running else None,
@@ -163,8 +164,9 @@ def _state(cell: PlannedCell) -> Text:
 # States that need attention come first; one that is not here comes before the done ones.
 _INTEREST = ("running", "failed", "drifted", "interrupted", "queued", "missing")
 _TROUBLED = ("failed", "drifted", "interrupted")
-_TEXTS = ("cell", "state", "where", "why")
-_GIVEN_UP = ("where", "images/s", "done", "left", "epoch")  # in this order, where it is narrow
+_TEXTS = ("cell", "state", "work", "where", "why")
+# In this order, where it is narrow.
+_GIVEN_UP = ("where", "images/s", "done", "left", "work", "epoch")
 _LEAST_WHY = 24  # columns; with fewer, reasons stand below the table
 _REASONS = 10  # below the table
 _GAP = 2
@@ -250,6 +252,7 @@ def _line(cell: PlannedCell, progress: Progress) -> dict[str, str]:
         "cell": cell.key,
         "state": cell.state.value,
         "epoch": f"{progress.epoch}/{progress.epochs}" if progress.epochs else "-",
+        "work": progress.work if is_running else "",
         "done": fraction(progress),
         "mIoU": percent(miou(cell, progress)),
         "images/s": speed(progress) if is_running else "-",

@@ -32,6 +32,7 @@ class Progress:
     """Where a run stands; None where nothing is known yet.
 
     Attributes:
+        work: what is done between two trainings, such as "masks 3/40"; empty while it trains.
         age_seconds: since the trainer wrote this.
     """
 
@@ -43,6 +44,7 @@ class Progress:
     best_miou_percent: float | None = None
     images_per_second: float | None = None
     seconds_left: float | None = None
+    work: str = ""
     age_seconds: float | None = None
 
     @property

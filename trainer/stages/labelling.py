@@ -24,6 +24,7 @@ from trainer.network.deeplab import normalise, upsample
 from trainer.stages.products import Products
 
 SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)  # of the image, each as it is and mirrored
+_CHECKED = 100  # masks that are read between two signs of life
 
 
 @torch.no_grad()
@@ -132,16 +133,25 @@ class Labelling:
             network: gives the one that predicts; called only where a mask is wanted.
         """
         known = products.recorded("masks") or {}
-        sums = {name: products.mask_sha256(name) for name in names}
+        sums = self._sums(names, products)
         lacks = [value is None or known.get(name, value) != value for name, value in sums.items()]
         # A mask is made again for all ranks if one lacks it: they may not share a folder.
         wanted = self.ranks.sum(torch.tensor(lacks, device=self.ranks.device).long()).tolist()
         missing = [name for name, count in zip(names, wanted, strict=True) if count]
         if missing:
             self._predict(missing, products, network())
-            sums |= {name: products.mask_sha256(name) for name in missing}
+            sums |= self._sums(missing, products)
         if sums != known:
             products.record("masks", sums)
+
+    def _sums(self, names: Sequence[str], products: Products) -> dict[str, str | None]:
+        """Sha256 of the masks that are there and whole; of many it takes minutes."""
+        sums: dict[str, str | None] = {}
+        for done, name in enumerate(names, 1):
+            sums[name] = products.mask_sha256(name)
+            if done % _CHECKED == 0:
+                self.tick("checked masks", done, len(names))
+        return sums
 
     def _predict(self, names: Sequence[str], products: Products, network: nn.Module) -> None:
         with closing(self._rounds("masks", names)) as rounds:

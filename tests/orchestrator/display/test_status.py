@@ -92,6 +92,23 @@ def test_the_plan_says_which_cells_are_on_the_released_track(tmp_path):
     assert cell["track"] == "released"
 
 
+def test_work_between_two_trainings_of_a_running_cell_is_shown(tmp_path):
+    root, key = LocalRoot(tmp_path), CELLS[0].key
+    with root.own_run(key, "a start", wait_seconds=0.0) as owner:
+        owner.begin(0)
+        progress = {"step": 40, "total_steps": 110, "epoch": 2, "epochs": 6, "work": "masks 3/40"}
+        owner.paths.progress.write_text(json.dumps(progress))
+
+        lines = drawn(root, width=200)
+        (cell, *_) = json.loads(plan_json(make_plan("demo", root), ()))["cells"]
+    ended = drawn(root, width=200)
+
+    assert "work" in lines[1].split()
+    assert re.search(r"running +2/6 +masks 3/40 +36%", lines[2])
+    assert (cell["state"], cell["work"]) == ("running", "masks 3/40")
+    assert "masks" not in " ".join(ended)
+
+
 def test_what_is_not_shown_is_counted(tmp_path):
     put(LocalRoot(tmp_path), 0, 51.25)
     put(LocalRoot(tmp_path), 7, error_class="diverged", error_text="Diverged: no number")

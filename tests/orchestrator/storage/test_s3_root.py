@@ -130,6 +130,21 @@ def test_another_host_goes_on_from_what_a_killed_one_had_pushed(
     assert far.attempts(KL) == 2
 
 
+def test_another_host_goes_on_in_the_work_between_two_trainings(lab: Lab, far: Lab) -> None:
+    lab.write_grid(("st_plusplus", "kl"))
+    lab.run("launch", INLINE)
+    launch, scratch = far.start("launch", INLINE), far.folder / far.host
+    wait_until(lambda: len(list(scratch.rglob("stages/reliable/masks/*.png"))) >= 2)
+    kill_all(launch)
+    shutil.rmtree(scratch)
+
+    far = on_another_host(far)
+    far.run("launch", INLINE)
+
+    assert [row.attempt for row in far.rows().values()] == [2]
+    assert far.weights() == lab.weights()
+
+
 def test_a_run_that_is_stopped_and_goes_on_under_faults_gives_the_same_weights(
     long_lab: Lab, far: Lab, store: Store, undisturbed: Weights
 ) -> None:

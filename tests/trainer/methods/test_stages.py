@@ -4,15 +4,21 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
+from datasets.dataset import open_dataset
 from datasets.files import atomic_write
+from datasets.images.decode import indexed_png
 from tests.support.tiny_config import tiny_config
 from tests.trainer.test_resume import in_pieces, metric_lines, stop_after, straight
 from trainer.checkpoint import CheckpointError
 from trainer.config.schema import TrainConfig
+from trainer.distributed import Ranks
 from trainer.losses import labelled_loss
 from trainer.method_registry import METHODS, MethodFacts
 from trainer.methods.interface import (
@@ -26,7 +32,10 @@ from trainer.methods.interface import (
 )
 from trainer.network.deeplab import normalise
 from trainer.run import train
+from trainer.run_log import RunLog
 from trainer.schedule import Schedule, Stage, learning_rate
+from trainer.stages.labelling import Labelling
+from trainer.stages.products import Products
 
 
 def images_of(config: TrainConfig, num_labelled: int, num_unlabelled: int) -> dict[str, int]:
@@ -94,6 +103,43 @@ def test_each_stage_has_its_own_epochs_and_schedule(
     assert lines[2]["epoch"] == pytest.approx(2 + 1 / 3)
     progress = json.loads((tmp_path / "progress.json").read_text())
     assert (progress["total_steps"], progress["epochs"]) == (8, 4)
+
+
+def test_work_between_stages_is_told_and_its_time_is_that_of_no_step(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    log = RunLog(tmp_path, total_steps=8, epochs=4, on_progress=told.append)
+    for step in (0, 2):
+        log.progress(step, images=4, force=True)
+    for number in (1, 2):
+        log.progress(2, images=4, force=True, work=f"counted {number}/2")
+    log.progress(4, images=4, force=True)
+
+    rates = [progress["images_per_second"] for progress in told]
+    assert rates[1] == rates[2] == rates[3] > 0
+    assert told[3]["seconds_left"] == told[1]["seconds_left"]
+    assert [progress.get("work") for progress in told[1:]] == [
+        None,
+        "counted 1/2",
+        "counted 2/2",
+        None,
+    ]
+
+
+def test_reading_many_masks_again_gives_signs_of_life(drawn_root: Path, tmp_path: Path) -> None:
+    config = tiny_config(drawn_root)
+    dataset = open_dataset(config.data)
+    names = [f"{number}" for number in range(200)]
+    products, told = Products(tmp_path, dataset.num_classes), []
+    png = indexed_png(Image.new("L", (4, 4)), dataset.spec)
+    (tmp_path / "masks").mkdir()
+    for path in products.paths(names).values():
+        path.write_bytes(png)
+
+    alone = Ranks(0, 1, torch.device("cpu"))
+    work = Labelling(config, alone, dataset, lambda *words: told.append(words))
+    work.masks(names, products, network=nn.Identity)
+
+    assert told == [("checked masks", 100, 200), ("checked masks", 200, 200)]
 
 
 def test_a_stage_begins_with_first_weights_and_what_was_kept(
