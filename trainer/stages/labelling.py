@@ -100,7 +100,8 @@ class Labelling:
             kept: gives a network by its name; called only where needed.
         """
         known = products.recorded("reliability")
-        if self.ranks.broadcast_bool(known is None):
+        # Made again for all ranks if one lacks it: they may not share a folder.
+        if self.ranks.sum(torch.tensor(known is None, device=self.ranks.device).long()).item():
             *earlier, last = [kept(network) for network in networks]
             values = self._reliability(names, earlier, last)
             known = dict(zip(names, values, strict=True))
@@ -135,7 +136,7 @@ class Labelling:
         known = products.recorded("masks") or {}
         sums = self._sums(names, products)
         lacks = [value is None or known.get(name, value) != value for name, value in sums.items()]
-        # A mask is made again for all ranks if one lacks it: they may not share a folder.
+        # As above, a mask is made again for all ranks if one lacks it.
         wanted = self.ranks.sum(torch.tensor(lacks, device=self.ranks.device).long()).tolist()
         missing = [name for name, count in zip(names, wanted, strict=True) if count]
         if missing:
