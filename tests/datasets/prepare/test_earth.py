@@ -173,7 +173,7 @@ def test_sizes_are_known_before_anything_is_there_and_counted_after(made, tmp_pa
     there = load_split(at(made), "n16")
     found = split_sizes(replace(config, root=str(made)))
     assert found == (16, len(there.unlabelled), len(there.validation))
-    with pytest.raises(DataError, match=r"prepare earth root=.*` brings it"):
+    with pytest.raises(DataError, match=r"prepare dataset=earth root=.*` brings it"):
         open_dataset(config)
 
 
