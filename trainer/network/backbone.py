@@ -1,5 +1,6 @@
 """What DeepLabV3+ asks of a backbone. A family of backbones is one file with one subclass."""
 
+from abc import ABC, abstractmethod
 from importlib import import_module
 
 import torch
@@ -14,7 +15,7 @@ IMAGENET_MEAN: Pixel = (0.485, 0.456, 0.406)
 IMAGENET_STD: Pixel = (0.229, 0.224, 0.225)
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Features of images at stride 4 and at stride 16 (8 where `model.stride` says it).
 
     A family fills the attributes and gives `stages`. Its parameters have the names of the published
@@ -69,9 +70,9 @@ class Backbone(nn.Module):
             images = images * self._scale + self._shift
         return self.stages(images)
 
+    @abstractmethod
     def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The same of pixels with the family's own mean and deviation."""
-        raise NotImplementedError
 
 
 def new_backbone(config: ModelConfig) -> Backbone:

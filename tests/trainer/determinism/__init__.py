@@ -1,0 +1,1 @@
+"""Tests of determinism: what is allowed, what a mutation must break."""
