@@ -15,6 +15,7 @@ WORKERS ?= 2
 demo: $(READY)
 	$(BIN)/python -m orchestrator launch demo root=$(ROOT)
 	$(BIN)/python -m orchestrator tables demo root=$(ROOT)
+	$(BIN)/python -m orchestrator report demo root=$(ROOT)
 
 test: $(READY)
 	bash .ci/packages

@@ -13,7 +13,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
-  report  GRID   one HTML file: tables, curves, confusion, pictures, cost, provenance
+  report  GRID   one HTML file: tables, curves, confusion, pictures (also PNG), cost, provenance
   figures GRID   the report's charts for a paper: PDF, SVG, PNG
   query   GRID "SQL"   ask the results (views rows, counted, history, confusion)
   export  GRID to=csv|tensorboard|mlflow|wandb

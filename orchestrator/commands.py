@@ -133,17 +133,18 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     for table in filled:
         console.print(terminal(table))
         for text in sentences(table):
-            console.print(Text(text, style="dim"), soft_wrap=True)
+            # A terminal would break long lines within words; a file keeps each in one piece.
+            console.print(Text(text, style="dim"), soft_wrap=not console.is_terminal)
     _show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)))
     return EXIT_DONE
 
 
 def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Write the grid's page."""
+    """Write the grid's page and its pictures."""
     from orchestrator.report.page import report
 
     request = _request(grid, words)
-    _show_files(request.root, [report(request.plan(), request.options.printed_epoch)])
+    _show_files(request.root, report(request.plan(), request.options.printed_epoch))
     return EXIT_DONE
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.planning.plan import Plan, State
+from orchestrator.report.pictures import PictureGrid, picture_grids
 from orchestrator.results.history import read_history, run_history
 from orchestrator.results.store import Row, counted_rows
 from orchestrator.tables.fill import fill
@@ -41,6 +43,11 @@ class ReportData:
     histories: dict[str, tuple[EpochFacts, ...]]
     epoch: Epoch
     made: datetime
+
+    @cached_property
+    def pictures(self) -> dict[str, PictureGrid | str]:
+        """By name of each table that compares two methods; a text where there are none, and why."""
+        return dict(picture_grids(self.tables, self.plan.root))
 
 
 def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:

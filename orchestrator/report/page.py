@@ -1,4 +1,4 @@
-"""The report of a grid: one HTML file that loads nothing from outside."""
+"""The report of a grid: one HTML file that loads nothing from outside, and pictures beside it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from datasets.files import atomic_write
 from orchestrator.planning.plan import Plan
 from orchestrator.report.data import ReportData, gather
 from orchestrator.report.html import report_environment
+from orchestrator.report.pictures import PictureGrid
 from orchestrator.report.sections import SECTIONS
 from orchestrator.tables.filled import Epoch
 
@@ -22,21 +23,31 @@ def page(data: ReportData) -> str:
     )
 
 
-def report(plan: Plan, epoch: Epoch = "best") -> Path:
+def report(plan: Plan, epoch: Epoch = "best") -> list[Path]:
     """Write ``reports/<grid>.html`` below what is printed of the root, whole or not at all.
+
+    The pictures of the page are also written as ``reports/<grid>-<table>.png``.
 
     Args:
         plan: the grid with its states.
         epoch: whose mIoU the tables print.
 
     Returns:
-        The file.
+        The files, the page last.
 
     Raises:
         ResultsError: a file among the results is broken.
         OSError: the folder cannot be written.
     """
-    path = plan.root.printed / "reports" / f"{plan.grid.name}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, page(gather(plan, epoch)), durable=True)
-    return path
+    folder, name, paths = plan.root.printed / "reports", plan.grid.name, list[Path]()
+    folder.mkdir(parents=True, exist_ok=True)
+    data = gather(plan, epoch)
+    for table, grid in data.pictures.items():
+        if isinstance(grid, PictureGrid):
+            from orchestrator.report.picture_file import picture_png
+
+            paths.append(folder / f"{name}-{table}.png")
+            atomic_write(paths[-1], picture_png(grid), durable=True)
+    paths.append(folder / f"{name}.html")
+    atomic_write(paths[-1], page(data), durable=True)
+    return paths

@@ -17,6 +17,7 @@ from PIL import Image
 from datasets.dataset import Dataset, open_dataset
 from datasets.files import file_sha256
 from datasets.spec import IGNORED, DatasetSpec
+from datasets.splits.lists import seeded_order
 from orchestrator.results.store import Row
 from orchestrator.storage.paths import RunPaths
 from orchestrator.storage.root import Root
@@ -25,8 +26,10 @@ from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
 
 RULE = (
-    "Chosen by rule, not by eye: of the first {candidates} validation images, half of those shown "
-    "gain most correct pixels and half lose most. Boxes: the windows of a third of each side with "
+    "Chosen without a look at any prediction: of {candidates} validation images in an order drawn "
+    "once, the {shown} that show most classes, each on at least a hundredth of the image. "
+    "Predictions are of the best weights of the first seed; the mIoU of an image is over the "
+    "classes that it or its prediction shows. Boxes: the windows of a third of each side with "
     "the most pixels where exactly one of the two is right; at most two, apart from each other, "
     "the second only with half as many such pixels."
 )
@@ -44,26 +47,24 @@ class Box:
     height: int
 
 
-def gain(truth: Mask, base: Mask, new: Mask) -> float:
-    """Part of the counted pixels that `new` gets right and `base` wrong, less the reverse."""
+def most_classes(truths: Sequence[Mask], count: int) -> list[int]:
+    """Indices of the masks that show most classes, earlier ones first where they show equally many.
+
+    A class counts from a hundredth of the mask on, so that no single pixel decides.
+    """
+    counts = [np.bincount(truth.ravel(), minlength=256)[:IGNORED] for truth in truths]
+    shown = [int((100 * c >= truth.size).sum()) for c, truth in zip(counts, truths, strict=True)]
+    return sorted(range(len(truths)), key=lambda index: (-shown[index], index))[:count]
+
+
+def image_miou_percent(truth: Mask, predicted: Mask) -> float:
+    """Mean IoU over the classes that truth or prediction shows, of the counted pixels."""
     counted = truth != IGNORED
-    total = int(counted.sum())
-    right = ((new == truth) & counted).sum() - ((base == truth) & counted).sum()
-    return float(right) / total if total else 0.0
-
-
-def accuracy(truth: Mask, predicted: Mask) -> float:
-    """Part of the counted pixels that is right."""
-    counted = truth != IGNORED
-    return float((predicted == truth)[counted].mean()) if counted.any() else 0.0
-
-
-def chosen(gains: Sequence[float], count: int) -> list[int]:
-    """Indices of the images to show: those that gain most, then those that lose most."""
-    order = sorted(range(len(gains)), key=lambda index: (-gains[index], index))
-    winners = [index for index in order if gains[index] > 0][: (count + 1) // 2]
-    losers = [index for index in reversed(order) if gains[index] < 0][: count // 2]
-    return winners + losers
+    truth, predicted = truth[counted], predicted[counted]
+    labels = np.union1d(truth, predicted)
+    overlaps = [((truth == i) & (predicted == i)).sum() for i in labels]
+    unions = [((truth == i) | (predicted == i)).sum() for i in labels]
+    return 100 * float(np.mean(np.divide(overlaps, unions))) if len(labels) else 0.0
 
 
 def boxes(truth: Mask, base: Mask, new: Mask) -> list[Box]:
@@ -104,8 +105,9 @@ def _fullest(
     return (None, 0) if count < 0 else (Box(left, top, width, height), count)
 
 
-CANDIDATES = 60  # images looked at; a CPU predicts them in a minute or two
-SHOWN = 4
+CANDIDATES = 60  # masks read to find those that show most classes
+SHOWN = 3
+_ORDER_SEED = 0  # lists are often sorted by place or film; neighbours would look alike
 
 _WIDTH = 320  # pixels a picture has at most in the page
 _IGNORED_COLOUR = (224, 224, 224)
@@ -125,13 +127,32 @@ class ComparedRuns:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its label, text alternative and boxes; `data` is a data: URL."""
+    """One picture.
+
+    Attributes:
+        label: what it is: Input, Truth, or the method of a prediction.
+        text: text alternative.
+        image: RGB, or a class map in the dataset's own colours.
+        miou_percent: of a prediction, see `image_miou_percent`.
+    """
 
     label: str
     text: str
-    data: str
-    size: tuple[int, int]
-    boxes: tuple[Box, ...]
+    image: Image.Image
+    boxes: tuple[Box, ...] = ()
+    miou_percent: float | None = None
+
+    @property
+    def url(self) -> str:
+        """The picture as a data: URL, made smaller where the page has no room for more."""
+        image, kind = self.image, "JPEG" if self.image.mode == "RGB" else "PNG"
+        if image.width > _WIDTH:
+            height = round(image.height * _WIDTH / image.width)
+            way = Image.Resampling.NEAREST if kind == "PNG" else Image.Resampling.LANCZOS
+            image = image.resize((_WIDTH, height), way)
+        out = io.BytesIO()
+        image.save(out, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
+        return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -173,21 +194,24 @@ def picture_grid(runs: ComparedRuns, root: Root) -> PictureGrid:
     Raises:
         ValueError: the data of the runs is not here.
     """
-    config = from_json(runs.new.config_json)
-    dataset = open_dataset(config.data)
-    names = dataset.split.validation[:CANDIDATES]
+    dataset = open_dataset(from_json(runs.new.config_json).data)
+    names = seeded_order(dataset.split.validation, _ORDER_SEED)[:CANDIDATES]
     truths = [np.array(dataset.tree.mask(name), dtype=np.uint8) for name in names]
-    new, base = (_predictions(row, root, dataset, names) for row in (runs.new, runs.base))
-    gains = [gain(*masks) for masks in zip(truths, base, new, strict=True)]
-    rows, seen = [], set()
-    for index in chosen(gains, SHOWN):
-        masks = (truths[index], base[index], new[index])
-        rows.append(_pictures(dataset, names[index], runs, masks))
-        seen |= {int(label) for mask in masks for label in np.unique(mask)}
+    indices = most_classes(truths, SHOWN)
+    chosen = [names[index] for index in indices]
+    base, new = (_predictions(row, root, dataset, chosen) for row in (runs.base, runs.new))
+    triples = list(zip((truths[index] for index in indices), base, new, strict=True))
+    seen = {int(label) for masks in triples for mask in masks for label in np.unique(mask)}
     spec = dataset.spec
-    colours = [(spec.class_names[i], spec.palette[i]) for i in sorted(seen - {IGNORED})]
-    rule = RULE.format(candidates=len(names))
-    return PictureGrid(runs, rule, tuple(rows), tuple(colours))
+    return PictureGrid(
+        runs=runs,
+        rule=RULE.format(candidates=len(names), shown=len(chosen)),
+        rows=tuple(
+            _pictures(dataset, name, runs, masks)
+            for name, masks in zip(chosen, triples, strict=True)
+        ),
+        colours=tuple((spec.class_names[i], spec.palette[i]) for i in sorted(seen - {IGNORED})),
+    )
 
 
 def _has_best(root: Root, row: Row) -> bool:
@@ -208,7 +232,7 @@ def _folder(row: Row, root: Root) -> Path:
     return root.local_copy(row.key, also=(f"{CHECKPOINTS}/best.pt",)).folder / CHECKPOINTS
 
 
-def _predictions(row: Row, root: Root, dataset: Dataset, names: tuple[str, ...]) -> list[Mask]:
+def _predictions(row: Row, root: Root, dataset: Dataset, names: Sequence[str]) -> list[Mask]:
     """Class maps of a run's best weights, (H, W) each."""
     import torch
 
@@ -238,48 +262,25 @@ def _pictures(
 ) -> tuple[Picture, ...]:
     """The four pictures of one image."""
     truth, base, new = masks
-    image = dataset.tree.image(name)
     there = tuple(boxes(truth, base, new))
-    words = {
-        label: f"{100 * accuracy(truth, mask):.1f} % of its pixels are right"
-        for label, mask in ((runs.base_label, base), (runs.new_label, new))
-    }
-    return (
-        Picture("Input", f"Image {name}", _url(image, "JPEG"), image.size, ()),
-        Picture(
-            "Truth", f"Annotation of {name}", _coloured(truth, dataset.spec), image.size, there
-        ),
-        *(
-            Picture(
-                label,
-                f"Prediction of {label} for {name}: {words[label]}",
-                _coloured(mask, dataset.spec),
-                image.size,
-                there,
-            )
-            for label, mask in ((runs.base_label, base), (runs.new_label, new))
-        ),
-    )
+    pictures = [
+        Picture("Input", f"Image {name}", dataset.tree.image(name)),
+        Picture("Truth", f"Annotation of {name}", _coloured(truth, dataset.spec), there),
+    ]
+    for label, mask in ((runs.base_label, base), (runs.new_label, new)):
+        miou = image_miou_percent(truth, mask)
+        text = f"Prediction of {label} for {name}: mIoU {miou:.1f}"
+        pictures.append(Picture(label, text, _coloured(mask, dataset.spec), there, miou))
+    return tuple(pictures)
 
 
-def _coloured(mask: Mask, spec: DatasetSpec) -> str:
+def _coloured(mask: Mask, spec: DatasetSpec) -> Image.Image:
     """A class map in the dataset's own colours."""
     palette = np.full((256, 3), _IGNORED_COLOUR, dtype=np.uint8)
     palette[: len(spec.palette)] = spec.palette
     image = Image.fromarray(mask, mode="P")
     image.putpalette(palette.tobytes())
-    return _url(image, "PNG")
-
-
-def _url(image: Image.Image, kind: str) -> str:
-    """The picture as a data: URL, made smaller where the page has no room for more."""
-    if image.width > _WIDTH:
-        height = round(image.height * _WIDTH / image.width)
-        way = Image.Resampling.NEAREST if kind == "PNG" else Image.Resampling.LANCZOS
-        image = image.resize((_WIDTH, height), way)
-    out = io.BytesIO()
-    image.save(out, kind, **({"quality": 85} if kind == "JPEG" else {"optimize": True}))
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return image
 
 
 def picture_grids(

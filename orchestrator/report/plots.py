@@ -44,7 +44,7 @@ _CLIMB = 0.2  # of the epochs, which may leave the chart below
 _MOST_MARKERS = 12  # of 80 epochs, not 80 markers
 _LEGEND_LETTERS = 62  # that fit side by side
 
-_STYLE: Any = {  # matplotlib types its keys one by one
+STYLE: Any = {  # matplotlib types its keys one by one
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 9.0,
     "text.color": _INK,
@@ -76,7 +76,7 @@ _METADATA: dict[FigureFormat, dict[str, None]] = {
 
 def figure_of(chart: Chart) -> Figure:
     """The drawn chart."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         if isinstance(chart, LineChart):
             return _line_figure(chart)
         return _bar_figure(chart)
@@ -85,7 +85,7 @@ def figure_of(chart: Chart) -> Figure:
 def file_content(chart: Chart, suffix: FigureFormat) -> bytes:
     """A file of the chart for a paper, with fonts inside; its text alternative is in the SVG."""
     out = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure_of(chart).savefig(out, format=suffix, metadata=_METADATA[suffix])
     if suffix != "svg":
         return out.getvalue()
@@ -100,7 +100,7 @@ def inline_svg(chart: Chart) -> str:
     """The chart as an element of an HTML page: ids of its own, text as text, sized by the page."""
     out = io.StringIO()
     # Letters as paths would make the page three times as large, and nobody could copy them.
-    with mpl.rc_context(_STYLE | {"svg.fonttype": "none"}):
+    with mpl.rc_context(STYLE | {"svg.fonttype": "none"}):
         figure_of(chart).savefig(out, format="svg", metadata=_METADATA["svg"], transparent=True)
     root = ElementTree.fromstring(out.getvalue())
     box = root.attrib["viewBox"]

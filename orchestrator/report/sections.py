@@ -12,7 +12,6 @@ from orchestrator.report.charts import class_panels, method_names, panels
 from orchestrator.report.confusion import confusion_matrices
 from orchestrator.report.data import ReportData
 from orchestrator.report.html import anchor
-from orchestrator.report.pictures import picture_grids
 from orchestrator.results.row import Row
 from orchestrator.statistics.compare import Comparison, comparisons
 from orchestrator.statistics.text import METHOD, p_text, sentence
@@ -112,7 +111,7 @@ def confusion(data: ReportData) -> Section:
 
 def pictures(data: ReportData) -> Section:
     """Images with the predictions of two runs, for each table that compares two methods."""
-    return {"tables": list(picture_grids(data.tables, data.plan.root))}
+    return {"tables": data.pictures}
 
 
 def cost(data: ReportData) -> Section:

@@ -36,7 +36,7 @@ def demo(tmp_path_factory):
     """The report of the demo grid over rows that its runs could have left."""
     root = tmp_path_factory.mktemp("demo")
     publish_demo(LocalRoot(root), root)
-    return report(make_plan("demo", LocalRoot(root)))
+    return report(make_plan("demo", LocalRoot(root)))[-1]
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def wide(tmp_path_factory):
     for cell in grid.cells:
         row = row_of(cell, 70.0 + len(cell.loss), class_names=names, best_confusion=counts)
         publish(LocalRoot(folder), row)
-    return report(make_plan(str(folder / "grid.yaml"), LocalRoot(folder)))
+    return report(make_plan(str(folder / "grid.yaml"), LocalRoot(folder)))[-1]
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def trained(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     for number, run in enumerate(sorted((root / "runs").iterdir())):
         decide_otherwise(run / "checkpoints/best.pt", number)
-    return report(make_plan(str(grid), LocalRoot(root)))
+    return report(make_plan(str(grid), LocalRoot(root)))[-1]
 
 
 def decide_otherwise(path, seed):

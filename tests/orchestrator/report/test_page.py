@@ -33,7 +33,7 @@ def test_other_verbs_load_neither_jinja2_nor_matplotlib():
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):
-    text = report(make_plan("demo", LocalRoot(tmp_path))).read_text()
+    text = report(make_plan("demo", LocalRoot(tmp_path)))[-1].read_text()
 
     assert "0 <small>of 16</small>" in text
     assert "No run has logged an epoch yet" in text

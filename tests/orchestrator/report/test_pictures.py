@@ -14,7 +14,7 @@ from PIL import Image
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.report.page import report
-from orchestrator.report.pictures import Box, accuracy, boxes, chosen, gain
+from orchestrator.report.pictures import Box, boxes, image_miou_percent, most_classes
 from orchestrator.results.store import read_rows
 from orchestrator.storage.local_root import LocalRoot
 
@@ -48,19 +48,24 @@ def test_two_masks_that_agree_have_no_box():
     assert boxes(mask, mask, mask) == []
 
 
-def test_gain_counts_no_ignored_pixel():
+def test_iou_is_of_the_counted_pixels_and_of_the_classes_that_either_shows():
     truth = np.array([[1, 1, 255, 2]], np.uint8)
-    base, new = np.array([[1, 0, 0, 0]], np.uint8), np.array([[1, 1, 1, 0]], np.uint8)
+    predicted = np.array([[1, 0, 0, 0]], np.uint8)
 
-    assert gain(truth, base, new) == pytest.approx(1 / 3)
-    assert gain(truth, new, base) == pytest.approx(-1 / 3)
-    assert accuracy(truth, new) == pytest.approx(2 / 3)
+    # Class 0: 0 of 2 pixels, class 1: 1 of 2, class 2: 0 of 1; class 3 is not to be seen.
+    assert image_miou_percent(truth, predicted) == pytest.approx(100 * 0.5 / 3)
+    assert image_miou_percent(truth, truth) == 100.0
+    assert image_miou_percent(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8)) == 0.0
 
 
-def test_half_of_the_images_gain_most_and_half_lose_most():
-    assert chosen([0.1, -0.3, 0.5, 0.0, -0.1, 0.2], 4) == [2, 5, 1, 4]
-    assert chosen([0.1, 0.2], 4) == [1, 0]
-    assert chosen([0.0], 4) == []
+def test_the_images_shown_have_most_classes_and_earlier_ones_go_first():
+    one, two, three = (np.arange(200, dtype=np.uint8).reshape(10, 20) % n for n in (1, 2, 3))
+    ignored = np.where(two == 1, 255, two).astype(np.uint8)
+    speck = two.copy()
+    speck[0, 0] = 2  # half a hundredth of the mask
+
+    assert most_classes([one, two, ignored, three, speck, two], 3) == [3, 1, 4]
+    assert most_classes([ignored, one], 3) == [0, 1]
 
 
 def test_a_box_keeps_inside_the_image():
@@ -74,12 +79,32 @@ def test_a_box_keeps_inside_the_image():
 def test_real_runs_leave_pictures_of_what_they_predict(trained):
     text = trained.read_text()
 
-    assert "Chosen by rule, not by eye: of the first 6 validation images" in text
+    assert "Chosen without a look at any prediction: of 6 validation images" in text
     urls = re.findall(r'href="data:image/(png|jpeg);base64,([^"]+)"', text)
     images = [Image.open(io.BytesIO(base64.b64decode(data))) for _, data in urls]
-    assert len(images) % 4 == 0
+    assert [image.format for image in images] == ["JPEG", "PNG", "PNG", "PNG"] * 3
     assert {image.size for image in images} == {(96, 72)}
-    assert "Prediction of IPixMatch for" in text
+    words = re.findall(r"Prediction of (UniMatch\*|IPixMatch) for \S+: mIoU ([\d.]+)", text)
+    assert [label for label, _ in words] == ["UniMatch*", "IPixMatch"] * 3
+    masks = [np.asarray(image) for image in images if image.format == "PNG"]
+    scores = [
+        f"{image_miou_percent(truth, predicted):.1f}"
+        for truth, *both in zip(*[iter(masks)] * 3, strict=True)
+        for predicted in both
+    ]
+    assert [score for _, score in words] == scores
+
+
+def test_the_pictures_lie_beside_the_page_and_are_the_same_each_time(trained):
+    root = LocalRoot(trained.parents[1])
+    first = trained.with_name("grid-two.png").read_bytes()
+
+    png, page = report(make_plan(str(trained.parents[2] / "grid.yaml"), root))
+
+    assert (png, page) == (trained.with_name("grid-two.png"), trained)
+    assert png.read_bytes() == first
+    with Image.open(png) as image:
+        assert image.width > image.height > 3 * 72
 
 
 def test_pictures_without_checkpoints_say_why(demo):
@@ -92,8 +117,9 @@ def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(traine
     for path in root.glob("runs/*/checkpoints/best.pt"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    text = report(make_plan(str(trained.parents[2] / "grid.yaml"), LocalRoot(root))).read_text()
+    (page,) = report(make_plan(str(trained.parents[2] / "grid.yaml"), LocalRoot(root)))
 
+    text = page.read_text()
     assert "is not what its manifest promises; the picture is left out" in text
 
 
