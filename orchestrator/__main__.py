@@ -13,6 +13,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
+  diff    GRID with=ROOT|commit:HASH|paper   how the results differ, the largest first, and why
   report  GRID   one HTML file: tables, curves, confusion, pictures (also PNG), cost, provenance
   figures GRID   the report's charts for a paper: PDF, SVG, PNG
   query   GRID "SQL"   ask the results (views rows, counted, history, confusion)
@@ -24,7 +25,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
 
 GRID is the path of a YAML file, or one of
   {grids}
---json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query and
+--json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query, diff and
 tables --explain have it, too.
 
 Options of the launch, with their defaults:
@@ -44,7 +45,7 @@ With backend=slurm the jobs go on by themselves instead, and the same command wa
 """
 
 
-_HAVE_JSON = ("plan", "status", "query", "tables")  # tables: what --explain says
+_HAVE_JSON = ("plan", "status", "query", "diff", "tables")  # tables: what --explain says
 
 _WITHOUT_GRID = {"doctor": ["--drill"], "logs": ["-f"]}  # verbs, and the flags that they take
 

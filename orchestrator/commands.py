@@ -139,6 +139,40 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
+def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print how the results differ from another root's, from a commit's, or from the paper's."""
+    from orchestrator.printers.grid_diff import diff_json, diff_text
+    from orchestrator.statistics.grid_diff import grid_diff, paper_diff
+    from orchestrator.tables.sides import filled_sides
+
+    chosen, rest = _split_words(words, "with")
+    other = chosen.get("with", "")
+    if not other:
+        raise ValueError(
+            "diff needs with=ROOT, with=commit:HASH, or with=paper: the results to compare with."
+        )
+    request = _request(grid, rest)
+    what, colon, commit = other.partition(":")
+    there: Root | str | None = None  # the paper's values stand in the tables
+    if what == "commit" and commit:
+        there = commit
+    elif (what, colon) != ("paper", ""):
+        there = _open_root(replace(request.options, root=other))
+    sides = filled_sides(request, there)
+    if there is None:
+        diff = paper_diff(sides.here, sides.groups)
+    else:
+        diff = grid_diff(sides.here, sides.there, sides.groups)
+    names = {"here": f"root={request.root.address}", "there": other}
+    epoch = request.options.printed_epoch
+    if json:
+        text = diff_json(diff, grid=sides.grid.name, **names, epoch=epoch)
+        _console().out(text, highlight=False)
+    else:
+        _console().print(diff_text(diff, **names, epoch=epoch))
+    return EXIT_DONE
+
+
 def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Write the grid's page and its pictures."""
     from orchestrator.report.page import report
@@ -398,6 +432,7 @@ VERBS: dict[str, Verb] = {
     "status": status_verb,
     "watch": watch_verb,
     "tables": tables_verb,
+    "diff": diff_verb,
     "report": report_verb,
     "figures": figures_verb,
     "query": query_verb,

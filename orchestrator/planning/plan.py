@@ -17,6 +17,7 @@ from orchestrator.results.store import Row, late_rows, state_rows
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.root import Root
 from orchestrator.storage.run_state import RunState
+from sweeps.cell import Cell
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import Grid, load_grid
 from trainer.checkpoint_manifest import Manifest
@@ -122,12 +123,7 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
         ValueError: unknown grid or setting, no cell fits `only`, an unreadable row.
     """
     grid = load_grid(name)
-    chosen = [cell for cell in grid.cells if fnmatch(cell.key, only)]
-    if not chosen:
-        raise ValueError(
-            f"only={only} fits none of the {len(grid.cells)} cells of grid {grid.name}; the first "
-            f"is {grid.cells[0].key}."
-        )
+    chosen = chosen_cells(grid, only)
     settings = [*grid.overrides, *overrides]
     configs = {cell.key: config for cell, config in cell_configs(chosen, settings).items()}
     left_out = [cell for cell in grid.cells if cell.key not in configs]
@@ -138,6 +134,21 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
     data = TodaysData()
     today = todays({**configs, **others}, rows, data)
     return Plan(grid, root, tuple(_states(configs, root, rows, today, data)), today)
+
+
+def chosen_cells(grid: Grid, only: str) -> list[Cell]:
+    """The cells of a grid whose keys fit a glob.
+
+    Raises:
+        ValueError: none does.
+    """
+    chosen = [cell for cell in grid.cells if fnmatch(cell.key, only)]
+    if not chosen:
+        raise ValueError(
+            f"only={only} fits none of the {len(grid.cells)} cells of grid {grid.name}; the first "
+            f"is {grid.cells[0].key}."
+        )
+    return chosen
 
 
 def _states(

@@ -86,6 +86,21 @@ def differences(old_json: str, config: TrainConfig) -> list[str]:
     ]
 
 
+def settings_differences(old_json: str, new_json: str) -> tuple[str, ...]:
+    """As `differences`, between two texts of `config_json`; their seeds do not count."""
+    return _settings_differences(without_seed(old_json), without_seed(new_json))
+
+
+@cache
+def _settings_differences(old_json: str, new_json: str) -> tuple[str, ...]:
+    before, now = (_flat(json.loads(_settings(text))) for text in (old_json, new_json))
+    return tuple(
+        f"{name}: {_text(before, name)} -> {_text(now, name)}"
+        for name in sorted(set(before) | set(now))
+        if before.get(name, _ABSENT) != now.get(name, _ABSENT)
+    )
+
+
 _ABSENT = "(absent)"
 
 
