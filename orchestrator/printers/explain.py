@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,8 +57,9 @@ def explain(
     """Everything behind a number or a cell.
 
     Args:
-        what: name of a number (see `named_entries`), the beginning of several, a number as it is
-            printed, a cell's key, or a key without its seed.
+        what: name of a number (see `named_entries`), the beginning of several, a number as one or
+            more entries print it (ours, quoted, or the paper's beside ours), a cell's key, or a key
+            without its seed.
         tables: filled from the results.
         rows: all results, for cells that no table prints, and for failed attempts.
         today: what the rows that count agree with, see `results.counted`.
@@ -70,12 +72,14 @@ def explain(
     wanted = what.strip("/")
     chosen = [pair for pair in named if pair[1].name == wanted]
     chosen = chosen or [pair for pair in named if pair[1].name.startswith(f"{wanted}/")]
-    chosen = chosen or [pair for pair in named if _printed(*pair) == wanted]
+    chosen = chosen or [pair for pair in named if _number(wanted) in _printed(*pair)]
     if chosen:
         return [_placed(_of_entry(table, entry), places) for table, entry in chosen]
     attempts = [row for row in rows if what in (row.key, row.group)]
     if attempts:
         return [_placed(_of_cell(what, attempts, today or {}), places)]
+    if _NUMBER.fullmatch(_number(wanted)):
+        raise ValueError(_nearest_printed(_number(wanted), named))
     names = [entry.name for _, entry in named]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
     raise ValueError(
@@ -84,9 +88,28 @@ def explain(
     )
 
 
-def _printed(table: FilledTable, named: NamedEntry) -> str:
-    """An entry as the table prints it, such as 74.5."""
-    return shown(named.row, table.table.decimals)[named.column].main
+def _printed(table: FilledTable, named: NamedEntry) -> tuple[str, ...]:
+    """The numbers that a table prints for an entry: ours or a quoted one, and the paper's."""
+    words = shown(named.row, table.table.decimals)[named.column]
+    return tuple(text for text in (words.main, words.paper) if _NUMBER.fullmatch(text))
+
+
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+
+
+def _number(text: str) -> str:
+    """A number as tables print it, also where it was copied with a minus sign or a comma."""
+    return text.strip().replace("\u2212", "-").replace(",", ".")
+
+
+def _nearest_printed(wanted: str, named: Sequence[tuple[FilledTable, NamedEntry]]) -> str:
+    """Why a number cannot be explained, with the printed numbers that lie nearest."""
+    printed = {text: entry.name for table, entry in named for text in _printed(table, entry)}
+    near = sorted(printed, key=lambda text: abs(float(text) - float(wanted)))[:3]
+    names = ", ".join(f"{text} ({printed[text]})" for text in near)
+    return f"No entry prints {wanted}. " + (
+        f"The nearest are {names}." if near else "The tables of this grid print no number yet."
+    )
 
 
 def explanation_text(explanation: Explanation) -> str:

@@ -16,7 +16,7 @@ from orchestrator.printers.numbers import numbers
 from orchestrator.results.counted import Today
 from orchestrator.tables.fill import fill
 from orchestrator.tables.notes import roundings
-from orchestrator.tables.text import named_entries, slug
+from orchestrator.tables.text import named_entries, shown, slug
 from sweeps.table import TABLE_FOLDER, load_table
 from tests.support.result_rows import row_of
 
@@ -107,6 +107,32 @@ def test_differing_configurations_and_machines_are_said(table, rows):
     text = explanation_text(explanation)
     assert "configurations differ in lr: 2, (absent)" in text
     assert "code and machines differ: 2 kinds" in text
+
+
+@pytest.mark.parametrize("number", ["70.4", "+0.4", "74.5", "76,2"])
+def test_a_printed_number_leads_to_every_entry_that_prints_it(number, table, rows):
+    filled = fill(table, rows)
+    text = number.replace(",", ".")
+    printing = [
+        named.name
+        for named in named_entries(filled)
+        for words in [shown(named.row, 1)[named.column]]
+        if text in (words.main, words.paper)
+    ]
+
+    names = [explanation.name for explanation in explain(number, [filled], rows)]
+
+    assert names == printing
+    assert names
+
+
+def test_a_number_that_nothing_prints_is_answered_with_the_nearest(table, rows):
+    with pytest.raises(
+        ValueError, match=r"No entry prints 70\.35\. The nearest are 70\.\d \(table3"
+    ):
+        explain("70.35", [fill(table, rows)], rows)
+    with pytest.raises(ValueError, match="print no number yet"):
+        explain("53.5", [], [])
 
 
 def test_programs_get_whole_rows(table, rows):
