@@ -175,14 +175,18 @@ def wait_until(
 
 
 def kill_all(process: Command) -> None:
-    """SIGKILL a command and everything it started, at once."""
-    family = [process.pid, *descendants(process.pid)]
-    for pid in family:
+    """SIGKILL a command and everything it started, at once, and wait for the end."""
+    kill_family(process.pid)
+    process.communicate()
+
+
+def kill_family(process: int) -> None:
+    """SIGKILL a process and everything it started, at once."""
+    for pid in [process, *descendants(process)]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    process.communicate()
 
 
 def descendants(pid: int) -> list[int]:

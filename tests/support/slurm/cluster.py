@@ -158,6 +158,10 @@ class SlurmBox:
         process = self._processes.get(who)
         return process is not None and process.poll() is None
 
+    def pid(self, who: str) -> int:
+        """Process id of a daemon, or of the first process of a node."""
+        return self._processes[who].pid
+
     def kill(self, who: str) -> None:
         """SIGKILL a daemon, or a whole node with its jobs."""
         self._end(who, signal.SIGKILL)
