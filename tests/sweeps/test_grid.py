@@ -25,8 +25,8 @@ def test_the_paper_is_exactly_100_cells():
 
     assert sizes == {
         "demo": 16,
+        "drawings": 40,  # 5 methods x 8 drawings
         "drawn_methods": 111,  # (1 + 12 methods x 3) x 3 seeds
-        "drawn_seeds": 50,
         "paper": 100,
         "paper_all": 169,
         "seamless": 74,  # (1 + 12 methods x 3) x 2 splits
@@ -95,7 +95,7 @@ def test_every_drawn_method_runs_alone_with_kl_and_with_cr_on_a_drawing_nobody_t
 
     assert losses.pop("supervised_star") == ["none"]
     assert {tuple(values) for values in losses.values()} == {("none", "kl", "cr")}
-    assert set(load_grid("drawn_seeds").overrides) < set(grid.overrides)
+    assert {"data.drawn.seed=1", "data.drawn.num_val=200"} < set(grid.overrides)
 
 
 def test_product_crosses_and_zip_walks_in_step(tmp_path):
