@@ -9,8 +9,9 @@ from pathlib import Path
 from datasets.dataset import open_dataset
 from datasets.known.registry import known_dataset
 from orchestrator.backends.base import LaunchContext, backend, refuse_ignored, run_queue
+from orchestrator.backends.ray.cluster import available_cores
 from orchestrator.backends.slurm.queued import with_queued_jobs
-from orchestrator.display.format import cells_text
+from orchestrator.display.format import about, cells_text
 from orchestrator.display.screen import Screen
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
@@ -20,7 +21,7 @@ from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.cards import card_gib, check_cards
-from orchestrator.planning.estimate import work
+from orchestrator.planning.estimate import seconds_together, work
 from orchestrator.planning.plan import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -150,6 +151,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
                 old = cell.row.fingerprint if cell.row is not None else None
                 moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
                 screen.message(f"{cell.key}: the earlier run now lies in {moved}")
+        screen.message(announcement(plan.grid.title, cells, order.options), "bold")
         stop = Stop(
             root,
             root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
@@ -166,6 +168,21 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
         return EXIT_FAILED  # a full disk leaves no row that would say so
     return code
+
+
+def announcement(title: str, cells: Sequence[PlannedCell], options: LaunchOptions) -> str:
+    """What a launch is about to do, and for how long where that is known."""
+    text = f"{title}: {cells_text(len(cells))} to run"
+    seconds = [cell.seconds for cell in cells if cell.seconds is not None]
+    if len(seconds) < len(cells):
+        return text
+    if options.backend != "inline" and (options.backend != "ray" or options.ray_address):
+        return f"{text}, about {about(sum(seconds))} of work one after the other"
+    cores = 1 if options.backend == "inline" else available_cores()
+    needs = max(options.ranks * options.cpus_for(cell.config, "cpu") for cell in cells)
+    slots = max(1, min(cores // needs, options.concurrency or cores))
+    length = about(seconds_together(seconds, slots))
+    return f"{text}, about {length} on {cores} idle core{'' if cores == 1 else 's'}"
 
 
 def _with_device(options: LaunchOptions, cells: Sequence[PlannedCell]) -> LaunchOptions:
@@ -189,12 +206,12 @@ def _run(
 ) -> Queue:
     """Run the cells on the back end that the options name; returns how each of them ended."""
     options, root = order.options, order.root
-    screen.expect(len(cells))
     # Cells in this process have imported the checkout already; a copy could not change them.
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
     trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
     trials = in_start_order(trials, lengths, _first_tables(plan))
+    screen.expect(lengths)
     queue = Queue(
         trials,
         listener=screen,

@@ -1,5 +1,6 @@
 """A grid: the cells of some tables, or of lists, over one or more seeds. Reads `sweeps/grids`."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,7 +27,7 @@ from sweeps.yaml_spec import (
 GRID_FOLDER = Path(__file__).parent / "grids"
 DEFAULT_SEEDS = (12345,)  # the paper's, Sec. IV-B
 
-_KEYS = ("title", "tables", "cells", "seeds", "overrides")
+_KEYS = ("title", "tables", "cells", "seeds", "overrides", "core_minutes")
 _GROUP_KEYS = ("base", "product", "zip", "exclude")
 
 
@@ -39,6 +40,7 @@ class Grid:
         tables: names or paths for `sweeps.table.load_table`.
         seeds: each cell runs once per seed.
         overrides: Hydra settings for every cell, such as ``optim.epochs=2``.
+        core_minutes: of one CPU core that a launch of all cells took, measured; None: unknown.
         word: the argument it was loaded by: its name, or the path of its file.
     """
 
@@ -48,6 +50,7 @@ class Grid:
     tables: tuple[str, ...]
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     overrides: tuple[str, ...] = ()
+    core_minutes: float | None = None
     word: str = ""
 
 
@@ -80,6 +83,7 @@ def load_grid(name_or_path: str) -> Grid:
             cells=tuple(dict.fromkeys([*cells, *_listed(spec.get("cells", []), path)])),
             tables=tables,
             overrides=texts(spec.get("overrides", []), f"{path}: overrides"),
+            core_minutes=_minutes(spec.get("core_minutes"), f"{path}: core_minutes"),
             word=name_or_path,
         ),
         seeds,
@@ -109,6 +113,15 @@ def check_seeds(value: Any, where: str) -> tuple[int, ...]:
             raise ValueError(f"{where}: a seed is a whole number from 0 on, not {seed!r}.")
     _refuse_repeats(seeds, where)
     return tuple(seeds)
+
+
+def _minutes(value: Any, where: str) -> float | None:
+    """A time above zero; None where nothing stands."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{where}: expected minutes above 0, found {value!r}.")
+    return float(value)
 
 
 def _table_place(name: str, grid: Path) -> str:

@@ -28,6 +28,14 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def about(seconds: float) -> str:
+    """An estimated duration, such as 40 seconds, 5 minutes or 3 hours."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size)} {unit}"
+    return f"{max(2, round(seconds))} seconds"
+
+
 def cells_text(count: int) -> str:
     """A number of cells in words."""
     return f"{count} cell{'' if count == 1 else 's'}"

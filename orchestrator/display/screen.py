@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.display.format import STYLES, cells_text, clock, fraction, percent, speed
+from orchestrator.display.format import STYLES, about, cells_text, clock, fraction, percent, speed
 from orchestrator.execution.queue import Queue
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.root import Root
@@ -20,6 +20,7 @@ from orchestrator.trial import Outcome, Trial
 
 _REFRESH_SECONDS = 1.0
 _PLAIN_SECONDS = 30.0  # between two lines of progress where the output is no terminal
+_LEAST_PART = 0.02  # of the work, from which its pace is known
 
 
 class Screen:
@@ -33,15 +34,17 @@ class Screen:
     def __init__(self, console: Console, root: Root) -> None:
         self._console = console
         self._root = root
-        self._total = 0
+        self._work: Mapping[str, float] = {}
+        self._at_start: dict[str, float] = {}  # part that earlier launches did, by key
+        self._ended: set[str] = set()
         self._done = self._failed = 0
         self._running: dict[str, tuple[Trial, float]] = {}
         self._started = time.monotonic()
         self._lock = threading.Lock()  # of `_running`, which the thread of `live` reads
 
-    def expect(self, total: int) -> None:
-        """Set how many cells the launch has."""
-        self._total = total
+    def expect(self, work: Mapping[str, float]) -> None:
+        """Set the cells of the launch: the length of each in any unit, by key."""
+        self._work = work
 
     def message(self, text: str, style: str = "") -> None:
         """Show a line of text."""
@@ -49,7 +52,9 @@ class Screen:
 
     def started(self, trial: Trial) -> None:
         """Show that an attempt began."""
+        progress = self._root.cached_progress(trial.key) or Progress()
         with self._lock:
+            self._at_start.setdefault(trial.key, progress.fraction)
             self._running[trial.key] = (trial, time.monotonic())
         if not self._console.is_terminal:
             self.message(f"{self._count()} start    {trial.key}")
@@ -58,6 +63,8 @@ class Screen:
         """Show how an attempt ended."""
         with self._lock:
             _, since = self._running.pop(trial.key, (trial, time.monotonic()))
+            if not retried:
+                self._ended.add(trial.key)
             self._done += outcome.status == "done"
             self._failed += outcome.status == "failed" and not retried
         seconds = clock(time.monotonic() - since)
@@ -88,7 +95,7 @@ class Screen:
         )
         with live:
             while not stop.wait(_REFRESH_SECONDS):
-                live.update(self._picture(queue), refresh=True)
+                live.update(self.picture(queue), refresh=True)
 
     def _report(self, queue: Queue, stop: threading.Event) -> None:
         """Print a line for each running cell from time to time."""
@@ -97,8 +104,10 @@ class Screen:
                 progress = self._root.cached_progress(trial.key)
                 if progress is not None:
                     self.message(f"{self._count()} running  {trial.key}  {_words(progress)}")
+            if pace := self._pace():
+                self.message(f"{self._count()} {pace}")
 
-    def _picture(self, queue: Queue) -> Group:
+    def picture(self, queue: Queue) -> Group:
         """The running cells above the counts."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("cell", "epoch", "done", "mIoU", "images/s", "left", "since"):
@@ -120,15 +129,35 @@ class Screen:
         counts = f"{self._done} done, {len(self._running)} running, {waiting} waiting"
         failed = f", {self._failed} failed" if self._failed else ""
         elapsed = clock(time.monotonic() - self._started)
-        text = f"{counts}{failed} of {cells_text(self._total)}; {elapsed}"
-        return Group(table, Text(text, "bold"))
+        text = f"{counts}{failed} of {cells_text(len(self._work))}; {elapsed}"
+        pace = self._pace()
+        return Group(table, Text(f"{text}; {pace}" if pace else text, "bold"))
+
+    def _pace(self) -> str:
+        """Part of all work that is done, and the time left at the pace of this launch."""
+        with self._lock:
+            parts = dict(self._at_start)  # of cells that ended as well, if they began here
+            parts |= dict.fromkeys(self._ended, 1.0)
+            running = list(self._running)
+            at_start = dict(self._at_start)
+        for key in running:
+            progress = self._root.cached_progress(key)
+            parts[key] = max(parts[key], progress.fraction if progress else 0.0)
+        total = sum(self._work.values())
+        done = sum(self._work.get(key, 0.0) * part for key, part in parts.items())
+        ours = done - sum(self._work.get(key, 0.0) * part for key, part in at_start.items())
+        if not total or ours < _LEAST_PART * total:
+            return ""
+        left = (time.monotonic() - self._started) * (total - done) / ours
+        return f"{100 * done / total:.0f} % of the work, about {about(left)} left"
 
     def _now(self) -> Sequence[tuple[Trial, float]]:
         with self._lock:
             return list(self._running.values())
 
     def _count(self) -> str:
-        return f"[{self._done:{len(str(self._total))}}/{self._total}]"
+        total = len(self._work)
+        return f"[{self._done:{len(str(total))}}/{total}]"
 
 
 def _words(progress: Progress) -> str:

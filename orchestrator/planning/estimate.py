@@ -1,6 +1,10 @@
-"""Estimates how long a cell takes: a model of its work, scaled by the seconds of done cells."""
+"""Estimates how long cells take: a model of their work, scaled by seconds that were measured.
+
+Those of done cells under the same root come first, then what the grid's file says of all its cells.
+"""
 
 from collections.abc import Iterable, Mapping
+from heapq import heapreplace
 from statistics import median
 
 from datasets.splits.lists import split_sizes
@@ -25,9 +29,13 @@ def _layers(model: ModelConfig) -> float:
 
 
 def seconds_by_key(
-    configs: Mapping[str, TrainConfig], fingerprints: Mapping[str, str], rows: Iterable[Row]
+    configs: Mapping[str, TrainConfig],
+    fingerprints: Mapping[str, str],
+    rows: Iterable[Row],
+    *,
+    measured: Mapping[str, float],
 ) -> dict[str, float | None]:
-    """Estimated seconds of each cell; None while no comparable cell is done.
+    """Estimated seconds of each cell; None where no comparable cell is done or measured.
 
     Comparable is a done cell of the same recipe and backbone, else of the same recipe.
 
@@ -35,6 +43,7 @@ def seconds_by_key(
         configs: today's configuration by key.
         fingerprints: of these, by key.
         rows: all published rows.
+        measured: seconds by key, for cells without a comparable one; see `shares`.
     """
     known = _Known()
     rates: dict[tuple[str, str], list[float]] = {}
@@ -47,8 +56,23 @@ def seconds_by_key(
     seconds: dict[str, float | None] = {}
     for key, config in configs.items():
         own = rates.get((config.recipe, config.model.backbone)) or rates.get((config.recipe, ""))
-        seconds[key] = known.scaled(config, own) if own else None
+        seconds[key] = known.scaled(config, own) if own else measured.get(key)
     return seconds
+
+
+def shares(configs: Mapping[str, TrainConfig], seconds: float) -> dict[str, float]:
+    """A time that was measured of all cells together, divided among them by their work."""
+    parts = {key: work(config) for key, config in configs.items()}
+    total = sum(parts.values())
+    return {key: seconds * part / total for key, part in parts.items()}
+
+
+def seconds_together(seconds: Iterable[float], slots: int) -> float:
+    """How long cells take, of which `slots` run at once, those that take longest first."""
+    ends = [0.0] * slots
+    for length in sorted(seconds, reverse=True):
+        heapreplace(ends, ends[0] + length)  # the slot that is free first
+    return max(ends)
 
 
 class _Known:

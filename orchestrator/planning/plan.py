@@ -10,7 +10,7 @@ from enum import Enum
 from fnmatch import fnmatch
 
 from orchestrator.options import LaunchOptions
-from orchestrator.planning.estimate import seconds_by_key
+from orchestrator.planning.estimate import seconds_by_key, shares
 from orchestrator.planning.today import TodaysData, todays
 from orchestrator.results.counted import Today, counted, data_of
 from orchestrator.results.store import Row, late_rows, state_rows
@@ -65,7 +65,7 @@ class PlannedCell:
         changed: for drifted cells, lines such as ``optim.lr: 0.0005 -> 0.001``.
         row: the row behind the state, if there is one.
         published_attempt: newest attempt among the rows of the cell.
-        seconds: estimated length of the whole run; None while nothing comparable is done.
+        seconds: estimated length of the whole run; None while nothing comparable was measured.
         job: in Slurm, of a queued cell.
     """
 
@@ -133,7 +133,11 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
     rows = state_rows(root, grid.cells)
     data = TodaysData()
     today = todays({**configs, **others}, rows, data)
-    return Plan(grid, root, tuple(_states(configs, root, rows, today, data)), today)
+    measured: dict[str, float] = {}
+    if grid.core_minutes and not overrides:  # it was measured with the grid's own settings
+        measured = shares({**configs, **others}, 60 * grid.core_minutes)
+    cells = _states(configs, root, rows, today, data, measured=measured)
+    return Plan(grid, root, tuple(cells), today)
 
 
 def chosen_cells(grid: Grid, only: str) -> list[Cell]:
@@ -157,10 +161,12 @@ def _states(
     rows: Sequence[Row],
     today: Mapping[str, Today],
     data: TodaysData,
+    *,
+    measured: Mapping[str, float],
 ) -> Iterable[PlannedCell]:
     """Each cell with its state."""
     prints = {key: today[key].fingerprint for key in configs_by_key}
-    seconds = seconds_by_key(configs_by_key, prints, rows)
+    seconds = seconds_by_key(configs_by_key, prints, rows, measured=measured)
     done = {r.key for r in rows if r.key in prints and r.status == "done" and today[r.key].is_of(r)}
     states = root.states(configs_by_key, done)
     # A run may have ended after the rows were read and before its lock was: it would look

@@ -159,7 +159,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     try:
         ray.init(
             # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
-            num_cpus=max(_cpus(), options.ranks * (options.fixed_cpus or 1)),
+            num_cpus=max(available_cores(), options.ranks * (options.fixed_cpus or 1)),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
@@ -229,7 +229,7 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _cpus() -> int:
+def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0))
 
