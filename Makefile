@@ -1,21 +1,26 @@
-# make demo                  a small real grid on this machine, ending with its table
+# make demo                  a small real grid on this machine: its table, pictures and report
 # make test                  every check of the project
 # make check ROOM=trainer    the checks of one room, without long tests, Ray, Slurm and S3
-# All set up what they need; a first run installs for some minutes.
+# All set up what they need; a first run installs for one to three minutes.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+GRID ?= demo
 ROOT ?= outputs/demo
 WORKERS ?= 2
 
 .PHONY: demo test test-slurm check setup clean
 
+# The second line brings real images where the demo trains on them; it says what to do offline.
 demo: $(READY)
-	$(BIN)/python -m orchestrator launch demo root=$(ROOT)
-	$(BIN)/python -m orchestrator tables demo root=$(ROOT)
-	$(BIN)/python -m orchestrator report demo root=$(ROOT)
+	@! grep -q 'recipe: earth' sweeps/tables/demo.yaml || $(BIN)/python -m datasets prepare earth
+	$(BIN)/python -m orchestrator launch $(GRID) root=$(ROOT)
+	$(BIN)/python -m orchestrator tables $(GRID) root=$(ROOT)
+	$(BIN)/python -m orchestrator report $(GRID) root=$(ROOT)
+	@echo "The table is above. The pictures side by side (PNG) and the report (HTML) are the last"
+	@echo "files that were named: open them. Nothing is trained twice: make demo again shows the same."
 
 test: $(READY)
 	bash .ci/packages
@@ -43,11 +48,7 @@ test-slurm: $(READY)
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.11"; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || \
-		{ echo "No venv here; on Debian: apt-get install python3-venv"; exit 2; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(PYTHON) .ci/install.py $(VENV)
 	@touch $(READY)
 
 clean:
