@@ -70,7 +70,6 @@ REASONS = {
         "datasets/progress.py",
         "trainer/environment.py",
         "trainer/methods/st_plusplus_stages.py",
-        "orchestrator/display/format.py",
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (
