@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 HELP = """\
 usage: python -m orchestrator VERB GRID [key=value ...] [--json]
@@ -115,7 +116,8 @@ def _run_without_grid(words: Sequence[str], flags: Sequence[str]) -> int:
 
 def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) -> int:
     """Run a verb on a grid."""
-    if len(words) < 2 or "=" in words[1]:
+    # The path of a grid's file may hold `=` itself.
+    if len(words) < 2 or ("=" in words[1] and not Path(words[1]).expanduser().is_file()):
         return _complain(f"{words[0]} needs a grid: python -m orchestrator {words[0]} demo")
     if json and words[0] not in _HAVE_JSON:
         return _complain(f"{words[0]} has no --json; {', '.join(_HAVE_JSON)} have.")

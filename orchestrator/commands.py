@@ -3,6 +3,7 @@
 What only one verb needs it imports itself: `status` is called often and must start fast.
 """
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ EXIT_FINDINGS = 1  # the check of a manuscript found numbers that are not today'
 _MOST_CELLS = 120  # that status shows; the paper's grid has 100
 _ROWS_SHOWN = 200  # of the answer to a query
 _PLAIN_WIDTH = 200  # columns where the output is no terminal
+_SETTING = re.compile(r"[+~]*[\w.]+=")  # the path in root=DIR may hold blanks
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 
 
@@ -199,7 +201,7 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Answer a question in SQL about the grid's cells."""
     from orchestrator.results.query import VIEWS, query
 
-    questions = [word for word in words if " " in word.strip()]
+    questions = [word for word in words if " " in word.strip() and not _SETTING.match(word)]
     if len(questions) != 1:
         raise ValueError(
             'query takes one question: python -m orchestrator query GRID "SELECT key, '

@@ -91,6 +91,27 @@ def check_parts_of_cards(options: LaunchOptions, cells: Iterable[PlannedCell]) -
             )
 
 
+def check_place(backend: str, root: Path, grid: Path) -> None:
+    """Refuse a folder whose path the workers of a back end could not be told.
+
+    PYTHONPATH leads them to the copied code and parts its folders by colons. Slurm drops
+    backslashes from the path of a log, and a line of a script ends where its path does.
+
+    Raises:
+        ValueError: names the folder and the character.
+    """
+    if backend == "inline":
+        return
+    signs = {":": root} if backend == "ray" else {":": root, "\\": grid, "\n": grid}
+    for sign, folder in signs.items():
+        if sign in str(folder):
+            raise ValueError(
+                f"The folder {folder} has {sign!r} in its path, and backend={backend} could not "
+                "tell its workers of it. Choose another root=DIR (with s3://: scratch=DIR) or name "
+                "of the grid's file, or backend=inline."
+            )
+
+
 def check_disk(root: Path, cells: Iterable[PlannedCell], running: int) -> None:
     """Check that the disk has room for the checkpoints of the cells that run at once.
 
@@ -133,6 +154,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
     """
     refuse_ignored(order.options)
     plan, root = order.plan(), order.root  # before the lock: a wrong command always fails
+    check_place(order.options.backend, root.folder, root.grid(plan.grid.name).folder)
     with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
         plan = order.plan()  # again: the launch that owned the grid may have run cells
         # A killed launch of this grid may have left workers that are still dying: their cells are

@@ -15,7 +15,7 @@ from typing import Any
 from slurm.commands import call
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobInfo
-from slurm.submitit_adapter import paths_of_job, script_text, write_call
+from slurm.submitit_adapter import call_file, log_files, script_text, write_call
 
 _NAME_LIMIT = 200  # characters; sites cut or refuse longer job names
 
@@ -50,11 +50,11 @@ class JobArray:
             FileExistsError: the folder exists.
         """
         folder.mkdir(parents=True)
-        name = f"{title}-{folder.name}" if title else folder.name
+        name = array_name(folder, title)
         # The jobs of an array share a name in the script; each is renamed when it starts.
         job_name = next(iter(calls)) if len(calls) == 1 else name
         for index, function in enumerate(calls.values()):
-            write_call(folder / _call_file(index), function, spec.minutes)
+            write_call(folder / _call_file(index), function)
         script = script_text(
             folder, spec, len(calls), job_name=job_name[:_NAME_LIMIT], comment=name
         )
@@ -91,8 +91,7 @@ class JobArray:
 
     def logs(self, label: str, task: int = 0) -> tuple[Path, Path]:
         """Files that hold what a job's task prints: its output and its errors."""
-        paths = paths_of_job(self.folder, str(self.job_of(label)), task)
-        return paths.stdout, paths.stderr
+        return log_files(self.folder, str(self.job_of(label)), task)
 
     def submit(self) -> str:
         """Hand the array to Slurm; returns the job id.
@@ -128,13 +127,12 @@ class JobArray:
     def set_job_id(self, job_id: str) -> None:
         """Store the job id, and rename the calls to the names under which their jobs look for them.
 
-        A job that starts before the renaming waits: submitit looks for its file for a minute.
+        A job that starts before the renaming waits for its file, for a minute.
         """
         for index in range(len(self.labels)):
             source = self.folder / _call_file(index)
             if source.exists():
-                job = self._job_at(job_id, index)
-                source.rename(paths_of_job(self.folder, job).submitted_pickle)
+                source.rename(call_file(self.folder, self._job_at(job_id, index)))
         # The number last: after a kill in between it is found again, and the rest is renamed.
         part = self.folder / "job_id.tmp"
         part.write_text(job_id)
@@ -143,6 +141,15 @@ class JobArray:
     def _job_at(self, job_id: str, index: int) -> str:
         """Slurm's number of one job, such as 17_3; a single call is no array."""
         return job_id if len(self.labels) == 1 else f"{job_id}_{index}"
+
+
+def array_name(folder: Path, title: str = "") -> str:
+    """Name of the array in a folder, without characters that Slurm's answers could not hold.
+
+    They part their columns by `|`, and a client writes other letters than ASCII as its locale does.
+    """
+    name = f"{title}-{folder.name}" if title else folder.name
+    return re.sub(r"[^A-Za-z0-9._+=@-]", "_", name)
 
 
 def _call_file(index: int) -> str:

@@ -53,7 +53,7 @@ class Signals:
         self.received = ""
 
     def listen(self) -> "Signals":
-        """Install the handlers, in place of those of submitit."""
+        """Install the handlers; until then a job ignores both signals."""
         for number in (WARNING, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         # Slurm sends it together with SIGTERM, to wake suspended jobs.

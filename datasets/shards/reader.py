@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,7 +131,7 @@ def download_index(url: str, folder: Path) -> Path:
     except FileNotFoundError as error:
         raise DataError(
             f"{url} holds no packed dataset ({PACKED_FILE} is missing there: {error}). Pack one: "
-            f"python -m datasets pack dataset=D root=DIR to={url}"
+            f"python -m datasets pack dataset=D root=DIR {shlex.quote(f'to={url}')}"
         ) from error
     mark = folder / PACKED_FILE
     if mark.is_file() and mark.read_bytes() == about:

@@ -1,5 +1,6 @@
 """Exports the counted runs of a grid in a format by name."""
 
+import re
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,11 +12,17 @@ from orchestrator.export.wandb import export_wandb
 from orchestrator.planning.plan import Plan
 
 ExportKind = Literal["csv", "tensorboard", "mlflow", "wandb"]
+# W&B refuses some signs in a name, and MLflow's queries read others as their own.
+_REFUSED = re.compile(r"[^\w .()+=@-]")
+_LONGEST_NAME = 128  # of a project in W&B
+
 EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
 
 
 def export(plan: Plan, kind: ExportKind) -> Path:
     """Write the counted runs of a grid, at any seed, for another tool.
+
+    MLflow and W&B know them by the grid's name, with `-` for signs that they do not take.
 
     Args:
         plan: the grid with its root; the export lies in ``exports/<grid>/<kind>`` below what is
@@ -29,6 +36,7 @@ def export(plan: Plan, kind: ExportKind) -> Path:
         ValueError: the tool's package is missing, or a result is broken.
     """
     grid = plan.grid
+    name = _REFUSED.sub("-", grid.name)[:_LONGEST_NAME]
     folder = plan.root.printed / "exports" / grid.name / kind
     runs = exported_runs(plan.root, grid.cells, plan.today)
     if kind == "csv":
@@ -36,7 +44,7 @@ def export(plan: Plan, kind: ExportKind) -> Path:
     elif kind == "tensorboard":
         export_tensorboard(runs, folder)
     elif kind == "wandb":
-        export_wandb(runs, folder, project=grid.name)
+        export_wandb(runs, folder, project=name)
     else:
-        export_mlflow(runs, folder, experiment=grid.name)
+        export_mlflow(runs, folder, experiment=name)
     return folder

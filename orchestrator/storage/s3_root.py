@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import threading
@@ -283,7 +284,7 @@ class S3Root(Root):
 
     def log_hint(self, key: str, attempt: int) -> str:
         """See `Root`."""
-        return f"python -m orchestrator logs {key} root={self.address}"
+        return f"python -m orchestrator logs {key} {shlex.quote(f'root={self.address}')}"
 
     def _pushed_progress(self, key: str) -> Progress | None:
         with suppress(FileNotFoundError, ValueError):

@@ -1,11 +1,11 @@
-"""One cell, started in every way there is, in an environment that would disturb it if it could."""
+"""One cell, started in every way there is, among variables and names that would disturb it."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.lab import KL, Lab, weights_without_launch
+from tests.support.lab import KL, ODD, Lab, weights_without_launch
 from tests.support.slurm.cluster import SlurmBox
 
 pytestmark = pytest.mark.long
@@ -29,8 +29,13 @@ def calm_weights(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> str:
 
 
 @pytest.fixture
-def hostile_lab(lab: Lab, calm_weights: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """The same cell as a grid, and the environment of every process from here on."""
+def hostile_lab(
+    tmp_path: Path, drawn: Path, calm_weights: str, monkeypatch: pytest.MonkeyPatch
+) -> Lab:
+    """The same cell as a grid of an odd name, and the environment of every process from here on."""
+    (tmp_path / ODD).mkdir()
+    (tmp_path / ODD / "data").symlink_to(drawn)
+    lab = Lab(tmp_path / ODD, tmp_path / ODD / "data", grid_name=ODD)
     lab.write_grid(("unimatch_star", "kl"), epochs=EPOCHS)
     for name, value in HOSTILE.items():
         monkeypatch.setenv(name, value)

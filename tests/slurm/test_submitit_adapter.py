@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 import submitit
 
 from slurm.job_spec import JobSpec
-from slurm.submitit_adapter import paths_of_job, script_text, write_call
+from slurm.submitit_adapter import call_file, log_files, script_text, write_call
 from tests.support.slurm.fake import FakeSlurm
 
 SCRIPT = """\
@@ -44,9 +45,8 @@ module load cuda
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output FOLDER/%A_%a_%t_log.out --error FOLDER/%A_%a_%t_log.err \
---kill-on-bad-exit=1 --cpus-per-task=3 \
-sh -c 'trap "" USR2 TERM; exec "$@"' sh image python -u -m submitit.core._submit FOLDER
+srun --unbuffered --kill-on-bad-exit=1 --cpus-per-task=3 \
+sh -c 'trap "" USR2 TERM; exec "$@"' sh image python -u -m slurm.job_start FOLDER
 """
 
 
@@ -107,16 +107,27 @@ class Write:
         return "its answer"
 
 
-def test_a_job_finds_its_call_by_its_number_and_runs_it(tmp_path: Path) -> None:
-    paths = paths_of_job(tmp_path, "17_3")
-    write_call(tmp_path / "call", Write(tmp_path / "effect"), 7)
-    (tmp_path / "call").rename(paths.submitted_pickle)
+def test_slurm_fills_in_its_words_in_the_names_of_files_and_not_of_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "50%j it's (%t)"
+
+    one, array = (script_text(folder, JobSpec(), n, job_name="c", comment="g") for n in (1, 2))
+
+    escaped = str(folder).replace("%", "%%")
+    assert f"#SBATCH --error={shlex.quote(f'{escaped}/%j_0_log.err')}\n" in one
+    assert f"#SBATCH --error={shlex.quote(f'{escaped}/%A_%a_0_log.err')}\n" in array
+    assert one.endswith(f"slurm.job_start {shlex.quote(str(folder))}\n")
+
+
+@pytest.mark.parametrize("name", ["plain", "50%j it's (%t) %A%a"])
+def test_a_job_finds_its_call_by_its_number_and_runs_it(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    write_call(call_file(folder, "17_3"), Write(tmp_path / "effect"))
 
     job = {"SLURM_JOB_ID": "20", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
-    rank = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
     subprocess.run(
-        [sys.executable, "-m", "submitit.core._submit", str(tmp_path)],
-        env={**os.environ, **job, **rank, "SLURM_JOB_NUM_NODES": "1", "SUBMITIT_EXECUTOR": "slurm"},
+        [sys.executable, "-m", "slurm.job_start", str(folder)],
+        env={**os.environ, **job, "SLURM_PROCID": "1"},
         cwd=Path(__file__).resolve().parents[2],
         check=True,
         capture_output=True,
@@ -124,5 +135,7 @@ def test_a_job_finds_its_call_by_its_number_and_runs_it(tmp_path: Path) -> None:
     )
 
     assert (tmp_path / "effect").read_text() == "it ran"
-    assert paths.stdout == tmp_path / "17_3_0_log.out"
-    assert paths.stderr == tmp_path / "17_3_0_log.err"
+    output, error = log_files(folder, "17_3", 1)
+    assert output.name == "17_3_1_log.out"
+    assert "Exiting after successful completion" in output.read_text()
+    assert error.read_text() == ""

@@ -33,6 +33,8 @@ TINY = (
     "loss.threshold=0.25",
 )
 LONGEST_SECONDS = 600.0  # of anything here, on a machine that does much else
+# Folders and files may be called like this; to shells, Hydra, Slurm and URLs most of it means more.
+ODD = "50%j a=1,b (it's) #3 & ~é;$HOME {id} [q]*!%2t"
 EPOCHS = 12  # of the long cells: some seconds even on an idle machine
 LONG_RUNS = (("unimatch_star", "none"), ("unimatch_star", "kl"))  # methods and losses of them
 SUPERVISED = "synthetic.1of2.resnet14_w8.c32.supervised_star.none.s12345"
@@ -50,6 +52,7 @@ class Lab:
         url: of a root in an object store, instead of a folder.
         host: name of the scratch folder under it; another one stands for another host.
         is_warm: commands come from a process that has imported what they need.
+        grid_name: of its file.
     """
 
     folder: Path
@@ -58,6 +61,7 @@ class Lab:
     host: str = "host"
     checkout: Path = CHECKOUT
     is_warm: bool = True
+    grid_name: str = "tiny"
 
     @property
     def root(self) -> Path:
@@ -65,7 +69,7 @@ class Lab:
 
     @property
     def grid(self) -> Path:
-        return self.folder / "tiny.yaml"
+        return self.folder / f"{self.grid_name}.yaml"
 
     @property
     def words(self) -> list[str]:

@@ -15,7 +15,7 @@ from orchestrator.options import LaunchOptions, SlurmOptions
 from orchestrator.storage.open import root_of
 from orchestrator.trial import Trial
 from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, call
-from slurm.job_array import JobArray
+from slurm.job_array import JobArray, array_name
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobInfo
 
@@ -71,7 +71,7 @@ class JobRegistry:
     def write(self, trials: Sequence[Trial], spec: JobSpec) -> list[Job]:
         """Write an array of jobs to disk; nothing is submitted yet."""
         folder = self.folder / "batches" / uuid.uuid4().hex[:10]
-        name = f"{self.grid}-{folder.name}"
+        name = array_name(folder, self.grid)
         calls = {t.key: self.job(t.to_json(), str(self.reports), name) for t in trials}
         befores = {t.key: root_of(t).newest_attempt(t.key) for t in trials}
         array = JobArray.write(folder, calls, spec, self.grid)
