@@ -4,7 +4,7 @@ Per image: the confusion matrix beside UniMatch's numpy histograms and torchmetr
 pixel by `max` beside softmax and argmax. Sliding windows one by one and together, and in how many
 pixels the two name another class. Reading files by Pillow, by ours and from the decoded cache;
 reading ahead beside reading in turn (wall time).
-Settings: rounds, device, window, model.
+Settings: rounds, device, window, model, sizes (VOC,Cityscapes), images (read ahead or in turn).
 """
 
 import sys
@@ -31,7 +31,14 @@ from trainer.network.deeplab import normalise
 from trainer.state import new_state
 
 SIZES = {"VOC": (21, 375, 500), "Cityscapes": (19, 1024, 2048)}  # classes, height, width
-DEFAULTS = {"rounds": "5", "device": "cpu", "window": "321", "model": "resnet50"}
+DEFAULTS = {
+    "rounds": "5",
+    "device": "cpu",
+    "window": "321",
+    "model": "resnet50",
+    "sizes": "VOC,Cityscapes",
+    "images": "12",
+}
 
 
 def main(words: list[str]) -> None:
@@ -39,7 +46,9 @@ def main(words: list[str]) -> None:
     given = settings(words, DEFAULTS)
     torch.set_num_threads(1)
     rounds, device = int(given["rounds"]), given["device"]
-    for name, (classes, height, width) in SIZES.items():
+    sizes = given["sizes"].split(",")
+    for name in sizes:
+        classes, height, width = SIZES[name]
         logits, truth = _image(classes, height, width, device)
         predicted = logits.max(1).indices[0]
         calls = _metrics(predicted, truth, classes)
@@ -51,8 +60,8 @@ def main(words: list[str]) -> None:
         }
         print_table(f"{name}: classes of one image", in_turn(ways, rounds=rounds, device=device))
     ranks = init_process_group(RunConfig(device=device))
-    for kind in (VOC, CITYSCAPES):
-        _files(kind, rounds)
+    for name in sizes:
+        _files({"VOC": VOC, "Cityscapes": CITYSCAPES}[name], rounds)
     _windows(given, ranks)
     _reading(given, ranks)
 
@@ -155,7 +164,7 @@ def _reading(given: dict[str, str], ranks: Ranks) -> None:
                 "data.drawn.width=500",
                 "data.drawn.height=375",
                 "data.drawn.num_train=10",
-                "data.drawn.num_val=12",
+                f"data.drawn.num_val={given['images']}",
                 "data.split=1of2",
             ]
         )
@@ -178,7 +187,7 @@ def _reading(given: dict[str, str], ranks: Ranks) -> None:
                 call()
                 if number:
                     column.values.append(time.perf_counter() - start)
-    print_table("Evaluation of 12 drawn images of 500 x 375, wall", columns)
+    print_table(f"Evaluation of {given['images']} drawn images of 500 x 375, wall", columns)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 Two workers prepare 10,000 samples of each kind; the table shows how large they are on the way
 (resident memory without pages of mapped files). A worker that leaks grows from column to column.
+Setting: samples (10000).
 """
 
 import multiprocessing
+import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.table import settings
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import open_dataset
 from datasets.loading.loader import BatchPlan, batches
 
-SAMPLES, COLUMNS, BATCH = 10_000, 5, 4
+COLUMNS, BATCH = 5, 4
 DRAWN = SyntheticConfig(num_train=60, num_val=2, width=160, height=120, num_classes=6, seed=1)
 
 
@@ -36,11 +39,12 @@ def sizes(config: DataConfig, plan: BatchPlan) -> list[float]:
     return found[1 : COLUMNS + 1]
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """All ways to make a batch."""
+    samples = int(settings(words, {"samples": "10000"})["samples"])
     # A labelled and an unlabelled image with its partner are three samples.
-    stop = SAMPLES // (3 * BATCH)
-    marks = " | ".join(f"{SAMPLES * part // (COLUMNS + 1)}" for part in range(2, COLUMNS + 2))
+    stop = samples // (3 * BATCH)
+    marks = " | ".join(f"{samples * part // (COLUMNS + 1)}" for part in range(2, COLUMNS + 2))
     print(f"| MB after samples | {marks} |\n|---|{'---|' * COLUMNS}")
     with tempfile.TemporaryDirectory() as folder:
         config = DataConfig(root=f"{folder}/drawn", split="n30", crop=96, drawn=DRAWN)
@@ -55,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

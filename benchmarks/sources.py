@@ -1,6 +1,7 @@
 """How fast one core reads pairs of image and mask from each source, and that memory stays flat.
 
-    nice python -m benchmarks.sources [s3=s3://bucket/prefix] [samples=10000]
+    nice python -m benchmarks.sources [s3=no|s3://bucket/prefix] [samples=10000] [seconds=4]
+        [images=112]
 
 Scenes of 500 x 375 as JPEG and PNG (VOC's size) are drawn, packed and read in a shuffled order by
 one process with one thread. Without s3= a server is started on loopback where Ceph is installed
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.table import settings
 from datasets.config import DataConfig, SyntheticConfig
 from datasets.dataset import Dataset, open_dataset
 from datasets.location import locate
@@ -28,31 +30,32 @@ from datasets.storage.open import open_storage
 from datasets.storage.s3 import Calls
 from tests.support.s3.ceph import missing, shared_box, surroundings
 
-DRAWN = SyntheticConfig(num_train=112, num_val=16, width=500, height=375, num_classes=9)
-SECONDS = 4.0
+DEFAULTS = {"s3": "", "samples": "10000", "seconds": "4", "images": "112"}
+DRAWN = SyntheticConfig(num_val=16, width=500, height=375, num_classes=9)
 AHEAD = 16
 
 
 def main(line: list[str]) -> None:
     """Print one line per source."""
-    given = dict(entry.split("=", 1) for entry in line)
-    samples = int(given.get("samples", "10000"))
-    with tempfile.TemporaryDirectory() as name, bucket_of(given.get("s3", "")) as url:
+    given = settings(line, DEFAULTS)
+    samples, seconds = int(given["samples"]), float(given["seconds"])
+    with tempfile.TemporaryDirectory() as name, bucket_of(given["s3"]) as url:
         folder = Path(name)
-        files = DataConfig(root=str(folder / "files"), split="full", drawn=DRAWN)
+        drawn = replace(DRAWN, num_train=int(given["images"]))
+        files = DataConfig(root=str(folder / "files"), split="full", drawn=drawn)
         open_dataset(files)
         print(f"{'source':<34}{'pairs/CPU-s':>15}{'CPU ms/pair':>12}{'pairs/s':>13}")
-        show("files", files)
+        show("files", files, seconds)
         for is_decoded in (False, True):
             kind = "decoded" if is_decoded else "encoded"
             packing = Packing(is_decoded=is_decoded, shard_bytes=16 * 2**20)
             near = str(folder / kind)
             pack(locate(files), open_storage(near), packing, lambda line: None)
-            show(f"local shards, {kind}", replace(files, root=near))
+            show(f"local shards, {kind}", replace(files, root=near), seconds)
             if url:
                 far = f"{url}/{kind}"
                 pack(locate(files), open_storage(far), packing, lambda line: None)
-                show_far(kind, replace(files, root=far), folder / f"cache-{kind}")
+                show_far(kind, replace(files, root=far), folder / f"cache-{kind}", seconds)
         show_memory(samples, files)
         show_memory(samples, replace(files, root=str(folder / "encoded")))
         if url:
@@ -60,26 +63,26 @@ def main(line: list[str]) -> None:
             show_memory(samples // 5, replace(far, cache_gib=0.002))
 
 
-def show_far(kind: str, config: DataConfig, cache: Path) -> None:
+def show_far(kind: str, config: DataConfig, cache: Path, seconds: float) -> None:
     """From S3: nothing kept, fetched ahead, everything kept."""
     nothing = replace(config, cache=str(cache / "none"), cache_gib=0.0)
-    show(f"S3 shards, {kind}, one by one", nothing)
-    show(f"S3 shards, {kind}, {AHEAD} ahead", nothing, ahead=AHEAD)
+    show(f"S3 shards, {kind}, one by one", nothing, seconds)
+    show(f"S3 shards, {kind}, {AHEAD} ahead", nothing, seconds, ahead=AHEAD)
     kept = replace(config, cache=str(cache / "kept"))
     opened = open_dataset(kept)
     for name in opened.split.labelled:
         opened.tree.pair(name)
-    show(f"S3 shards, {kind}, cache warm", kept)
+    show(f"S3 shards, {kind}, cache warm", kept, seconds)
 
 
-def show(label: str, config: DataConfig, *, ahead: int = 0) -> None:
-    """One line."""
+def show(label: str, config: DataConfig, least: float, *, ahead: int = 0) -> None:
+    """One line, of so many seconds."""
     download_index.cache_clear()
     dataset = open_dataset(config)
     stream, count = pairs(dataset, ahead), 0
     next(stream)  # connections, the index
     start, spent = time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < SECONDS:
+    while time.perf_counter() - start < least:
         next(stream)
         count += 1
     seconds, spent = time.perf_counter() - start, time.process_time() - spent
@@ -129,6 +132,9 @@ def resident() -> float:
 @contextmanager
 def bucket_of(url: str) -> Iterator[str]:
     """The given place, or a bucket of a server started here; empty without one."""
+    if url == "no":
+        yield ""
+        return
     if url or missing():
         if not url:
             print(f"left out: S3, since {missing()[0]} is not installed")

@@ -1,7 +1,8 @@
 """How long the paper's tables take from many rows: ``python -m benchmarks.tables``.
 
 Rows carry real configurations and 21 class scores, as those of finished runs do. Each time is of a
-fresh process, from its start to the last file written.
+fresh process, from its start to the last file written. Settings: seeds (of the 100 cells, one file
+a row) and many_seeds (compacted; 0 leaves them out).
 """
 
 import resource
@@ -12,6 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.table import settings
 from datasets.randomness import KeyedRandom, Stream
 from orchestrator.results.compaction import compact
 from orchestrator.results.store import Row, publish
@@ -21,8 +23,8 @@ from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid, with_seeds
 from trainer.config.fingerprint import config_json, fingerprint
 
-SEEDS = 5
-MANY_SEEDS = 1000  # of the same 100 cells: 100,000 rows, all of which the tables average
+# Rows of the paper's 100 cells over so many seeds, all of which the tables average.
+DEFAULTS = {"seeds": "5", "many_seeds": "1000"}
 ONCE = """
 import sys
 from pathlib import Path
@@ -40,17 +42,20 @@ print(len(rows))
 """
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Print the times."""
+    given = settings(words, DEFAULTS)
+    seeds, many_seeds = int(given["seeds"]), int(given["many_seeds"])
     with tempfile.TemporaryDirectory() as folder:
         few, many = LocalRoot(Path(folder) / "few"), LocalRoot(Path(folder) / "many")
-        for row in rows(SEEDS):
+        for row in rows(seeds):
             publish(few, row)
-        report("500 rows, one file each", few)
+        report(f"{100 * seeds} rows, one file each", few)
         compact(few)
-        report("500 rows, compacted", few)
-        write_compacted(many, rows(MANY_SEEDS))
-        report("100,000 rows, compacted", many)
+        report(f"{100 * seeds} rows, compacted", few)
+        if many_seeds:
+            write_compacted(many, rows(many_seeds))
+            report(f"{100 * many_seeds:,} rows, compacted", many)
 
 
 def report(name: str, root: LocalRoot) -> None:
@@ -127,4 +132,4 @@ def _row(cell: Cell, text: str, digest: str) -> Row:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -97,7 +97,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Several processes may do this at once; after an error nothing is left.
 
     Args:
-        path: of the folder; not there, or empty.
+        path: of the folder; not there, or empty. Through a link the folder behind it is filled.
 
     Yields:
         The temporary folder.
@@ -105,6 +105,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: `path` is not empty, for instance because another process was first.
     """
+    if path.is_symlink():  # a folder cannot be renamed to a link; one that leads nowhere is said
+        path = path.resolve(strict=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.making-", dir=path.parent))
     try:

@@ -1,9 +1,10 @@
-"""CPU time of the input pipeline against UniMatch's: ``python -m benchmarks.input [rounds=N]``.
+"""CPU time of the input pipeline against UniMatch's: `python -m benchmarks.input [key=value ...]`.
 
 One pair is one labelled and one unlabelled sample with its CutMix partner; a step makes four of
 them, the paper's batch (UniMatch* on one device). Time is that of this process on one thread; the
 variants take turns on the same samples, so that other work on the machine hits all alike. Ratios
 are medians of the ratios of single rounds. The first round, which fills the caches, is thrown away.
+Settings: rounds, kinds (voc,cityscapes).
 """
 
 import statistics
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from benchmarks.input import official
 from benchmarks.input.files import CITYSCAPES, VOC, Kind, mean_bytes, written
+from benchmarks.table import settings
 from datasets.augment.host import Geometry, ScaleRule, draw_box, draw_geometry, draw_photometry
 from datasets.config import DataConfig
 from datasets.images import png
@@ -236,18 +238,18 @@ def printed(kind: Kind, times: dict[str, list[float]]) -> None:
     print(flush=True)
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Both kinds of files."""
+    given = settings(words, {"rounds": "10", "kinds": "voc,cityscapes"})
     torch.set_num_threads(1)
-    given = [argument.removeprefix("rounds=") for argument in sys.argv[1:]]
-    rounds = int(given[0]) if given else 10
-    for kind, steps in ((VOC, 4), (CITYSCAPES, 1)):
+    kinds = {"voc": (VOC, 4), "cityscapes": (CITYSCAPES, 1)}
+    for kind, steps in (kinds[name] for name in given["kinds"].split(",")):
         with tempfile.TemporaryDirectory() as folder:
             todo = variants(kind, Path(folder))
             # Every image is in the cache before the clock runs.
             todo["device, decoded cache"](range(kind.count))
-            printed(kind, measured(todo, rounds, steps))
+            printed(kind, measured(todo, int(given["rounds"]), steps))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

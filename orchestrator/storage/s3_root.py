@@ -2,8 +2,7 @@
 
 A run trains in a scratch folder of its machine, and `RunUploader` copies that to the run's objects.
 The lock of a run or a grid is an object (`s3_lock`), and machines that do not see the stop file of
-a launch look for an object of its name. Each look costs a request, so many cells are looked at
-together, and nothing is asked that is not needed.
+a launch look for an object of its name. A look costs a request, so many are made at once or spared.
 """
 
 import atexit

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from datasets.files import atomic_create, atomic_path, atomic_write, file_sha256
+from datasets.files import (
+    atomic_create,
+    atomic_path,
+    atomic_write,
+    file_sha256,
+    whole_folder,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -108,3 +114,18 @@ def test_sha256_of_a_file(tmp_path) -> None:
     (tmp_path / "a").write_bytes(data)
 
     assert file_sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_a_linked_folder_is_filled_and_a_link_to_nowhere_is_named(tmp_path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to("disk")
+    (tmp_path / "lost").symlink_to("nowhere")
+
+    with whole_folder(tmp_path / "root") as folder:
+        (folder / "file").touch()
+    with pytest.raises(FileNotFoundError, match="nowhere"), whole_folder(tmp_path / "lost"):
+        pass
+
+    assert (tmp_path / "root").is_symlink()
+    assert (tmp_path / "disk" / "file").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "lost", "root"]
