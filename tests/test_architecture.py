@@ -64,6 +64,7 @@ REASONS = {
         "datasets/storage/open.py",
         "orchestrator/storage/open.py",
     ),
+    "a door of its own": ("slurm/job_start.py",),
     "everybody imports it, so it may import nothing": (
         "datasets/errors.py",
         "datasets/import_guard.py",
