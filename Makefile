@@ -1,7 +1,7 @@
 # make demo                  a small real grid on this machine: its table, pictures and report
 # make test                  every check of the project
 # make check ROOM=trainer    the checks of one room, without long tests, Ray, Slurm and S3
-# All set up what they need; a first run installs for one to three minutes.
+# All set up what they need; a first run installs for some minutes.
 
 PYTHON ?= python3
 VENV := .venv

@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 WHAT = """\
 Installing Python packages into {folder}, at the versions of constraints.txt: torch, Ray and about
-100 smaller ones. This happens once. It takes one to three minutes, most of it for downloading some
-500 MB (several GB where pip finds the CUDA build of torch) and unpacking 2.4 GB.
+100 smaller ones, once. It takes one and a half minutes of a core and the download of some 600 MB
+(several GB where pip finds the CUDA build of torch); they fill 2.4 GB.
 """
 LONGEST_SILENCE_SECONDS = 15.0
 

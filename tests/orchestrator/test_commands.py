@@ -15,23 +15,23 @@ from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support.lab import CHECKOUT, KL
-from tests.support.result_rows import row_of
+from tests.support.result_rows import DRAWN, row_of
 
-NUMBER = "demo/ipixmatch-kl/resnet14-w8-1of8"
+NUMBER = "drawn-table/ipixmatch-kl/resnet14-w8-1of8"
 
 
 @pytest.fixture
 def words(tmp_path):
     root = LocalRoot(tmp_path)
-    cells = load_grid("demo").cells
-    for number, planned in enumerate(make_plan("demo", root).cells):
+    cells = load_grid(DRAWN).cells
+    for number, planned in enumerate(make_plan(DRAWN, root).cells):
         fields = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
         publish(root, row_of(cells[number], 50.0 + number, **fields))
     return [f"root={root.address}"]
 
 
 def run(verb, words, *, json_wanted=False):
-    return VERBS[verb]("demo", words, json=json_wanted)
+    return VERBS[verb](DRAWN, words, json=json_wanted)
 
 
 def test_flags_with_a_value_become_words():
@@ -51,7 +51,7 @@ def test_tables_prints_the_comparisons_and_names_its_files(words, tmp_path, caps
 
     text = capsys.readouterr().out
     assert "IPixMatch (KL) against UniMatch*: +" in text
-    assert str(tmp_path / "tables/demo/demo_numbers.tex") in text
+    assert str(tmp_path / "tables/drawn/drawn_table_numbers.tex") in text
 
 
 def test_tables_explains_a_number(words, capsys):
@@ -66,19 +66,19 @@ def test_tables_explains_a_number(words, capsys):
 def test_tables_checks_a_manuscript(words, tmp_path, capsys):
     run("tables", words)
     paper = tmp_path / "paper.tex"
-    paper.write_text(f"\\input{{tables/demo/demo_numbers}}\\gridnumber{{{NUMBER}}}")
+    paper.write_text(f"\\input{{tables/drawn/drawn_table_numbers}}\\gridnumber{{{NUMBER}}}")
 
     assert run("tables", [*words, f"check={paper}"]) == 0
     paper.write_text(f"\\gridtyped{{{NUMBER}}}{{99.9}}")
     assert run("tables", [*words, f"check={paper}"]) == 1
 
-    assert "paper.tex:1: stale: demo/ipixmatch-kl" in capsys.readouterr().out
+    assert "paper.tex:1: stale: drawn-table/ipixmatch-kl" in capsys.readouterr().out
 
 
 def test_report_names_its_file(words, tmp_path, capsys):
     assert run("report", words) == 0
 
-    assert capsys.readouterr().out.strip() == str(tmp_path / "reports/demo.html")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "reports/drawn.html")
 
 
 def test_query_answers_as_a_table_or_as_json(words, capsys):
@@ -97,7 +97,7 @@ def test_query_without_a_question_shows_one(words):
 
 def test_export_writes_what_is_asked_for(words, tmp_path, capsys):
     assert run("export", [*words, "to=mlflow"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "exports/demo/mlflow")
+    assert capsys.readouterr().out.strip() == str(tmp_path / "exports/drawn/mlflow")
     with pytest.raises(ValueError, match="to=excel: known are csv, tensorboard, mlflow, wandb"):
         run("export", [*words, "to=excel"])
 

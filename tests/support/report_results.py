@@ -1,4 +1,4 @@
-"""Results for reports: what the runs of the demo grid would leave, and a grid that really runs."""
+"""Results for reports: what runs of a grid would leave, and a grid that really runs."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ from orchestrator.planning.plan import make_plan
 from orchestrator.results.history import publish_history
 from orchestrator.results.store import publish
 from sweeps.grid import load_grid
-from tests.support.result_rows import row_of
+from tests.support.result_rows import DRAWN, row_of
 
 TABLE = """
 title: Two methods & a baseline
@@ -33,12 +33,12 @@ def write_history(folder, epochs):
     return folder
 
 
-def publish_demo(root, tmp_path, seeds=(1, 2)):
-    """Results of the whole demo grid, as its runs would leave them; one cell has failed."""
-    plan = make_plan("demo", root)
+def publish_drawn(root, tmp_path, seeds=(1, 2)):
+    """Results of the grid DRAWN, as its runs would leave them; one cell has failed."""
+    plan = make_plan(DRAWN, root)
     names = ("background", "striped disc", "checked box")
     for number, cell in enumerate(plan.cells):
-        own = load_grid("demo").cells[number]
+        own = load_grid(DRAWN).cells[number]
         for seed in seeds:
             placed = replace(own, seed=seed)
             score = 40.0 + number + seed / 3
@@ -62,4 +62,4 @@ def publish_demo(root, tmp_path, seeds=(1, 2)):
     error = "Diverged: <script>alert('no')</script>"
     fields = {"fingerprint": failed.fingerprint, "config_json": failed.config_json}
     kind = {"error_class": "diverged", "error_text": error}
-    publish(root, row_of(load_grid("demo").cells[0], **fields, **kind))
+    publish(root, row_of(load_grid(DRAWN).cells[0], **fields, **kind))

@@ -15,6 +15,8 @@ from orchestrator.storage.root import Root
 from sweeps.cell import Cell
 from tests.support.strategies import cells
 
+DRAWN = str(Path(__file__).with_name("drawn.yaml"))  # a grid of 16 cells
+DRAWN_TABLE = str(Path(__file__).with_name("drawn_table.yaml"))  # its table
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

@@ -91,17 +91,8 @@ def test_every_quoted_row_names_its_source():
     assert all(row.source for rows in quoted.values() for row in rows)
 
 
-def test_the_demo_has_the_layout_of_table_3_and_no_published_number():
-    demo = load_table("demo")
-
-    assert not demo.is_published
-    assert [row.label for row in demo.rows] == [
-        "Supervised",
-        "UniMatch*",
-        "IPixMatch (KL)",
-        "IPixMatch (CR)",
-        "Improvement",
-    ]
+def test_the_demo_has_no_published_number():
+    assert not load_table("demo").is_published
 
 
 def test_a_table_of_ones_own_is_given_as_a_path(tmp_path):
@@ -196,7 +187,7 @@ def test_a_table_of_all_rows_prints_the_numbers_of_the_paper_and_runs_its_cells_
 
 def test_an_unknown_table_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"Unknown table 'table9'; known: demo, drawn_methods, .*table1, .*table5"
+        ValueError, match=r"Unknown table 'table9'; known: demo, .*table1, .*table5"
     ):
         load_table("table9")
 

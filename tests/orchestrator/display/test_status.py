@@ -21,21 +21,21 @@ from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
-from tests.support.result_rows import row_of
+from tests.support.result_rows import DRAWN, row_of
 from trainer.config.fingerprint import fingerprint, fingerprints
 
 ROOT = Path(__file__).resolve().parents[3]
-CELLS = load_grid("demo").cells
+CELLS = load_grid(DRAWN).cells
 
 
 @cache
-def demo_cells():
-    """The planned cells of the demo grid; their fingerprints are the same under every root."""
-    return make_plan("demo", LocalRoot(Path("/nothing/here"))).cells
+def planned_cells():
+    """The planned cells of the grid DRAWN; their fingerprints are the same under every root."""
+    return make_plan(DRAWN, LocalRoot(Path("/nothing/here"))).cells
 
 
 def put(root, number, score=None, **fields):
-    planned = demo_cells()[number]
+    planned = planned_cells()[number]
     facts = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
     publish(root, row_of(CELLS[number], score, **facts, **fields))
 
@@ -43,7 +43,7 @@ def put(root, number, score=None, **fields):
 def drawn(root, *, width, most=None):
     console = Console(width=width, force_terminal=False)
     with console.capture() as captured:
-        console.print(status_picture(make_plan("demo", root), width=width, most=most))
+        console.print(status_picture(make_plan(DRAWN, root), width=width, most=most))
     return captured.get().splitlines()
 
 
@@ -56,12 +56,12 @@ def test_failed_cells_come_first_and_done_ones_last(tmp_path):
     assert CELLS[7].key in lines[2]
     assert CELLS[0].key in lines[17]
     assert "51.25" in lines[17]
-    assert lines[-1].startswith("demo: 16 cells: 1 done, 1 failed, 14 missing")
+    assert lines[-1].startswith("drawn: 16 cells: 1 done, 1 failed, 14 missing")
 
 
 def test_the_plan_sums_up_what_each_method_costs(tmp_path):
     put(LocalRoot(tmp_path), 0, 51.25, seconds=10.0)
-    plan = make_plan("demo", LocalRoot(tmp_path), only="*.n10.resnet14_w8.*")
+    plan = make_plan(DRAWN, LocalRoot(tmp_path), only="*.n10.resnet14_w8.*")
     console = Console(width=100, force_terminal=False)
 
     with console.capture() as captured:
@@ -100,7 +100,7 @@ def test_work_between_two_trainings_of_a_running_cell_is_shown(tmp_path):
         owner.paths.progress.write_text(json.dumps(progress))
 
         lines = drawn(root, width=200)
-        (cell, *_) = json.loads(plan_json(make_plan("demo", root), ()))["cells"]
+        (cell, *_) = json.loads(plan_json(make_plan(DRAWN, root), ()))["cells"]
     ended = drawn(root, width=200)
 
     assert "work" in lines[1].split()
@@ -150,7 +150,7 @@ def test_fingerprints_of_many_are_those_of_each(tmp_path):
 
 @pytest.mark.parametrize("value", ["0", "few", "-1"])
 def test_a_wrong_number_of_cells_is_refused(tmp_path, capsys, value):
-    assert main(["status", "demo", f"root={tmp_path}", f"show={value}"]) == 2
+    assert main(["status", DRAWN, f"root={tmp_path}", f"show={value}"]) == 2
     assert "give a number of cells, or all" in capsys.readouterr().err
 
 
@@ -158,9 +158,9 @@ def test_watch_without_a_terminal_says_one_line_and_ends_with_the_grid(tmp_path,
     for number in range(16):
         put(LocalRoot(tmp_path), number, 50.0)
 
-    assert main(["watch", "demo", f"root={tmp_path}"]) == 0
+    assert main(["watch", DRAWN, f"root={tmp_path}"]) == 0
 
-    assert capsys.readouterr().out == "demo: 16 cells: 16 done\n"
+    assert capsys.readouterr().out == "drawn: 16 cells: 16 done\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -168,7 +168,7 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
     """A real terminal: the other screen is left, the cursor is back, the exit code is status's."""
     main_end, other_end = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "watch", "demo", f"root={tmp_path}"],
+        [sys.executable, "-m", "orchestrator", "watch", DRAWN, f"root={tmp_path}"],
         cwd=ROOT,
         env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
         stdin=other_end,
@@ -202,8 +202,10 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
 
 @pytest.mark.parametrize("verb", ["watch", "report", "export", "compact"])
 def test_verbs_without_json_say_which_have_it(verb, capsys):
-    assert main([verb, "demo", "--json"]) == 2
-    assert f"{verb} has no --json; plan, status, query, tables have." in capsys.readouterr().err
+    assert main([verb, DRAWN, "--json"]) == 2
+    assert (
+        f"{verb} has no --json; plan, status, query, diff, tables have." in capsys.readouterr().err
+    )
 
 
 def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
     put(LocalRoot(tmp_path), 1, 41.0)
     probe = (
         "import sys; from orchestrator.__main__ import main; "
-        f"code = main(['status', 'demo', 'root={tmp_path}']); "
+        f"code = main(['status', {DRAWN!r}, 'root={tmp_path}']); "
         "print(sorted({'pandas', 'PIL', 'fsspec', 'asyncio', 'torch', 'ray'} & set(sys.modules)))"
     )
 

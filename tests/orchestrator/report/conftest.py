@@ -18,8 +18,8 @@ from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support.browser import Page, browser, program
-from tests.support.report_results import TABLE, publish_demo
-from tests.support.result_rows import row_of
+from tests.support.report_results import TABLE, publish_drawn
+from tests.support.result_rows import DRAWN, row_of
 from trainer.checkpoint_manifest import read_manifest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -32,11 +32,11 @@ SHORT = (
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """The report of the demo grid over rows that its runs could have left."""
-    root = tmp_path_factory.mktemp("demo")
-    publish_demo(LocalRoot(root), root)
-    return report(make_plan("demo", LocalRoot(root)))[-1]
+def drawn(tmp_path_factory):
+    """The report of the grid DRAWN over rows that its runs could have left."""
+    root = tmp_path_factory.mktemp("drawn")
+    publish_drawn(LocalRoot(root), root)
+    return report(make_plan(DRAWN, LocalRoot(root)))[-1]
 
 
 @pytest.fixture(scope="session")

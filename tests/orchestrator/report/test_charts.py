@@ -34,7 +34,7 @@ from sweeps.grid import load_grid
 from sweeps.table import load_table
 from tests.support.contrast import contrast
 from tests.support.report_results import TABLE, write_history
-from tests.support.result_rows import row_of
+from tests.support.result_rows import DRAWN, row_of
 
 LINES = LineChart(
     "curve-a",
@@ -212,14 +212,14 @@ def test_a_method_has_one_name_and_one_style_in_every_picture():
 
 
 def test_curves_come_from_published_history_and_else_from_the_run_folder(tmp_path):
-    root, cell = LocalRoot(tmp_path / "out"), load_grid("demo").cells[0]
+    root, cell = LocalRoot(tmp_path / "out"), load_grid(DRAWN).cells[0]
     folder = write_history(tmp_path / "a", {1: {"miou_percent": 41.0}})
     publish_history(root, cell.key, 1, folder)
     publish(root, row_of(cell, 41.0))
-    other = load_grid("demo").cells[1]
+    other = load_grid(DRAWN).cells[1]
     write_history(tmp_path / "out/runs" / other.key, {1: {"miou_percent": 33.0}})
 
-    histories = gather(make_plan("demo", root)).histories
+    histories = gather(make_plan(DRAWN, root)).histories
 
     assert histories[cell.key] == (EpochFacts(1, 41.0, None),)
     assert histories[other.key] == (EpochFacts(1, 33.0, None),)
@@ -251,10 +251,10 @@ def test_bars_are_mean_differences_of_each_class_over_pairs(tmp_path):
     assert "1 of 2 classes gain. Most: sky +3.0; least: sea -5.0." in panel.chart.text
 
 
-def test_every_protocol_with_history_has_a_panel(demo):
-    root = LocalRoot(demo.parents[1])
+def test_every_protocol_with_history_has_a_panel(drawn):
+    root = LocalRoot(drawn.parents[1])
 
-    made = list(panels(gather(make_plan("demo", root))))
+    made = list(panels(gather(make_plan(DRAWN, root))))
 
-    assert len(made) == len({(c.split, c.backbone) for c in load_grid("demo").cells})
+    assert len(made) == len({(c.split, c.backbone) for c in load_grid(DRAWN).cells})
     assert all(panel.scores and panel.ratios for panel in made)

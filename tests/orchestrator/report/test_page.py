@@ -16,6 +16,7 @@ from orchestrator.report.data import gather
 from orchestrator.report.page import page, report
 from orchestrator.storage.local_root import LocalRoot
 from tests.support.contrast import contrast
+from tests.support.result_rows import DRAWN
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -33,26 +34,26 @@ def test_other_verbs_load_neither_jinja2_nor_matplotlib():
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):
-    text = report(make_plan("demo", LocalRoot(tmp_path)))[-1].read_text()
+    text = report(make_plan(DRAWN, LocalRoot(tmp_path)))[-1].read_text()
 
     assert "0 <small>of 16</small>" in text
     assert "No run has logged an epoch yet" in text
     assert "No run is done yet" in text
 
 
-def test_the_page_tells_states_costs_failures_and_provenance(demo):
-    text = demo.read_text()
+def test_the_page_tells_states_costs_failures_and_provenance(drawn):
+    text = drawn.read_text()
 
     assert "Diverged: &lt;script&gt;alert(&#39;no&#39;)&lt;/script&gt;" in text
     assert "<script" not in text
-    assert 'href="#from-demo-unimatch-star-resnet14-w8-1of8"' in text
+    assert 'href="#from-drawn-table-unimatch-star-resnet14-w8-1of8"' in text
     assert "0123456789" in text
     assert "3.20" in text  # 32 runs of a tenth of a GPU-hour
     assert "cannot be reached" in text or "after Holm" in text
 
 
-def test_the_same_results_give_the_same_page(demo):
-    data = gather(make_plan("demo", LocalRoot(demo.parents[1])))
+def test_the_same_results_give_the_same_page(drawn):
+    data = gather(make_plan(DRAWN, LocalRoot(drawn.parents[1])))
     moment = datetime(2026, 1, 2, tzinfo=UTC)
 
     first, second = (page(replace(data, made=moment)) for _ in range(2))
@@ -60,8 +61,8 @@ def test_the_same_results_give_the_same_page(demo):
     assert first == second
 
 
-def test_a_matrix_shows_what_part_of_each_class_was_taken_for_which(demo):
-    text = demo.read_text()
+def test_a_matrix_shows_what_part_of_each_class_was_taken_for_which(drawn):
+    text = drawn.read_text()
     figure = text[text.index('<figure class="confusion"') :]
     figure = figure[: figure.index("</figure>")]
 
@@ -82,10 +83,10 @@ def test_text_has_contrast_in_light_and_dark(theme):
         assert contrast(colours[name], colours["raised"]) >= 4.5, name
 
 
-def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(demo, trained, opened):
+def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(drawn, trained, opened):
     if opened is None:
         return
-    for path in (demo, trained):
+    for path in (drawn, trained):
         opened.open(path)
 
         asked = [url for url in opened.requests if not url.startswith("data:")]
@@ -94,11 +95,11 @@ def test_a_browser_shows_it_without_an_error_and_asks_for_nothing(demo, trained,
 
 
 @pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_the_page_itself_never_scrolls_sideways(demo, trained, wide, opened, width):
+def test_the_page_itself_never_scrolls_sideways(drawn, trained, wide, opened, width):
     if opened is None:
         return
     opened.size(width)
-    for path in (demo, wide, trained):
+    for path in (drawn, wide, trained):
         opened.open(path)
         opened.value("document.querySelectorAll('details').forEach(d => d.open = true)")
 
@@ -132,10 +133,10 @@ def test_the_page_is_built_for_those_who_listen(trained, opened):
     assert opened.value("document.querySelectorAll('th:not([scope])').length") == 0
 
 
-def test_every_link_leads_somewhere_and_every_id_is_there_once(demo, opened):
+def test_every_link_leads_somewhere_and_every_id_is_there_once(drawn, opened):
     if opened is None:
         return
-    opened.open(demo)
+    opened.open(drawn)
     dead = "[...document.querySelectorAll('a')].map(a => a.getAttribute('href').slice(1))"
     ids = opened.value("[...document.querySelectorAll('[id]')].map(e => e.id)")
 
@@ -145,10 +146,10 @@ def test_every_link_leads_somewhere_and_every_id_is_there_once(demo, opened):
     assert opened.value("document.querySelector(':target').closest('details').open")
 
 
-def test_dark_readers_get_a_dark_page_and_printers_everything(demo, opened):
+def test_dark_readers_get_a_dark_page_and_printers_everything(drawn, opened):
     if opened is None:
         return
-    opened.open(demo)
+    opened.open(drawn)
     shade = "getComputedStyle(document.body).backgroundColor"
     light = opened.value(shade)
     opened.media(prefers_color_scheme="dark")

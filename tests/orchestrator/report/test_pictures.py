@@ -107,8 +107,8 @@ def test_the_pictures_lie_beside_the_page_and_are_the_same_each_time(trained):
         assert image.width > image.height > 3 * 72
 
 
-def test_pictures_without_checkpoints_say_why(demo):
-    assert "no two runs to compare have left their best checkpoints here" in demo.read_text()
+def test_pictures_without_checkpoints_say_why(drawn):
+    assert "no two runs to compare have left their best checkpoints here" in drawn.read_text()
 
 
 def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(trained, tmp_path):

@@ -18,7 +18,7 @@ from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
 from orchestrator.tables.text import signed
 from sweeps.table import load_table
-from tests.support.result_rows import row_of
+from tests.support.result_rows import DRAWN_TABLE, row_of
 
 SMALL = """
 title: A small table
@@ -227,10 +227,10 @@ def test_an_empty_table_prints_the_paper_and_no_number_of_ours():
     assert "**7" not in text
 
 
-def test_the_demo_prints_no_paper_column():
-    demo = load_table("demo")
+def test_a_table_of_no_paper_prints_no_paper_column():
+    table = load_table(DRAWN_TABLE)
 
-    text = markdown(fill(demo, rows_of(demo, [50.0 + i for i in range(16)])))
+    text = markdown(fill(table, rows_of(table, [50.0 + i for i in range(16)])))
 
     assert "paper" not in text
     assert "| Supervised | 50.0 | 51.0 | 52.0 | 53.0 |" in text
@@ -315,11 +315,11 @@ def test_tables_are_written_whole_as_markdown_latex_and_csv(table, rows, tmp_pat
     out = tmp_path / "tables"
 
     for _ in range(2):
-        paths = write_filled([fill(t, rows) for t in (table, load_table("demo"))], out)
+        paths = write_filled([fill(t, rows) for t in (table, load_table(DRAWN_TABLE))], out)
 
     kinds = (".md", ".tex", ".csv", ".html", "_numbers.tex", "_statistics.md", "_statistics.csv")
     assert [path.name for path in paths] == [
-        f"{name}{kind}" for name in ("small", "demo") for kind in kinds
+        f"{name}{kind}" for name in ("small", "drawn_table") for kind in kinds
     ]
     assert (out / "small.md").read_text() == GOLDEN
     assert sorted(out.iterdir()) == sorted(paths)

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from datasets.config import StrongViewConfig
 from sweeps.cell_configs import cell_configs
 from sweeps.grid import load_grid
+from tests.support.result_rows import DRAWN
 from trainer.config.fingerprint import (
     config_json,
     differences,
@@ -16,7 +17,7 @@ from trainer.config.fingerprint import (
 from trainer.config.method_settings import CpsConfig
 from trainer.config.schema import Absent
 
-CONFIG = next(iter(cell_configs(load_grid("demo").cells[:1]).values()))
+CONFIG = next(iter(cell_configs(load_grid(DRAWN).cells[:1]).values()))
 
 
 def hash_of(config):
