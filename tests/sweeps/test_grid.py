@@ -27,6 +27,7 @@ def test_the_paper_is_exactly_100_cells():
     assert sizes == {
         "drawings": 40,  # 5 methods x 8 drawings
         "drawn_methods": 111,  # (1 + 12 methods x 3) x 3 seeds
+        "earth": 95,  # (6 rows x 3 splits + all labels) x 5 seeds
         "paper": 100,
         "paper_all": 169,
         "seamless": 74,  # (1 + 12 methods x 3) x 2 splits
