@@ -15,6 +15,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them
   diff    GRID with=ROOT|commit:HASH|paper   how the results differ, the largest first, and why
+  reproduce GRID NUMBER|CELL [code=now]   train what is behind a number again: the same bits?
   report  GRID   one HTML file: tables, curves, confusion, pictures (also PNG), cost, provenance
   figures GRID   the report's charts for a paper: PDF, SVG, PNG
   query   GRID "SQL"   ask the results (views rows, counted, history, confusion)
@@ -26,17 +27,18 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
 
 GRID is the path of a YAML file, or one of
   {grids}
---json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query, diff and
-tables --explain have it, too.
+--json (plan, status) prints {{"cells": [{{"key": ..., "state": ..., ...}}], ...}}; query, diff,
+reproduce and tables --explain have it, too.
 
 Options of the launch, with their defaults:
 {options}
 Any other key=value is a setting of the training for every cell, such as optim.epochs=2
 (`python -m trainer --help` lists them).
 
-Exit codes: 0 everything wanted is done; 1 a manuscript's numbers are not today's; 2 usage or
-configuration; 10 cells are still to do; 11 some cells failed for good, or the program itself
-did; 20 Ray, Slurm or the object store is unreachable. --traceback prints more of an error.
+Exit codes: 0 everything wanted is done; 1 a manuscript's numbers are not today's, or a number
+did not come out again; 2 usage or configuration; 10 cells are still to do; 11 some cells failed
+for good, or the program itself did; 20 Ray, Slurm or the object store is unreachable. --traceback
+prints more of an error.
 With root=s3://bucket/prefix (AWS_ENDPOINT_URL and credentials as for all S3 tools) a run trains in
 `scratch` and is pushed with every checkpoint; tables, reports and exports are written below
 ./outputs/BUCKET/PREFIX and put under the root as well. With Slurm, `scratch` holds the jobs' own
@@ -46,7 +48,8 @@ With backend=slurm the jobs go on by themselves instead, and the same command wa
 """
 
 
-_HAVE_JSON = ("plan", "status", "query", "diff", "tables")  # tables: what --explain says
+# tables: what --explain says
+_HAVE_JSON = ("plan", "status", "query", "diff", "reproduce", "tables")
 
 _WITHOUT_GRID = {"doctor": ["--drill"], "logs": ["-f"]}  # verbs, and the flags that they take
 

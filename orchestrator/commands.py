@@ -21,7 +21,14 @@ from orchestrator.display.format import clock
 from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
-from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, Plan, exit_code
+from orchestrator.planning.plan import (
+    EXIT_DONE,
+    EXIT_UNFINISHED,
+    RESUMED,
+    LaunchRequest,
+    Plan,
+    exit_code,
+)
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.terminal import terminal
@@ -173,6 +180,42 @@ def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     else:
         _console().print(diff_text(diff, **names, epoch=epoch))
     return EXIT_DONE
+
+
+def reproduce_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Train the runs behind a printed number again, and say whether they come out the same."""
+    from orchestrator.reproduction.reproduce import Stopped, order_of, reproduce, rows_behind
+    from orchestrator.reproduction.verdict import verdicts_json
+
+    chosen, rest = _split_words(words, "code")
+    code, numbers = chosen.get("code", "row"), [word for word in rest if "=" not in word]
+    if len(numbers) != 1:
+        raise ValueError(
+            "reproduce takes one number or cell: python -m orchestrator reproduce paper "
+            "table3/321/ipixmatch/resnet50-p1-1of16; `tables` writes the names of all."
+        )
+    if code not in ("row", "now"):
+        raise ValueError(f"code={code}: known are row, now.")
+    request = _request(grid, [word for word in rest if word not in numbers])
+    plan = request.plan()
+    filled = _filled_tables(request, plan, whole_rows=False)
+    decimals = max(table.table.decimals for table in filled)
+    orders = [
+        order_of(row, plan.root, request.overrides, with_todays_code=code == "now")
+        for row in rows_behind(numbers[0], plan, filled)
+    ]
+    verdicts = []
+    for order in orders:
+        try:
+            verdicts.append(reproduce(order, plan.root, decimals, _said))
+        except Stopped as stopped:
+            _said(str(stopped))
+            return EXIT_UNFINISHED
+        if not json:
+            _print("\n".join(f"  {line}" for line in verdicts[-1].lines()))
+    if json:
+        _console().out(verdicts_json(verdicts), highlight=False)
+    return EXIT_FINDINGS if any(v.kind == "different" for v in verdicts) else EXIT_DONE
 
 
 def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -410,6 +453,11 @@ def _print_from(path: Path, offset: int) -> int:
         return file.tell()
 
 
+def _said(text: str) -> None:
+    """Print a message that is no part of the answer."""
+    _as_typed(sys.stderr).print(text, soft_wrap=True, highlight=False)
+
+
 def _print(text: str, style: str = "") -> None:
     _as_typed(sys.stdout).print(Text(text, style=style), soft_wrap=True)
 
@@ -435,6 +483,7 @@ VERBS: dict[str, Verb] = {
     "watch": watch_verb,
     "tables": tables_verb,
     "diff": diff_verb,
+    "reproduce": reproduce_verb,
     "report": report_verb,
     "figures": figures_verb,
     "query": query_verb,

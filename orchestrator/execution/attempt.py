@@ -289,6 +289,7 @@ def _begin(owner: RunOwner, trial: Trial, memory: Memory) -> int:
         ranks=trial.ranks,
         fingerprint=trial.fingerprint,
         memory=memory.value,
+        code=Path(trial.code).name,
     )
     owner.start()
     return number

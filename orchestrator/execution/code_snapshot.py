@@ -21,13 +21,25 @@ def snapshot_code(folder: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    files = _read(CHECKOUT)
-    name = _digest(files)
-    target = folder / name
-    if target.is_dir() and _digest(_read(target)) == name:
+    return store_code(folder, _read(CHECKOUT))
+
+
+def is_whole(copy: Path) -> bool:
+    """Whether the content of a copy is what its name says."""
+    return copy.is_dir() and _digest(_read(copy)) == copy.name
+
+
+def store_code(folder: Path, files: Mapping[str, bytes]) -> Path:
+    """Write files of the packages, by path, below a folder; returns ``<folder>/<sha256>``.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    target = folder / _digest(files)
+    if is_whole(target):
         return target
     # Written aside and renamed, so that no worker imports from half a copy.
-    part = folder / f".{name}.{uuid.uuid4().hex[:8]}"
+    part = folder / f".{target.name}.{uuid.uuid4().hex[:8]}"
     for path, content in files.items():
         (part / path).parent.mkdir(parents=True, exist_ok=True)
         (part / path).write_bytes(content)
@@ -48,10 +60,14 @@ def _read(root: Path) -> dict[str, bytes]:
     files = {}
     for package in CODE_PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            is_ours = path.suffix != ".pyc" and not path.name.startswith(".")
-            if is_ours and path.is_file():
+            if is_code(path) and path.is_file():
                 files[str(path.relative_to(root))] = path.read_bytes()
     return files
+
+
+def is_code(path: Path) -> bool:
+    """Whether a file of the packages is part of a copy."""
+    return path.suffix != ".pyc" and not path.name.startswith(".")
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

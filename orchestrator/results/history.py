@@ -67,8 +67,13 @@ def read_history(root: Root, cells: Iterable[Cell] | None = None) -> pa.Table:
 
 def run_history(run_folder: Path) -> list[dict[str, Any]]:
     """One row per epoch from a run's own folder; empty where it logged nothing."""
+    return history_of(metric_lines(run_folder))
+
+
+def metric_lines(run_folder: Path) -> list[dict[str, Any]]:
+    """What a run logged, line by line; a line that a crash cut short is left out."""
     path = run_folder / METRICS
-    return history_of(_lines(path.read_text())) if path.exists() else []
+    return list(_lines(path.read_text())) if path.exists() else []
 
 
 def unique_history(table: pa.Table) -> pa.Table:
@@ -102,7 +107,6 @@ def _epoch(number: int, lines: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _lines(text: str) -> Iterable[dict[str, Any]]:
-    """The whole lines; one that a crash cut short is left out."""
     for line in text.splitlines():
         try:
             facts = json.loads(line)

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -72,6 +73,16 @@ def read_progress(paths: RunPaths) -> Progress | None:
         return parse_progress(paths.progress.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def events_of(paths: RunPaths) -> list[dict[str, Any]]:
+    """What happened to a run, oldest first; a line that a crash cut short is left out."""
+    events = []
+    with suppress(OSError):
+        for line in paths.events.read_text().splitlines():
+            with suppress(ValueError):
+                events.append(json.loads(line))
+    return events
 
 
 def append_event(paths: RunPaths, event: str, **facts: Any) -> None:

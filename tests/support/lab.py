@@ -167,6 +167,15 @@ class Lab:
         return wait_until(pid, pause=0.2 if self.url else 0.02)
 
 
+def committed(folder: Path) -> str:
+    """Make a repository of a folder; its commit."""
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
+        subprocess.run([*git, *words], check=True)
+    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def wait_until(
     question: Callable[[], Answer], seconds: float = LONGEST_SECONDS, *, pause: float = 0.02
 ) -> Answer:

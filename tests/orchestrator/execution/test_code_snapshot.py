@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.backends.base import worker_environment
 from orchestrator.execution.code_snapshot import CODE_PACKAGES, snapshot_code
-from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab
+from tests.support.lab import CHECKOUT, KL, LONGEST_SECONDS, Lab, committed
 
 
 def test_the_same_code_is_copied_once_and_whole(tmp_path: Path) -> None:
@@ -39,15 +39,6 @@ def test_a_copy_that_somebody_changed_is_made_anew(tmp_path: Path) -> None:
         CHECKOUT / "trainer" / "loop.py"
     ).read_bytes()
     assert not (copy / "trainer" / "more.py").exists()
-
-
-def committed(folder: Path) -> str:
-    """Make a repository of a folder; its commit."""
-    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
-        subprocess.run([*git, *words], check=True)
-    done = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.mark.ray
