@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+# Of the environment, for workers: their launch has reached the store, so what only the user can
+# mend, such as credentials that ran out, is waited for from their first request on.
+WAIT_VARIABLE = "STORE_WAITS_FOR_USER"
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +35,7 @@ from fsspec.exceptions import FSTimeoutError
 
 from datasets.errors import Unreachable
 from datasets.files import atomic_path, file_sha256
-from datasets.storage.base import Entry, Held
+from datasets.storage.base import WAIT_VARIABLE, Entry, Held
 
 Result = TypeVar("Result")
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 8.0  # seconds
@@ -48,7 +49,15 @@ _PASSING = (
     asyncio.IncompleteReadError,
     ConnectionError,
 )
-_PASSING_CODES = {"SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "BadDigest"}
+# In the codes of all stores: too many requests, or one that arrived late or damaged.
+_PASSING_CODE = re.compile("SlowDown|Throttl|TooMany|LimitExceeded|RequestTimeout$|BadDigest")
+# Credentials that have run out. An answer to HEAD has no body, so only its status says so.
+_EXPIRED_CODE = re.compile("Expired|TokenRefresh|^400$")
+# The same by the names of botocore's errors, which found none to send.
+_EXPIRED_ERROR = re.compile("CredentialRetrieval|TokenRetrieval|TokenLoad|SSOToken|LoginRefresh")
+_REFUSED_CODE = re.compile("InvalidToken|InvalidAccessKey|SignatureDoesNotMatch|InvalidSecurity")
+_SKEW_CODE = "RequestTimeTooSkewed"
+_REACHED: set[str] = set()  # buckets that have answered this process
 
 
 class Damaged(Exception):
@@ -100,6 +109,10 @@ class Calls:
     def patiently(self, call: Callable[[], Result], what: str) -> Result:
         """The result of a call, which is repeated while it fails with a temporary error.
 
+        Credentials that have run out, and a clock that is off, are waited for where the store has
+        answered before: a run that has worked for days is not to end because of them. A command
+        that meets them first ends at once.
+
         Raises:
             Unreachable: it failed for longer than the patience.
             PermissionError: the server refuses us, or there are no credentials.
@@ -108,17 +121,30 @@ class Calls:
         end = time.monotonic() + self.patience
         for wait in _waits():
             try:
-                return call()
+                result = call()
             except Exception as error:  # noqa: BLE001  # sorted out, then raised again
                 cause = _cause(error)
-                if not _passes(cause):
+                wanted = _by_user(cause)
+                if not wanted and not _passes(cause):
                     raise self._worded(cause, what) from None
-                if time.monotonic() + wait > end:
-                    raise self._unreachable(cause, what) from None
+                is_waiting = self.bucket in _REACHED or WAIT_VARIABLE in os.environ
+                if (wanted and not is_waiting) or time.monotonic() + wait > end:
+                    raise self._unreachable(cause, what, wanted) from None
+                if wanted:
+                    _connected.cache_clear()  # a new connection reads the credentials anew
                 time.sleep(wait)
+            else:
+                _REACHED.add(self.bucket)
+                return result
         raise AssertionError("the waits have no end")
 
-    def _unreachable(self, cause: BaseException, what: str) -> Unreachable:
+    def _unreachable(self, cause: BaseException, what: str, wanted: str) -> Unreachable:
+        if wanted:
+            return Unreachable(
+                f"The object store ({_endpoint()}, bucket {self.bucket}) refuses {what} "
+                f"({_reason(cause)}): {wanted}, then run the same command again; what is done "
+                "stays done."
+            )
         return Unreachable(
             f"The object store ({_endpoint()}, bucket {self.bucket}) failed for "
             f"{self.patience:.0f} s ({what}: {_reason(cause)}). Check that it is up and that "
@@ -132,12 +158,12 @@ class Calls:
                 f"There are no credentials for s3://{self.bucket} ({_reason(cause)}). Set "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
             )
-        if status in (401, 403):
+        if status in (401, 403) or _REFUSED_CODE.search(_code(cause)):
             return PermissionError(
                 f"The object store ({_endpoint()}) refuses {what} in bucket {self.bucket} "
                 f"({_reason(cause)}). Check the credentials and the bucket's policy."
             )
-        if isinstance(cause, ClientError) and cause.response["Error"].get("Code") == "NoSuchBucket":
+        if _code(cause) == "NoSuchBucket":
             return FileNotFoundError(
                 f"The bucket {self.bucket} does not exist at {_endpoint()}. Create it, or check "
                 "root and AWS_ENDPOINT_URL."
@@ -200,11 +226,25 @@ def _cause(error: BaseException) -> BaseException:
     return cause if isinstance(cause, ClientError | BotoCoreError) else error
 
 
+def _code(cause: BaseException) -> str:
+    """The code of a server's error; empty when the error is not an answer of the server."""
+    return str(cause.response["Error"].get("Code", "")) if isinstance(cause, ClientError) else ""
+
+
 def _passes(cause: BaseException) -> bool:
     if isinstance(cause, ClientError):
-        code = str(cause.response["Error"].get("Code", ""))
-        return status_of(cause) >= 500 or status_of(cause) in (409, 429) or code in _PASSING_CODES
+        by_status = status_of(cause) >= 500 or status_of(cause) in (409, 429)
+        return by_status or bool(_PASSING_CODE.search(_code(cause)))
     return isinstance(cause, (*_PASSING, Damaged))
+
+
+def _by_user(cause: BaseException) -> str:
+    """What the user must mend before the same request can succeed; empty where that is nothing."""
+    if _EXPIRED_CODE.search(_code(cause)) or _EXPIRED_ERROR.search(type(cause).__name__):
+        return "its credentials have run out. Renew them (aws sso login, or new AWS_* variables)"
+    if _code(cause) == _SKEW_CODE:
+        return "this machine's clock is off. Set it (timedatectl set-ntp true)"
+    return ""
 
 
 def _reason(cause: BaseException) -> str:

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+from datasets.storage.base import WAIT_VARIABLE
 from orchestrator.display.screen import Screen
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.execution.queue import Queue
@@ -193,7 +194,8 @@ def worker_environment(code: str = "") -> dict[str, str]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     path = os.pathsep.join(dict.fromkeys(path for path in paths if path))
     passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    return {**ENVIRONMENT, **threads, **passed, "PYTHONPATH": path, HOME_VARIABLE: str(home())}
+    ours = {"PYTHONPATH": path, HOME_VARIABLE: str(home()), WAIT_VARIABLE: "1"}
+    return {**ENVIRONMENT, **threads, **passed, **ours}
 
 
 def backend(name: str) -> Backend:
