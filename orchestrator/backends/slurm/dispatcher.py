@@ -23,10 +23,10 @@ from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
 from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
-from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent
+from slurm.commands import SlurmFull, SlurmRefused, SlurmSilent, SlurmUnclear
 from slurm.job_array import JobArray
 from slurm.job_spec import JobSpec
-from slurm.monitor import JobInfo, JobMonitor
+from slurm.monitor import JobInfo, JobMonitor, squeue
 
 _UNSEEN = (
     "it could not even write {}; choose a root=DIR that every node sees under the same path "
@@ -106,6 +106,7 @@ def _class_of(info: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tu
 
 _STEP_SECONDS = 1.0  # between two readings of the job reports, which lie on a shared disk
 _FULL_SECONDS = 60.0  # between two tries at a full queue
+_PATIENCE_SECONDS = 1800.0  # with refusals that pass, if they do, without an end of our own jobs
 
 
 @dataclass
@@ -145,6 +146,8 @@ class Dispatcher(Pool):
     _unanswered_since: dict[str, float] = field(default_factory=dict)  # sbatch, by array name
     _oom_count: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
     _full_until: float = float("-inf")
+    # The first and the newest of refusals that may pass, with nothing between them that gives hope.
+    _refused: tuple[float, SlurmFull | SlurmUnclear] | None = None
     _next_step: float = float("-inf")
     _was_silent: bool = False
 
@@ -305,7 +308,12 @@ class Dispatcher(Pool):
         self._news.append(PoolEvent(key, "ended", outcome))
 
     def _submit(self, trials: Sequence[Trial], spec: JobSpec) -> None:
-        """Hand one array to Slurm."""
+        """Hand one array to Slurm.
+
+        Raises:
+            ValueError: Slurm refuses such jobs, or has taken none for a long time.
+        """
+        self._check_patience()
         written = self.registry.write(trials, spec)
         self.jobs |= {job.key: job for job in written}
         array: JobArray = written[0].array
@@ -314,23 +322,47 @@ class Dispatcher(Pool):
             array.submit()
         except SlurmSilent as silent:
             self.on_message(f"sbatch had no answer ({silent}); looking for its jobs by name.")
+        except SlurmUnclear as unclear:
+            # Perhaps accepted after all, as without an answer; looked for and else tried again.
+            self._wait(f"Slurm takes no jobs for now: {unclear}; trying again.")
+            self._note_refusal(unclear)
         except SlurmRefused as refused:
             # It was never accepted; left on disk it would count as the newest job of its cells.
             shutil.rmtree(array.folder)
-            raise refusal(refused) from None
+            raise refusal(str(refused)) from None
         except SlurmFull as full:
             shutil.rmtree(array.folder)
             self._put_back(array.labels)
             # An array is accepted or refused as a whole; a smaller one may still fit.
             self._chunk = max(1, len(trials) // 2)
             if len(trials) == 1:
-                self._full_until = self.clock() + _FULL_SECONDS
-                self.on_message(
-                    f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}"
-                )
+                self._wait(f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}")
+                # With none of the user's jobs in the queue, none will end and make room.
+                self._note_refusal(None if self.jobs or _has_jobs() else full)
         else:
+            self._note_refusal(None)
             self._chunk = min(self.max_array_size, self._chunk * 2)
         self.monitor.poll_soon()
+
+    def _wait(self, why: str) -> None:
+        """Submit nothing for some time."""
+        self._full_until = self.clock() + _FULL_SECONDS
+        self.on_message(why)
+
+    def _note_refusal(self, error: SlurmFull | SlurmUnclear | None) -> None:
+        """Remember since when Slurm refuses without hope; None is an answer that gives hope."""
+        since = self._refused[0] if self._refused else self.clock()
+        self._refused = (since, error) if error else None
+
+    def _check_patience(self) -> None:
+        """Give up after a long time of refusals.
+
+        Raises:
+            ValueError: says what Slurm said, and what to change.
+        """
+        if self._refused and self.clock() - self._refused[0] >= _PATIENCE_SECONDS:
+            minutes = f"{_PATIENCE_SECONDS / 60:.0f}"
+            raise refusal(f"{self._refused[1]}, for {minutes} minutes now")
 
     def _put_back(self, keys: Sequence[str]) -> None:
         """Let cells wait again, in their order; their jobs were never accepted."""
@@ -342,3 +374,11 @@ class Dispatcher(Pool):
         self.jobs.pop(key, None)
         self._trials.pop(key)
         self._job_reports.pop(key, None)
+
+
+def _has_jobs() -> bool:
+    """Whether the user has any job in Slurm's queue."""
+    try:
+        return any(not info.has_ended for info in squeue().values())
+    except SlurmSilent:
+        return True  # not known

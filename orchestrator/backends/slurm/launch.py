@@ -1,6 +1,5 @@
 """The back end on Slurm: one job for every cell, watched through Ray Tune or without Ray."""
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,7 +13,7 @@ from orchestrator.backends.slurm.registry import JobRegistry, check_options, job
 from orchestrator.options import LaunchOptions
 from orchestrator.trial import Trial
 from slurm.cluster import Site, site
-from slurm.commands import SlurmFull, SlurmRefused, call
+from slurm.commands import SlurmFull, SlurmRefused, SlurmUnclear, call
 from slurm.monitor import JobMonitor
 
 if TYPE_CHECKING:
@@ -78,11 +77,11 @@ def check_site(context: LaunchContext) -> None:
     array = registry.write([trial], job_spec_of(trial, options.slurm))[0].array
     try:
         array.test()
-    except SlurmFull:
-        return  # full for now; the launch waits
+    except (SlurmFull, SlurmUnclear):
+        return  # for now, perhaps; the launch waits
     except SlurmRefused as refused:
-        if re.search("invalid|unrecognized|not permitted|denied", str(refused), re.IGNORECASE):
-            raise refusal(refused) from None
+        if "not available" not in str(refused):  # said of nodes that are away, too
+            raise refusal(str(refused)) from None
     finally:
         shutil.rmtree(array.folder, ignore_errors=True)
 

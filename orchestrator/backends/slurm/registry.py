@@ -1,6 +1,7 @@
 """The jobs of a grid, kept on disk so that any later launch finds them, and what a job asks for."""
 
 import json
+import re
 import shlex
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -114,11 +115,32 @@ def cancel(job_ids: Sequence[str]) -> None:
             call("scancel", *job_ids[start : start + 500])
 
 
-def refusal(refused: SlurmRefused) -> ValueError:
-    """The error for the user whose jobs Slurm refuses."""
+# What to change, by what a refusal names.
+_REMEDIES = (
+    ("Wall|TimeLimit|time limit", "slurm.minutes"),
+    ("Mem", "slurm.memory_gb"),
+    ("C[Pp][Uu]|[Pp]rocessor", "ranks and cpus_per_rank"),
+    ("G[Rr][Ee][Ss]|TRES|[Gg][Pp][Uu]", "ranks and gpus_per_rank"),
+    ("Node(?!List)", "slurm.nodes"),
+    ("SubmitJob", "slurm.max_jobs"),
+    ("[Pp]artition", "slurm.partition"),
+    ("[Aa]ccount", "slurm.account"),
+    ("[Qq][Oo][Ss]", "slurm.qos"),
+)
+_ANY_OPTION = "slurm.partition, slurm.account, slurm.qos or what a job asks for"
+
+
+def refusal(text: str) -> ValueError:
+    """The error for the user whose jobs Slurm refuses.
+
+    Args:
+        text: Slurm's own words.
+    """
+    limit = re.search(r"\b[A-Z]\w*(Limit|Per[A-Z]\w*)\b", text)  # says more than its sentence
+    named = [option for pattern, option in _REMEDIES if re.search(pattern, (limit or [text])[0])]
     return ValueError(
-        f"Slurm refuses the jobs: {refused}. Correct slurm.partition, slurm.account, slurm.qos or "
-        "what a job asks for; `python -m orchestrator doctor slurm=...` tries it again."
+        f"Slurm refuses the jobs: {text}. Correct {' or '.join(named[:2]) or _ANY_OPTION}; "
+        "`python -m orchestrator doctor slurm=...` tries it again."
     )
 
 

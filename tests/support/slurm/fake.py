@@ -1,6 +1,7 @@
 """Fakes of Slurm's programs, and of time, for what a real Slurm does only now and then.
 
-They read `slurm.json` beside them: jobs (lines of squeue), most jobs, and whether they answer.
+They read `slurm.json` beside them: jobs (lines of squeue), most jobs, whether they answer, and an
+error of sbatch.
 """
 
 import json
@@ -20,6 +21,11 @@ state["calls"].append([name, *sys.argv[1:]])
 if name in state["silent"]:
     file.write_text(json.dumps(state))
     sys.exit(name + ": error: Socket timed out on send/recv operation")
+if name == "sbatch" and state["error"]:
+    file.write_text(json.dumps(state))
+    sys.exit(state["error"])
+if name == "scontrol":
+    print("Slurmctld(primary) at c1 is UP")
 if name == "squeue":
     print("\\n".join("|".join(job) for job in state["jobs"]))
 if name == "scancel":
@@ -59,8 +65,8 @@ class FakeSlurm:
     folder: Path
 
     def install(self) -> "FakeSlurm":
-        self.set(jobs=[], most=100, silent=[], last=100, calls=[])
-        for name in ("sbatch", "squeue", "scancel", "sacct", "srun"):
+        self.set(jobs=[], most=100, silent=[], error="", last=100, calls=[])
+        for name in ("sbatch", "squeue", "scancel", "sacct", "srun", "scontrol"):
             program = self.folder / name
             program.write_text(PROGRAM.format(python=sys.executable, file=str(self.file)))
             program.chmod(program.stat().st_mode | stat.S_IXUSR)

@@ -239,3 +239,59 @@ def test_a_job_that_begins_is_news_each_time(fake: FakeSlurm, tmp_path: Path) ->
         report.write(launch.dispatcher.registry.reports)
 
         assert launch.polls(1) == [PoolEvent("cell1", "running")]
+
+
+def submit_for(launch: Launch, minutes: int) -> None:
+    """Let time go by; whatever is put back is submitted again, a minute later."""
+    for _ in range(minutes):
+        keys = {report.key for report in launch.polls(60) if report.event == "no room"}
+        if keys:
+            launch.dispatcher.start([trial for trial in launch.trials if trial.key in keys])
+
+
+@pytest.mark.parametrize(
+    "error", ["sbatch: error: QOSMaxSubmitJobPerUserLimit", "sbatch: error: The moon is wrong"]
+)
+def test_refusals_that_do_not_pass_are_said_after_a_bounded_time(
+    fake: FakeSlurm, tmp_path: Path, error: str
+) -> None:
+    fake.set(error=error)
+    launch = Launch(tmp_path, num_cells=1).start()
+    assert error in launch.messages[-1]
+
+    submit_for(launch, 25)  # nothing is raised
+    with pytest.raises(ValueError, match=f"{error}, for 30 minutes now. Correct "):
+        submit_for(launch, 10)
+
+
+@pytest.mark.parametrize(
+    "error", ["sbatch: error: QOSMaxSubmitJobPerUserLimit", "sbatch: error: The moon is wrong"]
+)
+def test_refusals_that_pass_are_waited_for_and_submit_each_cell_once(
+    fake: FakeSlurm, tmp_path: Path, error: str
+) -> None:
+    fake.set(error=error)
+    launch = Launch(tmp_path, num_cells=1).start()
+    submit_for(launch, 20)
+
+    fake.set(error="")
+    submit_for(launch, 40)
+
+    assert launch.job_ids == ["101"]
+    assert launch.polls(1) == []
+
+
+def test_a_queue_full_of_ones_own_other_jobs_is_waited_for(fake: FakeSlurm, tmp_path: Path) -> None:
+    jobs = [fake.job("7", "RUNNING", "another grid")]
+    fake.set(error="sbatch: error: QOSMaxSubmitJobPerUserLimit", jobs=jobs)
+
+    submit_for(Launch(tmp_path, num_cells=1).start(), 35)  # nothing is raised
+
+
+def test_a_job_that_can_never_be_is_refused_with_what_to_change(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    fake.set(error="sbatch: error: QOSMaxWallDurationPerJobLimit")
+
+    with pytest.raises(ValueError, match=r"Correct slurm[.]minutes or slurm[.]qos;"):
+        Launch(tmp_path).start()
