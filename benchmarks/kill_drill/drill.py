@@ -1,6 +1,7 @@
 """Launches a grid again and again under drawn accidents until it is done, then compares it."""
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ _METHODS = [(m, loss) for m in ("unimatch_star", "fixmatch_star") for loss in ("
 _EPOCHS = 4
 _LOOK_SECONDS = 0.005
 _PATIENCE_SECONDS = 600.0  # of a launch without a step
+_BUG = re.compile(r"Traceback|Error at \w+/")  # no launch may say that
 _SPREAD_SECONDS = {"start-up": 1.5, "training": 0.5, "publishing": 0.15}
 _SLOW_START = 6.0  # so many times as long starts a launch that starts other processes
 
@@ -164,13 +166,21 @@ class Drill:
         while not is_killed and self.tally.kills < self.plan.kills:
             if not self._wait(moment, moments):
                 break
-            kind = self._kinds[draws.integer(0, len(self._kinds) - 1)]
+            kind = self._draw_kind()
             print(f"{time.strftime('%T')} {moment}: {kind}", flush=True)
             if self.scene.happen(kind):
                 self.tally.met[kind, moment] += 1
                 is_killed = kind in ("launch", "everything", "read-only")
             moment = MOMENTS[draws.integer(1, 2)]
         return None if is_killed else self._end(launch)
+
+    def _draw_kind(self) -> str:
+        """A kill, or in one of eight cases another accident."""
+        draws, kinds = self.scene.draws, self._kinds
+        others = [kind for kind in kinds if kind in BLOODLESS]
+        kills = [kind for kind in kinds if kind not in BLOODLESS]
+        chosen = others if others and draws.integer(1, 8) == 1 else kills
+        return chosen[draws.integer(0, len(chosen) - 1)]
 
     def _wait(self, moment: str, moments: Moments) -> bool:
         """Wait for a moment of the launch; False where it ended before."""
@@ -197,8 +207,9 @@ class Drill:
         """Wait for the end of a launch that nobody killed."""
         code, text = launch.end()
         self.tally.ends[code] += 1
-        print(f"{time.strftime('%T')} a launch ended with {code}", flush=True)
-        if code in (1, -9) or "Traceback" in text:
+        last = text.strip().splitlines()[-1:] if code else []
+        print(f"{time.strftime('%T')} a launch ended with {code}", *last, flush=True)
+        if code in (1, -9) or _BUG.search(text):
             self.scene.findings.append(f"a launch ended with {code}: {text[-1500:]}")
         return code
 

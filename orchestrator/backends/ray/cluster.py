@@ -178,8 +178,9 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
 
 def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
     """Connect to a Ray that is running already."""
-    _probe(options.ray_address)
+    listens = _probe(options.ray_address)
     import ray
+    from ray.exceptions import AuthenticationError
 
     _silence()
     try:
@@ -189,28 +190,46 @@ def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
             logging_level=logging.CRITICAL,
             runtime_env={"env_vars": worker_environment(code)},
         )
+    except AuthenticationError as error:  # there is no token here
+        raise _refused(options.ray_address, error) from error
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise _unreachable(options.ray_address, error) from error
+        # Of a wrong token Ray says nothing but that it could not connect.
+        kind = _refused if listens else _unreachable
+        raise kind(options.ray_address, error) from error
     return _offer(scratch, is_own=False)
 
 
-def _probe(address: str) -> None:
-    """Try the address before ray.init, which waits for minutes without an answer."""
+def _probe(address: str) -> bool:
+    """Try the address before ray.init, which waits for minutes without an answer.
+
+    Returns:
+        Whether something listens; False where the address is not yet known.
+    """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
     host, colon, port = address.rpartition(":")
     if not colon or "://" in address:
-        return
+        return False
     try:
         socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
     except (OSError, ValueError) as error:
         raise _unreachable(address, error) from error
+    return True
 
 
 def _unreachable(address: str, error: Exception) -> ClusterUnreachable:
     return ClusterUnreachable(
         f"No Ray answers at ray_address={address} ({error}). Start one with `ray start --head`, "
         "correct the address, or leave ray_address away for an own one."
+    )
+
+
+def _refused(address: str, error: Exception) -> ClusterUnreachable:
+    reason = str(error).partition(". ")[0]
+    return ClusterUnreachable(
+        f"The Ray at ray_address={address} does not let this launch join ({reason}). If it demands "
+        "a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as where it was started; else give "
+        "the port of `ray start --head`, and use its versions of Ray and Python."
     )
 
 

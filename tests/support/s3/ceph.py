@@ -212,10 +212,10 @@ def shared_box() -> CephBox:
     return box
 
 
-def environment(port: int) -> dict[str, str]:
-    """What a user would set to reach the server on a port of loopback."""
+def environment(port: int, host: str = "127.0.0.1") -> dict[str, str]:
+    """What a user would set to reach the server at a port."""
     return {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": ACCESS,
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -224,9 +224,9 @@ def environment(port: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def surroundings(port: int) -> Iterator[None]:
+def surroundings(port: int, host: str = "127.0.0.1") -> Iterator[None]:
     """Those settings for this process, for a while."""
-    wanted = environment(port)
+    wanted = environment(port, host)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -43,16 +43,22 @@ class Rule:
 
 @dataclass
 class Proxy:
-    """The proxy; a context manager."""
+    """The proxy; a context manager.
+
+    Attributes:
+        upstream: port of the server, on loopback.
+        host: address at which it listens itself.
+    """
 
     upstream: int
+    host: str = "127.0.0.1"
     rules: list[Rule] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Proxy":
         self._stopped = threading.Event()
         self._lock = threading.Lock()
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server((self.host, 0))
         self.port = int(self._server.getsockname()[1])
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
