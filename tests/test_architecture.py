@@ -71,6 +71,7 @@ REASONS = {
         "datasets/progress.py",
         "trainer/environment.py",
         "trainer/methods/st_plusplus_stages.py",
+        "orchestrator/results/arrow.py",
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from orchestrator.results.arrow import leave_out_pandas
 from orchestrator.results.row import with_schema
 from orchestrator.storage.root import ResultFolder
 from sweeps.cell import Cell
@@ -76,6 +77,7 @@ def read_set(
         ResultsError: a file is broken, foreign or of a newer schema; what is needed is never
             skipped silently.
     """
+    leave_out_pandas()
     choose = result_names if groups is None else _result_names_alone
     contents = stable_contents(folder, choose)
     tables = parse_all(folder, contents, schema, groups)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.results.arrow import leave_out_pandas
 from orchestrator.results.files import Single, first_of, groups_of, read_set
 from orchestrator.results.row import HISTORY_SCHEMA, SCHEMA_VERSION
 from orchestrator.storage.root import Root
@@ -41,6 +42,7 @@ def publish_history(root: Root, key: str, attempt: int, run_folder: Path) -> str
     rows = run_history(run_folder)
     if not rows:
         return None
+    leave_out_pandas()
     fixed = {"key": key, "attempt": attempt, "schema_version": SCHEMA_VERSION}
     table = pa.Table.from_pylist([row | fixed for row in rows], HISTORY_SCHEMA)
     buffer = pa.BufferOutputStream()

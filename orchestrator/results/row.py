@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.failures import Failure
+from orchestrator.results.arrow import leave_out_pandas
 from orchestrator.trial import Trial
 from sweeps.cell import Cell
 from trainer.config.fingerprint import settings_sha256, track
@@ -312,6 +313,7 @@ def _uncollected() -> Iterator[None]:
 
 def arrow_of(row: Row) -> pa.Table:
     """The row as a table with one line, ready to be written."""
+    leave_out_pandas()
     return pa.Table.from_pylist([{name: getattr(row, name) for name in SCHEMA.names}], SCHEMA)
 
 

@@ -124,11 +124,11 @@ def test_only_chooses_by_key_and_refuses_what_fits_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("verb", ["plan", "status", "tables"])
-def test_planning_verbs_import_neither_torch_nor_ray(lab: Lab, verb: str) -> None:
+def test_planning_verbs_import_neither_torch_nor_ray_nor_pandas(lab: Lab, verb: str) -> None:
     lab.write_grid(("supervised_star", "none"))
     script = (
         "import sys; from orchestrator.__main__ import main; main(sys.argv[1:]);"
-        "sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+        "sys.exit(bool({'torch', 'ray', 'pandas'} & set(sys.modules)))"
     )
     call = [sys.executable, "-c", script, verb, str(lab.grid), *lab.words]
 
