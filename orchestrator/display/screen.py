@@ -20,7 +20,7 @@ from orchestrator.trial import Outcome, Trial
 
 _REFRESH_SECONDS = 1.0
 _PLAIN_SECONDS = 30.0  # between two lines of progress where the output is no terminal
-_LEAST_PART = 0.02  # of the work, from which its pace is known
+_LEAST_PART = 0.05  # of the work, from which its pace is known
 
 
 class Screen:
@@ -40,6 +40,7 @@ class Screen:
         self._done = self._failed = 0
         self._running: dict[str, tuple[Trial, float]] = {}
         self._started = time.monotonic()
+        self._first_start: float | None = None  # of a cell: starting Ray is no work
         self._lock = threading.Lock()  # of `_running`, which the thread of `live` reads
 
     def expect(self, work: Mapping[str, float]) -> None:
@@ -56,6 +57,7 @@ class Screen:
         with self._lock:
             self._at_start.setdefault(trial.key, progress.fraction)
             self._running[trial.key] = (trial, time.monotonic())
+            self._first_start = self._first_start or time.monotonic()
         if not self._console.is_terminal:
             self.message(f"{self._count()} start    {trial.key}")
 
@@ -146,9 +148,9 @@ class Screen:
         total = sum(self._work.values())
         done = sum(self._work.get(key, 0.0) * part for key, part in parts.items())
         ours = done - sum(self._work.get(key, 0.0) * part for key, part in at_start.items())
-        if not total or ours < _LEAST_PART * total:
+        if self._first_start is None or not total or ours < _LEAST_PART * total:
             return ""
-        left = (time.monotonic() - self._started) * (total - done) / ours
+        left = (time.monotonic() - self._first_start) * (total - done) / ours
         return f"{100 * done / total:.0f} % of the work, about {about(left)} left"
 
     def _now(self) -> Sequence[tuple[Trial, float]]:

@@ -57,7 +57,7 @@ def test_work_is_counted_by_length_and_not_by_cell(tmp_path):
 
 def test_what_an_earlier_launch_did_is_done_but_says_nothing_of_the_pace(tmp_path):
     launch = Launch(tmp_path, one=1.0, two=1.0)
-    launch.stands_at("one", 90)
+    launch.stands_at("one", 80)
 
     launch.start("one")
     assert "of the work" not in launch.last_line()
