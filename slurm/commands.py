@@ -32,7 +32,17 @@ _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
 class SlurmMissing(RuntimeError):
-    """Slurm's programs are not installed here."""
+    """Slurm's programs are not installed here.
+
+    Args:
+        program: one that is missing.
+    """
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"{program} is not installed here. Start from a machine where Slurm's commands work "
+            "(a login node)."
+        )
 
 
 class SlurmSilent(RuntimeError):
@@ -77,10 +87,7 @@ def call(*words: str, seconds: float = 60.0, keep_errors: bool = False) -> str:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise SlurmMissing(
-            f"{words[0]} is not installed here. Start from a machine where Slurm's commands work "
-            "(a login node)."
-        ) from None
+        raise SlurmMissing(words[0]) from None
     except subprocess.TimeoutExpired:
         raise SlurmSilent(f"{words[0]} had no answer for {seconds:.0f} s") from None
     if done.returncode == 0:

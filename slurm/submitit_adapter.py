@@ -20,6 +20,7 @@ from submitit.core.logger import get_logger
 from submitit.core.utils import DelayedSubmission
 from submitit.slurm.slurm import SlurmExecutor
 
+from slurm.commands import SlurmMissing
 from slurm.job_spec import JobSpec
 
 # A warning that comes while Python is still starting must not kill it: Slurm would call that a
@@ -36,7 +37,12 @@ def script_text(folder: Path, spec: JobSpec, num_jobs: int, *, job_name: str, co
         num_jobs: more than one make an array.
         job_name: of every job, until it is renamed.
         comment: of every job.
+
+    Raises:
+        SlurmMissing: submitit finds no srun.
     """
+    if SlurmExecutor.affinity() < 0:
+        raise SlurmMissing("srun")
     folder = folder.absolute()
     python = spec.python or shlex.quote(sys.executable)
     command = f"{_DEAF_START} {python} -u -m slurm.job_start {shlex.quote(str(folder))}"

@@ -1,4 +1,4 @@
-"""Commands of the orchestrator that start at once.
+"""Commands, mostly of the orchestrator, that start at once.
 
 Each one is forked from the server of `process_groups`, which has imported torch and what a launch
 needs, and is then a process as from a shell: with a session, a folder, an environment and an output
@@ -6,6 +6,7 @@ of its own.
 """
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -23,16 +24,21 @@ from tests.support.process_groups import FORKSERVER, as_a_process_of_its_own
 class WarmCommand:
     """A running command, with the part of `subprocess.Popen` that the tests need.
 
+    Args:
+        words: of the command line.
+        cwd: its working directory.
+        module: other than the orchestrator, as `python -m MODULE` names it.
+
     Attributes:
         pid: of the process, which leads a process group of its own.
         stdout: what it prints, errors too.
         returncode: None until it is waited for.
     """
 
-    def __init__(self, words: Sequence[str], cwd: Path) -> None:
+    def __init__(self, words: Sequence[str], cwd: Path, module: str = "") -> None:
         reading, writing = os.pipe()
         self.stdout = os.fdopen(reading)
-        given = (list(words), cwd, dict(os.environ), _Descriptor(writing))
+        given = (list(words), cwd, dict(os.environ), _Descriptor(writing), module)
         self._process = FORKSERVER.Process(target=_run, args=given)
         self._process.start()
         os.close(writing)
@@ -89,7 +95,7 @@ def _received(sent: Any) -> int:
     return number
 
 
-def _run(words: list[str], cwd: Path, environ: Mapping[str, str], output: int) -> None:
+def _run(words: list[str], cwd: Path, environ: Mapping[str, str], output: int, module: str) -> None:
     """Be the command."""
     from orchestrator.__main__ import main
 
@@ -103,9 +109,11 @@ def _run(words: list[str], cwd: Path, environ: Mapping[str, str], output: int) -
     for number, stream in ((0, os.open(os.devnull, os.O_RDONLY)), (1, output), (2, output)):
         os.dup2(stream, number)
     os.close(output)
-    sys.argv = ["orchestrator", *words]
+    sys.argv = [module or "orchestrator", *words]
     try:
-        code = main(words)
+        if module:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        code = 0 if module else main(words)
     except Exception:  # noqa: BLE001 - what an interpreter does with it
         traceback.print_exc()
         code = 1
