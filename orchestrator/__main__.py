@@ -11,6 +11,7 @@ usage: python -m orchestrator VERB GRID [key=value ...] [--json]
   plan    GRID   what would run, why, and for how long
   launch  GRID   run what is missing, cut off or failed; what is done stays
   resume  GRID   run again only what failed or was cut off, from its last checkpoint
+  work    GRID [while_idle=10m]   on any machine: run cells nobody runs, one by one, no controller
   status  GRID [show=all|N]   cells: state, epoch, mIoU, speed, time left, where, why
   watch   GRID   the same, kept fresh until nothing can change or Ctrl-C
   tables  GRID [--explain NUMBER|CELL] [--check paper.tex]   print the tables and write them

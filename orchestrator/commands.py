@@ -94,6 +94,17 @@ def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return _launch(replace(_request(grid, words), states=RESUMED))
 
 
+def work_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run cells that no process runs, one after the other, beside launches and other workers."""
+    from orchestrator.display.screen import Screen
+    from orchestrator.worker import run_worker, seconds_of
+
+    chosen, rest = _split_words(words, "while_idle")
+    idle_seconds = seconds_of(chosen.get("while_idle", "0s"))
+    request = _request(grid, rest)
+    return run_worker(request, Screen(_console(), request.root), idle_seconds=idle_seconds)
+
+
 def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print where the cells stand, the interesting ones first."""
     chosen, rest = _split_words(words, "show")
@@ -424,20 +435,13 @@ def _show_files(root: Root, paths: Sequence[Path]) -> None:
 
 def _log_files(cell: str, root: Root) -> list[Path]:
     """The messages and losses of a cell's newest attempt, and what its job printed."""
-    from orchestrator.backends.slurm.cell_job import read_report
+    from orchestrator.backends.slurm.cell_job import job_logs
 
     run = root.local_copy(cell)
     log = run.log(run.newest_attempt())
     ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
     files = [log, *ranks, run.folder / METRICS]
-    reports = sorted(
-        (root.folder / "grids").glob(f"*/slurm/notes/{cell}.json"),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
-    report = read_report(reports[-1]) if reports else None
-    if report is not None:
-        array = reports[-1].parents[1] / "batches" / report.batch.rpartition("-")[2]
-        files += [array / f"{report.job_id}_0_log.{kind}" for kind in ("out", "err")]
+    files += job_logs(cell, root.folder / "grids")
     return [path for path in files if path.exists()]
 
 
@@ -479,6 +483,7 @@ VERBS: dict[str, Verb] = {
     "plan": plan_verb,
     "launch": launch_verb,
     "resume": resume_verb,
+    "work": work_verb,
     "status": status_verb,
     "watch": watch_verb,
     "tables": tables_verb,

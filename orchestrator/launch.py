@@ -161,13 +161,8 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         # tried last, and wait for the lock of the run directory.
         cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
         if not cells:
-            return _show_end(plan, order, screen)
-        check_parts_of_cards(order.options, cells)
-        order = replace(order, options=_with_device(order.options, cells))
-        configs = {cell.key: cell.config for cell in cells}
-        check_cards(configs, order.options, card_gib(order.options))
-        check_data(cells)
-        check_disk(root.folder, cells, running=max(1, order.options.concurrency))
+            return show_end(plan, order, screen)
+        order = checked(order, cells)
         for cell in cells:
             if cell.state in (State.drifted, State.done):
                 old = cell.row.fingerprint if cell.row is not None else None
@@ -182,14 +177,29 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
             is_lost=is_lost,
         )
         queue = _run(order, plan, cells, stop, screen)
-    _show_failures(queue, root, screen)
+    show_failures(queue, root, screen)
     was_stopped = stop.is_asked()
     if was_stopped:
         screen.message("Stopped. The same command continues where every cell stands.", "yellow")
-    code = _show_end(order.plan(), order, screen)
+    code = show_end(order.plan(), order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
         return EXIT_FAILED  # a full disk leaves no row that would say so
     return code
+
+
+def checked(order: LaunchRequest, cells: Sequence[PlannedCell]) -> LaunchRequest:
+    """The order with no GPU reserved where none is used, once everything it needs was looked at.
+
+    Raises:
+        ValueError, OSError: of options, cards, data or disk; nothing was started.
+    """
+    check_parts_of_cards(order.options, cells)
+    order = replace(order, options=_with_device(order.options, cells))
+    configs = {cell.key: cell.config for cell in cells}
+    check_cards(configs, order.options, card_gib(order.options))
+    check_data(cells)
+    check_disk(order.root.folder, cells, running=max(1, order.options.concurrency))
+    return order
 
 
 def announcement(title: str, cells: Sequence[PlannedCell], options: LaunchOptions) -> str:
@@ -230,23 +240,24 @@ def _run(
     options, root = order.options, order.root
     # Cells in this process have imported the checkout already; a copy could not change them.
     code = "" if options.backend == "inline" else str(snapshot_code(root.code))
-    trials = [replace(_trial(cell, order, stop.path), code=code) for cell in cells]
+    trials = [replace(trial_of(cell, order, stop.path), code=code) for cell in cells]
     lengths = {cell.key: work(cell.config) for cell in cells}
-    trials = in_start_order(trials, lengths, _first_tables(plan))
+    trials = in_start_order(trials, lengths, first_tables(plan))
     screen.expect(lengths)
-    queue = Queue(
-        trials,
-        listener=screen,
-        give_up=_publish_failure,
-        retries=None if options.retries < 0 else options.retries,
-    )
+    queue = queue_of(trials, options, screen)
     context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
     with stop.listening(), backend(options.backend).pools(context) as pools:
         run_queue(queue, pools, stop, screen)
     return queue
 
 
-def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
+def queue_of(trials: Sequence[Trial], options: LaunchOptions, screen: Screen) -> Queue:
+    """A queue that shows what happens, repeats failures as the options say, and leaves rows."""
+    retries = None if options.retries < 0 else options.retries
+    return Queue(trials, listener=screen, give_up=publish_failure, retries=retries)
+
+
+def trial_of(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
     """The trial of a planned cell."""
     options, root = order.options, order.root
     commit, is_dirty = checkout_state()
@@ -270,7 +281,7 @@ def _trial(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
     )
 
 
-def _first_tables(plan: Plan) -> dict[str, int]:
+def first_tables(plan: Plan) -> dict[str, int]:
     """Index of the first table that prints a cell, by key; cells held by others come last."""
     ranks = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
     for index, table in enumerate(tables_of(plan.grid)):
@@ -280,7 +291,7 @@ def _first_tables(plan: Plan) -> dict[str, int]:
     return ranks
 
 
-def _publish_failure(trial: Trial, outcome: Outcome) -> None:
+def publish_failure(trial: Trial, outcome: Outcome) -> None:
     """The row of a cell whose retries are used up."""
     root = root_of(trial)
     newest = root.newest_attempt(trial.key)
@@ -293,7 +304,7 @@ def _publish_failure(trial: Trial, outcome: Outcome) -> None:
         return
 
 
-def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
+def show_failures(queue: Queue, root: Root, screen: Screen) -> None:
     """Show what failed and why, what to do, and where the log is."""
     for key in queue.keys("failed"):
         outcome = queue.outcome(key)
@@ -305,7 +316,7 @@ def _show_failures(queue: Queue, root: Root, screen: Screen) -> None:
         screen.message(f"No further cell was started: {queue.closed_because}", "red")
 
 
-def _show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
+def show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     """Show the last lines; returns the exit code. Both follow from the files under the root."""
     plan, problem = with_queued_jobs(plan)
     if problem:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
-from orchestrator.execution.attempt import run_trial
+from orchestrator.execution.attempt import DYING_SECONDS, run_trial
 from orchestrator.trial import Trial
 
 detaches = False
@@ -21,12 +21,17 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
 
 
 class InlinePool(Pool):
-    """Runs cells in the process of the launch, one at a time, inside `poll`."""
+    """Runs cells in the process of the launch, one at a time, inside `poll`.
+
+    Args:
+        wait_seconds: for an owner of a run directory that may just be dying.
+    """
 
     slots = 1
 
-    def __init__(self) -> None:
+    def __init__(self, wait_seconds: float = DYING_SECONDS) -> None:
         self._started: list[Trial] = []
+        self._wait_seconds = wait_seconds
 
     def start(self, trials: Sequence[Trial]) -> None:
         """Keep the cells for the next poll, which runs them."""
@@ -37,4 +42,5 @@ class InlinePool(Pool):
         while self._started:
             trial = self._started.pop()
             yield PoolEvent(trial.key, "running")
-            yield PoolEvent(trial.key, "ended", run_trial(trial))
+            outcome = run_trial(trial, wait_seconds=self._wait_seconds)
+            yield PoolEvent(trial.key, "ended", outcome)

@@ -76,7 +76,12 @@ def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
 DYING_SECONDS = 20.0  # for so long a worker may hold its lock after its launch was killed
 
 
-def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Outcome:
+def run_trial(
+    trial: Trial,
+    should_stop: Callable[[], bool] | None = None,
+    *,
+    wait_seconds: float = DYING_SECONDS,
+) -> Outcome:
     """Run a cell until it is done, fails, or is asked to stop; every rank of it calls this.
 
     Rank 0 owns the run directory and writes; a finished cell is left as it is.
@@ -84,6 +89,7 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     Args:
         trial: what to run.
         should_stop: asked once per step on rank 0; None asks for the trial's stop file.
+        wait_seconds: for an owner of the run directory that may just be dying.
 
     Returns:
         How it ended; ranks above 0 only ever say done or stopped.
@@ -105,7 +111,7 @@ def run_trial(trial: Trial, should_stop: Callable[[], bool] | None = None) -> Ou
     if rank > 0:
         return _run_other_rank(run, asked)
     owned = run.root.own_run(
-        trial.key, "a start", wait_seconds=DYING_SECONDS, stop_file=trial.stop_file
+        trial.key, "a start", wait_seconds=wait_seconds, stop_file=trial.stop_file
     )
     try:
         with owned as owner:
