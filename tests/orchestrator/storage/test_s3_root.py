@@ -283,3 +283,16 @@ def test_masks_made_between_trainings_reach_the_next_host_but_no_screen(
     assert len(list((other.run(KL).folder / mask).parent.iterdir())) == 1
     viewer = open_root(root.address, str(tmp_path / "viewer"))
     assert not (viewer.local_copy(KL).folder / mask).exists()
+
+
+def test_workers_of_two_hosts_share_a_grid_in_the_store(far: Lab, lab: Lab) -> None:
+    far.write_grid(("supervised_star", "none"), ("unimatch_star", "none"))
+
+    workers = [host.start("work", "while_idle=5m") for host in (far, on_another_host(far))]
+    texts = [worker.communicate(timeout=300)[0] for worker in workers]
+
+    assert [worker.returncode for worker in workers] == [0, 0], texts
+    for key in (SUPERVISED, UNIMATCH):
+        assert [entry["event"] for entry in far.events(key)] == ["started", "done"]
+    lab.run("launch", INLINE)
+    assert far.weights() == lab.weights()
