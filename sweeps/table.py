@@ -31,6 +31,7 @@ _KEYS = (
     "best",
     "cell",
     "columns",
+    "replicates",
     "labels",
     "blocks",
     "originals",
@@ -87,6 +88,8 @@ class Table:
         best: whether the best value stands out among the rows of a block ("down" a column) or
             among the columns of a row ("across").
         columns: axes of each column, outermost axis first.
+        replicates: the columns are replicates of one setting, such as drawings or folds, so that
+            comparisons resample over them as over seeds.
         labels: how names of axes' values are printed.
         notes: further lines under the table.
         originals: numbers as their own papers print them, where the paper of this table quotes
@@ -100,6 +103,7 @@ class Table:
     corner: str = ""
     decimals: int = 1
     best: Literal["down", "across"] = "down"
+    replicates: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     originals: Block | None = None
@@ -154,6 +158,7 @@ def load_table(name_or_path: str) -> Table:
         corner=text(spec.get("corner", ""), f"{path}: corner"),
         decimals=_decimals(spec.get("decimals", 1), f"{path}: decimals"),
         best=_best(spec.get("best", "down"), f"{path}: best"),
+        replicates=_replicates(spec.get("replicates"), f"{path}: replicates"),
         labels={name: text(label, f"{path}: labels: {name}") for name, label in labels.items()},
         notes=texts(spec.get("notes", []), f"{path}: notes"),
         originals=_originals(spec.get("originals"), columns, f"{path}: originals"),
@@ -310,3 +315,9 @@ def _best(value: Any, where: str) -> Literal["down", "across"]:
     if value not in ("down", "across"):
         raise ValueError(f"{where}: expected down or across, found {value!r}.")
     return "down" if value == "down" else "across"
+
+
+def _replicates(value: Any, where: str) -> bool:
+    if value not in (None, "columns"):
+        raise ValueError(f"{where}: expected columns, or leave it out, found {value!r}.")
+    return value is not None

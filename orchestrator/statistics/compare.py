@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from math import ceil
 from statistics import fmean
 
@@ -26,13 +27,15 @@ class Comparison:
         new: the method.
         rival: what it is compared with.
         column: head of the one column, or empty for all columns together.
-        groups: differences by column, new minus rival, in percentage points.
+        groups: differences by column, new minus rival, in percentage points; one group where the
+            columns are replicates.
         interval: of the mean; None where a split has one seed only.
         p: of the exact sign-flip test, two-sided.
         p_holm: corrected for all rivals of `new` in this block and column.
         rivals: how many these are.
         is_exact: every sign pattern was counted.
         is_main: the table itself prints this difference.
+        replicates: how many columns were taken as replicates of one setting; 0 where they are not.
     """
 
     block: str
@@ -46,6 +49,7 @@ class Comparison:
     rivals: int
     is_exact: bool
     is_main: bool = False
+    replicates: int = 0
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -108,8 +112,16 @@ def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Itera
             base = {
                 row.row.minus[1] for row in block.rows if row.row.minus and row.row.minus[0] == new
             }
+            counts = {rival: sum(map(bool, groups)) for rival, groups in pairs.items()}
+            pooled = filled.table.replicates and not by_column
+            if pooled:
+                pairs = {rival: [tuple(chain(*groups))] for rival, groups in pairs.items()}
             for comparison in _family(names, pairs):
-                yield replace(comparison, is_main=comparison.rival in base)
+                yield replace(
+                    comparison,
+                    is_main=comparison.rival in base,
+                    replicates=counts[comparison.rival] if pooled else 0,
+                )
 
 
 def _across(filled: FilledTable) -> Iterator[Comparison]:

@@ -11,7 +11,8 @@ from orchestrator.tables.text import markdown_text, signed
 
 METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
-    "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split."
+    "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split, and "
+    "columns that are replicates of one setting as seeds are."
 )
 _HEAD = (
     "block",
@@ -56,6 +57,8 @@ def verdict(comparison: Comparison) -> str:
 
 def pairs(comparison: Comparison) -> str:
     """How many pairs, of what."""
+    if comparison.replicates:
+        return f"n = {comparison.n} ({_number(comparison.replicates, 'column')})"
     splits = len(comparison.groups)
     sizes = {len(group) for group in comparison.groups}
     seeds = str(sizes.pop()) if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
@@ -116,8 +119,12 @@ def _unreachable(comparison: Comparison) -> str:
     need = pairs_needed(rivals)
     return (
         f"significance at 5 % cannot be reached with {_number(comparison.n, 'pair')}: the smallest "
-        f"p is {p_text(smallest)}{over}. {need} pairs would do: "
-        f"{_number(comparison.seeds_needed, 'seed')}{where}."
+        f"p is {p_text(smallest)}{over}. {need} pairs would do"
+        + (
+            "."
+            if comparison.replicates
+            else f": {_number(comparison.seeds_needed, 'seed')}{where}."
+        )
     )
 
 

@@ -213,6 +213,11 @@ def test_an_unknown_table_lists_the_known_ones():
         ("  - rows:", "  - row:", "block 1: unknown key 'row'. Did you mean 'rows'"),
         ("title: Mine", "title: [", "is no valid YAML"),
         ("title: Mine", "title: Mine\nbest: up", "best: expected down or across, found 'up'"),
+        (
+            "title: Mine",
+            "title: Mine\nreplicates: seeds",
+            "replicates: expected columns, or leave it out, found 'seeds'",
+        ),
         ("title: Mine", "title: Mine\ndecimals: two", "decimals: expected a number of digits"),
     ],
 )

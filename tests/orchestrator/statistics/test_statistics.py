@@ -236,6 +236,24 @@ def test_too_few_seeds_are_said_with_how_many_would_do(table):
     )
 
 
+def test_columns_that_are_replicates_are_resampled_like_seeds(table):
+    one_seed = filled_with(table, [(0.5, -0.1)])
+    as_replicates = fill(
+        replace(table, replicates=True), [row for e in one_seed.entries for row in e.results]
+    )
+
+    alone, pooled = comparisons(one_seed)[1], comparisons(as_replicates)[1]
+
+    assert alone.interval is None
+    assert alone.groups == (pytest.approx((0.5,)), pytest.approx((-0.1,)))
+    assert pooled.groups == (pytest.approx((0.5, -0.1)),)
+    assert pooled.interval == pytest.approx((-0.1, 0.5))
+    assert (pooled.p, pooled.mean) == (alone.p, pytest.approx(alone.mean))
+    text = sentences(as_replicates)[1]
+    assert "over n = 2 (2 columns), 95 % interval [-0.1, +0.5]" in text
+    assert text.endswith("7 pairs would do.")
+
+
 def test_a_difference_that_may_be_chance_is_not_significant(table):
     gains = [(0.5, -0.4), (0.2, -0.3), (0.1, 0.3), (-0.2, 0.1)]
 
