@@ -44,14 +44,14 @@ def install(folder: Path, words: list[str]) -> int:
     pip = [str(folder / "bin/pip"), "install", "--disable-pip-version-check", "--progress-bar=off"]
     start = time.monotonic()
     said = threading.Event()
-    process = subprocess.Popen([*pip, *words], stdout=subprocess.PIPE, text=True)
-    threading.Thread(target=break_silence, args=(process, said, start), daemon=True).start()
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text := short(line):
-            said.set()
-            print(f"  {text}", flush=True)
-    code = process.wait()
+    with subprocess.Popen([*pip, *words], stdout=subprocess.PIPE, text=True) as process:
+        threading.Thread(target=break_silence, args=(process, said, start), daemon=True).start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text := short(line):
+                said.set()
+                print(f"  {text}", flush=True)
+        code = process.wait()
     seconds = round(time.monotonic() - start)
     if code:
         print(f"  pip failed after {seconds} s; what it said is above. The same command goes on.")
