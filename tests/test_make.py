@@ -1,5 +1,6 @@
 """What `make` does for somebody who has just cloned the project."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -28,7 +29,10 @@ blocks:
 def make(*words: str) -> subprocess.CompletedProcess[str]:
     """Run make with the packages of these tests: nothing is installed."""
     given = ["make", "READY=", f"BIN={Path(sys.executable).parent}", *words]
-    return subprocess.run(given, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    # Under `make test` it would say which folder it enters and leaves.
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    own = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(given, cwd=CHECKOUT, env=own, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.long

@@ -65,9 +65,10 @@ def drill(plan: Plan) -> Tally:
 @contextmanager
 def scene(plan: Plan) -> Iterator[Scene]:
     """Whatever can meet with an accident, running."""
-    os.environ[FRESH_VARIABLE] = "6"
     around = Scene(KeyedRandom(plan.seed, Stream.DRAWING))
     with ExitStack() as stack:
+        os.environ[FRESH_VARIABLE] = "6"
+        stack.callback(os.environ.pop, FRESH_VARIABLE, None)
         if plan.url:
             proxy = stack.enter_context(Proxy(shared_box().port))
             stack.enter_context(surroundings(proxy.port))

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from benchmarks.kill_drill.__main__ import drill
 from benchmarks.kill_drill.compare import differences
 from benchmarks.kill_drill.drill import Plan
 from orchestrator.results.store import publish
+from orchestrator.storage.file_lock import FRESH_VARIABLE
 from tests.support.lab import KL, SUPERVISED, Lab
 
 pytestmark = pytest.mark.long
@@ -19,6 +21,7 @@ def test_a_grid_under_kills_a_full_and_a_read_only_disk_ends_as_an_undisturbed_o
 
     assert tally.kills == 5
     assert tally.findings == []
+    assert FRESH_VARIABLE not in os.environ
 
 
 def test_the_drill_finds_what_is_lost_twice_or_different(tmp_path: Path) -> None:

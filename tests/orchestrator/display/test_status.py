@@ -203,9 +203,8 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
 @pytest.mark.parametrize("verb", ["watch", "report", "export", "compact"])
 def test_verbs_without_json_say_which_have_it(verb, capsys):
     assert main([verb, DRAWN, "--json"]) == 2
-    assert (
-        f"{verb} has no --json; plan, status, query, diff, tables have." in capsys.readouterr().err
-    )
+    have = "plan, status, query, diff, reproduce, tables have."
+    assert f"{verb} has no --json; {have}" in capsys.readouterr().err
 
 
 def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
