@@ -36,7 +36,9 @@ def main() -> None:
         path.write_text(yaml.safe_dump(grid_of(cells // KINDS)))
         prepare(load_grid(str(path)), root)
         words = [str(path), f"root={root}"]
-        report("imports alone", "-c", "import orchestrator.commands, orchestrator.display.status")
+        report(
+            "imports alone", "-c", "import orchestrator.commands.verbs, orchestrator.display.status"
+        )
         report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
         report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
         report("the same, --json", "-m", "orchestrator", "status", *words, "--json")

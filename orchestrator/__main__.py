@@ -82,7 +82,7 @@ def help_text() -> str:
 
 def _run(words: Sequence[str]) -> int:
     """Find the verb and its grid, or explain what is wrong with the words."""
-    from orchestrator import commands
+    from orchestrator.commands.verbs import VERBS
     from orchestrator.options import joined
 
     words = joined(words)
@@ -94,28 +94,28 @@ def _run(words: Sequence[str]) -> int:
     if rest[:1] and rest[0] in _WITHOUT_GRID:
         return _run_without_grid(rest, flags)
     unknown = [flag for flag in flags if flag != "--json"]
-    unknown += [word for word in rest[:1] if word not in commands.VERBS]
+    unknown += [word for word in rest[:1] if word not in VERBS]
     if unknown or not rest:
-        verbs = (*commands.VERBS, *_WITHOUT_GRID)
+        verbs = (*VERBS, *_WITHOUT_GRID)
         near = get_close_matches(unknown[0], verbs, n=1) if unknown else []
         hint = f" Did you mean {near[0]}?" if near else ""
         wrong = f"Unknown {unknown[0]!r}.{hint}" if unknown else "No verb."
         return _complain(f"{wrong} Verbs: {', '.join(verbs)}. --help says more.")
-    return _run_on_grid(commands.VERBS[rest[0]], rest, json="--json" in flags)
+    return _run_on_grid(VERBS[rest[0]], rest, json="--json" in flags)
 
 
 def _run_without_grid(words: Sequence[str], flags: Sequence[str]) -> int:
     """The verbs without a grid: `doctor` and `logs CELL`."""
-    from orchestrator import commands
+    from orchestrator.commands import upkeep
 
     known = _WITHOUT_GRID[words[0]]
     if set(flags) - set(known):
         return _complain(f"{words[0]} takes {', '.join(known)}, not {' '.join(flags)}.")
     if words[0] == "doctor":
-        return commands.doctor(words[1:], is_drill=bool(flags))
+        return upkeep.doctor(words[1:], is_drill=bool(flags))
     if len(words) < 2 or "=" in words[1]:
         return _complain("logs needs a cell: python -m orchestrator logs CELL [-f]")
-    return commands.logs(words[1], words[2:], follow=bool(flags))
+    return upkeep.logs(words[1], words[2:], follow=bool(flags))
 
 
 def _run_on_grid(verb: Callable[..., int], words: Sequence[str], *, json: bool) -> int:

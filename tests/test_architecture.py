@@ -33,7 +33,7 @@ LIGHT = [
     "sweeps.cell_configs",
     "orchestrator.planning.plan",
     "orchestrator.results.store",
-    "orchestrator.commands",
+    "orchestrator.commands.verbs",
     "orchestrator.printers.write",
     "orchestrator.display.watch",
     "orchestrator.__main__",
@@ -56,6 +56,7 @@ REASONS = {
     ),
     "a registry or an interface, to which others add": (
         "datasets/known/registry.py",
+        "orchestrator/commands/verbs.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",
         "trainer/config/families.py",
@@ -75,6 +76,8 @@ REASONS = {
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (
+        "orchestrator/commands/output.py",
+        "orchestrator/commands/request.py",
         "trainer/methods/moving_average.py",
         "orchestrator/report/figures.py",
         "orchestrator/report/html.py",

@@ -19,7 +19,7 @@ import yaml
 from PIL import Image
 
 from datasets.location import HOME_VARIABLE
-from orchestrator.commands import VERBS
+from orchestrator.commands.verbs import VERBS
 from tests.support.lab import BASE, LONGEST_SECONDS
 from tests.support.warm_process import WarmCommand
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.commands import VERBS
+from orchestrator.commands.verbs import VERBS
 from orchestrator.options import joined
 from orchestrator.planning.plan import make_plan
 from orchestrator.results.store import publish

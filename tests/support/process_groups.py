@@ -27,7 +27,7 @@ FORKSERVER.set_forkserver_preload(
         "pytest",
         "hypothesis",
         "tests.support.recording_ranks",
-        "orchestrator.commands",
+        "orchestrator.commands.verbs",
         "orchestrator.launch",
         "orchestrator.backends.inline",
     ]

@@ -149,13 +149,13 @@ def test_latex_of_odd_words_compiles(odd, tmp_path):
 def test_titles_and_columns_reach_the_terminal_as_typed(word):
     from rich.table import Table
 
-    from orchestrator.commands import _as_typed
+    from orchestrator.commands.output import as_typed
 
     file = io.StringIO()
     shown = Table(word, title=word)
     shown.add_row(word)
 
-    _as_typed(file).print(shown)
+    as_typed(file).print(shown)
 
     assert file.getvalue().count(word) == 3
 

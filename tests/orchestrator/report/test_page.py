@@ -23,7 +23,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 def test_other_verbs_load_neither_jinja2_nor_matplotlib():
     probe = (
-        "import sys, orchestrator.commands as _; print({'jinja2', 'matplotlib'} & {*sys.modules})"
+        "import sys, orchestrator.commands.verbs as _; "
+        "print({'jinja2', 'matplotlib'} & {*sys.modules})"
     )
 
     done = subprocess.run(

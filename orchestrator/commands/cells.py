@@ -1,0 +1,105 @@
+"""The verbs that run cells, and those that show where the cells stand.
+
+What only one verb needs it imports itself: `status` is called often and must start fast.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.text import Text
+
+from orchestrator.commands.output import console_of_output
+from orchestrator.commands.request import plan_now, request_of, split_words
+from orchestrator.display.format import clock
+from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
+from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
+from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, exit_code
+
+_MOST_CELLS = 120  # that status shows; the paper's grid has 100
+_SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
+
+
+def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print what a launch would run."""
+    request = request_of(grid, words)
+    plan = plan_now(request)
+    chosen = request.chosen(plan)
+    keys = {cell.key for cell in chosen}
+    options, console = request.options, console_of_output()
+    needs = {cell.key: gib_per_rank(cell.config, options.ranks) for cell in plan.cells}
+    if json:
+        console.out(plan_json(plan, keys, needs), highlight=False)
+        return EXIT_DONE
+    card = card_gib(options)
+    console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
+    console.print(cost_table(plan, keys))
+    known = [cell.seconds for cell in chosen if cell.seconds is not None]
+    length = f", about {clock(sum(known))} of work one after the other" if known else ""
+    unknown = len(chosen) - len(known)
+    more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
+    console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
+    problem = too_large({cell.key: cell.config for cell in chosen}, options, card)
+    if problem:
+        console.print(Text(problem, "yellow"), soft_wrap=True)
+    return EXIT_DONE
+
+
+def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what is missing, cut off or failed."""
+    return _launch(request_of(grid, words))
+
+
+def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run what failed or was cut off."""
+    return _launch(replace(request_of(grid, words), states=RESUMED))
+
+
+def work_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Run cells that no process runs, one after the other, beside launches and other workers."""
+    from orchestrator.display.screen import Screen
+    from orchestrator.worker import run_worker, seconds_of
+
+    chosen, rest = split_words(words, "while_idle")
+    idle_seconds = seconds_of(chosen.get("while_idle", "0s"))
+    request = request_of(grid, rest)
+    return run_worker(request, Screen(console_of_output(), request.root), idle_seconds=idle_seconds)
+
+
+def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Print where the cells stand, the interesting ones first."""
+    chosen, rest = split_words(words, "show")
+    most = _most_cells(chosen.get("show", str(_MOST_CELLS)))
+    plan = plan_now(request_of(grid, rest))
+    console = console_of_output()
+    if json:
+        console.out(plan_json(plan, ()), highlight=False)
+    else:
+        console.print(status_picture(plan, width=console.width, most=most))
+    return exit_code(plan)
+
+
+def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Show where the cells stand until they end."""
+    from orchestrator.display.watch import watch
+
+    request = request_of(grid, words)
+    return exit_code(
+        watch(lambda: plan_now(request, pause_seconds=_SLURM_SECONDS), console_of_output())
+    )
+
+
+def _launch(request: LaunchRequest) -> int:
+    """Launch with a screen of its own."""
+    from orchestrator.display.screen import Screen
+    from orchestrator.launch import launch
+
+    return launch(request, Screen(console_of_output(), request.root))
+
+
+def _most_cells(value: str) -> int | None:
+    """How many cells show=VALUE shows; None for all."""
+    if value == "all":
+        return None
+    if not (value.isdecimal() and int(value)):
+        raise ValueError(f"show={value}: give a number of cells, or all.")
+    return int(value)

@@ -1,0 +1,39 @@
+"""The words of a command as a request: its options, its root, and the states of its cells."""
+
+import sys
+from collections.abc import Sequence
+
+from orchestrator.backends.slurm.queued import with_queued_jobs
+from orchestrator.commands.output import as_typed
+from orchestrator.options import LaunchOptions, parse
+from orchestrator.planning.plan import LaunchRequest, Plan
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root
+
+
+def request_of(grid: str, words: Sequence[str]) -> LaunchRequest:
+    """The request that the words make, under a root that answers."""
+    options, overrides = parse(words)
+    return LaunchRequest(grid, answering_root(options), options, overrides)
+
+
+def answering_root(options: LaunchOptions) -> Root:
+    """The root that the options name, once it has answered."""
+    root = open_root(options.root, options.scratch)
+    root.check()
+    return root
+
+
+def plan_now(request: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
+    """The states now, with those of queued jobs; prints a problem with Slurm to standard error."""
+    plan, problem = with_queued_jobs(request.plan(), pause_seconds=pause_seconds)
+    if problem:
+        as_typed(sys.stderr).print(problem, soft_wrap=True, highlight=False)
+    return plan
+
+
+def split_words(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[str]]:
+    """The values of some keys, and the other words."""
+    pairs = [word.partition("=") for word in words]
+    chosen = {key: value for key, _, value in pairs if key in keys}
+    return chosen, ["".join(pair) for pair in pairs if pair[0] not in keys]

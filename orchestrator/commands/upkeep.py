@@ -1,0 +1,105 @@
+"""The verbs for a root and the machine around it: files, jobs, logs, and what works here."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.commands.output import console_of_output, print_text
+from orchestrator.commands.request import answering_root, request_of
+from orchestrator.options import parse
+from orchestrator.planning.plan import EXIT_DONE
+from orchestrator.storage.open import open_root
+from orchestrator.storage.root import Root
+from sweeps.grid import load_grid
+from trainer.run_log import METRICS
+
+
+def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Merge the small result files under the root, whatever grid they are of."""
+    from orchestrator.results.compaction import compact
+
+    for done in compact(request_of(grid, words).root):
+        nothing = "another process is compacting it" if done.is_busy else "nothing to do"
+        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else nothing
+        console_of_output().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
+    return EXIT_DONE
+
+
+def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
+    """Cancel every job of a grid; running cells checkpoint first, and stay as they are."""
+    from orchestrator.backends.slurm.registry import JobRegistry, cancel
+    from slurm.monitor import squeue
+
+    name = load_grid(grid).name
+    options, _ = parse(words)
+    registry = JobRegistry(answering_root(options).grid(name).folder / "slurm", name)
+    arrays = {job.array.name for job in registry.known().values()}
+    jobs = [job for job in squeue().values() if job.comment in arrays and not job.has_ended]
+    cancel([job.job_id for job in jobs])
+    print_text(f"{name}: {len(jobs)} jobs cancelled; `launch` goes on from their checkpoints.")
+    return EXIT_DONE
+
+
+def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
+    """Print what a cell's newest attempt and its job wrote; with `follow` until Ctrl-C.
+
+    Raises:
+        ValueError: the cell has no log yet.
+    """
+    options, _ = parse(words)
+    root = answering_root(options)
+    printed: dict[Path, int] = {}  # bytes of each file
+    with suppress(KeyboardInterrupt):
+        while True:
+            files = _log_files(cell, root)
+            if not files and not printed:
+                raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
+            for path in files:
+                printed[path] = _print_from(path, printed.get(path, 0))
+            if not follow:
+                break
+            time.sleep(root.look_seconds)
+    return EXIT_DONE
+
+
+def doctor(words: Sequence[str], *, is_drill: bool) -> int:
+    """Print what works here; with a drill, also run fake trials in Slurm."""
+    from orchestrator.doctor import checks
+    from orchestrator.doctor.drill import drill
+
+    options, _ = parse(words)
+    root, done = open_root(options.root, options.scratch), []
+    for check in checks.examine(options, root):
+        done.append(check)
+        checks.show_check(check, print_text)
+    if is_drill:
+        for check in drill(options, root, print_text):
+            done.append(check)
+            checks.show_check(check, print_text)
+    return checks.exit_code_of(done)
+
+
+def _log_files(cell: str, root: Root) -> list[Path]:
+    """The messages and losses of a cell's newest attempt, and what its job printed."""
+    from orchestrator.backends.slurm.cell_job import job_logs
+
+    run = root.local_copy(cell)
+    log = run.log(run.newest_attempt())
+    ranks = sorted(log.parent.glob(f"{log.stem}-rank-*{log.suffix}"))
+    files = [log, *ranks, run.folder / METRICS]
+    files += job_logs(cell, root.folder / "grids")
+    return [path for path in files if path.exists()]
+
+
+def _print_from(path: Path, offset: int) -> int:
+    """Print a file from a byte on; returns where it ends now."""
+    with path.open("rb") as file:
+        if file.seek(0, 2) > offset:
+            if offset == 0:
+                print_text(f"==> {path}", "bold")
+            file.seek(offset)
+            sys.stdout.write(file.read().decode(errors="replace"))
+            sys.stdout.flush()
+        return file.tell()
