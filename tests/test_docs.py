@@ -1,9 +1,17 @@
 """What the Markdown pages of the project promise: links that lead somewhere, files that exist."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
+
+from orchestrator.failures import Failure
+from orchestrator.options import SlurmOptions, parse
+from sweeps.grid import load_grid
+from sweeps.table import load_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -32,6 +40,56 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Path) -> None
         path = (page.parent / name).resolve() if name else page
         assert path.exists(), f"{relative(page)} links to {target}"
         assert not anchor or anchor in anchors(path), f"{relative(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_links_to_the_web_are_whole_addresses(page: Path) -> None:
+    for target in (t for t in LINK.findall(page.read_text()) if t.startswith("http")):
+        parts = urlsplit(target)
+        assert parts.scheme == "https", target
+        assert re.fullmatch(r"[\w-]+(\.[\w-]+)+", parts.netloc), target
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / t).resolve() for t in LINK.findall(index.read_text())}
+
+    assert {page for page in PAGES if page.is_relative_to(index.parent)} - {index} <= linked
+
+
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def test_the_grids_and_tables_of_the_pages_are_read(tmp_path: Path) -> None:
+    _, own_table, own_grid = yaml_blocks("getting_started.md")
+    (crossed,), (drawn,) = yaml_blocks("grid.md"), yaml_blocks("tables.md")
+    files = {"my_table": own_table, "my_grid": own_grid, "crossed": crossed, "drawn": drawn}
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+    assert len(load_grid(str(tmp_path / "my_grid.yaml")).cells) == 9  # three methods, three seeds
+    assert len(load_grid(str(tmp_path / "crossed.yaml")).cells) == 9
+    assert len(load_table(str(tmp_path / "drawn.yaml")).cells) == 4
+
+
+def test_the_site_file_of_the_slurm_page_names_options(tmp_path: Path) -> None:
+    (site,) = yaml_blocks("running/slurm.md")
+    (tmp_path / "site.yaml").write_text(site)
+
+    options, _ = parse([f"slurm={tmp_path / 'site.yaml'}"])
+
+    assert {name: str(getattr(options.slurm, name)) for name in yaml.safe_load(site)} == {
+        name: str(value) for name, value in yaml.safe_load(site).items()
+    }
+
+
+def test_every_failure_and_option_of_slurm_stands_on_its_page() -> None:
+    failures = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.M)
+    slurm = (ROOT / "docs/running/slurm.md").read_text()
+
+    assert {failure.value for failure in Failure} <= set(failures)
+    assert [f.name for f in fields(SlurmOptions) if f"`{f.name}`" not in slurm] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -42,7 +42,7 @@ READY = (
 
 def texts() -> Iterator[tuple[Path, str]]:
     """What people read: pages whole, the comments of presets, the docstrings of code."""
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")):
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")):
         yield path, path.read_text()
     for path in (*ROOT.glob("sweeps/**/*.yaml"), ROOT / "Makefile"):
         comments = (line.partition("#")[2].strip() for line in path.read_text().splitlines())

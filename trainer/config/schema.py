@@ -473,7 +473,7 @@ class TrainConfig:
 
         With `run.loader_workers=auto` none on a CPU, whose cores train. On CUDA enough of them that
         a card need not wait, by the CPU time of an image beside that of a step: both grow with the
-        batch, so only the kind of images decides (`benchmarks/README.md`, "Input").
+        batch, so only the kind of images decides (docs/running/performance.md).
         """
         asked = self.run.loader_workers
         if isinstance(asked, int):
