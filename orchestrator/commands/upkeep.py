@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.commands.output import console_of_output, print_text
-from orchestrator.commands.request import answering_root, request_of
+from orchestrator.commands.request import answering_root, request_of, split_flags
 from orchestrator.options import parse
 from orchestrator.planning.plan import EXIT_DONE
 from orchestrator.storage.open import open_root
@@ -42,13 +42,14 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     return EXIT_DONE
 
 
-def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
-    """Print what a cell's newest attempt and its job wrote; with `follow` until Ctrl-C.
+def logs_verb(cell: str, words: Sequence[str], *, json: bool) -> int:
+    """Print what a cell's newest attempt and its job wrote; with `-f` until Ctrl-C.
 
     Raises:
         ValueError: the cell has no log yet.
     """
-    options, _ = parse(words)
+    flags, rest = split_flags(words)
+    options, _ = parse(rest)
     root = answering_root(options)
     printed: dict[Path, int] = {}  # bytes of each file
     with suppress(KeyboardInterrupt):
@@ -58,23 +59,24 @@ def logs(cell: str, words: Sequence[str], *, follow: bool) -> int:
                 raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
             for path in files:
                 printed[path] = _print_from(path, printed.get(path, 0))
-            if not follow:
+            if "-f" not in flags:
                 break
             time.sleep(root.look_seconds)
     return EXIT_DONE
 
 
-def doctor(words: Sequence[str], *, is_drill: bool) -> int:
-    """Print what works here; with a drill, also run fake trials in Slurm."""
+def doctor_verb(target: str, words: Sequence[str], *, json: bool) -> int:
+    """Print what works here; with `--drill` also run fake trials in Slurm."""
     from orchestrator.doctor import checks
     from orchestrator.doctor.drill import drill
 
-    options, _ = parse(words)
+    flags, rest = split_flags(words)
+    options, _ = parse(rest)
     root, done = open_root(options.root, options.scratch), []
     for check in checks.examine(options, root):
         done.append(check)
         checks.show_check(check, print_text)
-    if is_drill:
+    if "--drill" in flags:
         for check in drill(options, root, print_text):
             done.append(check)
             checks.show_check(check, print_text)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.__main__ import main
+from datasets.__main__ import VERB_HELP, VERBS, main
 
 SMALL = ["num_train=4", "num_val=2", "width=40", "height=30"]
 
@@ -25,6 +25,18 @@ def test_help_is_printed_by_the_real_door() -> None:
 
     assert done.returncode == 0
     assert "python -m datasets splits make" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_is_of_that_verb_alone(verb: str, capsys) -> None:
+    assert main([verb, "--help"]) == 0
+
+    text, entry = capsys.readouterr().out, VERB_HELP[verb]
+    assert text.startswith(f"usage: python -m datasets {verb}")
+    examples = [f"python -m datasets {example}" for example in entry.examples]
+    said = [*(form for form, _ in entry.forms), *(name for name, _ in entry.settings), *examples]
+    assert [piece for piece in said if piece not in text] == []
+    assert all(example.split()[0] == verb for example in entry.examples)
 
 
 def test_draw_says_what_it_did(tmp_path, capsys) -> None:

@@ -31,7 +31,7 @@ def words(tmp_path):
 
 
 def run(verb, words, *, json_wanted=False):
-    return VERBS[verb](DRAWN, words, json=json_wanted)
+    return VERBS[verb].run(DRAWN, words, json=json_wanted)
 
 
 def test_flags_with_a_value_become_words():

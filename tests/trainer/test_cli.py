@@ -16,7 +16,7 @@ from tests.support.process_groups import run_trainer, start_trainer
 from tests.support.tiny_config import TINY, tiny_config
 from tests.support.wait_for import wait_until
 from tests.trainer.test_resume import final_digest
-from trainer.cli import run_lock
+from trainer.cli import VERB_HELP, VERBS, run_command_line, run_lock
 from trainer.config.compose import choices
 from trainer.run import train
 
@@ -109,6 +109,17 @@ def test_help_lists_groups_and_settings() -> None:
     assert done.returncode == 0
     assert f"method: {', '.join(choices('method'))}" in done.stdout
     assert "loss.temperature" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_is_of_that_verb_alone(verb: str, capsys: pytest.CaptureFixture) -> None:
+    assert run_command_line([verb, "--help"]) == 0
+
+    text, entry = capsys.readouterr().out, VERB_HELP[verb]
+    assert text.startswith(f"usage: python -m trainer {verb}")
+    examples = [f"python -m trainer {example}" for example in entry.examples]
+    said = [*(form for form, _ in entry.forms), *(name for name, _ in entry.settings), *examples]
+    assert [piece for piece in said if piece not in text] == []
 
 
 def test_a_diverging_run_stops_and_names_its_samples(drawn_root: Path, tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """The help of the configuration: name, default, choices and sentence of every field."""
 
-import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-_WIDTH = 100  # of a line of help
-_INDENT = 34  # where the notes begin
+from datasets.cli import aligned
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,8 @@ class FieldHelp:
 
     def lines(self) -> Iterator[str]:
         """The setting as help shows it."""
-        start = f"  {self.name}={self.default}"
         text = "; ".join(filter(None, [" | ".join(self.choices), self.note]))
-        rest = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)
-        if len(start) >= _INDENT or not rest:
-            yield start
-        else:
-            yield f"{start:{_INDENT}}{rest.pop(0)}"
-        yield from (" " * _INDENT + line for line in rest)
+        yield from aligned(f"{self.name}={self.default}", text)
 
 
 def help_of_fields(schema: Any, prefix: str = "") -> Iterator[FieldHelp]:

@@ -200,13 +200,6 @@ def test_an_interrupted_watch_leaves_the_terminal_as_it_was(tmp_path, number):
     assert b"Traceback" not in seen
 
 
-@pytest.mark.parametrize("verb", ["watch", "report", "export", "compact"])
-def test_verbs_without_json_say_which_have_it(verb, capsys):
-    assert main([verb, DRAWN, "--json"]) == 2
-    have = "plan, status, query, diff, reproduce, tables have."
-    assert f"{verb} has no --json; {have}" in capsys.readouterr().err
-
-
 def test_status_loads_nothing_that_it_does_not_show(tmp_path: Path) -> None:
     put(LocalRoot(tmp_path), 0, 40.0)
     put(LocalRoot(tmp_path), 1, 41.0)

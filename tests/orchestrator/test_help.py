@@ -1,0 +1,69 @@
+"""`--help` of each verb is made of its declaration, and what that says is true."""
+
+import re
+import shlex
+from dataclasses import fields
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.commands.request import split_flags
+from orchestrator.commands.verbs import PROGRAM, VERBS
+from orchestrator.options import LaunchOptions, joined, parse
+from sweeps.grid import load_grid
+
+
+def test_the_list_has_a_line_for_each_verb_and_no_option_of_a_launch(capsys):
+    assert main(["--help"]) == 0
+
+    text = capsys.readouterr().out
+    first = text.partition("\n\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (\w+) ", first, re.MULTILINE) == list(VERBS)
+    assert "slurm.partition" not in text
+
+
+@pytest.mark.parametrize("word", VERBS)
+def test_help_of_a_verb_has_its_form_its_settings_examples_and_exit_codes(word, capsys):
+    assert main([word, "demo", "--help"]) == 0
+
+    text, entry = capsys.readouterr().out, VERBS[word].help
+    ((form, note),) = entry.forms
+    assert text.startswith(f"usage: {PROGRAM} {word} {form}\n")
+    said = [note, *(start for start, _ in entry.settings), *entry.exits.values()]
+    said += [f"{PROGRAM} {example}" for example in entry.examples]
+    assert [piece for piece in said if piece not in text] == []
+    assert ("slurm.partition" in text) == (VERBS[word].options is None)
+
+
+@pytest.mark.parametrize("word", VERBS)
+def test_examples_are_commands_that_the_verb_takes(word):
+    verb = VERBS[word]
+    own = {start.partition("=")[0].lstrip("-").split()[0] for start, _ in verb.help.settings}
+
+    for example in verb.help.examples:
+        first, *words = shlex.split(example)
+        flags, words = split_flags(joined(words))
+        assert first == word
+        assert set(flags) <= set(verb.flags)
+        if verb.target == "grid":
+            assert load_grid(words.pop(0)).cells
+        elif verb.target:
+            words.pop(0)
+        settings = [w for w in words if "=" in w and w.partition("=")[0] not in own]
+        options, _ = parse(settings)
+        usual = LaunchOptions()
+        names = {
+            f.name for f in fields(usual) if getattr(options, f.name) != getattr(usual, f.name)
+        }
+        assert names <= set(verb.options if verb.options is not None else names)
+
+
+def test_options_named_by_a_verb_exist():
+    known = {item.name for item in fields(LaunchOptions)}
+
+    assert {name for verb in VERBS.values() for name in verb.options or ()} <= known
+
+
+def test_a_flag_of_another_verb_is_refused_with_those_of_this_one(capsys):
+    assert main(["status", "demo", "--drill"]) == 2
+    assert "status takes --json, not --drill; python -m" in capsys.readouterr().err
