@@ -75,7 +75,7 @@ def query(
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
     # Hundreds of pixel counts in every row: read for those who ask for them.
     has_counts = "confusion" in sql.lower()
-    for name, table in _tables(root, cells, today or {}, has_counts=has_counts).items():
+    for name, table in view_tables(root, cells, today or {}, has_counts=has_counts).items():
         connection.register(name, table)
     connection.execute(_HISTORY)
     connection.execute(_CONFUSION)
@@ -91,10 +91,21 @@ def query(
         connection.close()
 
 
-def _tables(
-    root: Root, cells: Iterable[Cell] | None, today: Mapping[str, Today], *, has_counts: bool
+def view_tables(
+    root: Root,
+    cells: Iterable[Cell] | None,
+    today: Mapping[str, Today],
+    *,
+    has_counts: bool = False,
 ) -> dict[str, pa.Table]:
-    """The Arrow tables that the views are made of, by name."""
+    """The Arrow tables that the views are made of: rows, counted, counts and epochs.
+
+    Args:
+        root: of the results.
+        cells: as for `query`.
+        today: as for `query`.
+        has_counts: whether `counts` has the counted rows with their confusion matrices, or none.
+    """
     narrow = [name for name in SCHEMA.names if name not in CONFUSIONS]
     cells = None if cells is None else list(cells)
     rows = read_table(root, None if has_counts else narrow, cells)
