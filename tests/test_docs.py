@@ -1,7 +1,7 @@
 """What the Markdown pages of the project promise: links that lead somewhere, files that exist."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from orchestrator.failures import Failure
 from orchestrator.options import SlurmOptions, parse
 from sweeps.grid import load_grid
 from sweeps.table import load_table
+from trainer.config.schema import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -19,6 +20,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED_FILE = re.compile(
     r"`((?:datasets|trainer|sweeps|slurm|orchestrator|tests|benchmarks|docs)/[\w./-]+\.\w+)`"
 )
+
+WRITTEN_FILE = re.compile(r"`([\w/.]+)`:\n\n```")  # whose content follows, for readers to write
 
 
 def relative(path: Path) -> str:
@@ -84,6 +87,21 @@ def test_the_site_file_of_the_slurm_page_names_options(tmp_path: Path) -> None:
     }
 
 
+def test_the_list_of_methods_has_every_preset_and_every_option_of_each() -> None:
+    sections = re.split(r"^## ", (ROOT / "docs/method_list.md").read_text(), flags=re.M)[1:]
+    by_name = {name: text for text in sections for name in text.splitlines()[0].split(", ")}
+
+    assert set(by_name) == {path.stem for path in ROOT.glob("sweeps/method/*.yaml")}
+    groups = [group for group in fields(MethodConfig) if is_dataclass(group.type)]
+    missing = {
+        f"{group.name}.{option.name}"
+        for group in groups
+        for option in fields(group.type)
+        if not re.search(rf"`{option.name}[`=]", by_name[group.name])
+    }
+    assert missing == set()
+
+
 def test_every_failure_and_option_of_slurm_stands_on_its_page() -> None:
     failures = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/troubleshooting.md").read_text(), re.M)
     slurm = (ROOT / "docs/running/slurm.md").read_text()
@@ -94,9 +112,10 @@ def test_every_failure_and_option_of_slurm_stands_on_its_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_every_file_that_a_page_names_exists(page: Path) -> None:
-    missing = {name for name in NAMED_FILE.findall(page.read_text()) if not (ROOT / name).exists()}
+    text = page.read_text()
+    missing = {name for name in NAMED_FILE.findall(text) if not (ROOT / name).exists()}
 
-    assert missing == set()
+    assert missing - set(WRITTEN_FILE.findall(text)) == set()
 
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:
