@@ -30,6 +30,12 @@ FORKSERVER.set_forkserver_preload(
         "orchestrator.commands.verbs",
         "orchestrator.launch",
         "orchestrator.backends.inline",
+        "trainer.losses",
+        "trainer.methods.supervised",
+        "trainer.methods.unimatch",
+        "trainer.network.resnet",
+        "jinja2",
+        "tests.support.preloaded",
     ]
 )
 

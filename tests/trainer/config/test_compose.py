@@ -1,12 +1,22 @@
 """The door of configuration: what it accepts, and what it says when it does not."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from datasets.config import StrongViewConfig
-from trainer.config.compose import GROUPS, choices, compose, field_names, from_json, quoted
+from trainer.config.compose import (
+    CONFIG_FOLDER,
+    GROUPS,
+    choices,
+    compose,
+    field_names,
+    from_json,
+    quoted,
+)
 from trainer.config.fingerprint import config_json, differences, fingerprint
 from trainer.config.schema import TrainConfig, Upsample
 
@@ -99,6 +109,27 @@ def test_a_config_survives_its_json() -> None:
     config = compose(["loss=cr", "loss.views=[s1,fp]", "data.drawn.seed=4"])
 
     assert from_json(config_json(config)) == config
+
+
+def test_an_edited_preset_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONFIG_FOLDER, tmp_path / "sweeps")
+    monkeypatch.setattr("trainer.config.compose.CONFIG_FOLDER", tmp_path / "sweeps")
+    preset = tmp_path / "sweeps" / "loss" / "kl.yaml"
+    before = compose(["loss=kl"])
+
+    preset.write_text(preset.read_text() + "temperature: 7.5\n")
+
+    assert before.loss.temperature == 4.0
+    assert compose(["loss=kl"]).loss.temperature == 7.5
+
+
+def test_a_setting_from_the_environment_is_that_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = []
+    for folder in ("one", "two"):
+        monkeypatch.setenv("FOLDER", folder)
+        folders.append(compose(["run.folder=${oc.env:FOLDER}"]).run.folder)
+
+    assert folders == ["one", "two"]
 
 
 @pytest.mark.parametrize("text", ["3", "[]", "{", '{"optim": 3}', '{"optim": {"speed": 1}}'])
