@@ -31,13 +31,14 @@ ifdef ROOM
 	$(BIN)/ruff check $(ROOM) tests
 	$(BIN)/ruff format --check $(ROOM) tests
 	$(BIN)/mypy -p $(ROOM)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup tests/$(ROOM) tests/test_architecture.py \
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+		tests/$(ROOM) tests/test_architecture.py \
 		-m 'not long and not ray and not slurm and not s3 and not pypi'
 else
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 endif
 
 # Only what runs on a Slurm of its own, under faults.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
 
@@ -46,6 +47,8 @@ _CAUSES = {
     "s3": what_is_missing_for_s3(),
     "pypi": what_is_missing_of_earth(),
 }
+# Seconds of a test on an idle machine by its markers and fixtures; of any other one a tenth.
+_SECONDS = {"slurm": 10.0, "ray": 10.0, "long": 5.0, "long_lab": 8.0, "s3": 2.0, "lab": 1.0}
 # With CI=true the tests run in any case, and fail where their box cannot start.
 _LEFT_OUT = {} if os.environ.get("CI") == "true" else {k: v for k, v in _CAUSES.items() if v}
 
@@ -68,6 +71,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _put_longest_first(items)
+
+
+def _put_longest_first(items: list[pytest.Item]) -> None:
+    """Let the workers take the longest groups first: a long one at the end leaves a core idle."""
+    seconds: dict[str, float] = defaultdict(float)
+    for item in items:
+        names = {*(mark.name for mark in item.iter_markers()), *getattr(item, "fixturenames", ())}
+        seconds[_group(item)] += max(
+            (_SECONDS[name] for name in names & _SECONDS.keys()), default=0.1
+        )
+    items.sort(key=lambda item: (-seconds[_group(item)], _group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """What one worker runs as a whole."""
+    mark = item.get_closest_marker("xdist_group")
+    assert mark is not None
+    return str(mark.args[0])
 
 
 @pytest.hookimpl(wrapper=True)

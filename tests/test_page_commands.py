@@ -23,6 +23,7 @@ from orchestrator.commands.verbs import VERBS
 from tests.support.lab import BASE, LONGEST_SECONDS
 from tests.support.warm_process import WarmCommand
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("datasets", "trainer", "sweeps", "slurm", "orchestrator", "benchmarks")
 SHORT = "|".join(VERBS)  # verbs, which pages also name alone

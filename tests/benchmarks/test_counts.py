@@ -6,6 +6,7 @@ from benchmarks import counts
 from benchmarks.counts import count
 from benchmarks.two_steps import Case
 
+pytestmark = pytest.mark.long
 LAYERS = {"resnet50": 64, "resnet101": 115}  # of batch normalisation
 MILLIONS = {"resnet50": 40.5, "resnet101": 59.5}  # of parameters
 OTHER_MESSAGES = 7  # five numbers of pixels; the gradient, there and back

@@ -246,7 +246,7 @@ def test_a_renewal_that_was_cut_off_goes_on_by_itself(lab: Lab) -> None:
     lab.run("launch", "backend=inline")
     lab.write_grid(("supervised_star", "none"), epochs=400)
     process = lab.start("launch", "backend=inline", "rerun=drifted")
-    lab.worker_at(SUPERVISED, step=2)
+    lab.worker_at(SUPERVISED, step=9)  # the run of before ended at step 3
     process.kill()
     process.communicate()
 

@@ -1,7 +1,5 @@
 """Reports that the tests of this folder look at; each is made once."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from sweeps.grid import load_grid
 from tests.support.browser import Page, browser, program
 from tests.support.report_results import TABLE, publish_drawn
 from tests.support.result_rows import DRAWN, row_of
+from tests.support.warm_process import WarmCommand
 from trainer.checkpoint_manifest import read_manifest
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -62,10 +61,9 @@ def trained(tmp_path_factory):
     grid = folder / "grid.yaml"
     grid.write_text(f"title: Real runs\ntables: [two.yaml]\noverrides: [{overrides}]\n")
     root = folder / "out"
-    words = [str(grid), f"root={root}", "backend=inline"]
-    command = [sys.executable, "-m", "orchestrator", "launch", *words]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    launch = WarmCommand(["launch", str(grid), f"root={root}", "backend=inline"], CHECKOUT)
+    text, _ = launch.communicate()
+    assert launch.returncode == 0, text
     for number, run in enumerate(sorted((root / "runs").iterdir())):
         decide_otherwise(run / "checkpoints/best.pt", number)
     return report(make_plan(str(grid), LocalRoot(root)))[-1]
