@@ -6,9 +6,9 @@
     paper.table(3)
     paper.rows()[["key", "best_miou_percent"]]
 
-It only reads: nothing is trained, and nothing is written. Every call looks at the root anew, so it
-shows what is done by then while a launch runs. pandas is imported by the calls that return a data
-frame, and by no other.
+It only reads: nothing is trained, and nothing is written. Rows and epochs are read by each call;
+states, and what counts as of today, are those of the moment in which the grid was loaded. pandas is
+imported by the calls that return a data frame, and by no other.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from orchestrator.options import parse
-from orchestrator.planning.plan import LaunchRequest
+from orchestrator.planning.plan import LaunchRequest, Plan
 from orchestrator.printers.csv import table_csv
 from orchestrator.printers.html import html
 from orchestrator.printers.latex import latex
@@ -27,7 +27,7 @@ from orchestrator.results.row import AXES
 from orchestrator.results.store import counted_rows
 from orchestrator.storage.open import open_root
 from orchestrator.tables.fill import fill
-from orchestrator.tables.filled import FilledTable
+from orchestrator.tables.filled import Epoch, FilledTable
 from sweeps.grid_tables import tables_of
 
 if TYPE_CHECKING:
@@ -49,22 +49,26 @@ def load_grid(grid: str, root: str = "outputs", *, settings: Sequence[str] = ())
     """
     options, overrides = parse([f"root={root}", *settings])
     request = LaunchRequest(grid, open_root(options.root, options.scratch), options, overrides)
-    request.plan()  # a wrong word is said here, and not by the first look at the results
-    return GridResults(request)
+    return GridResults(request.plan(), options.printed_epoch)
 
 
 @dataclass(frozen=True)
 class GridResults:
-    """The results of a grid, see `load_grid`."""
+    """The results of a grid, see `load_grid`.
 
-    request: LaunchRequest
+    Attributes:
+        plan: the cells and their states when the grid was loaded.
+        epoch: whose mIoU the tables print.
+    """
+
+    plan: Plan
+    epoch: Epoch
 
     def cells(self) -> "DataFrame":
         """Every cell with its state and the reason for it, as `status` has them."""
         from pandas import DataFrame
 
-        plan = self.request.plan()
-        facts = [(cell.key, cell.state.value, cell.why, cell.seconds) for cell in plan.cells]
+        facts = [(cell.key, cell.state.value, cell.why, cell.seconds) for cell in self.plan.cells]
         return DataFrame(facts, columns=["key", "state", "why", "estimated_seconds"])
 
     def rows(self, *, every_attempt: bool = False) -> "DataFrame":
@@ -86,7 +90,7 @@ class GridResults:
         Raises:
             ValueError: DuckDB is not installed, or does not understand the question.
         """
-        plan = self.request.plan()
+        plan = self.plan
         return query(plan.root, sql, cells=plan.grid.cells, today=plan.today).to_pandas()
 
     def table(self, which: int | str = 1) -> "GridTable":
@@ -98,7 +102,7 @@ class GridResults:
         Raises:
             ValueError: the grid has no such table; names those it has.
         """
-        plan = self.request.plan()
+        plan = self.plan
         tables = tables_of(plan.grid)
         names = [table.name for table in tables]
         places = range(1, len(names) + 1)
@@ -107,12 +111,11 @@ class GridResults:
             raise ValueError(f"{plan.grid.name} has no table {which!r}; known: {known}.")
         table = tables[which - 1 if isinstance(which, int) else names.index(which)]
         rows = counted_rows(plan.root, table.cells, plan.today)
-        epoch = self.request.options.printed_epoch
-        return GridTable(fill(table, rows, epoch=epoch, today=plan.today))
+        return GridTable(fill(table, rows, epoch=self.epoch, today=plan.today))
 
     def _view(self, name: str) -> "DataFrame":
-        plan = self.request.plan()
-        return view_tables(plan.root, plan.grid.cells, plan.today)[name].to_pandas()
+        grid = self.plan.grid
+        return view_tables(self.plan.root, grid.cells, self.plan.today)[name].to_pandas()
 
 
 @dataclass(frozen=True)
