@@ -3,6 +3,7 @@
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from orchestrator.backends.ray.cluster import available_cores
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import about, cells_text
 from orchestrator.display.screen import Screen
+from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Queue, in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
+from orchestrator.forecast.budget import allowance_of, entries_text
+from orchestrator.forecast.forecast import forecast, unit_of
+from orchestrator.forecast.probe import known_timings
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.cards import card_gib, check_cards
 from orchestrator.planning.estimate import seconds_together, work
@@ -179,7 +184,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         queue = _run(order, plan, cells, stop, screen)
     show_failures(queue, root, screen)
     was_stopped = stop.is_asked()
-    if was_stopped:
+    if was_stopped and not order.options.limits:
         screen.message("Stopped. The same command continues where every cell stands.", "yellow")
     code = show_end(order.plan(), order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
@@ -244,17 +249,39 @@ def _run(
     lengths = {cell.key: work(cell.config) for cell in cells}
     trials = in_start_order(trials, lengths, first_tables(plan))
     screen.expect(lengths)
-    queue = queue_of(trials, options, screen)
+    limit = _limit(order, plan, cells, screen) if options.limits else None
+    queue = queue_of(trials, options, screen, limit)
     context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
-    with stop.listening(), backend(options.backend).pools(context) as pools:
+    watching = limit.watching(stop) if limit else nullcontext()
+    with stop.listening(), watching, backend(options.backend).pools(context) as pools:
         run_queue(queue, pools, stop, screen)
     return queue
 
 
-def queue_of(trials: Sequence[Trial], options: LaunchOptions, screen: Screen) -> Queue:
+def _limit(
+    order: LaunchRequest, plan: Plan, cells: Sequence[PlannedCell], screen: Screen
+) -> Allowance:
+    """What `budget` and `until` leave for the cells; shows what of it is spent."""
+    forecasts = forecast(plan, cells, known_timings(cells, order.root), order.options)
+    limit = allowance_of(plan, forecasts, order.options)
+    unit = unit_of([cell.config for cell in cells], order.options)
+    unknown = len(cells) - len(limit.seconds)
+    screen.message(
+        f"{order.options.limits}: {limit.spent / 3600:.3g} {unit} are spent"
+        + (f"; {cells_text(unknown)} of unknown length start while any are left" if unknown else "")
+    )
+    return limit
+
+
+def queue_of(
+    trials: Sequence[Trial],
+    options: LaunchOptions,
+    screen: Screen,
+    limit: Allowance | None = None,
+) -> Queue:
     """A queue that shows what happens, repeats failures as the options say, and leaves rows."""
     retries = None if options.retries < 0 else options.retries
-    return Queue(trials, listener=screen, give_up=publish_failure, retries=retries)
+    return Queue(trials, listener=screen, give_up=publish_failure, retries=retries, limit=limit)
 
 
 def trial_of(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
@@ -329,4 +356,11 @@ def show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     )
     if numbers[State.drifted]:
         screen.message("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
+    if order.options.limits and numbers[State.done] < len(plan.cells):
+        for line in entries_text(plan, set(plan.keys(State.done)), "complete"):
+            screen.message(line)
+        screen.message(
+            f"{order.options.limits} leaves the rest; a launch with more goes on from here.",
+            "yellow",
+        )
     return exit_code(plan)

@@ -4,7 +4,9 @@ import difflib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,28 @@ def _is_gpu_share(value: float) -> bool:
 def _is_count_or_auto(value: str) -> bool:
     """A whole number above zero, or the word auto."""
     return value == "auto" or (value.isdecimal() and int(value) > 0)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_in(text: str) -> float | None:
+    """The seconds of a time such as 90s, 10m or 2h; None for another text."""
+    match = _DURATION.fullmatch(text)
+    return float(match[1]) * _UNITS[match[2]] if match else None
+
+
+def _is_duration(value: str) -> bool:
+    """Nothing, or a time such as 2h."""
+    return not value or seconds_in(value) is not None
+
+
+def _is_moment(value: str) -> bool:
+    """Nothing, or a date with a time."""
+    with suppress(ValueError):
+        return not value or bool(datetime.fromisoformat(value))
+    return False
 
 
 def _is_minutes(value: float) -> bool:
@@ -106,6 +130,19 @@ class LaunchOptions:
     )
     only: str = option("*", "glob over cell keys")
     rerun: str = option("none", "also run cells that are done", choices=("none", "drifted", "all"))
+    budget: str = option(
+        "",
+        "such as 300h: hours of GPUs, or of cores without GPUs, for the whole grid; no cell starts "
+        "that would pass it, and running ones stop there",
+        holds=_is_duration,
+        wanted="give a time such as 300h, 90m or 30s",
+    )
+    until: str = option(
+        "",
+        "such as 2026-12-01T08:00: the same for a moment, in local time",
+        holds=_is_moment,
+        wanted="give a moment such as 2026-12-01T08:00",
+    )
     retries: int = option(
         -1, "per cell and class of failure; -1: each class has its own number", least=-1
     )
@@ -129,6 +166,12 @@ class LaunchOptions:
     def cpus_for(self, config: TrainConfig, device_type: str) -> int:
         """Cores to reserve for a rank that trains this configuration on a device of this type."""
         return self.fixed_cpus or config.run.threads + config.loader_workers(device_type)
+
+    @property
+    def limits(self) -> str:
+        """`budget` and `until` as they were typed; empty without both."""
+        pairs = {"budget": self.budget, "until": self.until}
+        return " ".join(f"{name}={value}" for name, value in pairs.items() if value)
 
     @property
     def printed_epoch(self) -> Literal["best", "last"]:

@@ -5,7 +5,6 @@ as like may come and go on all machines that see the root. The lock of the grid,
 second launch away, is not theirs.
 """
 
-import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from orchestrator.launch import (
     show_failures,
     trial_of,
 )
-from orchestrator.options import LaunchOptions
+from orchestrator.options import LaunchOptions, seconds_in
 from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import (
     EXIT_DONE,
@@ -41,7 +40,6 @@ from orchestrator.trial import Trial
 
 _LOOK_SECONDS = 0.2  # between two looks at the stop
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # between two plans of an idle worker
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def seconds_of(text: str) -> float:
@@ -50,10 +48,10 @@ def seconds_of(text: str) -> float:
     Raises:
         ValueError: it is no such time.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if match is None:
+    seconds = seconds_in(text)
+    if seconds is None:
         raise ValueError(f"while_idle={text}: give a time such as 90s, 10m or 2h.")
-    return float(match[1]) * _UNITS[match[2]]
+    return seconds
 
 
 def run_worker(order: LaunchRequest, screen: Screen, *, idle_seconds: float) -> int:
@@ -111,6 +109,11 @@ def _options_of_worker(options: LaunchOptions) -> LaunchOptions:
         raise ValueError(
             f"rerun={options.rerun}: a worker runs nothing again that is done. Take `launch`; "
             "workers may help with what it sets aside."
+        )
+    if options.limits:
+        raise ValueError(
+            f"{options.limits}: a worker does not know what others take. Take `launch`, or end the "
+            "worker by `timeout`."
         )
     options = replace(options, backend="inline")
     refuse_ignored(options)

@@ -8,36 +8,43 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from orchestrator.commands.forecast import WORDS, outlook
 from orchestrator.commands.output import console_of_output
 from orchestrator.commands.request import plan_now, request_of, split_words
 from orchestrator.display.format import clock
 from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
 from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, exit_code
+from orchestrator.printers.forecast import forecast_json
 
 _MOST_CELLS = 120  # that status shows; the paper's grid has 100
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 
 
 def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
-    """Print what a launch would run."""
-    request = request_of(grid, words)
-    plan = plan_now(request)
+    """Print what a launch would run, for how long and for how much."""
+    own, rest = split_words(words, *WORDS)
+    request = request_of(grid, rest)
+    ahead = outlook(request, plan_now(request), own)
+    plan = ahead.plan
     chosen = request.chosen(plan)
     keys = {cell.key for cell in chosen}
     options, console = request.options, console_of_output()
     needs = {cell.key: gib_per_rank(cell.config, options.ranks) for cell in plan.cells}
     if json:
-        console.out(plan_json(plan, keys, needs), highlight=False)
+        more = {"forecast": forecast_json(ahead.forecast, ahead.bought)}
+        console.out(plan_json(plan, keys, needs, more=more), highlight=False)
         return EXIT_DONE
     card = card_gib(options)
     console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
     console.print(cost_table(plan, keys))
+    for table in ahead.tables():
+        console.print(table)
     known = [cell.seconds for cell in chosen if cell.seconds is not None]
     length = f", about {clock(sum(known))} of work one after the other" if known else ""
-    unknown = len(chosen) - len(known)
-    more = f"; no comparable cell is done yet for {unknown}" if unknown else ""
-    console.print(f"{counts(plan)}; {len(chosen)} would run{length}{more}", highlight=False)
+    console.print(f"{counts(plan)}; {len(chosen)} would run{length}", highlight=False)
+    for line in ahead.lines:
+        console.print(line, highlight=False, soft_wrap=True)
     problem = too_large({cell.key: cell.config for cell in chosen}, options, card)
     if problem:
         console.print(Text(problem, "yellow"), soft_wrap=True)

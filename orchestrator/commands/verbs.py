@@ -103,10 +103,15 @@ VERBS: dict[str, Verb] = {
     "plan": Verb(
         cells.plan_verb,
         _help(
-            "GRID",
-            "what would run, why, and for how long",
+            "GRID [probe=yes] [price=2.5]",
+            "what would run, why, for how long and for how much",
             "plan paper root=outputs",
             "plan paper only=voc.* gpu_memory_gb=24 --json",
+            "plan demo probe=yes price=2.5 budget=10h",
+            settings=[
+                ("probe=no", "yes: time 20 steps of each kind of cell here, in one process"),
+                ("price=", "of a GPU-hour, or of a core-hour without GPUs"),
+            ],
         ),
         options=None,
         flags=("--json",),
@@ -118,6 +123,7 @@ VERBS: dict[str, Verb] = {
             "run what is missing, cut off or failed; what is done stays",
             "launch demo backend=inline",
             "launch paper backend=slurm slurm.partition=gpu root=/shared/ipix",
+            "launch paper root=outputs budget=300h until=2026-12-01T08:00",
             exits=_OF_RUNS,
         ),
         options=None,

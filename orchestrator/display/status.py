@@ -75,15 +75,24 @@ def counts(plan: Plan) -> str:
 
 
 def plan_json(
-    plan: Plan, chosen: Collection[str], needs: Mapping[str, float | None] | None = None
+    plan: Plan,
+    chosen: Collection[str],
+    needs: Mapping[str, float | None] | None = None,
+    *,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Everything the tables show, for programs; the arguments are those of `plan_table`."""
+    """Everything the tables show, for programs; the arguments are those of `plan_table`.
+
+    `more` is put beside the cells.
+    """
     progress = progress_of(plan, plan.cells)
     cells = [_plain(cell, progress[cell.key], runs=cell.key in chosen) for cell in plan.cells]
     if needs is not None:
         cells = [cell | {"gib_per_rank": needs[cell["key"]]} for cell in cells]
     numbers = {state.value: plan.count(state) for state in State}
-    return json.dumps({"grid": plan.grid.name, "counts": numbers, "cells": cells}, indent=1)
+    return json.dumps(
+        {"grid": plan.grid.name, "counts": numbers, "cells": cells, **(more or {})}, indent=1
+    )
 
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from orchestrator.execution.provenance import CHECKOUT
@@ -27,6 +28,12 @@ def snapshot_code(folder: Path) -> Path:
 def is_whole(copy: Path) -> bool:
     """Whether the content of a copy is what its name says."""
     return copy.is_dir() and _digest(_read(copy)) == copy.name
+
+
+@cache
+def code_digest() -> str:
+    """Sha256 of the packages as they are now, the name that a copy of them would get."""
+    return _digest(_read(CHECKOUT))
 
 
 def store_code(folder: Path, files: Mapping[str, bytes]) -> Path:

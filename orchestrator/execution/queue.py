@@ -1,8 +1,8 @@
 """The cells of a launch: which wait, which run where, and how each of them ended."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from orchestrator.failures import POLICIES, Budget, Failure
 from orchestrator.storage.open import root_of
@@ -17,6 +17,22 @@ class Listener(Protocol):
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         """An attempt ended; `retried` says that another one follows."""
+
+
+class Limit(Protocol):
+    """What a queue asks before it hands a cell over; `execution/allowance.py` has one."""
+
+    def fits(self, key: str) -> bool:
+        """Whether a cell may start now."""
+
+    def took(self, key: str) -> None:
+        """A cell was handed to a pool."""
+
+    def began(self, key: str) -> None:
+        """A cell that was taken runs now."""
+
+    def ended(self, key: str) -> None:
+        """A cell that was taken ended, or has to wait again."""
 
 
 class Taker(Protocol):
@@ -47,6 +63,7 @@ class Queue:
         listener: called at every start and end.
         give_up: called when a retryable failure has used up its budget; publishes the row.
         retries: limit that replaces the failure classes' own; None keeps them.
+        limit: may hold cells back; where it holds all that wait, and none runs, the queue is over.
     """
 
     def __init__(
@@ -56,6 +73,7 @@ class Queue:
         listener: Listener,
         give_up: Callable[[Trial, Outcome], None],
         retries: int | None = None,
+        limit: Limit | None = None,
     ) -> None:
         self._waiting = list(trials)
         self._running: dict[str, tuple[Trial, Trial, Taker]] = {}  # as it waited, as it runs, where
@@ -64,6 +82,7 @@ class Queue:
         self._listener = listener
         self._give_up = give_up
         self._retries = retries
+        self._limit = limit
         self._is_closed = False
         self._closed_because = ""
 
@@ -91,7 +110,7 @@ class Queue:
         if self._running:
             return False
         return self._is_closed or not any(
-            pool.accepts(trial) for trial in self._waiting for pool in pools
+            pool.accepts(trial) and self._fits(trial) for trial in self._waiting for pool in pools
         )
 
     def take(self, pool: Taker) -> list[Trial]:
@@ -100,10 +119,12 @@ class Queue:
         taken: list[Trial] = []
         left: list[Trial] = []
         for trial in self._waiting:
-            chosen = taken if len(taken) < free and pool.accepts(trial) else left
-            chosen.append(trial)
+            if len(taken) < free and pool.accepts(trial) and self._fits(trial):
+                taken.append(self._hand_over(trial, pool))
+            else:
+                left.append(trial)
         self._waiting = left
-        return [self._hand_over(trial, pool) for trial in taken]
+        return taken
 
     def adopt(self, pool: Taker, keys: Collection[str]) -> None:
         """Take waiting cells as running in a pool, where an earlier launch started them."""
@@ -113,15 +134,19 @@ class Queue:
 
     def start(self, key: str) -> None:
         """Record that a cell that was taken has begun to run."""
+        if self._limit is not None:
+            self._limit.began(key)
         self._listener.started(self._running[key][1])
 
     def put_back(self, key: str) -> None:
         """Let a cell that was taken wait again: the pool had no room for it after all."""
+        self._end(key)
         # As it waited, without what the pool added: another pool may take it next.
         self._waiting.insert(0, self._running.pop(key)[0])
 
     def finish(self, key: str, outcome: Outcome) -> None:
         """Record how an attempt ended; after one that may be repeated the cell waits again."""
+        self._end(key)
         waited, trial, _ = self._running.pop(key)
         retried = outcome.status == "failed" and self._may_retry(trial, outcome)
         if retried:
@@ -151,7 +176,16 @@ class Queue:
     def _hand_over(self, trial: Trial, pool: Taker) -> Trial:
         prepared = pool.prepare(trial)
         self._running[trial.key] = (trial, prepared, pool)
+        if self._limit is not None:
+            self._limit.took(trial.key)
         return prepared
+
+    def _fits(self, trial: Trial) -> bool:
+        return self._limit is None or self._limit.fits(trial.key)
+
+    def _end(self, key: str) -> None:
+        if self._limit is not None:
+            self._limit.ended(key)
 
     def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
         """Decide by class whether the cell runs again; a final failure is published."""
@@ -170,9 +204,20 @@ class Queue:
         return False
 
 
+class Keyed(Protocol):
+    """Anything about one cell."""
+
+    @property
+    def key(self) -> str:
+        """Of the cell."""
+
+
+AboutCell = TypeVar("AboutCell", bound=Keyed)
+
+
 def in_start_order(
-    trials: Sequence[Trial], seconds: dict[str, float], table: dict[str, int]
-) -> list[Trial]:
+    trials: Sequence[AboutCell], seconds: Mapping[str, float], table: Mapping[str, int]
+) -> list[AboutCell]:
     """Trials in the order to start: first table first, and within a table the longest first.
 
     Long cells at the end would leave machines idle while the last one runs.

@@ -69,10 +69,20 @@ class Stop:
         self._on_message = on_message
         self._is_lost = is_lost
         self._was_signalled = False
+        self._was_asked = False
 
     def is_asked(self) -> bool:
         """Whether the launch shall start no further cell."""
-        return self._was_signalled or self._is_lost()
+        return self._was_signalled or self._was_asked or self._is_lost()
+
+    def ask(self, text: str) -> None:
+        """Let the running cells checkpoint and end, and show why; the first signal does it, too."""
+        self._was_asked = True
+        # The stop file, here and where other hosts see it.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        self._signal.send()
+        self._on_message(text)
 
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
@@ -97,8 +107,4 @@ class Stop:
             # Without clean-up, which would wait for the running cells.
             os._exit(EXIT_UNFINISHED)
         self._was_signalled = True
-        # The stop file, here and where other hosts see it.
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
-        self._signal.send()
-        self._on_message(f"{signal.Signals(number).name}: {self._text}")
+        self.ask(f"{signal.Signals(number).name}: {self._text}")

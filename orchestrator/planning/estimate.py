@@ -4,6 +4,7 @@ Those of done cells under the same root come first, then what the grid's file sa
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from heapq import heapreplace
 from statistics import median
 
@@ -65,6 +66,15 @@ def shares(configs: Mapping[str, TrainConfig], seconds: float) -> dict[str, floa
     parts = {key: work(config) for key, config in configs.items()}
     total = sum(parts.values())
     return {key: seconds * part / total for key, part in parts.items()}
+
+
+def relative_work(configs: Mapping[str, TrainConfig]) -> dict[str, float]:
+    """Work of each cell by key; 0 for a split that is too small to run at all."""
+    known, parts = _Known(), dict.fromkeys(configs, 0.0)
+    for key, config in configs.items():
+        with suppress(ValueError):
+            parts[key] = known.work(config)
+    return parts
 
 
 def seconds_together(seconds: Iterable[float], slots: int) -> float:

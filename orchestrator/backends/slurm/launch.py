@@ -24,7 +24,8 @@ _MOST_JOBS = 5000  # in the queue at once where the site names no limit
 _MEMORY_STEP = 2.0  # times as much after every out-of-memory
 
 detaches = True
-ignores = ("to_ray", "to_slurm", "workers")
+# Jobs outlive the launch, which could not stop them at a budget.
+ignores = ("to_ray", "to_slurm", "workers", "budget", "until")
 
 
 @contextmanager

@@ -1,0 +1,116 @@
+"""The part of `plan` that looks ahead: its words, the probe, and what a budget buys."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from orchestrator.commands.output import print_note
+from orchestrator.execution.queue import in_start_order
+from orchestrator.forecast.budget import allowance_of, bought, entries_text
+from orchestrator.forecast.forecast import CellForecast, forecast, unit_of, with_forecast
+from orchestrator.forecast.probe import known_timings, probe
+from orchestrator.planning.plan import LaunchRequest, Plan, State
+from orchestrator.printers.forecast import Forecast, kind_table, total_table
+
+WORDS = ("probe", "price")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What `plan` knows about the time to come.
+
+    Attributes:
+        plan: with the estimates that follow from timings.
+        bought: keys of the cells that a budget buys, in their order; None without one.
+        is_printed: whether the words ask for it, or no other estimate can be given.
+    """
+
+    plan: Plan
+    forecast: Forecast
+    bought: list[str] | None
+    lines: list[str]
+    is_printed: bool
+
+    def tables(self) -> list[Table]:
+        """What is printed, the kinds of cells only where some were timed."""
+        is_timed = any(cell.timing for cell in self.forecast.whole.cells)
+        tables = [total_table(self.forecast)] if self.is_printed else []
+        return [kind_table(self.forecast), *tables] if is_timed else tables
+
+
+def outlook(request: LaunchRequest, plan: Plan, words: Mapping[str, str]) -> Outlook:
+    """Forecast the cells that would run, after a probe if that is asked for.
+
+    Args:
+        request: the grid and the options of the launch.
+        plan: the states.
+        words: the values of `WORDS` that were given.
+
+    Raises:
+        ValueError: a word with another value, or ranks that no probe starts.
+    """
+    price, chosen = _price(words), request.chosen(plan)
+    if _is_yes(words, "probe"):
+        if request.options.ranks > 1:
+            raise ValueError(
+                f"probe=yes times a single process, not ranks={request.options.ranks}; leave one "
+                "of the two out."
+            )
+        timings = probe(chosen, request.root, print_note)
+    else:
+        timings = known_timings(chosen, request.root)
+    cells = forecast(plan, chosen, timings, request.options)
+    unit = unit_of([cell.config for cell in chosen], request.options)
+    keys = _bought(request, plan, cells) if request.options.limits else None
+    lines = _missing(cells)
+    if keys is not None:
+        done = {*plan.keys(State.done), *keys}
+        lines += entries_text(plan, done, f"complete with {request.options.limits}")
+    is_asked = bool(words or timings or request.options.limits)
+    shown = Forecast.of(plan, cells, unit, price)
+    return Outlook(with_forecast(plan, cells), shown, keys, lines, is_asked or bool(lines))
+
+
+def _bought(request: LaunchRequest, plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
+    """Keys of the cells that the limits of a launch allow, in its own order."""
+    from orchestrator.launch import first_tables
+
+    work = {cell.key: cell.work for cell in cells}
+    ordered = in_start_order(cells, work, first_tables(plan))
+    limit = allowance_of(plan, cells, request.options)
+    return bought(ordered, limit, max(1, request.options.concurrency))
+
+
+def _missing(cells: Sequence[CellForecast]) -> list[str]:
+    """What to do where the length of some cells is not known."""
+    unknown = sum(cell.seconds is None for cell in cells)
+    if not unknown:
+        return []
+    return [
+        f"No comparable cell is done or timed for {unknown} of {len(cells)}: `work` is their part "
+        "of all, by steps, pixels and layers. probe=yes times them on this machine."
+    ]
+
+
+def _price(words: Mapping[str, str]) -> float | None:
+    """The price of an hour; None where none was given."""
+    text = words.get("price")
+    if text is None:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not 0.0 <= price < math.inf:
+        raise ValueError(f"price={text}: give the price of a GPU-hour, such as price=2.5.")
+    return price
+
+
+def _is_yes(words: Mapping[str, str], name: str) -> bool:
+    """Whether a word says yes."""
+    value = words.get(name, "no")
+    if value not in ("yes", "no"):
+        raise ValueError(f"{name}={value}: known are yes, no.")
+    return value == "yes"
