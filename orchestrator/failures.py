@@ -144,6 +144,18 @@ def next_memory(error: BaseException, memory: Memory) -> Memory | None:
     return None if is_last else Memory.offload
 
 
+# The beginning of what Ray's memory monitor says; lists of processes and advice follow.
+_MEMORY_KILL = re.compile(
+    r"[0-9]+ worker\(s\) were killed due to the node running low on memory.*(\nOOM kill reason.*)?"
+)
+
+
+def memory_kill(text: str) -> str:
+    """Ray's own reason in one line, where its memory monitor killed a process; else empty."""
+    said = _MEMORY_KILL.search(text)
+    return " ".join(said[0].split()) if said else ""
+
+
 def _is_full_disk(error: BaseException) -> bool:
     """Whether a write was refused for want of room; torch reports that as RuntimeError."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

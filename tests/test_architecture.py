@@ -78,6 +78,7 @@ REASONS = {
         "orchestrator/commands/output.py",
         "orchestrator/commands/request.py",
         "trainer/methods/moving_average.py",
+        "orchestrator/backends/ray/outcome_files.py",
         "orchestrator/report/figures.py",
         "orchestrator/report/html.py",
         "orchestrator/report/page.py",

@@ -21,7 +21,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
     """Two pools: Ray (own or joined), and Slurm jobs watched by the same Ray Tune."""
     check_site(context)
     dispatcher = dispatcher_for(context, only=context.options.to_slurm)
-    with connected_tune(context, "; jobs in Slurm go on. Launch again to watch them.") as tune:
+    with connected_tune(context) as tune:
         on_ray = RayPool(context, tune, only=context.options.to_ray)
         with watched_jobs(dispatcher, tune) as in_slurm:
             yield [on_ray, in_slurm]

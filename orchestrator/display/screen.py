@@ -81,6 +81,11 @@ class Screen:
         line = f"{self._count()} {word:8} {trial.key}  {seconds}  {detail}".rstrip()
         self.message(line, STYLES.get(word, ""))
 
+    def put_back(self, trial: Trial) -> None:
+        """Show a cell no longer as running."""
+        with self._lock:
+            self._running.pop(trial.key, None)
+
     def live(self, queue: Queue) -> AbstractContextManager[None]:
         """Keep the table or the progress lines fresh until the block ends."""
         show = self._redraw if self._console.is_terminal else self._report
@@ -92,7 +97,7 @@ class Screen:
             console=self._console,
             auto_refresh=False,
             transient=True,
-            redirect_stdout=False,  # the launch itself redirects what Ray prints
+            redirect_stdout=False,  # what an inline cell prints must not wait for the table
             redirect_stderr=False,
         )
         with live:

@@ -5,6 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -103,20 +104,27 @@ def check_root(root: Root) -> Check:
 
 def check_ray(options: LaunchOptions, root: Root) -> Check:
     """Start or join Ray, as a launch would."""
-    from orchestrator.backends.ray.cluster import ClusterUnreachable
+    from orchestrator.backends.ray.cluster import ClusterUnreachable, scratch_folder
+    from orchestrator.backends.ray.messages import Connect
+    from orchestrator.backends.ray.supervisor import RaySupervisor
 
+    shared = root.grid("doctor").folder.resolve()
     try:
-        from orchestrator.backends.ray.cluster import connected
-
-        shared = root.grid("doctor").folder
-        with connected(options, shared) as cluster:
-            where = "an own one starts" if cluster.is_own else options.ray_address
-            text = f"{where}: {cluster.cpus:g} CPUs, {cluster.gpus:g} GPUs"
+        with scratch_folder(options, shared) as scratch:
+            wanted, log = Connect(options, scratch, code=""), scratch / "ray.log"
+            ray = RaySupervisor(wanted, log, on_message=_ignore, is_stopping=lambda: False)
+            with closing(ray):
+                where = "an own one starts" if ray.cluster.is_own else options.ray_address
+                text = f"{where}: {ray.cluster.cpus:g} CPUs, {ray.cluster.gpus:g} GPUs"
         shutil.rmtree(shared, ignore_errors=True)
-    except (ClusterUnreachable, ImportError, OSError, ValueError) as error:
+    except (ClusterUnreachable, OSError, ValueError) as error:
         advice = "backend=inline needs none; slurm.controller=plain brings Slurm without Ray."
         return Check("Ray", "broken", str(error), advice)
     return Check("Ray", "works", text)
+
+
+def _ignore(text: str) -> None:
+    """Show nothing: the result of the check says it."""
 
 
 def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:

@@ -10,13 +10,16 @@ from orchestrator.trial import Outcome, Trial
 
 
 class Listener(Protocol):
-    """What a queue calls at every start and end of a cell; the screen of a launch is one."""
+    """What a queue calls when a cell starts, ends or waits again; the screen of a launch is one."""
 
     def started(self, trial: Trial) -> None:
         """An attempt began."""
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         """An attempt ended; `retried` says that another one follows."""
+
+    def put_back(self, trial: Trial) -> None:
+        """A cell that was taken waits again, without an attempt that counts."""
 
 
 class Limit(Protocol):
@@ -142,7 +145,9 @@ class Queue:
         """Let a cell that was taken wait again: the pool had no room for it after all."""
         self._end(key)
         # As it waited, without what the pool added: another pool may take it next.
-        self._waiting.insert(0, self._running.pop(key)[0])
+        waited, trial, _ = self._running.pop(key)
+        self._waiting.insert(0, waited)
+        self._listener.put_back(trial)
 
     def finish(self, key: str, outcome: Outcome) -> None:
         """Record how an attempt ended; after one that may be repeated the cell waits again."""

@@ -87,8 +87,8 @@ class Stop:
     @contextmanager
     def listening(self) -> Iterator["Stop"]:
         """Handle the signals until the block ends, then remove the stop file."""
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        self.listen()
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._on_signal) for number in handled}
         try:
             yield self
         finally:
@@ -96,11 +96,6 @@ class Stop:
                 signal.signal(number, handler)
             self.path.unlink(missing_ok=True)
             self._signal.withdraw()
-
-    def listen(self) -> None:
-        """Install the handlers; call it again after `ray.init`, which replaces that of SIGTERM."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._was_signalled:

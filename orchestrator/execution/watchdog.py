@@ -250,8 +250,17 @@ def newest_attempt(trial: Trial) -> int:
     return root_of(trial).newest_attempt(trial.key)
 
 
-def outcome_of_dead_process(trial: Trial, before: int) -> Outcome:
-    """The outcome of an attempt whose process died: the one it wrote, else a lost process."""
+def outcome_of_dead_process(trial: Trial, before: int, failure: Failure, reason: str) -> Outcome:
+    """The outcome of an attempt whose process died: the one it wrote, else why it died.
+
+    Args:
+        trial: the cell.
+        before: number of its newest attempt before this one.
+        failure: class of the death, as far as the one who saw it knows.
+        reason: the same in words.
+    """
     written = recorded_outcome(root_of(trial), trial.key, before)
-    lost = Outcome.lost("the process of the trial died")
-    return written if written is not None and written.status == "failed" else lost
+    if written is not None and written.status == "failed":
+        return written
+    newest = newest_attempt(trial)
+    return Outcome("failed", newest if newest > before else 0, failure.value, reason)

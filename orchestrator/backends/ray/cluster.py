@@ -7,9 +7,8 @@ import shutil
 import signal
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,21 @@ from orchestrator.backends.base import worker_environment
 from orchestrator.options import LaunchOptions
 from orchestrator.storage.file_lock import file_lock, lock_owner
 
-_LOOK_SECONDS = 1.0  # between two looks at the raylet
 _PREFIX = "ipix-"
 _CARD = "accelerator_type:"  # of a resource that says what kind of GPU a node has
 _PROBE_SECONDS = 5.0
 _LONGEST_TEMP = 24  # characters; a path of a unix socket ends at 107, Ray's part takes 80
+_SESSION = 3  # place of the session among the fields that `_processes` gives
+_ROOM_BYTES = 20 * 2**20  # for Ray's sockets and the first of its logs
 _OBJECT_STORE_BYTES = 100 * 2**20  # only small messages pass through Ray
+
+# Names as /proc has them, cut after 15 characters, and what to call them.
+_VITAL = {
+    "raylet": "raylet",
+    "gcs_server": "GCS",
+    "ray::DashboardA": "dashboard agent",
+    "ray::RuntimeEnv": "runtime environment agent",
+}
 
 # For the driver and everything it starts; must stand before ray is imported.
 _QUIET = {
@@ -61,85 +69,111 @@ class Cluster:
     cards: tuple[str, ...] = ()
 
 
+def driver_environment(code: str) -> dict[str, str]:
+    """What the process that starts or joins Ray must find in its environment.
+
+    Args:
+        code: folder of the launch's copy of the code; empty for the checkout itself.
+    """
+    # The workers of an own Ray inherit it; `_join` hands it to those of another one.
+    return {**os.environ, **worker_environment(code), **_QUIET}
+
+
 @contextmanager
-def connected(options: LaunchOptions, shared: Path, code: str = "") -> Iterator[Cluster]:
-    """Start or join Ray, and leave it at the end.
+def scratch_folder(options: LaunchOptions, shared: Path) -> Iterator[Path]:
+    """A folder for the files of Ray and of its trials, removed when the block ends.
+
+    Args:
+        options: `ray_address` decides; every node of a joined cluster must see the folder.
+        shared: where it lies when a cluster is joined.
+
+    Raises:
+        ClusterUnreachable: its disk is full.
+    """
+    own = not options.ray_address
+    if own:
+        _remove_leftovers()
+    parent = _short_temp() if own else _existing(shared)
+    check_room(parent, shutil.disk_usage(parent).free)
+    scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
+    try:
+        with file_lock(scratch / "owner", "this launch"):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_room(folder: Path, free_bytes: int) -> None:
+    """Refuse a folder for temporary files in which Ray could not start.
+
+    Raises:
+        ClusterUnreachable: names the folder and what to do.
+    """
+    if free_bytes < _ROOM_BYTES:
+        raise ClusterUnreachable(
+            f"The folder for temporary files, {folder}, has {free_bytes / 2**20:.0f} MiB left and "
+            f"Ray needs {_ROOM_BYTES / 2**20:.0f}. Make room there, or choose another one with "
+            "TMPDIR=DIR; backend=inline runs without Ray."
+        )
+
+
+def connect(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
+    """Start an own Ray or join one.
 
     Args:
         options: `ray_address` decides.
-        shared: folder for scratch files when a cluster of several machines is joined.
+        scratch: from `scratch_folder`.
         code: folder of the launch's copy of the code; empty for the checkout itself.
 
     Raises:
         ClusterUnreachable: no Ray answers, or the own one does not start; names the address.
     """
-    os.environ.update(_QUIET)
-    # The workers of an own Ray inherit it; `_join` hands it to those of another one.
-    os.environ.update(worker_environment(code))
-    own = not options.ray_address
-    if own:
-        _remove_leftovers()
-    scratch = Path(
-        tempfile.mkdtemp(prefix=_PREFIX, dir=_short_temp()) if own else _existing(shared)
-    )
-    with file_lock(scratch / "owner", "this launch"):
-        try:
-            # Ray puts the working folder of this moment ahead of all else where workers import.
-            with chdir(code or "."):
-                cluster = _start(options, scratch) if own else _join(options, scratch, code)
-            yield cluster
-        finally:
-            import ray
-
-            ray.shutdown()
-            shutil.rmtree(scratch, ignore_errors=True)
+    return _join(options, scratch, code) if options.ray_address else _start(options, scratch)
 
 
-@contextmanager
-def raylet_watchdog(on_death: Callable[[], None]) -> Iterator[None]:
-    """Watch the raylet (Ray's process on this machine) that we started, until the block ends.
+def end_session(leader: int) -> None:
+    """Kill every process of a session but this one, also those whose parents are gone.
 
-    Args:
-        on_death: called from a thread, once, when it is gone.
+    All processes of an own Ray are in the session of the process that started it. When one of them
+    dies, the others live on for seconds or a minute, and would hold memory, cards and locks.
     """
-    pid = _raylet()
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(_LOOK_SECONDS):
-            if not _lives(pid):
-                on_death()
-                return
-
-    thread = threading.Thread(target=look, name="watch the raylet", daemon=True)
-    if pid is not None:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
+    for pid, _, fields in _processes():
+        if int(fields[_SESSION]) == leader and pid != os.getpid():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
-def _raylet() -> int | None:
-    """Process id of the raylet among our children; None when the launch joined another Ray."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name stands in parentheses and may itself hold spaces and parentheses.
-            name, _, rest = path.read_text().partition("(")[2].rpartition(")")[0:3]
-        except OSError:
-            continue
-        if name == "raylet" and int(rest.split()[1]) == os.getpid():
-            return int(path.parent.name)
-    return None
+def ray_processes() -> dict[int, str]:
+    """Processes of the own Ray in this session without any of which it ends; names by process id.
+
+    The raylet ends when one of its two agents does.
+    """
+    here = os.getsid(0)
+    return {
+        pid: _VITAL[name]
+        for pid, name, fields in _processes()
+        if name in _VITAL and int(fields[_SESSION]) == here
+    }
 
 
-def _lives(pid: int | None) -> bool:
+def lives(pid: int) -> bool:
     """Whether a process runs; one that is only not yet reaped does not."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] != "Z"
+
+
+def _processes() -> Iterator[tuple[int, str, list[str]]]:
+    """Process id, name, and the fields after the name of /proc/PID/stat, of every process."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name stands in parentheses and may itself hold spaces and parentheses.
+            name, _, rest = path.read_text().partition("(")[2].rpartition(")")[0:3]
+        except OSError:
+            continue
+        yield int(path.parent.name), name, rest.split()
 
 
 def _start(options: LaunchOptions, scratch: Path) -> Cluster:
@@ -153,9 +187,6 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     import ray
 
     _silence()
-    # Ray's processes inherit this: a SIGTERM to the whole process group (timeout, scancel) must
-    # reach this process only, which then lets every run checkpoint.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         ray.init(
             # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
@@ -171,9 +202,7 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
             f"The local Ray did not start in {scratch} ({error}). Look for a full /tmp or "
             "/dev/shm; backend=inline runs without Ray."
         ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    return _offer(scratch, is_own=True)
+    return offer(scratch, is_own=True)
 
 
 def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
@@ -196,7 +225,7 @@ def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
         # Of a wrong token Ray says nothing but that it could not connect.
         kind = _refused if listens else _unreachable
         raise kind(options.ray_address, error) from error
-    return _offer(scratch, is_own=False)
+    return offer(scratch, is_own=False)
 
 
 def _probe(address: str) -> bool:
@@ -233,7 +262,8 @@ def _refused(address: str, error: Exception) -> ClusterUnreachable:
     )
 
 
-def _offer(scratch: Path, *, is_own: bool) -> Cluster:
+def offer(scratch: Path, *, is_own: bool) -> Cluster:
+    """What the connected Ray has now."""
     import ray
 
     has: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -1,26 +1,27 @@
 """The back end on Ray: an own local Ray or a joined cluster, with Ray Tune as the controller."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
-from orchestrator.backends.ray.cluster import Cluster, connected, raylet_watchdog
+from orchestrator.backends.ray.cluster import Cluster, scratch_folder
+from orchestrator.backends.ray.messages import Connect, Death
+from orchestrator.backends.ray.supervisor import RaySupervisor
 from orchestrator.display.format import cells_text
-from orchestrator.execution.stop import EXIT_UNFINISHED
-from orchestrator.execution.watchdog import newest_attempt, outcome_of_dead_process
+from orchestrator.execution.watchdog import (
+    newest_attempt,
+    outcome_of_dead_process,
+    recorded_outcome,
+)
+from orchestrator.failures import Failure
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.cards import check_cards, largest_of, share_of
+from orchestrator.storage.open import root_of
 from orchestrator.trial import Trial
 from trainer.config.compose import from_json
 from trainer.config.fingerprint import without_seed
-
-if TYPE_CHECKING:
-    from orchestrator.backends.ray.tune import TuneRun
 
 detaches = False
 ignores = ("to_ray", "to_slurm", "slurm")
@@ -34,8 +35,8 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         ClusterUnreachable: no Ray answers.
         ValueError: one trial asks for more than the whole cluster has.
     """
-    options, farewell = context.options, ". Launch again: every cell goes on from its checkpoint."
-    with connected_tune(context, farewell) as tune:
+    options = context.options
+    with connected_tune(context) as tune:
         pool, cluster = RayPool(context, tune), tune.cluster
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
         context.screen.message(
@@ -46,40 +47,23 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
 
 
 @contextmanager
-def connected_tune(context: LaunchContext, farewell: str) -> Iterator["TuneRun"]:
+def connected_tune(context: LaunchContext) -> Iterator[RaySupervisor]:
     """Start or join Ray, with Ray Tune on it, until the block ends.
-
-    Args:
-        context: of the launch; `ray.init` replaces its signal handlers, so they are set again.
-        farewell: what the user is told if Ray dies.
 
     Raises:
         ClusterUnreachable: no Ray answers.
     """
-
-    def leave() -> None:
-        context.screen.message(f"Ray died{farewell}", "red")
-        # Called in the watchdog's thread, where an exception would not end the process.
-        os._exit(EXIT_UNFINISHED)
-
-    with connected(context.options, context.folder / "scratch", context.code) as cluster:
-        context.stop.listen()  # ray.init takes SIGTERM for itself
-        # Here and not above: Ray reads its settings from the environment when it is imported.
-        from orchestrator.backends.ray.tune import TuneRun
-
-        tune = TuneRun(context.options, cluster)
-        with raylet_watchdog(leave), _redirected_output(context.folder / "ray.log"):
-            try:
-                yield tune
-            finally:
-                tune.close()
-
-
-@contextmanager
-def _redirected_output(log: Path) -> Iterator[None]:
-    """Send what Ray prints to a file; failures are reported as outcomes."""
-    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
-        yield
+    # Absolute: the process that holds Ray has another working folder.
+    folder = context.folder.resolve()
+    with scratch_folder(context.options, folder / "scratch") as scratch:
+        tune = RaySupervisor(
+            Connect(context.options, scratch, context.code),
+            folder / "ray.log",
+            on_message=lambda text: context.screen.message(text, "yellow"),
+            is_stopping=context.stop.is_asked,
+        )
+        with closing(tune):
+            yield tune
 
 
 class RayPool(Pool):
@@ -94,18 +78,18 @@ class RayPool(Pool):
         ValueError: one trial asks for more than the whole cluster has.
     """
 
-    def __init__(self, context: LaunchContext, tune: "TuneRun", *, only: str = "*") -> None:
+    def __init__(self, context: LaunchContext, tune: RaySupervisor, *, only: str = "*") -> None:
         self._tune = tune
         self._options = context.options
         self._gpus = gpus_per_rank(context.options, tune.cluster)
         self._only = only
         if self._gpus and not context.options.gpu_memory_gb:
             _check_cards_of_ray(context, tune.cluster)
-        prepared = [self.prepare(trial) for trial in context.trials if self.accepts(trial)]
-        cpus = max((trial.cpus_per_rank for trial in prepared), default=1)
-        self.slots = count_slots(context.options, tune.cluster, cpus=cpus, gpus=self._gpus)
+        self._accepted = [trial for trial in context.trials if self.accepts(trial)]
+        self._screen = context.screen
+        self._counted = tune.cluster
+        self.slots = self._count()
         self._trials: dict[str, tuple[Trial, int]] = {}  # with the newest attempt before the start
-        self._begun: list[str] = []
 
     def accepts(self, trial: Trial) -> bool:
         """Whether the cell's key is among those that may run here."""
@@ -123,16 +107,49 @@ class RayPool(Pool):
         """Hand cells to Tune."""
         for trial in trials:
             self._trials[trial.key] = (trial, newest_attempt(trial))
-            self._begun.append(trial.key)
             self._tune.submit(trial, "run")
 
     def poll(self) -> Iterator[PoolEvent]:
-        """Starts, and ends as Tune reports them; for a process that died, what its files say."""
-        while self._begun:
-            yield PoolEvent(self._begun.pop(0), "running")
+        """Starts and ends as Tune reports them; for a process that died, what its files say."""
+        self._tune.poll()
+        self._follow_cluster()
+        for key in self._tune.begun():
+            yield PoolEvent(key, "running")
+        for key in self._tune.returned():
+            trial, newest = self._trials.pop(key)
+            # What the attempt wrote before its Ray died counts; else the cell simply waits again.
+            written = recorded_outcome(root_of(trial), key, newest)
+            if written is not None and written.failure != Failure.node_lost.value:
+                yield PoolEvent(key, "ended", written)
+            else:
+                yield PoolEvent(key, "no room")
         for key, outcome in self._tune.ended("run"):
             trial, newest = self._trials.pop(key)
-            yield PoolEvent(key, "ended", outcome or outcome_of_dead_process(trial, newest))
+            if isinstance(outcome, Death):
+                outcome = outcome_of_dead_process(trial, newest, outcome.failure, outcome.reason)
+            yield PoolEvent(key, "ended", outcome)
+
+    def _count(self) -> int:
+        """How many cells the cluster holds at once."""
+        cpus = max((self.prepare(trial).cpus_per_rank for trial in self._accepted), default=1)
+        return count_slots(self._options, self._counted, cpus=cpus, gpus=self._gpus)
+
+    def _follow_cluster(self) -> None:
+        """Offer the slots of what the cluster has now, after nodes came or went."""
+        if self._tune.cluster == self._counted:
+            return
+        self._counted = self._tune.cluster
+        try:
+            slots = self._count()
+        except ValueError:
+            slots = 0  # for now; the cells wait until a node is added
+        if slots != self.slots:
+            self._screen.message(
+                f"Ray has {self._counted.cpus:g} CPUs and {self._counted.gpus:g} GPUs now: "
+                + (f"{cells_text(slots)} at once" if slots else "cells wait until it has more"),
+                "yellow",
+            )
+        self.slots = slots
 
 
 def _check_cards_of_ray(context: LaunchContext, cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from ray.train.torch.config import _TorchBackend
 
 from orchestrator.execution.attempt import check_trial_device, run_trial
 from orchestrator.execution.watchdog import recorded_outcome
-from orchestrator.failures import Failure, classify
+from orchestrator.failures import Failure, classify, memory_kill
 from orchestrator.storage.open import root_of
 from orchestrator.trial import Outcome, Trial
 from trainer.hardware.gpu import DeviceError
@@ -108,15 +108,16 @@ def _outcome_of_lost_group(trial: Trial, before: int, error: TrainingFailedError
     """The outcome of a worker group that is gone, from the files it left."""
     root = root_of(trial)
     number = root.newest_attempt(trial.key)
-    causes = [cause for cause in _causes(error) if isinstance(cause, DeviceError)]
-    if causes:
-        return Outcome("failed", 0, Failure.no_device.value, str(causes[0]))
+    devices = [cause for cause in _causes(error) if isinstance(cause, DeviceError)]
+    if devices:
+        return Outcome("failed", 0, Failure.no_device.value, str(devices[0]))
+    killed = next(filter(None, (memory_kill(str(cause)) for cause in _causes(error))), "")
+    if killed:  # before the files: the other ranks wrote only that they lost this one
+        return Outcome("failed", number, Failure.out_of_memory.value, killed)
     if number == before:
         return Outcome("failed", 0, _class_of(error).value, f"before the start: {error}")
-    written = recorded_outcome(root, trial.key, before)
-    if written is not None:
-        return written
-    return Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")
+    died = Outcome("failed", number, _class_of(error).value, f"a worker process died: {error}")
+    return recorded_outcome(root, trial.key, before) or died
 
 
 def _class_of(error: TrainingFailedError) -> Failure:

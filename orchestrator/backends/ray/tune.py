@@ -1,31 +1,27 @@
 """Ray Tune as the controller of a launch: one Tune trial for every cell that runs.
 
-Tune's own loop runs in a thread beside the loop of the launch. Two kinds of queue connect them: one
-brings the trials that Tune may start, the others take the outcomes back.
+Tune's own loop runs in a thread beside the loop of the driver. Two queues connect them: one brings
+the trials that Tune may start, the other takes the outcomes back.
 """
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from datasets.files import atomic_write
 from orchestrator.backends.ray.cluster import Cluster
+from orchestrator.backends.ray.messages import Began, Death, Ended, Work
+from orchestrator.backends.ray.outcome_files import wait_for_outcome
+from orchestrator.failures import Failure, memory_kill
 from orchestrator.options import LaunchOptions
 from orchestrator.trial import Outcome, Trial
 
-# What a Tune trial does: run the cell on Ray, or wait for the end of its job elsewhere.
-Work = Literal["run", "watch"]
-
-_LOOK_SECONDS = 0.5  # between two looks for the end of a job
-_LEAVE = "leave"  # name of the file that ends the wait of every watching trial
 _ANSWER_SECONDS = 0.2  # the loop of the launch needs less to answer an outcome with the next cell
 # An actor that only waits, for a worker group or for a job, takes no CPU: the group would lack it.
 # Every Ray has this resource on its head node, where an actor does not die with a worker node.
@@ -44,6 +40,7 @@ class TuneRun:
         self.cluster = cluster
         self._inside = runs_inside_actor(options, cluster)
         self._feeder = _Feeder()
+        self._reporter = _Reporter()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -61,17 +58,16 @@ class TuneRun:
             self._thread = threading.Thread(target=self._fit, daemon=True, name="Ray Tune")
             self._thread.start()
 
-    def ended(self, work: Work) -> Iterator[tuple[str, Outcome | None]]:
-        """Keys of the trials that ended since the last call; None where the process died.
+    def messages(self) -> Iterator[Began | Ended]:
+        """Which trials began and ended since the last call.
 
         Raises:
             Exception: what broke Tune.
         """
         if self._error is not None:
             raise self._error
-        ended = self._feeder.ended[work]
-        while not ended.empty():
-            yield ended.get()
+        while not self._reporter.messages.empty():
+            yield self._reporter.messages.get()
 
     def close(self) -> None:
         """Let Tune end when its trials have ended."""
@@ -80,11 +76,17 @@ class TuneRun:
             self._thread.join()
 
     def _fit(self) -> None:
+        try:
+            self._tuner().fit()
+        except BaseException as error:  # noqa: BLE001 - raised by the loop of the driver
+            self._error = error
+
+    def _tuner(self) -> tune.Tuner:
         def resources(config: dict[str, Any]) -> Any:
             wanted = {"CPU": config["cpus"]} if config["inside"] else _WAITING
             return tune.PlacementGroupFactory([wanted])
 
-        tuner = tune.Tuner(
+        return tune.Tuner(
             tune.with_resources(_body, resources),
             tune_config=tune.TuneConfig(
                 search_alg=self._feeder,
@@ -97,12 +99,9 @@ class TuneRun:
                 name=f"tune-{uuid.uuid4().hex[:8]}",
                 storage_path=str(self.cluster.scratch),
                 verbose=0,
+                callbacks=[self._reporter],
             ),
         )
-        try:
-            tuner.fit()
-        except BaseException as error:  # noqa: BLE001 - raised by the loop of the launch
-            self._error = error
 
 
 def runs_inside_actor(options: LaunchOptions, cluster: Cluster) -> bool:
@@ -118,38 +117,47 @@ def _body(config: dict[str, Any]) -> None:
     trial = Trial.from_json(config["trial"])
     trial.enter_cwd()
     if config["work"] == "watch":
-        outcome = _wait_for_outcome(trial)
+        outcome = wait_for_outcome(Path(trial.scratch), trial.key)
     else:
         outcome = run_on_ranks(trial, in_this_process=config["inside"])
     tune.report({"outcome": outcome.to_json()})
 
 
-def _wait_for_outcome(trial: Trial) -> Outcome:
-    """Wait until the job of a cell has ended, or the launch stops watching."""
-    folder = Path(trial.scratch)
-    path = _outcome_path(folder, trial.key)
-    while not path.exists():
-        if (folder / _LEAVE).exists():
-            return Outcome("stopped", error_text="its job goes on in Slurm")
-        time.sleep(_LOOK_SECONDS)
-    outcome = Outcome.from_json(path.read_text())
-    path.unlink()  # a later attempt of the cell waits for a file of its own
-    return outcome
+class _Reporter(tune.Callback):
+    """Tells when trials begin and end."""
+
+    def __init__(self) -> None:
+        self.messages: SimpleQueue[Began | Ended] = SimpleQueue()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Empty, as the state of the searcher below is."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Report that an actor has been found for a trial."""
+        self.messages.put(Began(*_work_and_key(trial)))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Report the outcome that a trial returned."""
+        outcome = Outcome.from_json(str(trial.last_result["outcome"]))
+        self.messages.put(Ended(*_work_and_key(trial), outcome))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Report why a trial's process is gone."""
+        self.messages.put(Ended(*_work_and_key(trial), _death(str(trial.get_error()))))
 
 
-def write_outcome(folder: Path, key: str, outcome: Outcome) -> None:
-    """Let the Tune trial that waits for a cell return."""
-    atomic_write(_outcome_path(folder, key), outcome.to_json())
+def _work_and_key(trial: Any) -> tuple[Work, str]:
+    """What a Tune trial does, and for which cell."""
+    return trial.config["work"], Trial.from_json(trial.config["trial"]).key
 
 
-def stop_waiting(folder: Path) -> None:
-    """Let every waiting Tune trial return; the jobs go on."""
-    (folder / _LEAVE).touch()
-
-
-def _outcome_path(folder: Path, key: str) -> Path:
-    """Where the outcome of a cell's job is written."""
-    return folder / f"outcome-{key}.json"
+def _death(text: str) -> Death:
+    """Why a trial's process died; only of want of memory Ray knows more than that it is gone."""
+    killed = memory_kill(text)
+    if killed:
+        return Death(Failure.out_of_memory, killed)
+    return Death(Failure.node_lost, "the process of the trial died")
 
 
 class _Feeder(Searcher):
@@ -158,11 +166,7 @@ class _Feeder(Searcher):
     def __init__(self) -> None:
         super().__init__()
         self.waiting: SimpleQueue[dict[str, Any] | None] = SimpleQueue()  # None: no more will come
-        self.ended: dict[Work, SimpleQueue[tuple[str, Outcome | None]]] = {
-            "run": SimpleQueue(),
-            "watch": SimpleQueue(),
-        }
-        self._at_work: dict[str, dict[str, Any]] = {}
+        self._at_work: set[str] = set()
         self._is_closed = False
         self._awaits_answer = True
 
@@ -184,20 +188,15 @@ class _Feeder(Searcher):
         if config is None:
             self._is_closed = True
             return Searcher.FINISHED
-        self._at_work[trial_id] = config
+        self._at_work.add(trial_id)
         return config
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the launch how a trial ended."""
-        config = self._at_work.pop(trial_id, None)
-        if config is None:
-            return
-        text = (result or {}).get("outcome")
-        outcome = None if error or text is None else Outcome.from_json(str(text))
+        """Expect the launch to answer with another trial."""
+        self._at_work.discard(trial_id)
         self._awaits_answer = True
-        self.ended[config["work"]].put((Trial.from_json(config["trial"]).key, outcome))
 
     def save(self, checkpoint_path: str) -> None:
         """Write an empty file: which cells are done is known from the results, not from Tune."""

@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.backends.base import Pool, PoolEvent
-from orchestrator.backends.ray.tune import TuneRun, stop_waiting, write_outcome
+from orchestrator.backends.ray.messages import Death
+from orchestrator.backends.ray.outcome_files import stop_waiting, write_outcome
+from orchestrator.backends.ray.supervisor import RaySupervisor
 from orchestrator.trial import Outcome, Trial
 
 _NUM_WATCHERS = 4  # Tune trials that wait for running jobs; one more takes those that ended
@@ -25,7 +27,7 @@ class WatchedPool(Pool):
         folder: an existing folder through which outcomes reach the waiting trials.
     """
 
-    def __init__(self, jobs: Pool, tune: TuneRun, folder: Path) -> None:
+    def __init__(self, jobs: Pool, tune: RaySupervisor, folder: Path) -> None:
         self.slots = jobs.slots
         self.detaches = jobs.detaches
         self._jobs = jobs
@@ -67,9 +69,10 @@ class WatchedPool(Pool):
             if report.event == "running" and report.key not in {*self._watched, *self._running}:
                 self._running.append(report.key)
             yield report
+        self._tune.poll()
         for key, outcome in self._tune.ended("watch"):
             self._watched.discard(key)
-            if outcome is None:
+            if isinstance(outcome, Death):
                 self._on_lost_watcher(key)
             else:
                 self._outcomes.pop(key, None)

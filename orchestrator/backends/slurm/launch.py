@@ -17,7 +17,7 @@ from slurm.commands import SlurmFull, SlurmRefused, SlurmUnclear, call
 from slurm.monitor import JobMonitor
 
 if TYPE_CHECKING:
-    from orchestrator.backends.ray.tune import TuneRun
+    from orchestrator.backends.ray.supervisor import RaySupervisor
     from orchestrator.backends.ray.watched import WatchedPool
 
 _MOST_JOBS = 5000  # in the queue at once where the site names no limit
@@ -44,16 +44,12 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
     else:
         from orchestrator.backends.ray.launch import connected_tune
 
-        farewell = "; jobs in Slurm go on. Launch again to watch them."
-        with (
-            connected_tune(context, farewell) as tune,
-            watched_jobs(dispatcher, tune) as in_slurm,
-        ):
+        with connected_tune(context) as tune, watched_jobs(dispatcher, tune) as in_slurm:
             yield [in_slurm]
     dispatcher.show_num_requests()
 
 
-def watched_jobs(dispatcher: Dispatcher, tune: "TuneRun") -> "closing[WatchedPool]":
+def watched_jobs(dispatcher: Dispatcher, tune: "RaySupervisor") -> "closing[WatchedPool]":
     """The jobs with a Tune trial for each one that runs, until the block ends."""
     from orchestrator.backends.ray.watched import WatchedPool
 

@@ -26,12 +26,16 @@ class Listening:
     starts: list[str] = field(default_factory=list)
     ends: list[tuple[str, str, bool]] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)
+    returns: list[str] = field(default_factory=list)
 
     def started(self, trial: Trial) -> None:
         self.starts.append(trial.key)
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None:
         self.ends.append((trial.key, outcome.status, retried))
+
+    def put_back(self, trial: Trial) -> None:
+        self.returns.append(trial.key)
 
     def give_up(self, trial: Trial, outcome: Outcome) -> None:
         self.given_up.append(trial.key)
@@ -231,6 +235,7 @@ def test_cells_put_back_in_reverse_wait_in_their_order_and_may_go_elsewhere() ->
     assert waiting(queue) == "abcd"
     assert taken(queue, other) == "abcd"
     assert (listener.starts, listener.ends) == ([], [])
+    assert listener.returns == ["c", "b", "a"]
 
 
 def test_cells_of_an_earlier_launch_count_as_running_even_beyond_the_slots() -> None:

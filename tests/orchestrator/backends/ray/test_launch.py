@@ -3,6 +3,8 @@
 import os
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -102,16 +104,60 @@ def test_sigterm_to_the_whole_group_stops_ray_cleanly_too(long_lab: Lab) -> None
     assert diary(long_lab, KL) == ["started", "stopped"]
 
 
-def test_a_killed_raylet_ends_the_launch_in_words_and_loses_nothing(long_lab: Lab) -> None:
-    launch = long_lab.start("launch", "only=*.kl.*")
-    long_lab.worker_at(KL, step=2)
-    (raylet,) = (p for p in descendants(launch.pid) if process_name(p) == "raylet")
-    os.kill(raylet, signal.SIGKILL)
+def process_of_ray(launch: int, name: str) -> int:
+    """The process of a launch's own Ray with a name as /proc has it; 0 while there is none."""
+    return next((pid for pid in descendants(launch) if process_name(pid) == name), 0)
+
+
+def test_a_ray_that_dies_twice_is_started_again_to_the_same_weights(
+    long_lab: Lab, undisturbed: Weights
+) -> None:
+    # retries=0: the death of Ray is no failure of the cell that it takes along.
+    launch = long_lab.start("launch", "only=*.kl.*", "retries=0")
+    for attempt, name in enumerate(("raylet", "gcs_server"), start=1):
+        wait_until(lambda attempt=attempt: long_lab.attempts(KL) == attempt)
+        long_lab.worker_at(KL, step=2)
+        os.kill(wait_until(lambda name=name: process_of_ray(launch.pid, name)), signal.SIGKILL)
     text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
-    assert launch.returncode == 10, text
-    assert "Ray died. Launch again" in text
-    wait_until(lambda: long_lab.states("only=*.kl.*") == {KL: "interrupted"})
+    assert launch.returncode == 0, text
+    assert "Ray died (its raylet is gone); it is started again, 1 of 5" in text
+    assert "Ray died (its GCS is gone); it is started again, 2 of 5" in text
+    assert "retry" not in text
+    assert long_lab.weights() == {KL: undisturbed[KL]}
+
+
+def test_a_ray_that_always_dies_while_it_starts_is_said_in_one_sentence(lab: Lab) -> None:
+    lab.write_grid(("supervised_star", "none"))
+    launch = lab.start("launch")
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(launch.communicate()[0]))
+    thread.start()
+    while thread.is_alive():
+        if raylet := process_of_ray(launch.pid, "raylet"):
+            os.kill(raylet, signal.SIGKILL)
+        time.sleep(0.05)
+
+    assert launch.returncode == 20, ended
+    *before, last = ended[0].splitlines()
+    again = [line.rpartition(", ")[2] for line in before if "it is started again" in line]
+    assert again == [f"{number} of 5" for number in range(1, 6)]
+    assert last.startswith("orchestrator: Ray died 6 times within an hour")
+    assert not lab.rows()
+
+
+def test_rays_memory_monitor_is_named_with_its_own_reason(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    lab.write_grid(("supervised_star", "none"))
+
+    text = lab.run("launch", "retries=0", code=11)
+
+    assert "out_of_memory: 1 worker(s) were killed due to the node running low on memory." in text
+    assert "exceeded threshold of" in text
+    assert "Traceback" not in text
 
 
 def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(

@@ -1,13 +1,13 @@
-"""How many cells a Ray holds, and the cores of each; the clusters are plain data."""
+"""How many cells a Ray holds, the cores of each, and the room on disk, all as plain data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from orchestrator.backends.base import LaunchContext
-from orchestrator.backends.ray.cluster import Cluster
+from orchestrator.backends.ray.cluster import Cluster, ClusterUnreachable, check_room
 from orchestrator.backends.ray.launch import RayPool
 from orchestrator.options import parse
 from orchestrator.trial import Trial
@@ -18,14 +18,38 @@ RECIPES = ("voc", "cityscapes")
 CONFIGS = {name: compose([f"recipe={name}", "model=resnet50"]) for name in RECIPES}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Joined:
-    """The part of a running Tune that the pool asks for its resources."""
+    """A Tune on which nothing runs; its cluster is plain data."""
 
     cluster: Cluster
 
+    def poll(self) -> None:
+        return
 
-def pool_on(cpus: float, gpus: float, *words: str) -> tuple[RayPool, list[Trial]]:
+    def begun(self) -> list[str]:
+        return []
+
+    def returned(self) -> list[str]:
+        return []
+
+    def ended(self, work: str) -> list[tuple[str, object]]:
+        return []
+
+
+@dataclass
+class Lines:
+    """A screen that keeps its lines."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def message(self, text: str, style: str = "") -> None:
+        self.lines.append(text)
+
+
+def pool_on(
+    cpus: float, gpus: float, *words: str, screen: Lines | None = None
+) -> tuple[RayPool, list[Trial]]:
     """The pool for a cell of VOC and one of Cityscapes, and both as it would start them."""
     options, _ = parse(words)
     trials = [
@@ -41,7 +65,7 @@ def pool_on(cpus: float, gpus: float, *words: str) -> tuple[RayPool, list[Trial]
         )
         for name, config in CONFIGS.items()
     ]
-    context = LaunchContext(options, Path("/grid"), trials, cast(Any, None), cast(Any, None))
+    context = LaunchContext(options, Path("/grid"), trials, cast(Any, None), cast(Any, screen))
     tune = Joined(Cluster(cpus, gpus, Path("/scratch"), is_own=False))
     pool = RayPool(context, cast(Any, tune))
     return pool, [pool.prepare(trial) for trial in trials]
@@ -73,3 +97,29 @@ def test_cores_feed_the_cards_and_leave_none_of_them_idle(
 def test_a_number_of_cores_that_the_cluster_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match="1 ranks with 9 CPUs and 1 GPUs each; the cluster has 8"):
         pool_on(8, 1, "cpus_per_rank=9")
+
+
+def test_slots_follow_the_nodes_that_are_left_and_those_that_are_added() -> None:
+    screen = Lines()
+    pool, _ = pool_on(8, 0, screen=screen)
+    joined = cast(Joined, pool._tune)
+    seen = []
+
+    for cpus in (8, 2, 0, 4):
+        joined.cluster = replace(joined.cluster, cpus=cpus)
+        assert list(pool.poll()) == []
+        seen.append(pool.slots)
+
+    assert seen == [8, 2, 0, 4]
+    assert screen.lines == [
+        "Ray has 2 CPUs and 0 GPUs now: 2 cells at once",
+        "Ray has 0 CPUs and 0 GPUs now: cells wait until it has more",
+        "Ray has 4 CPUs and 0 GPUs now: 4 cells at once",
+    ]
+
+
+def test_a_full_folder_for_temporary_files_is_named_with_what_to_do() -> None:
+    check_room(Path("/tmp"), 2**30)
+
+    with pytest.raises(ClusterUnreachable, match=r"/var/x, has 2 MiB left .* with TMPDIR=DIR"):
+        check_room(Path("/var/x"), 2 * 2**20)
