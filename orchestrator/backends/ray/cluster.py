@@ -183,6 +183,8 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process start for nothing here
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # As any other process of this user's; Ray's default of 15 starves beside other work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 
