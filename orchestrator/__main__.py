@@ -41,7 +41,8 @@ def main(words: Sequence[str]) -> int:
     from datasets.command_errors import without_flag
 
     words, shows_traceback = without_flag(words)
-    return _exit_code_of(lambda: _run(words), shows_traceback=shows_traceback)
+    is_json = "--json" in words
+    return _exit_code_of(lambda: _run(words), is_json=is_json, shows_traceback=shows_traceback)
 
 
 def help_text() -> str:
@@ -68,34 +69,28 @@ def _run(words: Sequence[str]) -> int:
         near = get_close_matches(name or flags[0], VERBS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         wrong = f"Unknown {name!r}.{hint}" if name else "No verb."
-        return _complain(f"{wrong} Verbs: {', '.join(VERBS)}. --help says more.")
+        raise ValueError(f"{wrong} Verbs: {', '.join(VERBS)}. --help says more.")
     if is_help:
         print(VERBS[name].text(name), end="")
         return 0
     return VERBS[name].start(name, rest[1:], flags)
 
 
-def _exit_code_of(run: Callable[[], int], *, shows_traceback: bool) -> int:
-    """The exit code of a command; an error becomes a sentence and an exit code."""
+def _exit_code_of(run: Callable[[], int], *, is_json: bool, shows_traceback: bool) -> int:
+    """The exit code of a command; an error becomes a sentence, and with --json also JSON."""
     from datasets.command_errors import error_text
-    from datasets.errors import Unreachable
-    from orchestrator.backends.ray.cluster import ClusterUnreachable
-    from orchestrator.storage.file_lock import Busy
-    from slurm.commands import SlurmMissing, SlurmSilent
+    from orchestrator.commands.errors import kind_of, sentence_of
+    from orchestrator.commands.output import print_json
 
-    unreachable = (ClusterUnreachable, SlurmMissing, SlurmSilent, Unreachable)
-    codes: dict[type[Exception], int] = {Busy: 10, **dict.fromkeys(unreachable, 20)}
     try:
         return run()
     except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
-        text = getattr(error, "strerror", None) or str(error)
-        named = getattr(error, "filename", None)
-        text = f"{text}: {named}" if named and str(named) not in text else text
-        if isinstance(error, SlurmSilent):
-            text = f"Slurm does not answer ({text}). Its jobs go on; try again, or `scontrol ping`."
-        otherwise = 2 if isinstance(error, OSError | ValueError) else 11
-        text = error_text(error, text, shows_traceback=shows_traceback)
-        return _complain(text, code=codes.get(type(error), otherwise))
+        kind = kind_of(error)
+        text = error_text(error, sentence_of(error), shows_traceback=shows_traceback)
+        if is_json:
+            answer = {"code": kind.code, "exit_code": kind.exit_code, "text": text}
+            print_json({"error": answer})
+        return _complain(text, code=kind.exit_code)
 
 
 def _complain(text: str, *, code: int = 2) -> int:

@@ -51,11 +51,13 @@ REASONS = {
         "orchestrator/backends/inline.py",
         "orchestrator/export/csv.py",
         "orchestrator/export/tensorboard.py",
+        "orchestrator/printers/json.py",
         "orchestrator/printers/markdown.py",
         "orchestrator/printers/terminal.py",
     ),
     "a registry or an interface, to which others add": (
         "datasets/known/registry.py",
+        "orchestrator/commands/errors.py",
         "orchestrator/export/formats.py",
         "orchestrator/printers/write.py",
         "trainer/config/families.py",
@@ -75,7 +77,6 @@ REASONS = {
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (
-        "orchestrator/commands/output.py",
         "orchestrator/commands/request.py",
         "trainer/methods/moving_average.py",
         "orchestrator/backends/ray/outcome_files.py",

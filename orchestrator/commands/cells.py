@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from orchestrator.commands.forecast import WORDS, outlook
-from orchestrator.commands.output import console_of_output
+from orchestrator.commands.output import console_of_output, print_json
 from orchestrator.commands.request import plan_now, request_of, split_words
 from orchestrator.display.format import clock
 from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
@@ -33,7 +33,7 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     needs = {cell.key: gib_per_rank(cell.config, options.ranks) for cell in plan.cells}
     if json:
         more = {"forecast": forecast_json(ahead.forecast, ahead.bought)}
-        console.out(plan_json(plan, keys, needs, more=more), highlight=False)
+        print_json(plan_json(plan, keys, needs, more=more))
         return EXIT_DONE
     card = card_gib(options)
     console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
@@ -53,12 +53,12 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Run what is missing, cut off or failed."""
-    return _launch(request_of(grid, words))
+    return _launch(request_of(grid, words), json=json)
 
 
 def resume_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Run what failed or was cut off."""
-    return _launch(replace(request_of(grid, words), states=RESUMED))
+    return _launch(replace(request_of(grid, words), states=RESUMED), json=json)
 
 
 def work_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -69,7 +69,10 @@ def work_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     chosen, rest = split_words(words, "while_idle")
     idle_seconds = seconds_of(chosen.get("while_idle", "0s"))
     request = request_of(grid, rest)
-    return run_worker(request, Screen(console_of_output(), request.root), idle_seconds=idle_seconds)
+    screen = Screen(console_of_output(json=json), request.root)
+    code = run_worker(request, screen, idle_seconds=idle_seconds)
+    _print_end(request, json=json)
+    return code
 
 
 def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -79,7 +82,7 @@ def status_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     plan = plan_now(request_of(grid, rest))
     console = console_of_output()
     if json:
-        console.out(plan_json(plan, ()), highlight=False)
+        print_json(plan_json(plan, ()))
     else:
         console.print(status_picture(plan, width=console.width, most=most))
     return exit_code(plan)
@@ -90,17 +93,27 @@ def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.display.watch import watch
 
     request = request_of(grid, words)
-    return exit_code(
-        watch(lambda: plan_now(request, pause_seconds=_SLURM_SECONDS), console_of_output())
-    )
+    console = console_of_output(json=json)
+    plan = watch(lambda: plan_now(request, pause_seconds=_SLURM_SECONDS), console)
+    if json:
+        print_json(plan_json(plan, ()))
+    return exit_code(plan)
 
 
-def _launch(request: LaunchRequest) -> int:
+def _launch(request: LaunchRequest, *, json: bool) -> int:
     """Launch with a screen of its own."""
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
 
-    return launch(request, Screen(console_of_output(), request.root))
+    code = launch(request, Screen(console_of_output(json=json), request.root))
+    _print_end(request, json=json)
+    return code
+
+
+def _print_end(request: LaunchRequest, *, json: bool) -> None:
+    """For a program, the states after cells were run."""
+    if json:
+        print_json(plan_json(plan_now(request), ()))
 
 
 def _most_cells(value: str) -> int | None:

@@ -2,17 +2,23 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from orchestrator.commands.output import console_of_output, print_note, print_text, show_files
+from orchestrator.commands.output import (
+    console_of_output,
+    print_json,
+    print_note,
+    print_text,
+    show_files,
+)
 from orchestrator.commands.request import answering_root, request_of, split_words
 from orchestrator.planning.plan import EXIT_DONE, EXIT_UNFINISHED, LaunchRequest, Plan
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
+from orchestrator.printers.json import tables_json
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
@@ -37,7 +43,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     console = console_of_output()
     filled = _filled_tables(request, plan, whole_rows="explain" in chosen)
     if "check" in chosen:
-        return _check(Path(chosen["check"]).expanduser(), filled, console)
+        return _check(Path(chosen["check"]).expanduser(), filled, json=json)
     if "explain" in chosen:
         explanations = explain(
             chosen["explain"],
@@ -46,19 +52,22 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
             today=plan.today,
             places=plan.root.places,
         )
-        text = (
-            explanations_json(explanations)
-            if json
-            else "\n\n".join(map(explanation_text, explanations))
-        )
-        console.out(text, highlight=False)
+        if json:
+            print_json(explanations_json(explanations))
+        else:
+            console.out("\n\n".join(map(explanation_text, explanations)), highlight=False)
+        return EXIT_DONE
+    if json:
+        files = write_filled(filled, plan.root.tables(plan.grid.name))
+        plan.root.upload(files)
+        print_json(tables_json(filled, files))
         return EXIT_DONE
     for table in filled:
         console.print(terminal(table))
         for text in sentences(table):
             # A terminal would break long lines within words; a file keeps each in one piece.
             console.print(Text(text, style="dim"), soft_wrap=not console.is_terminal)
-    show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)))
+    show_files(plan.root, write_filled(filled, plan.root.tables(plan.grid.name)), json=False)
     return EXIT_DONE
 
 
@@ -89,8 +98,7 @@ def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     names = {"here": f"root={request.root.address}", "there": other}
     epoch = request.options.printed_epoch
     if json:
-        text = diff_json(diff, grid=sides.grid.name, **names, epoch=epoch)
-        console_of_output().out(text, highlight=False)
+        print_json(diff_json(diff, grid=sides.grid.name, **names, epoch=epoch))
     else:
         console_of_output().print(diff_text(diff, **names, epoch=epoch))
     return EXIT_DONE
@@ -124,11 +132,13 @@ def reproduce_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
             verdicts.append(reproduce(order, plan.root, decimals, print_note))
         except Stopped as stopped:
             print_note(str(stopped))
+            if json:
+                print_json(verdicts_json(verdicts))
             return EXIT_UNFINISHED
         if not json:
             print_text("\n".join(f"  {line}" for line in verdicts[-1].lines()))
     if json:
-        console_of_output().out(verdicts_json(verdicts), highlight=False)
+        print_json(verdicts_json(verdicts))
     return EXIT_FINDINGS if any(v.kind == "different" for v in verdicts) else EXIT_DONE
 
 
@@ -147,9 +157,7 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     answer = query(plan.root, questions[0], cells=plan.grid.cells, today=plan.today)
     console = console_of_output()
     if json:
-        from json import dumps
-
-        console.out(dumps(answer.to_pylist(), default=str, indent=1), highlight=False)
+        print_json(answer.to_pylist())
         return EXIT_DONE
     shown = RichTable(*answer.column_names, box=None, header_style="bold")
     for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
@@ -166,7 +174,7 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.page import report
 
     request = request_of(grid, words)
-    show_files(request.root, report(request.plan(), request.options.printed_epoch))
+    show_files(request.root, report(request.plan(), request.options.printed_epoch), json=json)
     return EXIT_DONE
 
 
@@ -179,7 +187,7 @@ def figures_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     if not paths:
         address = request.root.address
         raise ValueError(f"No run of {grid} has logged an epoch under root={address}.")
-    show_files(request.root, paths)
+    show_files(request.root, paths, json=json)
     return EXIT_DONE
 
 
@@ -192,7 +200,7 @@ def export_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     if kind not in EXPORT_KINDS:
         raise ValueError(f"to={kind}: known are {', '.join(EXPORT_KINDS)}.")
     plan = request_of(grid, rest).plan()
-    show_files(plan.root, [export(plan, kind)])
+    show_files(plan.root, [export(plan, kind)], json=json)
     return EXIT_DONE
 
 
@@ -205,12 +213,16 @@ def _filled_tables(request: LaunchRequest, plan: Plan, *, whole_rows: bool) -> l
     return [fill(table, rows, epoch=epoch, today=plan.today) for table in tables]
 
 
-def _check(path: Path, filled: Sequence[FilledTable], console: Console) -> int:
+def _check(path: Path, filled: Sequence[FilledTable], *, json: bool) -> int:
     """Compare the numbers of a manuscript with today's."""
     checked = check_manuscript(path, filled)
+    if json:
+        print_json(asdict(checked))
+        return EXIT_FINDINGS if checked.findings else EXIT_DONE
     for finding in checked.findings:
-        console.print(str(finding), highlight=False, soft_wrap=True)
+        print_text(str(finding))
     lines = len({finding.where for finding in checked.findings})
-    text = f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
-    console.print(text, highlight=False, soft_wrap=True)
+    print_text(
+        f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
+    )
     return EXIT_FINDINGS if checked.findings else EXIT_DONE

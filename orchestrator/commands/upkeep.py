@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
-from orchestrator.commands.output import console_of_output, print_text
+from orchestrator.commands.output import console_of_output, print_json, print_note, print_text
 from orchestrator.commands.request import answering_root, request_of, split_flags
 from orchestrator.options import parse
 from orchestrator.planning.plan import EXIT_DONE
@@ -20,7 +22,11 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Merge the small result files under the root, whatever grid they are of."""
     from orchestrator.results.compaction import compact
 
-    for done in compact(request_of(grid, words).root):
+    answer = compact(request_of(grid, words).root)
+    if json:
+        print_json({"folders": [asdict(done) for done in answer]})
+        return EXIT_DONE
+    for done in answer:
         nothing = "another process is compacting it" if done.is_busy else "nothing to do"
         text = f"{done.merged} files became one of {done.rows} rows" if done.merged else nothing
         console_of_output().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
@@ -38,6 +44,9 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     arrays = {job.array.name for job in registry.known().values()}
     jobs = [job for job in squeue().values() if job.comment in arrays and not job.has_ended]
     cancel([job.job_id for job in jobs])
+    if json:
+        print_json({"grid": name, "cancelled": [job.job_id for job in jobs]})
+        return EXIT_DONE
     print_text(f"{name}: {len(jobs)} jobs cancelled; `launch` goes on from their checkpoints.")
     return EXIT_DONE
 
@@ -51,12 +60,18 @@ def logs_verb(cell: str, words: Sequence[str], *, json: bool) -> int:
     flags, rest = split_flags(words)
     options, _ = parse(rest)
     root = answering_root(options)
+    if json and "-f" in flags:
+        raise ValueError("-f prints what comes, --json one answer: leave one of them away.")
     printed: dict[Path, int] = {}  # bytes of each file
     with suppress(KeyboardInterrupt):
         while True:
             files = _log_files(cell, root)
             if not files and not printed:
                 raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
+            if json:
+                texts = {str(path): path.read_text(errors="replace") for path in files}
+                print_json({"cell": cell, "files": texts})
+                break
             for path in files:
                 printed[path] = _print_from(path, printed.get(path, 0))
             if "-f" not in flags:
@@ -73,13 +88,15 @@ def doctor_verb(target: str, words: Sequence[str], *, json: bool) -> int:
     flags, rest = split_flags(words)
     options, _ = parse(rest)
     root, done = open_root(options.root, options.scratch), []
-    for check in checks.examine(options, root):
-        done.append(check)
-        checks.show_check(check, print_text)
+    show = print_note if json else print_text
+    wanted = [checks.examine(options, root)]
     if "--drill" in flags:
-        for check in drill(options, root, print_text):
-            done.append(check)
-            checks.show_check(check, print_text)
+        wanted.append(drill(options, root, show))
+    for check in chain(*wanted):
+        done.append(check)
+        checks.show_check(check, show)
+    if json:
+        print_json({"checks": [asdict(check) for check in done]})
     return checks.exit_code_of(done)
 
 

@@ -18,6 +18,7 @@ _READ = (*_ROOT, "only")
 _TABLES = (*_READ, "epoch")
 _OF_WORKER = (*_READ, "gpus_per_rank", "gpu_memory_gb", "retries", "hang_minutes")
 _SETTING = "Any other key=value is a setting of the training for every cell, such as optim.epochs=2"
+_JSON = "the answer, or an error, for programs: docs/json.md has the keys and codes"
 _LIST = "(`python -m trainer --help` lists them)."
 
 
@@ -44,11 +45,16 @@ class Verb:
     help: VerbHelp
     options: Sequence[str] | None = _READ
     target: str = "grid"
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ("--json",)
 
     def text(self, word: str) -> str:
         """What `--help` prints behind this verb."""
-        more = ["Options, with their defaults:", *describe(self.options)]
+        more = [
+            *aligned("--json", _JSON),
+            "",
+            "Options, with their defaults:",
+            *describe(self.options),
+        ]
         if self.target == "grid":
             more += [_SETTING, f"{_LIST} GRID is a YAML file, or one of", *grid_lines()]
         return self.help.text(PROGRAM, word, more=more)
@@ -61,8 +67,7 @@ class Verb:
         """
         unknown = [flag for flag in flags if flag not in self.flags]
         if unknown:
-            known = ", ".join(self.flags) or "no flag"
-            text = f"{word} takes {known}, not {' '.join(unknown)}"
+            text = f"{word} takes {', '.join(self.flags)}, not {' '.join(unknown)}"
             raise ValueError(f"{text}; {PROGRAM} {word} --help says more.")
         target, rest = "", list(words)
         if self.target:
@@ -114,7 +119,6 @@ VERBS: dict[str, Verb] = {
             ],
         ),
         options=None,
-        flags=("--json",),
     ),
     "launch": Verb(
         cells.launch_verb,
@@ -163,7 +167,6 @@ VERBS: dict[str, Verb] = {
             exits=_OF_STATES,
             settings=[("show=120", "how many cells, the interesting ones first; or all")],
         ),
-        flags=("--json",),
     ),
     "watch": Verb(
         cells.watch_verb,
@@ -185,11 +188,9 @@ VERBS: dict[str, Verb] = {
             settings=[
                 ("--explain WHAT", "the runs behind a number, by its name or as it is printed"),
                 ("--check FILE", "compare the numbers of a manuscript in LaTeX with today's"),
-                ("--json", "with --explain"),
             ],
         ),
         options=_TABLES,
-        flags=("--json",),
     ),
     "diff": Verb(
         results.diff_verb,
@@ -201,7 +202,6 @@ VERBS: dict[str, Verb] = {
             settings=[("with=OTHER", "a second root, commit:HASH, or paper for its values")],
         ),
         options=_TABLES,
-        flags=("--json",),
     ),
     "reproduce": Verb(
         results.reproduce_verb,
@@ -216,7 +216,6 @@ VERBS: dict[str, Verb] = {
             settings=[("code=row", "the stored code of the row's commit; now: this checkout")],
         ),
         options=_TABLES,
-        flags=("--json",),
     ),
     "report": Verb(
         results.report_verb,
@@ -244,7 +243,6 @@ VERBS: dict[str, Verb] = {
             'query paper "SELECT key, best_miou_percent FROM counted"',
             'query paper "FROM history" --json',
         ),
-        flags=("--json",),
     ),
     "export": Verb(
         results.export_verb,
@@ -283,7 +281,7 @@ VERBS: dict[str, Verb] = {
         ),
         options=_ROOT,
         target="cell",
-        flags=("-f",),
+        flags=("--json", "-f"),
     ),
     "doctor": Verb(
         upkeep.doctor_verb,
@@ -297,7 +295,7 @@ VERBS: dict[str, Verb] = {
         ),
         options=None,
         target="",
-        flags=("--drill",),
+        flags=("--json", "--drill"),
     ),
 }
 
