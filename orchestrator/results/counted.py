@@ -12,6 +12,9 @@ from orchestrator.results.row import Row
 _UNKNOWN_DATA = "lists:"  # so began the fingerprint of data whose files nothing had identified
 
 
+Likeness = tuple[str | None, str, str | None]  # settings, images and masks, lists
+
+
 @dataclass(frozen=True)
 class Today:
     """What a row must have to be a result of a cell as it stands today.
@@ -73,6 +76,11 @@ def differences(one: Row, other: Row) -> tuple[str, ...]:
     if not is_same(one.split_checksum, other.split_checksum):
         words.append("other split lists")
     return tuple(words)
+
+
+def likeness(row: Row) -> Likeness:
+    """All that `differences` looks at."""
+    return row.settings_sha256, data_of(row), row.split_checksum
 
 
 def is_same(one: str | None, other: str | None) -> bool:

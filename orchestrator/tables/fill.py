@@ -6,11 +6,13 @@ from itertools import count
 from statistics import fmean
 
 from orchestrator.results.counted import (
+    Likeness,
     Today,
     counted,
     differences,
     has_same_data,
     is_of_today,
+    likeness,
 )
 from orchestrator.results.store import Row as Result
 from orchestrator.tables.filled import Epoch, FilledBlock, FilledRow, FilledTable, Mark, TableEntry
@@ -177,19 +179,22 @@ class _Filler:
 
     def _averaged(self, rows: Sequence[Result]) -> tuple[Result, ...]:
         """The rows of one configuration and one state of the data: today's, else the most."""
-        alike: list[list[Result]] = []
+        alike: list[tuple[list[Result], dict[Likeness, Result]]] = []
         for row in rows:
-            home = next((g for g in alike if not any(differences(row, r) for r in g)), None)
+            # One row of each likeness stands for all: thousands of seeds have few.
+            homes = (g for g in alike if not any(differences(row, r) for r in g[1].values()))
+            home = next(homes, None)
             if home is None:
-                alike.append([row])
-            else:
-                home.append(row)
+                home = ([], {})
+                alike.append(home)
+            home[0].append(row)
+            home[1].setdefault(likeness(row), row)
 
-        def rank(group: Iterable[Result]) -> tuple[int, int]:
-            group = list(group)
+        def rank(group: Sequence[Result]) -> tuple[int, int]:
             return sum(is_of_today(row, self._today) for row in group), len(group)
 
-        return tuple(max(alike, key=rank, default=[]))
+        largest = max((group for group, _ in alike), key=rank, default=[])
+        return tuple(largest)
 
     def _marks(self, results: Sequence[Result], apart: Sequence[Result]) -> tuple[Mark, ...]:
         marks: list[Mark] = []

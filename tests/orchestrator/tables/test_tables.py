@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from dataclasses import replace
 from statistics import fmean, stdev
 
@@ -12,7 +13,7 @@ from orchestrator.printers.csv import table_csv
 from orchestrator.printers.markdown import markdown
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
-from orchestrator.results.counted import Today
+from orchestrator.results.counted import Today, differences
 from orchestrator.statistics.compare import comparisons
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Mark
@@ -159,6 +160,25 @@ def test_an_entry_of_fewer_seeds_is_marked(table, rows):
     text = markdown(filled)
     assert "| IPixMatch | 64 | **74.2** <sup>n=1</sup> (74.5, -0.3) |" in text
     assert "<sup>n</sup> over so many seeds only; the others over n = 2." in text
+
+
+def test_a_row_is_compared_with_one_of_each_likeness_and_not_with_all_seeds(table, rows):
+    odd, comparisons_made = replace(rows[0], seed=0, config_json='{"optim":{"lr":1}}'), []
+    more = [odd, *(replace(row, seed=seed) for row in rows for seed in range(1, 41))]
+
+    def count(frame, event, argument):
+        if event == "call" and frame.f_code is differences.__code__:
+            comparisons_made.append(frame)
+
+    sys.setprofile(count)
+    try:
+        filled = fill(table, more)
+    finally:
+        sys.setprofile(None)
+
+    assert len(comparisons_made) <= 2 * len(more)
+    assert len(find(filled, "Supervised")[0].results) == 40
+    assert find(filled, "Supervised")[0].apart == (odd,)
 
 
 def test_only_the_seeds_asked_for_count(table, rows):
