@@ -79,9 +79,12 @@ def todays(
         if key not in configs
     }
     prints = fingerprints({**configs, **old})
+    known: dict[int, DataIdentity | None] = {}  # by id: the cells of a group share one object
     today = {}
     for key, config in (*configs.items(), *old.items()):
-        now = data.of(config.data) if key in seeds else None
+        if key in seeds and id(config.data) not in known:
+            known[id(config.data)] = data.of(config.data)
+        now = known[id(config.data)] if key in seeds else None
         own = (now.fingerprint, now.split.checksum) if now is not None else ("", "")
         today[key] = Today(prints[key], *own, is_planned=key in configs)
     return today

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from trainer.config.schema import Track, TrainConfig
@@ -29,13 +30,13 @@ def fingerprint(config: TrainConfig) -> str:
 
 def fingerprints(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
     """The fingerprint of each configuration; text is shared by those that differ in the seed."""
-    texts: dict[tuple[object, ...], str] = {}
+    texts: dict[tuple[int, ...], str] = {}
+    parts = attrgetter(*(item.name for item in fields(TrainConfig) if item.name != "seed"))
     hashes: dict[str, str] = {}
     for name, config in configs.items():
         # id() instead of hashing: `cell_configs` shares equal parts as one object. Equal parts that
         # are two objects only cost the time to make the same text again.
-        parts = (getattr(config, item.name) for item in fields(config) if item.name != "seed")
-        kind = tuple(id(part) if is_dataclass(part) else part for part in parts)
+        kind = tuple(map(id, parts(config)))
         if kind not in texts:
             text = _canonical(identity(config))
             seed = f'"seed":{config.seed}}}'  # of sorted names the last
