@@ -1,4 +1,4 @@
-"""How long `status` takes on ten thousand cells: ``python -m benchmarks.status [cells]``.
+"""Times of status, plan and tables on ten thousand cells: ``python -m benchmarks.status [cells]``.
 
 Of the cells four fifths are done, one in twenty has failed, one in ten was cut off at a checkpoint,
 the rest never ran. Each time is of a fresh process from its start to its last line.
@@ -42,6 +42,8 @@ def main() -> None:
         report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
         report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
         report("the same, --json", "-m", "orchestrator", "status", *words, "--json")
+        report(f"plan of {cells} cells", "-m", "orchestrator", "plan", *words)
+        report(f"tables of {cells} cells", "-m", "orchestrator", "tables", *words)
 
 
 def grid_of(seeds: int) -> dict[str, object]:

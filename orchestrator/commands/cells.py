@@ -12,18 +12,20 @@ from orchestrator.commands.forecast import WORDS, outlook
 from orchestrator.commands.output import console_of_output, print_json
 from orchestrator.commands.request import plan_now, request_of, split_words
 from orchestrator.display.format import clock
-from orchestrator.display.status import cost_table, counts, plan_json, plan_table, status_picture
+from orchestrator.display.status import cost_table, counts, plan_json, plan_picture, status_picture
 from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, exit_code
 from orchestrator.printers.forecast import forecast_json
 
-_MOST_CELLS = 120  # that status shows; the paper's grid has 100
+_MOST_CELLS = 120  # that plan and status show; the paper's grid has 100
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 
 
 def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print what a launch would run, for how long and for how much."""
-    own, rest = split_words(words, *WORDS)
+    said, rest = split_words(words, "show")
+    most = _most_cells(said.get("show", str(_MOST_CELLS)))
+    own, rest = split_words(rest, *WORDS)
     request = request_of(grid, rest)
     ahead = outlook(request, plan_now(request), own)
     plan = ahead.plan
@@ -36,7 +38,8 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         print_json(plan_json(plan, keys, needs, more=more))
         return EXIT_DONE
     card = card_gib(options)
-    console.print(plan_table(plan, keys, needs if card or options.gpus_per_rank > 0 else None))
+    shown_needs = needs if card or options.gpus_per_rank > 0 else None
+    console.print(plan_picture(plan, keys, shown_needs, most=most))
     console.print(cost_table(plan, keys))
     for table in ahead.tables():
         console.print(table)

@@ -114,6 +114,7 @@ VERBS: dict[str, Verb] = {
             "plan paper only=voc.* gpu_memory_gb=24 --json",
             "plan demo probe=yes price=2.5 budget=10h",
             settings=[
+                ("show=120", "how many cells, in the grid's order; or all"),
                 ("probe=no", "yes: time 20 steps of each kind of cell here, in one process"),
                 ("price=", "of a GPU-hour, or of a core-hour without GPUs"),
             ],

@@ -24,27 +24,35 @@ from orchestrator.storage.run_state import Progress
 from trainer.config.schema import Track
 
 
-def plan_table(
-    plan: Plan, chosen: Collection[str], needs: Mapping[str, float | None] | None = None
-) -> Table:
-    """What would run, and why.
+def plan_picture(
+    plan: Plan,
+    chosen: Collection[str],
+    needs: Mapping[str, float | None] | None = None,
+    *,
+    most: int | None = None,
+) -> RenderableType:
+    """What would run, and why, in the grid's order.
 
     Args:
         plan: the states.
         chosen: keys of the cells that a launch would run.
         needs: GiB that a rank needs on its card, by key; None where no card is asked for.
+        most: how many cells to show, see `status_picture`; None shows all.
     """
     memory = () if needs is None else ("GiB a card",)
     table = _table(plan, "cell", "state", "runs", "estimate", *memory, "why")
+    shown = {cell.key for cell in _chosen(plan.cells, most)}
     for cell in plan.cells:
+        if cell.key not in shown:
+            continue
         runs = "yes" if cell.key in chosen else ""
         gib = () if needs is None else (gibibytes(needs[cell.key]),)
         table.add_row(cell.key, _state(cell), runs, clock(cell.seconds), *gib, Text(cell.why))
-    return table
+    return Group(table, *_rest([cell for cell in plan.cells if cell.key not in shown]))
 
 
 def cost_table(plan: Plan, chosen: Collection[str]) -> Table:
-    """What the cells of each method cost; the arguments as for `plan_table`.
+    """What the cells of each method cost; the arguments as for `plan_picture`.
 
     A pass is one image forward and back; the estimate is of all cells that would run.
     """
@@ -81,7 +89,7 @@ def plan_json(
     *,
     more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Everything the tables show, for programs; the arguments are those of `plan_table`.
+    """Everything the tables show, for programs; the arguments are those of `plan_picture`.
 
     `more` is put beside the cells.
     """

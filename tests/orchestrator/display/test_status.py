@@ -121,6 +121,21 @@ def test_what_is_not_shown_is_counted(tmp_path):
     assert lines[-2].strip() == "and 13 more: 13 missing; show=all prints every cell"
 
 
+def test_a_plan_counts_what_it_does_not_show(tmp_path, capsys):
+    put(LocalRoot(tmp_path), 0, 51.25)
+    words = ["plan", DRAWN, f"root={tmp_path}"]
+
+    assert main([*words, "show=3"]) == 0
+    few = capsys.readouterr().out
+    assert main(words) == 0
+    every = capsys.readouterr().out
+
+    assert [cell.key in few for cell in CELLS[:4]] == [True, True, True, False]  # done, 2 missing
+    assert "and 13 more: 13 missing; show=all prints every cell" in few
+    assert "16 cells: 1 done, 15 missing; 15 would run" in few
+    assert all(f"{cell.key} " in every for cell in CELLS)
+
+
 @pytest.mark.parametrize("width", [72, 80, 100, 140])
 def test_keys_and_states_are_whole_in_every_width(tmp_path, width):
     put(
