@@ -1,13 +1,14 @@
 """A drawn grid under hundreds of kills, to the end, and the proof that its results are the same.
 
-    python -m benchmarks.kill_drill backend=inline|ray|slurm [root=DIR|s3://BUCKET/PREFIX]
+    python -m benchmarks.kill_drill backend=inline|ray|slurm|work [root=DIR|s3://BUCKET/PREFIX]
         [kills=20] [seed=2026] [cells=3] [ranks=1]
 
 SIGKILL meets launches, processes that train, Ray's daemons, Slurm's daemons and nodes, the S3
 server's gateway, and everything at once, at moments drawn from the seed: while a launch starts,
 trains or publishes. Requests to S3 fail, the disk is full, the root is read-only. Whatever ends a
-launch, the next one goes on; each grid that is done is compared with the same grid run undisturbed
-in one process. Slurm and S3 are those of the tests (Debian's packages); the disk needs root.
+launch, the next one goes on; with backend=work, five workers join, die and come back instead. Each
+grid that is done is compared with the same grid run undisturbed in one process. Slurm and S3 are
+those of the tests (Debian's packages); the disk needs root.
 """
 
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from benchmarks.kill_drill.disk import small_disk
 from benchmarks.kill_drill.drill import MOMENTS, Drill, Plan, Tally
 from benchmarks.kill_drill.kinds import Scene
+from benchmarks.kill_drill.workers import WorkerDrill
 from datasets.randomness import KeyedRandom, Stream
 from datasets.storage.open import is_url
 from datasets.storage.s3 import Calls
@@ -59,7 +61,7 @@ def drill(plan: Plan) -> Tally:
     if plan.backend == "slurm":
         plan = Plan(**{**vars(plan), "words": _SLURM})
     with scene(plan) as around:
-        return Drill(plan, around).run()
+        return (WorkerDrill if plan.backend == "work" else Drill)(plan, around).run()
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Plan:
     """What to do.
 
     Attributes:
-        backend: inline, ray or slurm.
+        backend: inline, ray, slurm, or work: five workers in place of a launch.
         folder: in which everything lies.
         url: of the roots, instead of the folder; empty for none.
         kills: how many.
@@ -109,8 +109,12 @@ class Drill:
             while self.tally.kills < self.plan.kills:
                 self._round(calm, last_steps)
         finally:
-            kill_family(self.scene.launch.pid)
+            self._leave()
         return self.tally
+
+    def _leave(self) -> None:
+        """Nothing that was started goes on."""
+        kill_family(self.scene.launch.pid)
 
     def _lab(self, folder: Path, url: str) -> Lab:
         """A lab with the grid."""
@@ -157,7 +161,7 @@ class Drill:
         draws = self.scene.draws
         lab = Lab(lab.folder, lab.data, lab.url, _HOSTS[draws.integer(0, 1)])
         moments = Moments(lab, open_root(lab.address, str(lab.folder / lab.host)), last_steps)
-        launch = _Output(lab.start("launch", *self.plan.launch))
+        launch = Output(lab.start("launch", *self.plan.launch))
         self.scene.lab, self.scene.launch = lab, launch.command
         print(f"{time.strftime('%T')} launch", flush=True)
         self.tally.launches += 1
@@ -194,16 +198,19 @@ class Drill:
         if moment == "start-up" and self.plan.backend != "inline":
             spread *= _SLOW_START
         while not holds():
-            if self.scene.launch.poll() is not None:
+            if self._has_ended():
                 return False
             if time.monotonic() > give_up:
                 self.scene.findings.append(f"no {moment} for {_PATIENCE_SECONDS:g} s")
                 return False
             time.sleep(_LOOK_SECONDS)
         time.sleep(self.scene.draws.uniform(0.0, spread))
-        return self.scene.launch.poll() is None
+        return not self._has_ended()
 
-    def _end(self, launch: "_Output") -> int:
+    def _has_ended(self) -> bool:
+        return self.scene.launch.poll() is not None
+
+    def _end(self, launch: "Output") -> int:
         """Wait for the end of a launch that nobody killed."""
         code, text = launch.end()
         self.tally.ends[code] += 1
@@ -214,7 +221,7 @@ class Drill:
         return code
 
 
-class _Output:
+class Output:
     """What a launch prints, read while it runs, so that it never waits for a reader."""
 
     def __init__(self, command: Command) -> None:

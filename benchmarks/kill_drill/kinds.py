@@ -56,6 +56,7 @@ class Scene:
 BLOODLESS = ("requests", "full disk", "read-only")
 _OF_BACKEND = {
     "inline": ("launch",),
+    "work": (),
     "ray": ("worker", "launch", "raylet", "gcs_server", "agent", "everything"),
     "slurm": ("worker", "slurmstepd", "launch", "slurmd", "slurmctld", "slurmdbd", "everything"),
 }

@@ -24,6 +24,13 @@ def test_a_grid_under_kills_a_full_and_a_read_only_disk_ends_as_an_undisturbed_o
     assert FRESH_VARIABLE not in os.environ
 
 
+def test_five_workers_that_die_and_come_back_end_a_grid_as_one_process(tmp_path: Path) -> None:
+    tally = drill(Plan("work", tmp_path, kills=4, cells=3, seed=3))
+
+    assert tally.kills == 4
+    assert tally.findings == []
+
+
 def test_the_drill_finds_what_is_lost_twice_or_different(tmp_path: Path) -> None:
     calm, rough = (Lab(tmp_path / name, tmp_path / "drawn") for name in ("calm", "rough"))
     for lab in (calm, rough):
