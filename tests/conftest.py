@@ -1,5 +1,6 @@
 """Settings every test runs under."""
 
+import gc
 import os
 import signal
 from collections import defaultdict
@@ -91,6 +92,12 @@ def _group(item: pytest.Item) -> str:
     mark = item.get_closest_marker("xdist_group")
     assert mark is not None
     return str(mark.args[0])
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector torch, the tests and all else that lives to the end anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

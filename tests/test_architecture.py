@@ -8,6 +8,7 @@ import sys
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -110,8 +111,14 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
+def syntax(source: Path) -> ast.Module:
+    """The file, parsed once for all tests."""
+    return ast.parse(source.read_text())
+
+
 def imported(source: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(syntax(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -122,7 +129,7 @@ def imported(source: Path) -> Iterator[str]:
 
 def public_names(source: Path) -> Iterator[str]:
     """What a module defines at its top level under a public name."""
-    for node in ast.parse(source.read_text()).body:
+    for node in syntax(source).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names = [node.name]
         elif isinstance(node, ast.Assign):
@@ -158,7 +165,7 @@ def test_what_lies_in_one_folder_imports_without_a_circle(package: Path) -> None
 @pytest.mark.parametrize("source", SOURCES, ids=relative)
 def test_files_and_functions_stay_small(source: Path) -> None:
     assert len(source.read_text().splitlines()) <= MAX_LINES
-    for node in ast.walk(ast.parse(source.read_text())):
+    for node in ast.walk(syntax(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MAX_FUNCTION, f"{node.name} is too long"
 
