@@ -24,6 +24,7 @@ from orchestrator.printers.latex import latex
 from orchestrator.printers.markdown import markdown
 from orchestrator.results.query import query, view_tables
 from orchestrator.results.row import AXES
+from orchestrator.results.seed_design import design_for
 from orchestrator.results.store import counted_rows
 from orchestrator.storage.open import open_root
 from orchestrator.tables.fill import fill
@@ -111,7 +112,8 @@ class GridResults:
             raise ValueError(f"{plan.grid.name} has no table {which!r}; known: {known}.")
         table = tables[which - 1 if isinstance(which, int) else names.index(which)]
         rows = counted_rows(plan.root, table.cells, plan.today)
-        return GridTable(fill(table, rows, epoch=self.epoch, today=plan.today))
+        design = design_for(plan.root, plan.grid, plan.today, self.epoch)
+        return GridTable(fill(table, rows, epoch=self.epoch, today=plan.today, design=design))
 
     def _view(self, name: str) -> "DataFrame":
         grid = self.plan.grid

@@ -155,6 +155,12 @@ class LaunchOptions:
     workers: str = option(
         "auto", "group: own processes even for one CPU rank", choices=("auto", "group")
     )
+    seeds: str = option(
+        "grid",
+        "auto: until every comparison is settled, by a design stated first (docs/seeds.md)",
+        choices=("grid", "auto"),
+    )
+    max_seeds: int = option(8, "of each cell, with seeds=auto", least=1)
     epoch: str = option("best", "whose mIoU the tables print", choices=("best", "last"))
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
 

@@ -48,6 +48,11 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     console.print(f"{counts(plan)}; {len(chosen)} would run{length}", highlight=False)
     for line in ahead.lines:
         console.print(line, highlight=False, soft_wrap=True)
+    if options.seeds == "auto":
+        from orchestrator.commands.seeds import design_lines, next_block
+
+        for line in design_lines(next_block(request).design):
+            console.print(line, highlight=False)
     problem = too_large({cell.key: cell.config for cell in chosen}, options, card)
     if problem:
         console.print(Text(problem, "yellow"), soft_wrap=True)
@@ -72,6 +77,10 @@ def work_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     chosen, rest = split_words(words, "while_idle")
     idle_seconds = seconds_of(chosen.get("while_idle", "0s"))
     request = request_of(grid, rest)
+    if request.options.seeds == "auto":
+        from orchestrator.commands.seeds import stated_block
+
+        request = replace(request, cells=stated_block(request).cells)
     screen = Screen(console_of_output(json=json), request.root)
     code = run_worker(request, screen, idle_seconds=idle_seconds)
     _print_end(request, json=json)
@@ -104,11 +113,22 @@ def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 
 def _launch(request: LaunchRequest, *, json: bool) -> int:
-    """Launch with a screen of its own."""
+    """Launch, with seeds=auto block after block, each with a screen of its own."""
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
 
-    code = launch(request, Screen(console_of_output(json=json), request.root))
+    console = console_of_output(json=json)
+
+    def run(block: LaunchRequest) -> int:
+        return launch(block, Screen(console, block.root))
+
+    if request.options.seeds == "auto":
+        from orchestrator.commands.seeds import launch_until_settled, next_block
+
+        code = launch_until_settled(request, run, Screen(console, request.root).message)
+        request = replace(request, cells=next_block(request).cells)
+    else:
+        code = run(request)
     _print_end(request, json=json)
     return code
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.commands.output import as_typed
@@ -12,9 +13,17 @@ from orchestrator.storage.root import Root
 
 
 def request_of(grid: str, words: Sequence[str]) -> LaunchRequest:
-    """The request that the words make, under a root that answers."""
+    """The request that the words make, under a root that answers.
+
+    With seeds=auto its cells are those that are wanted up to the next look at the results.
+    """
     options, overrides = parse(words)
-    return LaunchRequest(grid, answering_root(options), options, overrides)
+    request = LaunchRequest(grid, answering_root(options), options, overrides)
+    if options.seeds == "auto":
+        from orchestrator.commands.seeds import next_block
+
+        return replace(request, cells=next_block(request).cells)
+    return request
 
 
 def answering_root(options: LaunchOptions) -> Root:

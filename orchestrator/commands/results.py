@@ -22,6 +22,7 @@ from orchestrator.printers.json import tables_json
 from orchestrator.printers.manuscript import check_manuscript
 from orchestrator.printers.terminal import terminal
 from orchestrator.printers.write import write_filled
+from orchestrator.results.seed_design import design_for
 from orchestrator.results.store import counted_rows, read_rows
 from orchestrator.statistics.text import sentences
 from orchestrator.storage.root import Root
@@ -210,7 +211,8 @@ def _filled_tables(request: LaunchRequest, plan: Plan, *, whole_rows: bool) -> l
     cells = [cell for table in tables for cell in table.cells]
     rows = counted_rows(plan.root, cells, plan.today, per_class=whole_rows)
     epoch = request.options.printed_epoch
-    return [fill(table, rows, epoch=epoch, today=plan.today) for table in tables]
+    design = design_for(plan.root, plan.grid, plan.today, epoch)
+    return [fill(t, rows, epoch=epoch, today=plan.today, design=design) for t in tables]
 
 
 def _check(path: Path, filled: Sequence[FilledTable], *, json: bool) -> int:

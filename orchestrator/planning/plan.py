@@ -5,7 +5,7 @@ Nothing here imports torch, Ray or Slurm, since `plan` and `status` must start f
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
 
@@ -110,7 +110,14 @@ class Plan:
         return len(self.keys(state))
 
 
-def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str] = ()) -> Plan:
+def make_plan(
+    name: str,
+    root: Root,
+    *,
+    only: str = "*",
+    overrides: Sequence[str] = (),
+    cells: Sequence[Cell] = (),
+) -> Plan:
     """The states of a grid's cells.
 
     Args:
@@ -118,11 +125,15 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
         root: of runs and results.
         only: glob over keys.
         overrides: training settings for every cell, after the grid's own.
+        cells: in place of the grid's own; none keeps these.
 
     Raises:
         ValueError: unknown grid or setting, no cell fits `only`, an unreadable row.
     """
     grid = load_grid(name)
+    if cells:
+        seeds = tuple(dict.fromkeys(cell.seed for cell in cells))
+        grid = replace(grid, cells=tuple(cells), seeds=seeds, core_minutes=None)
     chosen = chosen_cells(grid, only)
     settings = [*grid.overrides, *overrides]
     configs = {cell.key: config for cell, config in cell_configs(chosen, settings).items()}
@@ -136,8 +147,8 @@ def make_plan(name: str, root: Root, *, only: str = "*", overrides: Sequence[str
     measured: dict[str, float] = {}
     if grid.core_minutes and not overrides:  # it was measured with the grid's own settings
         measured = shares({**configs, **others}, 60 * grid.core_minutes)
-    cells = _states(configs, root, rows, today, data, measured=measured)
-    return Plan(grid, root, tuple(cells), today)
+    states = _states(configs, root, rows, today, data, measured=measured)
+    return Plan(grid, root, tuple(states), today)
 
 
 def chosen_cells(grid: Grid, only: str) -> list[Cell]:
@@ -282,6 +293,7 @@ class LaunchRequest:
         root: that the options name.
         overrides: settings of the training, for every cell.
         states: of the cells to run; `options.rerun` adds to them.
+        cells: in place of the grid's own; none keeps these.
     """
 
     grid: str
@@ -289,12 +301,18 @@ class LaunchRequest:
     options: LaunchOptions
     overrides: tuple[str, ...] = ()
     states: tuple[State, ...] = LAUNCHED
+    cells: tuple[Cell, ...] = ()
 
     def plan(self) -> Plan:
         """The states now."""
         self.root.check()
-        only = self.options.only
-        return make_plan(self.grid, self.root, only=only, overrides=self.overrides)
+        return make_plan(
+            self.grid,
+            self.root,
+            only=self.options.only,
+            overrides=self.overrides,
+            cells=self.cells,
+        )
 
     def chosen(self, plan: Plan) -> list[PlannedCell]:
         """The cells to run."""

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from orchestrator.planning.plan import Plan, State
 from orchestrator.report.pictures import PictureGrid, picture_grids
 from orchestrator.results.history import read_history, run_history
+from orchestrator.results.seed_design import design_for
 from orchestrator.results.store import Row, counted_rows
 from orchestrator.tables.fill import fill
 from orchestrator.tables.filled import Epoch, FilledTable
@@ -58,9 +59,10 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
     """
     rows = counted_rows(plan.root, plan.grid.cells, plan.today, per_class=True)
     tables = tables_of(plan.grid)
+    design = design_for(plan.root, plan.grid, plan.today, epoch)
     return ReportData(
         plan=plan,
-        tables=tuple(fill(t, rows, epoch=epoch, today=plan.today) for t in tables),
+        tables=tuple(fill(t, rows, epoch=epoch, today=plan.today, design=design) for t in tables),
         rows=tuple(rows),
         histories=_histories(plan, rows),
         epoch=epoch,

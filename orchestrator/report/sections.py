@@ -14,7 +14,7 @@ from orchestrator.report.data import ReportData
 from orchestrator.report.html import anchor
 from orchestrator.results.row import Row
 from orchestrator.statistics.compare import Comparison, comparisons
-from orchestrator.statistics.text import METHOD, p_text, sentence
+from orchestrator.statistics.text import method_of, p_text, sentence
 from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.text import NamedEntry, named_entries, signed
 
@@ -44,7 +44,7 @@ def summary(data: ReportData) -> Section:
             for comparison in comparisons(filled)
             if comparison.is_main
         ],
-        "method": METHOD,
+        "method": " ".join(dict.fromkeys(map(method_of, data.tables))),
     }
 
 

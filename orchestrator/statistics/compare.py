@@ -7,6 +7,7 @@ from itertools import chain
 from math import ceil
 from statistics import fmean
 
+from orchestrator.statistics.sequential import Decision, decisions
 from orchestrator.statistics.significance import (
     ALPHA,
     bootstrap_interval,
@@ -36,6 +37,8 @@ class Comparison:
         is_exact: every sign pattern was counted.
         is_main: the table itself prints this difference.
         replicates: how many columns were taken as replicates of one setting; 0 where they are not.
+        decision: where the seeds run until settled; p is the sequential one then, and there is no
+            interval, since that of a fixed number of seeds does not hold.
     """
 
     block: str
@@ -50,6 +53,7 @@ class Comparison:
     is_exact: bool
     is_main: bool = False
     replicates: int = 0
+    decision: Decision | None = None
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -87,15 +91,39 @@ def comparisons(filled: FilledTable, *, by_column: bool = False) -> tuple[Compar
     """Every method that the table sets against a baseline, against each of its rivals.
 
     In a block with a difference row, its first method meets every other row of ours there. In a
-    table with an average row, each column meets the baseline column over all rows.
+    table with an average row, each column meets the baseline column over all rows. Where the seeds
+    run until settled, only what the design states is compared, by its own test.
 
     Args:
         filled: the table.
         by_column: each column for itself, rather than all together.
     """
+    if filled.design is not None:
+        made = decisions(filled, filled.design) if not by_column else ()
+        return tuple(_decided(one, filled.table.replicates) for one in made if one.look)
     families = [list(_in_block(filled, block, by_column)) for block in filled.blocks]
     families.append(list(_across(filled)) if not by_column else [])
     return tuple(comparison for family in families for comparison in family)
+
+
+def _decided(decision: Decision, is_pooled: bool) -> Comparison:
+    """The comparison of a design at its last look."""
+    groups = decision.differences
+    return Comparison(
+        block=decision.pair.block,
+        new=decision.pair.new,
+        rival=decision.pair.rival,
+        column="",
+        groups=(tuple(chain(*groups)),) if is_pooled else groups,
+        interval=None,
+        p=decision.p,
+        p_holm=decision.p_holm,
+        rivals=decision.rivals,
+        is_exact=True,
+        is_main=True,
+        replicates=len(groups) if is_pooled else 0,
+        decision=decision,
+    )
 
 
 def _in_block(filled: FilledTable, block: FilledBlock, by_column: bool) -> Iterator[Comparison]:

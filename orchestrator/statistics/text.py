@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 from orchestrator.statistics.compare import Comparison, comparisons
+from orchestrator.statistics.sequential import Decision
 from orchestrator.statistics.significance import pairs_needed, smallest_p
 from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.text import markdown_text, signed
@@ -13,6 +14,12 @@ METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
     "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split, and "
     "columns that are replicates of one setting as seeds are."
+)
+SEQUENTIAL_METHOD = (
+    "Seeds until settled: exact sign-flip test, two-sided, paired by (split, seed), at looks "
+    "planned before the first seed. p is the least p of the looks so far by the look's share of "
+    "the error level, corrected after Holm for all comparisons of the table; means are of the last "
+    "look."
 )
 _HEAD = (
     "block",
@@ -42,6 +49,8 @@ def sentence(comparison: Comparison, decimals: int) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """Whether the difference is significant, or how many seeds could make it so."""
+    if comparison.decision is not None:
+        return _decided_text(comparison, comparison.decision)
     if not comparison.is_reachable:
         return _unreachable(comparison)
     p = p_text(comparison.p_holm)
@@ -81,7 +90,32 @@ def comparisons_markdown(filled: FilledTable) -> str:
     lines = [f"- {markdown_text(text)}" for text in sentences(filled)]
     body = lines or [_why_none(filled)]
     title = markdown_text(filled.table.title)
-    return "\n".join([f"**{title}: comparisons.** {METHOD}", "", *body, ""])
+    return "\n".join([f"**{title}: comparisons.** {method_of(filled)}", "", *body, ""])
+
+
+def method_of(filled: FilledTable) -> str:
+    """How the comparisons of a table are tested."""
+    return METHOD if filled.design is None else SEQUENTIAL_METHOD
+
+
+_ENDS = {
+    "settled": "settled at look {look}",
+    "futile": "stopped as futile at look {look}",
+    "ended": "not settled at the last look",
+    "open": "open after look {look} of {looks}",
+}
+
+
+def _decided_text(comparison: Comparison, decision: Decision) -> str:
+    """What the last look said, and how many of the planned seeds it had."""
+    p = p_text(comparison.p_holm)
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    word = "not significant"
+    if decision.state == "settled":
+        word = "better" if comparison.mean > 0 else "worse"
+    over = f" after Holm over {decision.rivals} comparisons" if decision.rivals > 1 else ""
+    end = _ENDS[decision.state].format(look=decision.look, looks=decision.num_looks)
+    return f"{word}, {p}{over}; {decision.seeds} of {decision.max_seeds} planned seeds; {end}."
 
 
 def _why_none(filled: FilledTable) -> str:

@@ -16,7 +16,7 @@ from orchestrator.storage.run_state import Progress, RunState
 from orchestrator.trial import Outcome
 from trainer.checkpoint_manifest import newest_step
 
-ResultKind = Literal["rows", "history"]
+ResultKind = Literal["rows", "history", "designs"]
 
 
 class ResultFolder(Protocol):
@@ -258,7 +258,10 @@ class Root(Protocol):
         """
 
     def results(self, kind: ResultKind) -> ResultFolder:
-        """The folder of one file per attempt, with its row or with the history of its epochs."""
+        """The folder of one file per attempt, with its row or with the history of its epochs.
+
+        That of designs has one file per grid whose seeds run until settled.
+        """
 
     def upload(self, paths: Sequence[Path]) -> list[str]:
         """Put printed files, or folders of them, where others find them; returns their URLs."""

@@ -14,6 +14,7 @@ from orchestrator.results.counted import (
     is_of_today,
     likeness,
 )
+from orchestrator.results.seed_design import SeedDesign
 from orchestrator.results.store import Row as Result
 from orchestrator.tables.filled import Epoch, FilledBlock, FilledRow, FilledTable, Mark, TableEntry
 from orchestrator.tables.notes import making, notes_of
@@ -78,6 +79,7 @@ def fill(
     epoch: Epoch = "best",
     seeds: Collection[int] | None = None,
     today: Mapping[str, Today] | None = None,
+    design: SeedDesign | None = None,
 ) -> FilledTable:
     """The table with the results of its cells.
 
@@ -87,6 +89,7 @@ def fill(
         epoch: "best" on the validation set, or the "last".
         seeds: which to average; None takes every seed that a cell of the table has a result of.
         today: what a result must agree with, by cell key; another one is marked as drifted.
+        design: of the grid, where its seeds run until settled.
     """
     groups, today = {_group(cell) for cell in table.cells}, today or {}
     results = list(counted((row for row in rows if row.group in groups), today).values())
@@ -98,7 +101,7 @@ def fill(
         for block in table.blocks
     )
     blocks = _with_numbers((*_with_averages(blocks), *_originals(table)))
-    filled = FilledTable(table, epoch, tuple(sorted(seeds)), blocks, ())
+    filled = FilledTable(table, epoch, tuple(sorted(seeds)), blocks, (), design)
     return replace(filled, notes=notes_of(filled, today))
 
 

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from orchestrator.results.counted import has_same_data
+from orchestrator.results.seed_design import SeedDesign
 from orchestrator.results.store import Row as Result
 from sweeps.cell import Cell
 from sweeps.table import Table, TableRow
@@ -120,6 +121,7 @@ class FilledTable:
         epoch: which epoch's mIoU the numbers are.
         seeds: seeds that ours are means over.
         notes: what stands below the table.
+        design: where the grid's seeds run until settled; its tests then replace all others.
     """
 
     table: Table
@@ -127,6 +129,7 @@ class FilledTable:
     seeds: tuple[int, ...]
     blocks: tuple[FilledBlock, ...]
     notes: tuple[Note, ...]
+    design: SeedDesign | None = None
 
     @property
     def rows(self) -> Iterator[FilledRow]:

@@ -108,6 +108,7 @@ def notes_of(filled: FilledTable, today: Mapping[str, Today]) -> tuple[Note, ...
     return (
         *(Note("", text) for text in filled.table.notes),
         *_own_notes(filled),
+        *_designed(filled),
         *_quoted(filled),
         *_missing(filled),
         *_marked(filled, today),
@@ -183,6 +184,27 @@ def _released(filled: FilledTable) -> Iterator[Note]:
     if rows:
         text = "network, optimiser, augmentation and evaluation of the released code of the method"
         yield Note("", f"{', '.join(dict.fromkeys(rows))}: track=released, {text}.")
+
+
+def _designed(filled: FilledTable) -> Iterator[Note]:
+    """How many seeds are planned, and that only planned comparisons are tested."""
+    kinds = ("difference", "average")
+    if filled.design is None or not any(row.row.kind in kinds for row in filled.rows):
+        return
+    table = filled.design.tables.get(filled.table.name)
+    if table is None:
+        yield Note(
+            "",
+            "The seeds of this grid run until settled, by a design stated before the first of "
+            "them for other settings, another epoch or other tables; so nothing is tested here.",
+        )
+        return
+    looks = ", ".join(str(look.seeds) for look in table.looks)
+    yield Note(
+        "",
+        f"Seeds until settled, at most {len(filled.design.seeds)}: planned looks after {looks}, "
+        "stated before the first seed. Means of rows that stopped early are drawn away from zero.",
+    )
 
 
 def _absent(filled: FilledTable) -> Iterator[Note]:
