@@ -17,8 +17,9 @@ from orchestrator.display.screen import Screen
 from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
+from orchestrator.execution.events import EVENTS_LOG, Events
 from orchestrator.execution.provenance import checkout_state
-from orchestrator.execution.queue import Queue, in_start_order
+from orchestrator.execution.queue import Listener, Queue, in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.forecast.budget import allowance_of, entries_text
@@ -160,35 +161,57 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
     refuse_ignored(order.options)
     plan, root = order.plan(), order.root  # before the lock: a wrong command always fails
     check_place(order.options.backend, root.folder, root.grid(plan.grid.name).folder)
-    with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
-        plan = order.plan()  # again: the launch that owned the grid may have run cells
-        # A killed launch of this grid may have left workers that are still dying: their cells are
-        # tried last, and wait for the lock of the run directory.
-        cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
-        if not cells:
-            return show_end(plan, order, screen)
-        order = checked(order, cells)
-        for cell in cells:
-            if cell.state in (State.drifted, State.done):
-                old = cell.row.fingerprint if cell.row is not None else None
-                moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
-                screen.message(f"{cell.key}: the earlier run now lies in {moved}")
-        screen.message(announcement(plan.grid.title, cells, order.options), "bold")
-        stop = Stop(
-            root,
-            root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
-            detaches=backend(order.options.backend).detaches,
-            on_message=screen.message,
-            is_lost=is_lost,
-        )
-        queue = _run(order, plan, cells, stop, screen)
-    show_failures(queue, root, screen)
+    with launch_events(order, plan.grid.name, screen) as events:
+        with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
+            plan = order.plan()  # again: the launch that owned the grid may have run cells
+            # A killed launch of this grid may have left workers that are still dying: their cells
+            # are tried last, and wait for the lock of the run directory.
+            cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
+            if not cells:
+                return show_end(plan, order, screen)
+            order = checked(order, cells)
+            _set_aside(cells, root, screen)
+            screen.message(announcement(plan.grid.title, cells, order.options), "bold")
+            stop = Stop(
+                root,
+                root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
+                detaches=backend(order.options.backend).detaches,
+                on_message=screen.message,
+                is_lost=is_lost,
+            )
+            queue = _run(order, plan, cells, stop, screen, events)
+        return _end(order, queue, stop, screen, events)
+
+
+def launch_events(order: LaunchRequest, grid: str, screen: Screen) -> Events:
+    """The events of a launch or a worker."""
+    root = order.root
+    facts = {"grid": grid, "root": root.address}
+    return Events(order.options.on_event, facts, root.grid(grid).folder / EVENTS_LOG, screen)
+
+
+def _set_aside(cells: Iterable[PlannedCell], root: Root, screen: Screen) -> None:
+    """Move the earlier runs of cells that run again out of the way."""
+    for cell in cells:
+        if cell.state in (State.drifted, State.done):
+            old = cell.row.fingerprint if cell.row is not None else None
+            moved = root.archive_run(cell.key, old, published_attempt=cell.published_attempt)
+            screen.message(f"{cell.key}: the earlier run now lies in {moved}")
+
+
+def _end(order: LaunchRequest, queue: Queue, stop: Stop, screen: Screen, events: Events) -> int:
+    """Show how a launch ended; returns the exit code."""
+    show_failures(queue, order.root, screen)
     was_stopped = stop.is_asked()
     if was_stopped and not order.options.limits:
         screen.message("Stopped. The same command continues where every cell stands.", "yellow")
-    code = show_end(order.plan(), order, screen)
+    if order.options.limits and queue.num_waiting and not was_stopped:
+        events.budget_reached(f"{order.options.limits}: {queue.num_waiting} cells would pass it.")
+    plan = order.plan()
+    code = show_end(plan, order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
-        return EXIT_FAILED  # a full disk leaves no row that would say so
+        code = EXIT_FAILED  # a full disk leaves no row that would say so
+    events.finished(code, plan.counts())
     return code
 
 
@@ -239,7 +262,12 @@ def _with_device(options: LaunchOptions, cells: Sequence[PlannedCell]) -> Launch
 
 
 def _run(
-    order: LaunchRequest, plan: Plan, cells: Sequence[PlannedCell], stop: Stop, screen: Screen
+    order: LaunchRequest,
+    plan: Plan,
+    cells: Sequence[PlannedCell],
+    stop: Stop,
+    screen: Screen,
+    events: Events,
 ) -> Queue:
     """Run the cells on the back end that the options name; returns how each of them ended."""
     options, root = order.options, order.root
@@ -250,9 +278,9 @@ def _run(
     trials = in_start_order(trials, lengths, first_tables(plan))
     screen.expect(lengths)
     limit = _limit(order, plan, cells, screen) if options.limits else None
-    queue = queue_of(trials, options, screen, limit)
+    queue = queue_of(trials, options, events, limit)
     context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
-    watching = limit.watching(stop) if limit else nullcontext()
+    watching = limit.watching(stop, events.budget_reached) if limit else nullcontext()
     with stop.listening(), watching, backend(options.backend).pools(context) as pools:
         run_queue(queue, pools, stop, screen)
     return queue
@@ -276,12 +304,12 @@ def _limit(
 def queue_of(
     trials: Sequence[Trial],
     options: LaunchOptions,
-    screen: Screen,
+    listener: Listener,
     limit: Allowance | None = None,
 ) -> Queue:
-    """A queue that shows what happens, repeats failures as the options say, and leaves rows."""
+    """A queue that tells what happens, repeats failures as the options say, and leaves rows."""
     retries = None if options.retries < 0 else options.retries
-    return Queue(trials, listener=screen, give_up=publish_failure, retries=retries, limit=limit)
+    return Queue(trials, listener=listener, give_up=publish_failure, retries=retries, limit=limit)
 
 
 def trial_of(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
@@ -348,15 +376,15 @@ def show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:
     plan, problem = with_queued_jobs(plan)
     if problem:
         screen.message(problem, "yellow")
-    numbers = {state: plan.count(state) for state in State}
-    counts = ", ".join(f"{number} {state.value}" for state, number in numbers.items() if number)
+    numbers = plan.counts()
+    counts = ", ".join(f"{number} {state}" for state, number in numbers.items() if number)
     screen.message(f"{plan.grid.name}: {counts} of {cells_text(len(plan.cells))}", "bold")
     screen.message(
         f"rows {order.root.results('rows').address}, runs and logs {order.root.address}/runs"
     )
-    if numbers[State.drifted]:
+    if plan.count(State.drifted):
         screen.message("Drifted cells are left alone; rerun=drifted runs them again.", "magenta")
-    if order.options.limits and numbers[State.done] < len(plan.cells):
+    if order.options.limits and plan.count(State.done) < len(plan.cells):
         for line in entries_text(plan, set(plan.keys(State.done)), "complete"):
             screen.message(line)
         screen.message(

@@ -161,6 +161,9 @@ class LaunchOptions:
         choices=("grid", "auto"),
     )
     max_seeds: int = option(8, "of each cell, with seeds=auto", least=1)
+    on_event: str = option(
+        "", "command that gets events such as finished, first_failure as JSON; see docs/json.md"
+    )
     epoch: str = option("best", "whose mIoU the tables print", choices=("best", "last"))
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
 

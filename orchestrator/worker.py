@@ -14,6 +14,7 @@ from orchestrator.backends.base import refuse_ignored, run_queue
 from orchestrator.backends.inline import InlinePool
 from orchestrator.display.format import cells_text
 from orchestrator.display.screen import Screen
+from orchestrator.execution.events import Events
 from orchestrator.execution.queue import in_start_order
 from orchestrator.execution.stop import Stop
 from orchestrator.failures import POLICIES, Failure
@@ -21,6 +22,7 @@ from orchestrator.launch import (
     check_disk,
     checked,
     first_tables,
+    launch_events,
     queue_of,
     show_end,
     show_failures,
@@ -83,15 +85,14 @@ def run_worker(order: LaunchRequest, screen: Screen, *, idle_seconds: float) -> 
         on_message=screen.message,
         is_lost=lambda: False,
     )
-    worker = _Worker(order, screen, stop)
-    with stop.listening():
-        worker.run(idle_seconds)
-    plan = order.plan()
-    code = show_end(plan, order, screen)
-    if worker.failed and code != EXIT_DONE and not stop.is_asked():
-        return EXIT_FAILED
-    is_rest_elsewhere = all(cell.state in (State.done, State.running) for cell in plan.cells)
-    return EXIT_DONE if is_rest_elsewhere and not stop.is_asked() else code
+    with launch_events(order, plan.grid.name, screen) as events:
+        worker = _Worker(order, screen, stop, events)
+        with stop.listening():
+            worker.run(idle_seconds)
+        plan = order.plan()
+        code = worker.exit_code(plan, show_end(plan, order, screen))
+        events.finished(code, plan.counts())
+    return code
 
 
 def _options_of_worker(options: LaunchOptions) -> LaunchOptions:
@@ -149,6 +150,7 @@ class _Worker:
     order: LaunchRequest
     screen: Screen
     stop: Stop
+    events: Events
     taken: dict[str, float] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     is_closed: bool = False
@@ -168,6 +170,15 @@ class _Worker:
             pause = min(max(idle / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             self._wait(min(pause, idle_seconds - idle))
 
+    def exit_code(self, plan: Plan, otherwise: int) -> int:
+        """Of the worker, from the states at its end; `otherwise` is that of a launch."""
+        if self.stop.is_asked():
+            return otherwise
+        if self.failed and otherwise != EXIT_DONE:
+            return EXIT_FAILED
+        is_rest_elsewhere = all(cell.state in (State.done, State.running) for cell in plan.cells)
+        return EXIT_DONE if is_rest_elsewhere else otherwise
+
     def _run_first(self, plan: Plan, cells: Sequence[PlannedCell]) -> bool:
         """Run the first cell that no other process takes before; False where there is none."""
         lengths = {cell.key: work(cell.config) for cell in cells}
@@ -186,7 +197,7 @@ class _Worker:
     def _run_trial(self, trial: Trial, length: float) -> bool:
         """Run a cell with its retries; False where another process was faster."""
         self.screen.expect({**self.taken, trial.key: length})
-        queue = queue_of([trial], self.order.options, self.screen)
+        queue = queue_of([trial], self.order.options, self.events)
         # Without waiting for the lock of the run: whoever has it now runs the cell.
         run_queue(queue, [InlinePool(wait_seconds=0.0)], self.stop, self.screen)
         if queue.keys("busy"):

@@ -16,7 +16,7 @@ PROGRAM = "python -m orchestrator"
 _ROOT = ("root", "scratch")
 _READ = (*_ROOT, "only")
 _TABLES = (*_READ, "epoch")
-_OF_WORKER = (*_READ, "gpus_per_rank", "gpu_memory_gb", "retries", "hang_minutes")
+_OF_WORKER = (*_READ, "gpus_per_rank", "gpu_memory_gb", "retries", "hang_minutes", "on_event")
 _SETTING = "Any other key=value is a setting of the training for every cell, such as optim.epochs=2"
 _JSON = "the answer, or an error, for programs: docs/json.md has the keys and codes"
 _LIST = "(`python -m trainer --help` lists them)."
@@ -126,7 +126,7 @@ VERBS: dict[str, Verb] = {
         _help(
             "GRID",
             "run what is missing, cut off or failed; what is done stays",
-            "launch demo backend=inline",
+            "launch demo backend=inline on_event='cat >> events.jsonl'",
             "launch paper backend=slurm slurm.partition=gpu root=/shared/ipix",
             "launch paper root=outputs budget=300h until=2026-12-01T08:00",
             exits=_OF_RUNS,

@@ -97,10 +97,8 @@ def plan_json(
     cells = [_plain(cell, progress[cell.key], runs=cell.key in chosen) for cell in plan.cells]
     if needs is not None:
         cells = [cell | {"gib_per_rank": needs[cell["key"]]} for cell in cells]
-    numbers = {state.value: plan.count(state) for state in State}
-    return json.dumps(
-        {"grid": plan.grid.name, "counts": numbers, "cells": cells, **(more or {})}, indent=1
-    )
+    facts = {"grid": plan.grid.name, "counts": plan.counts(), "cells": cells}
+    return json.dumps({**facts, **(more or {})}, indent=1)
 
 
 def progress_of(plan: Plan, cells: Iterable[PlannedCell]) -> dict[str, Progress]:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -66,14 +66,18 @@ class Allowance:
         used = self.spent + sum(self._used(key) for key in list(self._taken))
         return time.time() >= self.until or used >= self.budget_seconds
 
-    def watching(self, stop: Stop) -> AbstractContextManager[None]:
-        """Ask running cells to stop once all is used up, until the block ends."""
+    def watching(
+        self, stop: Stop, on_reached: Callable[[str], None]
+    ) -> AbstractContextManager[None]:
+        """Ask running cells to stop once all is used up, until the block ends; tell it, too."""
 
         # In a thread, because a back end may run a cell within the loop of the launch.
         def watch(over: threading.Event) -> None:
             while not over.wait(_LOOK_SECONDS):
                 if self.is_used_up():
-                    stop.ask(f"{self.name} is reached: running cells checkpoint and end.")
+                    text = f"{self.name} is reached: running cells checkpoint and end."
+                    stop.ask(text)
+                    on_reached(text)
                     return
 
         return background_thread(watch, "allowance")

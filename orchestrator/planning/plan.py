@@ -109,6 +109,10 @@ class Plan:
         """Number of cells in a state."""
         return len(self.keys(state))
 
+    def counts(self) -> dict[str, int]:
+        """Number of cells by state."""
+        return {state.value: self.count(state) for state in State}
+
 
 def make_plan(
     name: str,

@@ -20,6 +20,8 @@ class Silent:
 
     def ended(self, trial: Trial, outcome: Outcome, *, retried: bool) -> None: ...
 
+    def put_back(self, trial: Trial) -> None: ...
+
 
 class Slots:
     """A pool with room for every cell."""
