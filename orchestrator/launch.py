@@ -41,6 +41,7 @@ from orchestrator.results.store import publish
 from orchestrator.storage.open import root_of
 from orchestrator.storage.root import Root
 from orchestrator.trial import Outcome, Trial
+from sweeps.cell import Cell
 from sweeps.grid_tables import tables_of
 from trainer.config.schema import TrainConfig
 from trainer.schedule import Schedule
@@ -337,12 +338,21 @@ def trial_of(cell: PlannedCell, order: LaunchRequest, stop_file: Path) -> Trial:
 
 
 def first_tables(plan: Plan) -> dict[str, int]:
-    """Index of the first table that prints a cell, by key; cells held by others come last."""
-    ranks = {cell.key: len(plan.cells) for cell in plan.cells if cell.state is State.running}
-    for index, table in enumerate(tables_of(plan.grid)):
+    """What each cell is needed for first, by key: tables of the first seed, then of the second.
+
+    Cells that others hold come last, so that they are not waited for.
+    """
+    tables = tables_of(plan.grid)
+    index_of: dict[Cell, int] = {}
+    for index, table in enumerate(tables):
         for cell in table.cells:
-            for seeded in (c for c in plan.grid.cells if c == cell):
-                ranks.setdefault(seeded.key, index)
+            index_of.setdefault(replace(cell, seed=0), index)
+    seeds = list(dict.fromkeys(cell.seed for cell in plan.grid.cells))
+    last = len(seeds) * len(tables)
+    ranks = {cell.key: last for cell in plan.cells if cell.state is State.running}
+    for cell in plan.grid.cells:
+        if (first := index_of.get(replace(cell, seed=0))) is not None:
+            ranks.setdefault(cell.key, seeds.index(cell.seed) * len(tables) + first)
     return ranks
 
 

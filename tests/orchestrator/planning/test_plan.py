@@ -12,9 +12,13 @@ import yaml
 
 from datasets.__main__ import main
 from orchestrator.display.status import plan_json
+from orchestrator.execution.queue import in_start_order
+from orchestrator.launch import first_tables
+from orchestrator.planning.estimate import work
 from orchestrator.planning.plan import Plan, PlannedCell, State, make_plan
 from orchestrator.results.store import publish, read_rows
 from orchestrator.storage.file_lock import file_lock
+from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support import dataset_trees as trees
 from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
@@ -307,3 +311,21 @@ def test_a_checkpoint_of_masks_that_were_corrected_is_drifted(
 
     assert plan_of(lab).cells[0].state is State.drifted
     assert "1 changed of 25 files, such as truth/i03.png" in plan_of(lab).cells[0].why
+
+
+def test_cells_of_the_first_seed_start_before_those_of_the_second_and_long_ones_first(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("title: Seeds\ntables: [demo, drawings]\nseeds: [2, 7]\n")
+    plan = make_plan(str(path), LocalRoot(tmp_path))
+
+    starts = in_start_order(
+        plan.cells, {cell.key: work(cell.config) for cell in plan.cells}, first_tables(plan)
+    )
+
+    keys = [cell.key.replace("synthetic+data-drawn-", "drawing") for cell in starts]
+    assert [key[-2:] for key in keys] == ["s2"] * (len(keys) // 2) + ["s7"] * (len(keys) // 2)
+    assert [key.startswith("drawing") for key in keys[:43]] == [False] * 3 + [True] * 40
+    assert "unimatch_star" in keys[0]
+    assert "supervised_star" in keys[2]
