@@ -121,12 +121,14 @@ class Queue:
         free = 0 if self._is_closed else pool.slots - self.num_running(pool)
         taken: list[Trial] = []
         left: list[Trial] = []
-        for trial in self._waiting:
-            if len(taken) < free and pool.accepts(trial) and self._fits(trial):
+        waiting = iter(self._waiting)
+        # It ends at the last free slot: every poll comes here, also with thousands of cells left.
+        while len(taken) < free and (trial := next(waiting, None)) is not None:
+            if pool.accepts(trial) and self._fits(trial):
                 taken.append(self._hand_over(trial, pool))
             else:
                 left.append(trial)
-        self._waiting = left
+        self._waiting = [*left, *waiting]
         return taken
 
     def adopt(self, pool: Taker, keys: Collection[str]) -> None:

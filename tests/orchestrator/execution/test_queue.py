@@ -87,6 +87,32 @@ def test_no_more_trials_run_than_there_are_slots() -> None:
     assert taken(queue, pool) == "c"
 
 
+@dataclass(eq=False)
+class CountingPlace(Place):
+    """A place that counts what it is asked."""
+
+    asked: int = 0
+
+    def accepts(self, trial: Trial) -> bool:
+        self.asked += 1
+        return True
+
+
+def test_a_poll_looks_at_no_more_waiting_cells_than_there_are_free_slots() -> None:
+    place = CountingPlace(slots=2)
+    listener = Listening()
+    cells = [trial(f"cell{number}") for number in range(1000)]
+    queue = Queue(cells, listener=listener, give_up=listener.give_up)
+
+    assert [taken.key for taken in queue.take(place)] == ["cell0", "cell1"]
+    assert queue.take(place) == []
+    queue.finish("cell0", DONE)
+    assert [taken.key for taken in queue.take(place)] == ["cell2"]
+
+    assert place.asked == 3
+    assert queue.num_waiting == 997
+
+
 def test_a_lost_trial_runs_again_before_the_others() -> None:
     listener, pool = Listening(), Place()
     queue = queue_of("ab", listener)
