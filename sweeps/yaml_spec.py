@@ -181,7 +181,8 @@ def _complete(axes: Spec, where: str) -> Spec:
     """The axes themselves, when none is missing."""
     missing = [axis for axis in AXES if axis not in axes]
     if missing:
-        raise ValueError(f"{where}: a cell needs {', '.join(missing)} too; add it under `cell`.")
+        needs = ", ".join(missing)
+        raise ValueError(f"{where}: a cell needs {needs} too; add it to the cell or its block.")
     return axes
 
 

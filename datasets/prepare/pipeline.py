@@ -191,6 +191,14 @@ def unlisted(location: DatasetLocation, split: Split) -> list[str]:
             f"{spec.image_file(late[0])}; remove {location.lists / split.name} and prepare again "
             "to take them in"
         )
+    masked = set(masked_ids(spec, root))
+    new = [name for name in split.unlabelled if name in masked]
+    if new:
+        notes.append(
+            f"note: {len(new)} images are unlabelled in the split {split.name!r} and have a mask, "
+            f"the first is {spec.image_file(new[0])}; if the masks are new, remove "
+            f"{location.lists / split.name} and prepare again to learn from them"
+        )
     before = spec.image_pattern.split("{id}")[0]
     known = {spec.image_file(name) for name in images}
     known |= {spec.mask_file(name) for name in masked_ids(spec, root)}

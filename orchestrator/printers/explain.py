@@ -236,7 +236,7 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
     """Two or three lines about one row; `place` is its run folder, empty where that is gone."""
     best = epoch == "best"
     score = row.best_miou_percent if best else row.last_miou_percent
-    weights = row.best_weights_sha256 if best else row.weights_sha256
+    which, weights = ("best", row.best_weights_sha256) if best else ("final", row.weights_sha256)
     at = row.best_epoch if best else row.last_epoch
     if row.status == "done" and score is not None:
         result = f"{score:.4f}" + (f" at epoch {at}" if at is not None else "")
@@ -250,7 +250,7 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
         f"finished {row.finished:%Y-%m-%d %H:%M} UTC"
     )
     yield (
-        f"  weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
+        f"  {which} weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
         f"{_short(row.split_checksum)}, configuration {_short(row.fingerprint)}; run folder "
         f"{place or 'gone'}"
     )

@@ -75,7 +75,7 @@ class Verdict:
         best, last = (self.scores[name][0] for name in _SCORES)
         if self.kind == "same bits":
             weights = str(self.weights[0])[:12]
-            yield f"same bits: weights {weights}, best mIoU {_text(best)}, last {_text(last)}"
+            yield f"same bits: final weights {weights}, best mIoU {_text(best)}, last {_text(last)}"
         else:
             then = ", ".join(
                 f"{name.partition('_')[0]} mIoU {_text(one)} then, {_text(two)} now"

@@ -202,7 +202,7 @@ def test_an_unknown_table_lists_the_known_ones():
         ("label: B", "label: A", "row 2: the label 'A' stands twice"),
         ("loss: kl", "los: kl", "unknown axis 'los'. Did you mean 'loss'"),
         ("loss: kl", "split: 1of8", r"row 2 \('B'\): split is an axis of the columns"),
-        ("crop: 64, ", "", r"row 1 \('A'\): a cell needs crop too; add it under `cell`"),
+        ("crop: 64, ", "", r"row 1 \('A'\): a cell needs crop too; add it to the cell"),
         ("crop: 64", "crop: big", "crop is a number of pixels such as 321, not 'big'"),
         ("[1of16, 1of8]", "[1_16, 1of8]", "split is a name .* not '1_16'"),
         ("[1of16, 1of8]", "[1of16, 1of16]", "columns: split lists a value twice"),

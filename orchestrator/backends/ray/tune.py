@@ -144,7 +144,9 @@ class _Reporter(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report why a trial's process is gone."""
-        self.messages.put(Ended(*_work_and_key(trial), _death(str(trial.get_error()))))
+        # The copy beside the results, which get_error() reads, is made at a first report only.
+        text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+        self.messages.put(Ended(*_work_and_key(trial), _death(text)))
 
 
 def _work_and_key(trial: Any) -> tuple[Work, str]:

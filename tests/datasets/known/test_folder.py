@@ -229,6 +229,20 @@ def test_images_that_came_after_the_lists_are_told_of(root, capsys) -> None:
     assert f"the first is photos/a/later.jpg; remove {root / 'splits/all'}" in out
 
 
+def test_masks_that_came_after_the_lists_are_told_of(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    trees.put(root / "truth/a/i10_mask.png", trees.grey_png(labels(10, trees.SIZE, 3)))
+    capsys.readouterr()
+
+    assert main(["prepare", "folder", f"root={root}"]) == 0
+
+    out = capsys.readouterr().out
+    assert "1 images are unlabelled in the split 'all' and have a mask" in out
+    assert (
+        f"the first is photos/a/i10.jpg; if the masks are new, remove {root / 'splits/all'}" in out
+    )
+
+
 def test_a_mask_whose_image_is_spelt_otherwise_says_so(root, capsys) -> None:
     (root / "photos/a/i00.jpg").rename(root / "photos/a/i00.JPG")
 
