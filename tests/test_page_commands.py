@@ -146,7 +146,7 @@ def run(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple
     monkeypatch.setenv("PATH", "/nonexistent")  # where Slurm's programs would be
     module = words[2]
     # Most benchmarks start Pythons of their own; these open data that lie where they were drawn.
-    openers = ("benchmarks.loss_picture", "benchmarks.pseudo_labels")
+    openers = ("benchmarks.study.loss_picture", "benchmarks.study.pseudo_labels")
     is_outside = module.startswith("benchmarks") and module not in openers
     cwd = ROOT if is_outside else place
     process = WarmCommand(words[3:], cwd, "" if module == "orchestrator" else module)

@@ -1,6 +1,6 @@
 """The picture of the README: what the inter-pixel loss compares, drawn from a trained run.
 
-    python -m benchmarks.loss_picture RUN_DIRECTORY TO.png
+    python -m benchmarks.study.loss_picture RUN_DIRECTORY TO.png
 
 The teacher sees an image, the student a strong view of it. For one class the picture shows both
 distributions of Eq. 4 over the confident pixels, and what each pixel adds to KL. The image is the

@@ -1,6 +1,6 @@
 """What the pseudo-labels of a trained run are worth: how many are sure, how many of them are right.
 
-    python -m benchmarks.pseudo_labels RUN_DIRECTORY ...
+    python -m benchmarks.study.pseudo_labels RUN_DIRECTORY ...
 
 The best weights label the unlabelled images, whole and without augmentation. Their masks, which no
 training saw, say which labels are right: so it needs data whose unlabelled images have masks.
