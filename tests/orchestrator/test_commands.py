@@ -10,12 +10,9 @@ import pytest
 
 from orchestrator.commands.verbs import VERBS
 from orchestrator.options import joined
-from orchestrator.planning.plan import make_plan
-from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
-from sweeps.grid import load_grid
 from tests.support.lab import CHECKOUT, KL
-from tests.support.result_rows import DRAWN, row_of
+from tests.support.result_rows import DRAWN, publish_drawn
 
 NUMBER = "drawn-table/ipixmatch-kl/resnet14-w8-1of8"
 
@@ -23,10 +20,7 @@ NUMBER = "drawn-table/ipixmatch-kl/resnet14-w8-1of8"
 @pytest.fixture
 def words(tmp_path):
     root = LocalRoot(tmp_path)
-    cells = load_grid(DRAWN).cells
-    for number, planned in enumerate(make_plan(DRAWN, root).cells):
-        fields = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
-        publish(root, row_of(cells[number], 50.0 + number, **fields))
+    publish_drawn(root)
     return [f"root={root.address}"]
 
 

@@ -14,13 +14,10 @@ from orchestrator.commands.output import print_json
 from orchestrator.commands.verbs import VERBS
 from orchestrator.doctor.checks import examine
 from orchestrator.options import LaunchOptions
-from orchestrator.planning.plan import make_plan
 from orchestrator.reproduction.verdict import Verdict, verdicts_json
-from orchestrator.results.store import publish
 from orchestrator.storage.local_root import LocalRoot
-from sweeps.grid import load_grid
 from tests.support.lab import KL, SUPERVISED, Lab
-from tests.support.result_rows import DRAWN, row_of
+from tests.support.result_rows import DRAWN, publish_drawn
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()
 NUMBER = "drawn-table/ipixmatch-kl/resnet14-w8-1of8"
@@ -72,10 +69,7 @@ def check_keys(section: str, text: str, *, left_out: tuple[str, ...] = ()) -> No
 def words(tmp_path: Path) -> list[str]:
     """A root with a row for each cell of the drawn grid."""
     root = LocalRoot(tmp_path)
-    cells = load_grid(DRAWN).cells
-    for number, planned in enumerate(make_plan(DRAWN, root).cells):
-        fields = {"fingerprint": planned.fingerprint, "config_json": planned.config_json}
-        publish(root, row_of(cells[number], 50.0 + number, **fields))
+    publish_drawn(root)
     return [f"root={root.address}"]
 
 
