@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from orchestrator.commands.errors import ERROR_KINDS
 from orchestrator.failures import Failure
 from orchestrator.options import SlurmOptions, parse
 from sweeps.grid import load_grid
@@ -100,6 +101,13 @@ def test_the_list_of_methods_has_every_preset_and_every_option_of_each() -> None
         if not re.search(rf"`{option.name}[`=]", by_name[group.name])
     }
     assert missing == set()
+
+
+def test_every_error_code_has_a_cure_on_the_page_for_troubles() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (\d+) \| [^|]+ \| [^|]+ \|$", page, re.M)
+
+    assert sorted(listed) == sorted((kind.code, str(kind.exit_code)) for kind in ERROR_KINDS)
 
 
 def test_every_failure_and_option_of_slurm_stands_on_its_page() -> None:

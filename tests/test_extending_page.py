@@ -29,7 +29,7 @@ def extended_copy(folder: Path) -> Path:
         shutil.copytree(CHECKOUT / package, folder / package, ignore=ignored)
     for name, kind, text in BLOCK.findall(PAGE.read_text()):
         if kind == "diff":
-            words = ["git", "apply", "--recount", "-"]
+            words = ["git", "apply", "-"]
             done = subprocess.run(words, cwd=folder, input=text, text=True, capture_output=True)
             assert done.returncode == 0, f"{text}\n{done.stderr}"
         else:
