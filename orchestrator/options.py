@@ -160,7 +160,11 @@ class LaunchOptions:
         "auto: until every comparison is settled, by a design stated first (docs/seeds.md)",
         choices=("grid", "auto"),
     )
-    max_seeds: int = option(8, "of each cell, with seeds=auto", least=1)
+    max_seeds: int = option(
+        0,
+        "of each cell, with seeds=auto; 0: as many as were stated, and 8 for a new design",
+        least=0,
+    )
     on_event: str = option(
         "", "command that gets events such as finished, first_failure as JSON; see docs/json.md"
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from orchestrator.commands.forecast import WORDS, outlook
+from orchestrator.commands.forecast import WORDS, outlook, refuse_past
 from orchestrator.commands.output import console_of_output, print_json
 from orchestrator.commands.request import plan_now, request_of, split_words
 from orchestrator.display.format import clock
@@ -117,6 +117,7 @@ def _launch(request: LaunchRequest, *, json: bool) -> int:
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
 
+    refuse_past(request.options)
     console = console_of_output(json=json)
 
     def run(block: LaunchRequest) -> int:

@@ -1,8 +1,10 @@
 """The part of `plan` that looks ahead: its words, the probe, and what a budget buys."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from rich.table import Table
 
@@ -10,7 +12,8 @@ from orchestrator.commands.output import print_note
 from orchestrator.execution.queue import in_start_order
 from orchestrator.forecast.budget import allowance_of, bought, entries_text
 from orchestrator.forecast.forecast import CellForecast, forecast, unit_of, with_forecast
-from orchestrator.forecast.probe import known_timings, probe
+from orchestrator.forecast.probe import known_timings, num_outdated, probe
+from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import LaunchRequest, Plan, State
 from orchestrator.printers.forecast import Forecast, kind_table, total_table
 
@@ -49,8 +52,9 @@ def outlook(request: LaunchRequest, plan: Plan, words: Mapping[str, str]) -> Out
         words: the values of `WORDS` that were given.
 
     Raises:
-        ValueError: a word with another value, or ranks that no probe starts.
+        ValueError: a word with another value, a moment that is over, or ranks that no probe starts.
     """
+    refuse_past(request.options)
     price, chosen = _price(words), request.chosen(plan)
     if _is_yes(words, "probe"):
         if request.options.ranks > 1:
@@ -64,13 +68,23 @@ def outlook(request: LaunchRequest, plan: Plan, words: Mapping[str, str]) -> Out
     cells = forecast(plan, chosen, timings, request.options)
     unit = unit_of([cell.config for cell in chosen], request.options)
     keys = _bought(request, plan, cells) if request.options.limits else None
-    lines = _missing(cells)
+    lines = _missing(cells, num_outdated(chosen, request.root))
     if keys is not None:
         done = {*plan.keys(State.done), *keys}
         lines += entries_text(plan, done, f"complete with {request.options.limits}")
     is_asked = bool(words or timings or request.options.limits)
     shown = Forecast.of(plan, cells, unit, price)
     return Outlook(with_forecast(plan, cells), shown, keys, lines, is_asked or bool(lines))
+
+
+def refuse_past(options: LaunchOptions) -> None:
+    """Refuse a moment at which nothing could start any more.
+
+    Raises:
+        ValueError: `until` is over.
+    """
+    if options.until and datetime.fromisoformat(options.until).timestamp() <= time.time():
+        raise ValueError(f"until={options.until} is over: give a moment to come, in local time.")
 
 
 def _bought(request: LaunchRequest, plan: Plan, cells: Sequence[CellForecast]) -> list[str]:
@@ -83,15 +97,20 @@ def _bought(request: LaunchRequest, plan: Plan, cells: Sequence[CellForecast]) -
     return bought(ordered, limit, max(1, request.options.concurrency))
 
 
-def _missing(cells: Sequence[CellForecast]) -> list[str]:
-    """What to do where the length of some cells is not known."""
-    unknown = sum(cell.seconds is None for cell in cells)
-    if not unknown:
-        return []
-    return [
-        f"No comparable cell is done or timed for {unknown} of {len(cells)}: `work` is their part "
-        "of all, by steps, pixels and layers. probe=yes times them on this machine."
-    ]
+def _missing(cells: Sequence[CellForecast], outdated: int) -> list[str]:
+    """What to do where the length of some cells is not known, or was timed with other code."""
+    lines = []
+    if outdated:
+        lines.append(
+            f"{outdated} kinds of cells were timed with other code of the training, which does not "
+            "count. probe=yes times them again."
+        )
+    if unknown := sum(cell.seconds is None for cell in cells):
+        lines.append(
+            f"No comparable cell is done or timed for {unknown} of {len(cells)}: `work` is their "
+            "part of all, by steps, pixels and layers. probe=yes times them on this machine."
+        )
+    return lines
 
 
 def _price(words: Mapping[str, str]) -> float | None:

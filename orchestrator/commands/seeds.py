@@ -34,6 +34,8 @@ from sweeps.cell import Cell
 from sweeps.grid import Grid, load_grid
 from sweeps.grid_tables import tables_of
 
+_MOST_SEEDS = 8  # of each cell, unless max_seeds or a stated design says another number
+
 
 @dataclass(frozen=True)
 class Block:
@@ -68,10 +70,11 @@ def next_block(request: LaunchRequest) -> Block:
     """
     _refuse_parts(request.options)
     grid = load_grid(request.grid)
-    seeds = _seeds(grid, request.options.max_seeds)
+    stated = stated_design(request.root, grid.name)
+    most = request.options.max_seeds or (len(stated.seeds) if stated else _MOST_SEEDS)
+    seeds = _seeds(grid, most)
     plan = replace(request, cells=_over(grid, seeds)).plan()
     now = _design(request, grid, seeds, plan)
-    stated = stated_design(request.root, grid.name)
     filled = _filled(request, grid, plan, now)
     made = {table.table.name: decisions(table, now) for table in filled}
     wanted = _wanted(made, now)

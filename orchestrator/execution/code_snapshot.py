@@ -31,9 +31,14 @@ def is_whole(copy: Path) -> bool:
 
 
 @cache
-def code_digest() -> str:
-    """Sha256 of the packages as they are now, the name that a copy of them would get."""
-    return _digest(_read(CHECKOUT))
+def digest_of(*paths: str) -> str:
+    """Sha256 of some files and folders of the checkout, as they are now.
+
+    Args:
+        paths: of what is read, such as trainer/ or orchestrator/trial.py.
+    """
+    files = _read(CHECKOUT)
+    return _digest({name: files[name] for name in files if name.startswith(paths)})
 
 
 def store_code(folder: Path, files: Mapping[str, bytes]) -> Path:

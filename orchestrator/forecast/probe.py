@@ -17,7 +17,7 @@ from pathlib import Path
 
 from datasets.files import atomic_write
 from orchestrator.backends.base import worker_environment
-from orchestrator.execution.code_snapshot import code_digest
+from orchestrator.execution.code_snapshot import digest_of
 from orchestrator.forecast.timing import BLOCK_STEPS, BLOCKS, Timing
 from orchestrator.planning.plan import PlannedCell
 from orchestrator.storage.root import Root
@@ -25,6 +25,9 @@ from trainer.config.fingerprint import config_json
 from trainer.config.schema import TrainConfig
 
 _SCRIPT = Path(__file__).with_name("timing.py")
+# The code that a timing depends on. Grids, tables and presets do not: what they say of a run is
+# in its configuration, which is a part of its kind.
+_TIMED_CODE = ("datasets/", "trainer/", "orchestrator/forecast/timing.py")
 
 
 class ProbeFailed(RuntimeError):
@@ -75,6 +78,12 @@ def known_timings(cells: Iterable[PlannedCell], root: Root) -> dict[str, Timing]
     return timings
 
 
+def num_outdated(cells: Iterable[PlannedCell], root: Root) -> int:
+    """How many kinds of cells were timed on this machine, but only with other code."""
+    places = [_place(root, kind) for kind in {*kinds_of(cells).values()}]
+    return sum(place.parent.is_dir() and not place.exists() for place in places)
+
+
 def probe(
     cells: Iterable[PlannedCell], root: Root, say: Callable[[str], None]
 ) -> dict[str, Timing]:
@@ -98,8 +107,9 @@ def probe(
         except ProbeFailed as failed:
             say(f"{cell.key} cannot be timed here: {failed}")
             continue
-        _folder(root).mkdir(parents=True, exist_ok=True)
-        atomic_write(_place(root, kind), timing.to_json())
+        place = _place(root, kind)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(place, timing.to_json())
     return known_timings(cells, root)
 
 
@@ -110,8 +120,9 @@ def _folder(root: Root) -> Path:
 def _place(root: Root, kind: str) -> Path:
     """Where the timing of a kind by today's code on this machine is kept."""
     cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    text = f"{kind} {socket.gethostname()} {cards} {code_digest()}"
-    return _folder(root) / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
+    text = f"{kind} {socket.gethostname()} {cards}"
+    name = hashlib.sha256(text.encode()).hexdigest()
+    return _folder(root) / name / f"{digest_of(*_TIMED_CODE)}.json"
 
 
 def _timing_of(cell: PlannedCell) -> Timing:

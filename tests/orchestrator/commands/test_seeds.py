@@ -129,6 +129,15 @@ def test_the_design_is_stated_before_the_first_cell_and_another_one_is_refused(
     assert stated_design(request_.root, "tiny") == before
 
 
+def test_without_max_seeds_the_stated_number_counts(request_: LaunchRequest) -> None:
+    unsaid = replace(request_, options=replace(request_.options, max_seeds=0))
+    assert len(next_block(unsaid).design.seeds) == 8
+
+    stated_block(request_)
+
+    assert next_block(unsaid) == next_block(request_)
+
+
 def test_results_older_than_the_design_are_refused(request_: LaunchRequest) -> None:
     fixed = replace(request_, options=LaunchOptions())
     planned = next(cell for cell in fixed.plan().cells if ".kl." in cell.key)

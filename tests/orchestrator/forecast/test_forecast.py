@@ -112,6 +112,11 @@ def test_a_probe_times_a_kind_once_and_leaves_no_run(lab: Lab) -> None:
     assert (kind["hours"], kind["cells"]) == (whole["hours"], [SUPERVISED])
     assert second["cells"][0]["estimated_seconds"] == pytest.approx(3600 * middle)
     assert [path.name for path in lab.root.iterdir()] == ["probes"]
+    (timing,) = (lab.root / "probes").glob("*/*.json")
+    timing.rename(timing.with_stem("of-other-code"))
+    third = lab.run("plan")
+    assert "1 kinds of cells were timed with other code of the training" in third
+    assert "No comparable cell is done or timed for 1 of 1" in third
 
 
 def test_a_kind_that_cannot_be_timed_is_named_with_the_reason(lab: Lab) -> None:
@@ -132,8 +137,6 @@ def test_a_budget_stops_cells_at_a_checkpoint_and_a_larger_one_goes_on_to_the_sa
     assert "tiny: 0 of 2 entries complete; left: " in text
     assert long_lab.states() == {UNIMATCH: "interrupted", KL: "missing"}
     assert [entry["event"] for entry in long_lab.events(UNIMATCH)] == ["started", "stopped"]
-    long_lab.run("launch", INLINE, "until=2020-01-01T08:00", code=10)
-    assert long_lab.attempts(UNIMATCH) == 1
     long_lab.run("launch", INLINE, "budget=100h")
     assert long_lab.weights() == undisturbed
 
@@ -163,6 +166,8 @@ def test_jobs_that_outlive_a_launch_have_no_budget(backend: str) -> None:
         ("plan", "price=cheap", "price=cheap: give the price of a GPU-hour"),
         ("plan", "budget=soon", "budget=soon: give a time such as 300h"),
         ("plan", "until=tomorrow", "until=tomorrow: give a moment such as 2026-12-01T08:00"),
+        ("plan", "until=2020-01-01T08:00", "until=2020-01-01T08:00 is over: give a moment to come"),
+        ("launch", "until=2020-01-01T08:00", "until=2020-01-01T08:00 is over: give a moment to"),
         ("work", "budget=1h", "a worker does not know what others take"),
     ],
 )
