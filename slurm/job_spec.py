@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+_GPU_KEYS = ("gpus", "gpus_per_node", "gpus_per_socket", "gpus_per_task")
+
 
 @dataclass(frozen=True)
 class JobSpec:
@@ -16,7 +18,8 @@ class JobSpec:
         constraint: features of nodes, such as "a100|h100".
         signal_seconds: warning before the time limit.
         at_once: most jobs of one array that run at the same time; 0: all.
-        extra: further #SBATCH parameters, such as (("reservation", "paper"),).
+        extra: further #SBATCH parameters, such as (("reservation", "paper"),); one that asks for
+            GPUs, such as ("gres", "gpu:a100:1"), replaces what `gpus_per_task` asks for.
         setup: shell lines before the program starts, such as "module load cuda".
         python: what starts Python, such as "apptainer exec --nv image.sif python"; empty: this one.
     """
@@ -42,6 +45,14 @@ class JobSpec:
         """Processes of one job."""
         return self.nodes * self.tasks_per_node
 
+    @property
+    def _names_gpus(self) -> bool:
+        """Whether `extra` asks for GPUs; Slurm refuses a number beside cards with a type."""
+        return any(
+            key.replace("-", "_") in _GPU_KEYS or (key == "gres" and value.startswith("gpu"))
+            for key, value in self.extra
+        )
+
     def parameters(self, num_jobs: int) -> dict[str, Any]:
         """The same under the names of submitit's parameters.
 
@@ -52,7 +63,7 @@ class JobSpec:
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
-            "gpus_per_node": self.gpus_per_task * self.tasks_per_node,
+            "gpus_per_node": 0 if self._names_gpus else self.gpus_per_task * self.tasks_per_node,
             "cpus_per_task": self.cpus_per_task,
             "mem": f"{round(self.memory_gb * 1024)}M" if self.memory_gb else "",
             "constraint": self.constraint,

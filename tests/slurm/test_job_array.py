@@ -1,6 +1,7 @@
 """Calls that become jobs of a real Slurm."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_a_wrong_wish_is_refused_in_slurms_words(cluster: SlurmBox, tmp_path: Pa
 
     with pytest.raises(SlurmRefused, match="invalid partition specified: lowe"):
         array.submit()
+
+
+def test_a_kind_of_gpu_is_asked_for_as_the_site_does(cluster: SlurmBox, tmp_path: Path) -> None:
+    spec = replace(SMALL, gpus_per_task=1, extra=(("gres", "gpu:fake:1"),))
+    array = JobArray.write(tmp_path / "b", {"cell.a": Say(tmp_path / "said", "one")}, spec, "grid")
+
+    job_id = array.submit()
+
+    assert "gpu:fake:1" in cluster.run("scontrol", "show", "job", job_id)
 
 
 def test_a_submission_without_an_answer_is_found_by_its_name(

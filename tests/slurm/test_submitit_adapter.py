@@ -107,6 +107,24 @@ class Write:
         return "its answer"
 
 
+@pytest.mark.parametrize(
+    ("extra", "written"),
+    [
+        (("gres", "gpu:a100:1"), ["#SBATCH --gres=gpu:a100:1"]),
+        (("gpus-per-node", "a100:1"), ["#SBATCH --gpus-per-node=a100:1"]),
+        (("gres", "disk:1"), ["#SBATCH --gpus-per-node=1", "#SBATCH --gres=disk:1"]),
+    ],
+)
+def test_gpus_that_the_site_asks_for_in_its_words_are_asked_for_once(
+    tmp_path: Path, extra: tuple[str, str], written: list[str]
+) -> None:
+    spec = JobSpec(gpus_per_task=1, extra=(extra,))
+
+    text = script_text(tmp_path, spec, 1, job_name="cell", comment="grid-b")
+
+    assert [line for line in text.splitlines() if line.startswith("#SBATCH --g")] == written
+
+
 def test_slurm_fills_in_its_words_in_the_names_of_files_and_not_of_folders(tmp_path: Path) -> None:
     folder = tmp_path / "50%j it's (%t)"
 
