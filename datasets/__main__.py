@@ -15,6 +15,7 @@ from datasets.known.registry import KNOWN, known_dataset
 from datasets.location import DatasetLocation, home, locate
 from datasets.prepare.archives import download_archive
 from datasets.prepare.copy import HOW
+from datasets.prepare.defects import SHOWN, Defect, lines_of
 from datasets.prepare.earth import prepare_earth
 from datasets.prepare.pack import Packing, pack
 from datasets.prepare.pipeline import (
@@ -31,9 +32,14 @@ from datasets.splits.lists import load_split, published, published_splits, sizes
 from datasets.splits.published import fetch_lists, import_lists, list_defects
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
+from datasets.wording import quantity
 
 DONE, WRONG, FAILED, UNREACHABLE = 0, 2, 11, 20
 
+_ENCODERS = ("resnet50", "resnet101", "efficientnet_lite0")  # of sweeps/model, with weights
+_FETCHED = "efficientnet_lite0"  # the smallest of these
+_BATCH = 4  # optim.batch of recipe=folder
+_LEAST = 2  # images in a step, for batch normalisation
 _NOTES = 52  # column of the list where the notes begin
 
 PROGRAM = "python -m datasets"
@@ -41,7 +47,7 @@ HELP = """Bring data into place and prove that it is right.
 
 {verbs}
 
-DATASET  synthetic (default), earth, voc, cityscapes, folder; dataset=DATASET says the same
+DATASET  synthetic (default but for prepare), earth, voc, cityscapes, folder; or dataset=DATASET
 root     folder of the dataset (default data/DATASET in the checkout); packed data lies at s3:// too
 `python -m datasets VERB --help` says more of a verb, with examples. Exit codes: 0 done; 2 usage, or
 the data is not right; 11 the program itself failed; 20 the server does not answer. --traceback
@@ -102,7 +108,7 @@ def _draw(arguments: Arguments) -> int:
     assert location.drawing is not None
     is_new = ensure_drawn(location.root, location.drawing)
     count = location.drawing.num_train + location.drawing.num_val
-    print(f"{'drew' if is_new else 'found'} {count} scenes at {location.root}")
+    print(f"{'drew' if is_new else 'found'} {quantity(count, 'scene')} at {location.root}")
     return DONE
 
 
@@ -127,7 +133,11 @@ def _download(arguments: Arguments) -> int:
 
 
 def _prepare(arguments: Arguments) -> int:
-    default = arguments.settings.get("dataset", "synthetic")
+    default = arguments.settings.get("dataset", "")
+    if not default and not arguments.words:
+        forms = [f"  {PROGRAM} prepare {form}: {note}" for form, note in VERB_HELP["prepare"].forms]
+        known = f"Known: {', '.join(KNOWN)}."
+        raise ValueError("\n".join([f"prepare needs a dataset. {known}", *forms]))
     name = arguments.settings["dataset"] = arguments.word("a dataset", default=default)
     return PREPARE[known_dataset(name).spec.kind](arguments)
 
@@ -163,12 +173,31 @@ def _prepare_described(arguments: Arguments) -> int:
     arguments.end()
     location = locate(config)
     texts = prepare_folder(location, validation=validation, seed=seed, say=_say)
-    root = shlex.quote(f"data.root={location.root}")
-    command = f"python -m trainer recipe={location.spec.name} model=resnet50 {root}"
-    if not texts and not load_split(location, ALL).unlabelled:
-        # The method of the preset learns from unlabelled images, of which there are none.
-        command += " method=supervised_star method.match_iters=false loss=none"
-    return _report(texts, f"ready: {command}")
+    return _report(texts, "" if texts else first_run(location))
+
+
+def first_run(location: DatasetLocation) -> str:
+    """The commands that train on a prepared folder, with an encoder that is here or soon fetched.
+
+    Args:
+        location: of the folder, with its split `all`.
+    """
+    split, words = load_split(location, ALL), [f"data.root={location.root}"]
+    weights = home() / "weights"
+    here = [name for name in _ENCODERS if any(weights.glob(f"{name}.*"))]
+    model = here[0] if here else _FETCHED
+    images = split.unlabelled  # that an epoch goes through
+    if len(images) < _LEAST:
+        # The method of the recipe learns from unlabelled images, of which there are too few.
+        words += ["method=supervised_star", "method.match_iters=false", "loss=none"]
+        images = split.labelled
+    if len(images) < _BATCH:
+        words.append(f"optim.batch={max(_LEAST, len(images))}")
+    command = f"python -m trainer recipe={location.spec.name} model={model} {shlex.join(words)}"
+    if here:
+        return f"ready: {command}"
+    fetch = f"python -m trainer weights fetch {model}"
+    return f"next: {fetch}    # 17 MB, once; model=resnet14_w8 needs none\nthen: {command}"
 
 
 def _prepare_cut(arguments: Arguments) -> int:
@@ -184,22 +213,24 @@ def _prepare_cut(arguments: Arguments) -> int:
     return DONE
 
 
-def _report(texts: Sequence[str], otherwise: str) -> int:
+def _report(wrong: Sequence[Defect], otherwise: str) -> int:
     """Print the defects, or `otherwise` if there are none; returns the exit code."""
-    print(*texts, sep="\n", end="\n" if texts else "")
-    print(f"{len(texts)} defects" if texts else otherwise)
-    return WRONG if texts else DONE
+    for line in lines_of(wrong, SHOWN):
+        print(line)
+    print(quantity(len(wrong), "defect") if wrong else otherwise)
+    return WRONG if wrong else DONE
 
 
 def _verify(arguments: Arguments) -> int:
     config = arguments.config()
     arguments.end()
-    location, count = locate(config), 0
-    for text in defects(location, _say):
-        count += 1
-        print(text)
-    print(f"{location.root}: {f'{count} defects' if count else 'every file is sound'}")
-    return WRONG if count else DONE
+    location = locate(config)
+    wrong = list(defects(location, _say))
+    for line in lines_of(wrong):
+        print(line)
+    count = quantity(len(wrong), "defect")
+    print(f"{location.root}: {count if wrong else 'every file is sound'}")
+    return WRONG if wrong else DONE
 
 
 def _pack(arguments: Arguments) -> int:
@@ -210,7 +241,7 @@ def _pack(arguments: Arguments) -> int:
     arguments.end()
     packing = Packing(is_decoded=is_decoded, shard_bytes=size)
     count = pack(locate(config), target, packing, _say)
-    print(f"{count} shards; use them with {shlex.quote(f'data.root={target.url}')}")
+    print(f"{quantity(count, 'shard')}; use them with {shlex.quote(f'data.root={target.url}')}")
     return DONE
 
 
@@ -239,7 +270,7 @@ def _import_splits(arguments: Arguments) -> int:
     arguments.end()
     location = locate(config)
     files = import_lists(location, folder)
-    print(f"{len(files)} published lists at {location.lists}")
+    print(f"{quantity(len(files), 'published list')} at {location.lists}")
     return DONE
 
 
@@ -248,7 +279,7 @@ def _fetch_splits(arguments: Arguments) -> int:
     arguments.end()
     location = locate(config)
     files = fetch_lists(location, address)
-    print(f"{len(files)} published lists at {location.lists}")
+    print(f"{quantity(len(files), 'published list')} at {location.lists}")
     return DONE
 
 

@@ -72,12 +72,14 @@ REASONS = {
         "datasets/errors.py",
         "datasets/import_guard.py",
         "datasets/progress.py",
+        "datasets/wording.py",
         "trainer/environment.py",
         "trainer/methods/st_plusplus_stages.py",
         "orchestrator/results/arrow.py",
         "orchestrator/storage/s3_storage.py",
     ),
     "a subject of its own between two that do not know each other": (
+        "datasets/prepare/defects.py",
         "orchestrator/commands/request.py",
         "trainer/methods/moving_average.py",
         "orchestrator/backends/ray/outcome_files.py",
@@ -86,7 +88,7 @@ REASONS = {
         "orchestrator/report/page.py",
     ),
 }
-MAX_TOP = {"datasets": 13, "orchestrator": 6}  # files directly in a room, beside its doors
+MAX_TOP = {"datasets": 14, "orchestrator": 6}  # files directly in a room, beside its doors
 
 # Words of the glossary in the README have one meaning; these stood for the same things before.
 BANNED_NAMES = {

@@ -42,7 +42,8 @@ def parse_lines(spec: DatasetSpec, lines: Sequence[str], *, where: str) -> list[
         if name is None:
             raise DataError(
                 f"{where}, line {number}: {line!r} is no line of {spec.name}; one reads like "
-                f"{line_of(spec, 'ID')!r}. Correct the list, or check the dataset's name."
+                f"{line_of(spec, 'ID')!r}. Correct the list, or "
+                f"{'dataset.yaml' if spec.kind == 'described' else 'the name of the dataset'}."
             )
         ids.append(name)
     return ids

@@ -24,6 +24,7 @@ from datasets.images.decode import indexed_png, plain_code, read_image, read_mas
 from datasets.images.tree import ImageTree, file_bytes, tree_of
 from datasets.known.assembly import Assembly, ImageMaskPair
 from datasets.manifest import Manifest, read_manifest, write_manifest
+from datasets.prepare.defects import Defect, defect_of
 from datasets.progress import Progress, Say
 from datasets.spec import DatasetSpec
 
@@ -48,7 +49,7 @@ class Outcome:
 
     num_brought: int
     num_found: int
-    defects: list[str]
+    defects: list[Defect]
 
 
 def copy_into_place(
@@ -75,10 +76,10 @@ def copy_into_place(
         work = _Work(tree_of(spec, root), spec, how, _journalled(root))
         progress = Progress(len(assembly.pairs), f"prepare {spec.name}", say)
         files: Placed = {}
-        defects, num_brought = [], 0
+        defects, num_brought = list[Defect](), 0
         for pair, result in zip(assembly.pairs, _results(work, assembly.pairs), strict=True):
             progress.step()
-            if isinstance(result, str):
+            if isinstance(result, Defect):
                 defects.append(result)
                 continue
             files.update(result)
@@ -129,14 +130,15 @@ class _Work:
         return placed
 
 
-def _results(work: _Work, pairs: Sequence[ImageMaskPair]) -> Iterator[Placed | str]:
+def _results(work: _Work, pairs: Sequence[ImageMaskPair]) -> Iterator[Placed | Defect]:
     """What was placed, or why not, in the order of the pairs."""
 
-    def attempt(pair: ImageMaskPair) -> Placed | str:
+    def attempt(pair: ImageMaskPair) -> Placed | Defect:
         try:
             return work.bring(pair)
         except DataError as error:
-            return str(error)
+            places = (work.tree.image_path(pair.name), work.tree.mask_path(pair.name))
+            return defect_of(str(error), pair.name, pair.image, pair.mask, *places)
 
     # Pillow works without the interpreter's lock, so threads are enough.
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:

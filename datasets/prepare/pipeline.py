@@ -8,19 +8,20 @@ from pathlib import Path
 
 from datasets.dataset import missing_files, open_tree
 from datasets.errors import DataError
-from datasets.files import files_below
-from datasets.images.tree import nearby
 from datasets.known.folder import DESCRIPTION_FILE
+from datasets.known.list_file import parse_lines, read_lines
 from datasets.known.registry import KNOWN
 from datasets.location import DatasetLocation
 from datasets.manifest import read_manifest
 from datasets.prepare.archives import is_archive, remove_unpacked, unpacked
 from datasets.prepare.copy import How, copy_into_place
+from datasets.prepare.defects import SHOWN, Defect
+from datasets.prepare.pairing import any_ending, image_folder, pairing_defects, picture_files
 from datasets.prepare.verify import defects
 from datasets.progress import Say
 from datasets.spec import DatasetSpec
 from datasets.splits.generate import (
-    SUFFIXES,
+    all_mask_files,
     hold_out,
     image_ids,
     make_lists,
@@ -29,6 +30,7 @@ from datasets.splits.generate import (
 )
 from datasets.splits.lists import Split, list_files, load_split, present_splits
 from datasets.splits.published import list_defects
+from datasets.wording import listed, quantity
 
 ALL = "all"  # the split of a user's own folder in which every mask is used
 
@@ -69,7 +71,7 @@ def guidance(location: DatasetLocation) -> str:
 
 def prepare_published(
     location: DatasetLocation, sources: Sequence[Path], options: PrepareOptions, say: Say
-) -> list[str]:
+) -> list[Defect]:
     """Copy or link a published dataset from its unpacked folders or archives to the root.
 
     Args:
@@ -103,11 +105,13 @@ def prepare_published(
     outcome = copy_into_place(assembly, spec, root, how=options.how, say=say)
     if not outcome.defects and options.how == "copy":
         remove_unpacked(root)
-    say(f"{outcome.num_brought} pairs brought, {outcome.num_found} were there already")
+    say(f"{quantity(outcome.num_brought, 'pair')} brought, {outcome.num_found} there already")
     return outcome.defects
 
 
-def prepare_folder(location: DatasetLocation, *, validation: str, seed: int, say: Say) -> list[str]:
+def prepare_folder(
+    location: DatasetLocation, *, validation: str, seed: int, say: Say
+) -> list[Defect]:
     """Prove a user's own folder, and make its validation list and the split `all`.
 
     Args:
@@ -123,36 +127,69 @@ def prepare_folder(location: DatasetLocation, *, validation: str, seed: int, say
         DataError: there are no images or masks, or lists that are there are wrong.
     """
     spec, root = location.spec, location.root
-    images, masks = image_ids(spec, root), masked_ids(spec, root)
+    images = image_ids(spec, root)
     if not images:
-        raise DataError(
-            f"{root} has no image {spec.image_file('*')}. Correct `images` in {DESCRIPTION_FILE}, "
-            "or put them there."
-        )
-    texts = [
-        f"{root / spec.mask_file(name)} has no image {spec.image_file(name)}. "
-        f"{nearby(root / spec.image_file(name)) or 'Put it there, or remove the mask.'}"
-        for name in sorted(set(masks) - set(images))
-    ]
-    texts += _shared_masks(spec, root, images)
-    texts += unlistable(spec, root, images)
-    if texts:
-        return texts
+        raise DataError(_no_image(spec, root))
+    wrong = [*pairing_defects(spec, root, images), *_unlistable(spec, root, images)]
+    if wrong:
+        return wrong
     with _lists_or_none(location) as is_right:
+        had_validation = (location.lists / "val.txt").is_file()
         num_held = hold_out(location, part=validation, seed=seed)
+        if not had_validation:
+            _check_not_trained_on(location)
         if not (location.lists / ALL).is_dir():
             make_lists(location, part=ALL, seed=seed, name=ALL)
         split = load_split(location, ALL)
         say(
-            f"{spec.name}: {len(spec.class_names)} classes, {len(split.labelled)} labelled images, "
+            f"{spec.name}: {len(spec.class_names)} classes, "
+            f"{quantity(len(split.labelled), 'labelled image')}, "
             f"{len(split.unlabelled)} unlabelled, {num_held} for validation"
         )
         for note in unlisted(location, split):
             say(note)
-        texts = list(defects(location, say))
-        if not texts:
+        wrong = list(defects(location, say))
+        if not wrong:
             is_right.append(True)
-    return texts
+    return wrong
+
+
+def _unlistable(spec: DatasetSpec, root: Path, images: Sequence[str]) -> Iterator[Defect]:
+    """Images whose name cannot stand in a list file."""
+    for name in images:
+        for text in unlistable(spec, root, [name]):
+            yield Defect(text, repr(spec.image_file(name)), "unlistable")
+
+
+def _check_not_trained_on(location: DatasetLocation) -> None:
+    """Raise if a new validation list holds images of training lists that were there before it."""
+    path = location.lists / "val.txt"
+    held = set(parse_lines(location.spec, read_lines(path), where=str(path)))
+    for name in present_splits(location):
+        for file in (location.lists / list_file for list_file in list_files(name)[:2]):
+            lines = read_lines(file) if file.is_file() else []
+            if held & set(parse_lines(location.spec, lines, where=str(file))):
+                raise DataError(
+                    f"{path} is gone, and a new one would hold images that the lists of the split "
+                    f"{name!r} train on. Bring it back, or say val= and seed= as they were then, "
+                    f"or remove {location.lists} and prepare again, which makes other lists."
+                )
+
+
+def _no_image(spec: DatasetSpec, root: Path) -> str:
+    """Says that no image is there, and which pictures are."""
+    text = f"{root} has no image {spec.image_file('*')}."
+    pictures = sorted(
+        picture_files(root, image_folder(spec, root)) - set(all_mask_files(spec, root))
+    )
+    if not pictures:
+        return f"{text} Correct `images` in {DESCRIPTION_FILE}, or put them there."
+    cure = any_ending(spec)
+    more = f": {cure} take all of .jpg, .png, ..." if cure else "."
+    return (
+        f"{text} {quantity(len(pictures), 'other picture')}: {listed(pictures, SHOWN)}. Correct "
+        f"{DESCRIPTION_FILE}{more}"
+    )
 
 
 @contextmanager
@@ -183,52 +220,32 @@ def unlisted(location: DatasetLocation, split: Split) -> list[str]:
     """
     spec, root, notes = location.spec, location.root, []
     images = image_ids(spec, root)
-    listed = {*split.labelled, *split.unlabelled, *split.validation}
-    late = [name for name in images if name not in listed]
+    in_lists = {*split.labelled, *split.unlabelled, *split.validation}
+    late = [name for name in images if name not in in_lists]
+    again = f"remove {location.lists / split.name} and prepare again"
     if late:
         notes.append(
-            f"note: {len(late)} images are in no list of the split {split.name!r}, the first is "
-            f"{spec.image_file(late[0])}; remove {location.lists / split.name} and prepare again "
-            "to take them in"
+            f"note: no list of the split {split.name!r} names {quantity(len(late), 'image')}, the "
+            f"first is {spec.image_file(late[0])}; {again} to take them in"
         )
     masked = set(masked_ids(spec, root))
     new = [name for name in split.unlabelled if name in masked]
     if new:
         notes.append(
-            f"note: {len(new)} images are unlabelled in the split {split.name!r} and have a mask, "
-            f"the first is {spec.image_file(new[0])}; if the masks are new, remove "
-            f"{location.lists / split.name} and prepare again to learn from them"
+            f"note: the split {split.name!r} takes {quantity(len(new), 'image')} with a mask as "
+            f"unlabelled, the first is {spec.image_file(new[0])}; if the masks are new, {again} to "
+            "learn from them"
         )
-    before = spec.image_pattern.split("{id}")[0]
-    known = {spec.image_file(name) for name in images}
-    known |= {spec.mask_file(name) for name in masked_ids(spec, root)}
-    others = sorted(_image_files(root, root / before.rpartition("/")[0]) - known)
+    known = {spec.image_file(name) for name in images} | set(all_mask_files(spec, root))
+    others = sorted(picture_files(root, image_folder(spec, root)) - known)
     if others:
+        cure = any_ending(spec)
+        cure = f"Rename them, or write {cure}, which takes all of .jpg, .png, ..." if cure else ""
         notes.append(
-            f"note: {len(others)} pictures are not used, since no pattern of {DESCRIPTION_FILE} "
-            f"takes them; the first is {others[0]}. Rename them, or write `images: "
-            f"{before}{{id}}`, which takes all of .jpg, .png, ..."
+            f"note: no pattern of {DESCRIPTION_FILE} takes {quantity(len(others), 'picture')}: "
+            f"{listed(others, SHOWN)}. {cure}".rstrip()
         )
     return notes
-
-
-def _image_files(root: Path, folder: Path) -> set[str]:
-    """Paths below the root of what looks like images in a folder."""
-    below = folder.relative_to(root)
-    paths = ((below / path).as_posix() for path in files_below(folder))
-    return {path for path in paths if path.lower().endswith(SUFFIXES) and "/." not in f"/{path}"}
-
-
-def _shared_masks(spec: DatasetSpec, root: Path, images: Sequence[str]) -> list[str]:
-    """Masks whose pattern names no extension, where images differ in nothing else."""
-    claims: dict[str, list[str]] = {}
-    for name in images:
-        claims.setdefault(spec.mask_file(name), []).append(spec.image_file(name))
-    return [
-        f"{root / mask} would be the mask of {' and '.join(claimed)}. Rename or remove all but one."
-        for mask, claimed in claims.items()
-        if len(claimed) > 1 and (root / mask).is_file()
-    ]
 
 
 def _check_apart(sources: Sequence[Path], root: Path) -> None:

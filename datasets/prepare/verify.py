@@ -18,6 +18,7 @@ from datasets.known.registry import KNOWN
 from datasets.known.synthetic import scene_ids
 from datasets.location import DatasetLocation
 from datasets.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
+from datasets.prepare.defects import Defect, defect_of
 from datasets.progress import Progress, Say, silent
 from datasets.spec import DatasetSpec, absent_text
 from datasets.splits.lists import load_split, present_splits
@@ -34,8 +35,8 @@ class Needs:
     validation: frozenset[str]
 
 
-def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
-    """Every defect of the tree, one text each; none when all is well.
+def defects(location: DatasetLocation, say: Say = silent) -> Iterator[Defect]:
+    """Every defect of the tree, file by file; none when all is well.
 
     Reads all images of all lists at the root and every mask that is there, and compares them with
     the manifest where there is one. A sound tree without manifest gets one, and a sound folder of
@@ -56,8 +57,8 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
     progress = Progress(len(needs.images), f"verify {spec.name}", say)
     count, files, shown, scored = 0, {}, Counter[int](), Counter[int]()
     for name, reading in zip(needs.images, _readings(tree, needs), strict=True):
-        count += len(reading.texts)
-        yield from reading.texts
+        count += len(reading.defects)
+        yield from reading.defects
         files.update(reading.hashes)
         shown.update(reading.classes)
         if name in needs.validation:
@@ -65,14 +66,14 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[str]:
         progress.step()
     if set(shown) == {0} and not count:
         count += 1
-        yield _one_class(spec, root)
+        yield Defect(_one_class(spec, root))
     for text in [] if count else _unscored(spec, tree, needs, scored, say):
         count += 1
-        yield text
+        yield Defect(text)
     if manifest is not None and tree.store is None:
-        for text in _changes(root, manifest, files):
+        for change in _changes(root, manifest, files):
             count += 1
-            yield text
+            yield change
         files = {**manifest.files, **files}
     # Other data sets are whole when they come; there the manifest stays as it was written.
     is_grown = spec.kind == "described" and manifest is not None and files != manifest.files
@@ -131,12 +132,12 @@ class _Reading:
     """What reading one image and its mask gave.
 
     Attributes:
-        texts: defects.
+        defects: of either.
         hashes: sha256 by path below the root.
         classes: that the mask shows.
     """
 
-    texts: list[str]
+    defects: list[Defect]
     hashes: dict[str, str]
     classes: list[int]
 
@@ -152,21 +153,25 @@ def _readings(tree: ImageTree, needs: Needs) -> Iterator[_Reading]:
 
 def _read(tree: ImageTree, name: str, needs: Needs) -> _Reading:
     has_mask = name in needs.masks or tree.has_mask(name)
-    texts, read = [], []
-    for reader in [tree.image, tree.mask] if has_mask else [tree.image]:
+    paths = (tree.image_path(name), tree.mask_path(name))
+    wrong, read = [], []
+
+    def note(error: DataError, path: Path) -> None:
+        file = path.relative_to(tree.root).as_posix()
+        wrong.append(defect_of(str(error), file, *paths))
+
+    for path, reader in zip(paths[: 1 + has_mask], (tree.image, tree.mask), strict=False):
         try:
             read.append(reader(name))
         except DataError as error:
-            texts.append(str(error))
+            note(error, path)
     if len({image.size for image in read}) > 1:
         try:
             tree.pair(name)
         except DataError as error:
-            texts.append(str(error))
-    classes = []
-    if has_mask and not texts:
-        classes = shown_classes(read[1])
-    return _Reading(texts, _hashes(tree, name), classes)
+            note(error, paths[1])
+    shown = shown_classes(read[1]) if has_mask and not wrong else []
+    return _Reading(wrong, _hashes(tree, name), shown)
 
 
 def _hashes(tree: ImageTree, name: str) -> dict[str, str]:
@@ -198,7 +203,7 @@ def _one_class(spec: DatasetSpec, root: Path) -> str:
     )
 
 
-def _changes(root: Path, manifest: Manifest, files: dict[str, str]) -> Iterator[str]:
+def _changes(root: Path, manifest: Manifest, files: dict[str, str]) -> Iterator[Defect]:
     """Where the files differ from the manifest."""
     accept = f"remove {root / FILE_NAME} and verify again to accept the new data"
     if manifest.drawing is not None:
@@ -207,7 +212,5 @@ def _changes(root: Path, manifest: Manifest, files: dict[str, str]) -> Iterator[
         now = files.get(path) or (file_sha256(root / path) if (root / path).is_file() else "")
         if now != digest:
             state = "has changed" if now else "is gone"
-            yield (
-                f"{root / path} {state} since {FILE_NAME} was written. Bring the file back, or "
-                f"{accept}."
-            )
+            text = f"{root / path} {state} since {FILE_NAME} was written. Bring the file back, or "
+            yield Defect(f"{text}{accept}.", path, state)

@@ -191,21 +191,27 @@ def masked_ids(spec: DatasetSpec, root: Path) -> list[str]:
     Raises:
         DataError: there is none.
     """
+    masks = all_mask_files(spec, root)
     if "{stem}" in spec.mask_pattern:
-        stems = {mask_file(spec.mask_pattern, name): name for name in image_ids(spec, root)}
-        names = sorted(
-            stems[path]
-            for stem in _matching(root, spec.mask_pattern, "{stem}")
-            if (path := spec.mask_pattern.format(stem=stem)) in stems
-        )
+        ids = {mask_file(spec.mask_pattern, name): name for name in image_ids(spec, root)}
+        names = sorted(ids[path] for path in masks if path in ids)
     else:
-        names = _matching(root, spec.mask_pattern, "{id}")
+        before, after = spec.mask_pattern.split("{id}")
+        names = [path.removeprefix(before).removesuffix(after) for path in masks]
     if not names:
-        raise DataError(
-            f"{root} has no mask {mask_file(spec.mask_pattern, '*')}. Put the dataset there first; "
-            f"`python -m datasets prepare {spec.name}` says which files go where."
-        )
+        cure = f"Put the dataset there first; `python -m datasets prepare {spec.name}` says which "
+        cure += "files go where."
+        if spec.kind == "described":
+            cure = "Correct `masks` in dataset.yaml, or put them there."
+        raise DataError(f"{root} has no mask {mask_file(spec.mask_pattern, '*')}. {cure}")
     return names
+
+
+def all_mask_files(spec: DatasetSpec, root: Path) -> list[str]:
+    """Paths below the root of the files that the pattern of masks takes, sorted by their ids."""
+    variable = "{stem}" if "{stem}" in spec.mask_pattern else "{id}"
+    names = _matching(root, spec.mask_pattern, variable)
+    return [spec.mask_pattern.replace(variable, name) for name in names]
 
 
 def _matching(root: Path, pattern: str, variable: str) -> list[str]:
@@ -232,7 +238,7 @@ def _validation_ids(location: DatasetLocation) -> list[str]:
     if not ids:
         more = ", or bring the published one with `splits fetch`"
         if spec.kind == "described":
-            more = f", or hold some images out: python -m datasets prepare {location.words}"
+            more = f", or let `python -m datasets prepare {location.words}` hold images out"
         raise DataError(
             f"{root} has no validation list. Put one at {path} (lines like "
             f"{line_of(spec, 'ID')!r}){more}."

@@ -217,7 +217,7 @@ def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
     """Ids of one list file, checked line by line."""
     path, dataset = location.lists / file, location.spec.name
     if not path.is_file():
-        raise DataError(f"The list {path} is missing. {_how_to_get_lists(location)}")
+        raise DataError(f"The list {path} is missing. {_how_to_get_list(location, path)}")
     lines = read_lines(path)
     is_published = split in published_splits(dataset)  # its val.txt then is, too
     official = published(dataset)[file] if is_published else None
@@ -229,12 +229,16 @@ def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
     return parse_lines(location.spec, lines, where=str(path))
 
 
-def _how_to_get_lists(location: DatasetLocation) -> str:
+def _how_to_get_list(location: DatasetLocation, path: Path) -> str:
     own = f"`python -m datasets splits make {location.words}`"
+    prepare = f"`python -m datasets prepare {location.words}`"
     if location.spec.kind == "cut":
-        return f"`python -m datasets prepare {location.words}` brings it."
+        return f"{prepare} brings it."
+    if location.spec.kind == "described" and path.parent == location.lists:
+        return f"{prepare} makes it again."
     if not published(location.spec.name):
-        return f"Make it with {own}."
+        again = prepare if path.parent.name == "all" else own
+        return f"Bring it back, or remove {path.parent} and make the lists of it anew with {again}."
     return (
         f"Bring the published lists with `python -m datasets splits fetch {location.words}` (or "
         f"`splits import DIR`), or make lists of your own with {own}."

@@ -77,7 +77,7 @@ def test_a_verified_tree_has_a_fingerprint_of_its_bytes(voc) -> None:
 
     assert len(first) == 64
     assert open_dataset(voc).fingerprint != first
-    assert [text for text in defects(locate(voc)) if "scene_00005.jpg has changed" in text]
+    assert [one for one in defects(locate(voc)) if "scene_00005.jpg has changed" in one.text]
     (Path(voc.root) / FILE_NAME).unlink()
     assert list(defects(locate(voc))) == []
     assert open_dataset(voc).fingerprint != first

@@ -34,7 +34,8 @@ def root(tmp_path) -> Path:
 
 
 def defects_of(root: Path) -> list[str]:
-    return list(defects(locate(DataConfig(dataset="voc", root=str(root), split="mine"))))
+    location = locate(DataConfig(dataset="voc", root=str(root), split="mine"))
+    return [defect.text for defect in defects(location)]
 
 
 def saved(path: Path, image: Image.Image, kind: str, **options: object) -> None:

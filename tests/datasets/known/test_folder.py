@@ -48,7 +48,7 @@ def test_one_command_proves_the_folder_and_splits_it(root, capsys) -> None:
 
     out = capsys.readouterr().out
     assert "3 classes, 8 labelled images, 8 unlabelled, 2 for validation" in out
-    assert f"ready: python -m trainer recipe=folder model=resnet50 data.root={root}" in out
+    assert f"then: python -m trainer recipe=folder model=efficientnet_lite0 data.root={root}" in out
     dataset = open_dataset(config(root))
     assert (dataset.num_classes, dataset.spec.class_names[1]) == (3, "cell")
     assert len(dataset.fingerprint) == 64
@@ -212,9 +212,8 @@ def test_pictures_that_no_pattern_takes_are_told_of(root, capsys) -> None:
     assert main(["prepare", "folder", f"root={root}"]) == 0
 
     out = capsys.readouterr().out
-    assert "2 pictures are not used" in out
-    assert "the first is photos/a/new.JPG" in out
-    assert "images: photos/{id}" in out
+    assert "no pattern of dataset.yaml takes 2 pictures: photos/a/new.JPG, photos/b/" in out
+    assert "write `images: photos/{id}` and `masks: truth/{stem}_mask.png`, which takes all" in out
 
 
 def test_images_that_came_after_the_lists_are_told_of(root, capsys) -> None:
@@ -225,7 +224,7 @@ def test_images_that_came_after_the_lists_are_told_of(root, capsys) -> None:
     assert main(["prepare", "folder", f"root={root}"]) == 0
 
     out = capsys.readouterr().out
-    assert "1 images are in no list" in out
+    assert "no list of the split 'all' names 1 image, " in out
     assert f"the first is photos/a/later.jpg; remove {root / 'splits/all'}" in out
 
 
@@ -237,7 +236,7 @@ def test_masks_that_came_after_the_lists_are_told_of(root, capsys) -> None:
     assert main(["prepare", "folder", f"root={root}"]) == 0
 
     out = capsys.readouterr().out
-    assert "1 images are unlabelled in the split 'all' and have a mask" in out
+    assert "the split 'all' takes 1 image with a mask as unlabelled" in out
     assert (
         f"the first is photos/a/i10.jpg; if the masks are new, remove {root / 'splits/all'}" in out
     )
@@ -248,7 +247,9 @@ def test_a_mask_whose_image_is_spelt_otherwise_says_so(root, capsys) -> None:
 
     assert main(["prepare", "folder", f"root={root}"]) == 2
 
-    assert "i00.JPG lies there: rename or convert it to i00.jpg" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 mask of" in out
+    assert "patterns of dataset.yaml do not take: photos/a/i00.JPG. Write `images: photos/" in out
 
 
 def test_lists_that_are_not_there_are_not_verified(root, capsys) -> None:

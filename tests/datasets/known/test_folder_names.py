@@ -79,9 +79,9 @@ def test_the_command_for_a_folder_of_any_name_can_be_pasted(
     root = folder(tmp_path / name, ("a", "b", "c"))
 
     assert main(["prepare", "folder", f"root={root}"]) == 0
-    command = capsys.readouterr().out.splitlines()[-1].removeprefix("ready: ")
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix("then: ")
     assert shlex.split(command)[5] == f"data.root={root}"
-    assert command.endswith("method=supervised_star method.match_iters=false loss=none")
+    assert "method=supervised_star method.match_iters=false loss=none optim.batch=2" in command
 
 
 def test_lists_may_hold_plain_ids(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_dot_before_the_folder_changes_nothing(
     root = folder(tmp_path / "d", ("a", "b"), images="./images/{id}.jpg", masks="./masks//{id}.png")
 
     assert main(["prepare", "folder", f"root={root}"]) == 0
-    assert "not used" not in capsys.readouterr().out
+    assert "note: no pattern" not in capsys.readouterr().out
 
 
 def test_another_unicode_form_of_a_mask_is_named(

@@ -148,7 +148,7 @@ def test_prepared_again_nothing_is_written(tmp_path, root, capsys) -> None:
 
     assert prepare(*line) == 0
 
-    assert "0 pairs brought, 6 were there already" in capsys.readouterr().out
+    assert "0 pairs brought, 6 there already" in capsys.readouterr().out
     assert trees.snapshot(root) == before
 
 
@@ -241,9 +241,9 @@ def test_a_torn_journal_costs_one_pair_only(tmp_path, root, capsys) -> None:
     capsys.readouterr()
 
     assert prepare(*line) == 0
-    assert "1 pairs brought, 5 were there already" in capsys.readouterr().out
+    assert "1 pair brought, 5 there already" in capsys.readouterr().out
     assert prepare(*line) == 0
-    assert "0 pairs brought, 6 were there already" in capsys.readouterr().out
+    assert "0 pairs brought, 6 there already" in capsys.readouterr().out
 
 
 def test_a_file_that_is_not_ours_is_never_written_over(tmp_path, root, capsys) -> None:
@@ -308,7 +308,7 @@ def test_a_broken_source_is_a_defect_and_the_others_are_brought(tmp_path, root, 
     assert not (root / "manifest.json").exists()
     broken.write_bytes(good)
     assert prepare(*line) == 0
-    assert "1 pairs brought, 5 were there already" in capsys.readouterr().out
+    assert "1 pair brought, 5 there already" in capsys.readouterr().out
 
 
 def test_two_cannot_prepare_one_root_at_once(tmp_path, root, capsys) -> None:

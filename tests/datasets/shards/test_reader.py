@@ -178,7 +178,7 @@ def test_a_damaged_shard_is_named_with_the_image(near) -> None:
     index = pq.read_table(Path(near.root) / "index.parquet").to_pylist()
     flip(Path(near.root) / "shards/00000.parquet", index[0]["offset"] + 1000)
 
-    texts = list(defects(locate(near)))
+    texts = [defect.text for defect in defects(locate(near))]
 
     assert len(texts) == 1
     assert "shards/00000.parquet is damaged at the image of scene_00000. Pack" in texts[0]

@@ -1,0 +1,39 @@
+"""Words of messages: a number with its noun, and the known word that a wrong one may have meant."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+
+def quantity(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, such as 1 image, 2 images or 3 entries.
+
+    Args:
+        count: how many.
+        noun: of one.
+        plural: of several, where that is not the noun with an s.
+    """
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def did_you_mean(word: str, known: Collection[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """A question about the known words most like a wrong one, after a blank; empty without any.
+
+    Args:
+        word: as it was typed.
+        known: what it could have been.
+        most: how many are named.
+        cutoff: how like they must be, from 0 to 1.
+    """
+    near = get_close_matches(word, known, n=most, cutoff=cutoff)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def listed(names: Collection[str], most: int) -> str:
+    """The first names, and how many there are beside them.
+
+    Args:
+        names: at least one, in their order.
+        most: how many are named.
+    """
+    shown, more = list(names)[:most], len(names) - most
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
