@@ -10,8 +10,10 @@ import pytest
 from orchestrator.commands.errors import ERROR_KINDS
 from orchestrator.failures import Failure
 from orchestrator.options import LaunchOptions, SlurmOptions, parse
+from sweeps import grid, table
 from sweeps.grid import load_grid
 from sweeps.table import load_table
+from sweeps.yaml_spec import AXES
 from trainer.config.schema import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,38 @@ def test_the_grids_and_tables_of_the_pages_are_read(tmp_path: Path) -> None:
     assert len(load_grid(str(tmp_path / "my_grid.yaml")).cells) == 9  # three methods, three seeds
     assert len(load_grid(str(tmp_path / "crossed.yaml")).cells) == 9
     assert len(load_table(str(tmp_path / "drawn.yaml")).cells) == 4
+
+
+@pytest.mark.parametrize(
+    ("page", "keys"),
+    [
+        ("grid.md", {"grid": grid._KEYS, "entry": grid._GROUP_KEYS}),
+        (
+            "tables.md",
+            {
+                "table": table._KEYS,
+                "block": table._BLOCK_KEYS,
+                "row": table._ROW_KEYS,
+                "extension": table._EXTENSION_KEYS,
+                "rerun": table._RERUN_KEYS,
+            },
+        ),
+    ],
+)
+def test_the_keys_of_grids_and_tables_are_those_that_are_read(
+    page: str, keys: dict[str, tuple[str, ...]]
+) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    listed = re.findall(r"^\| (\w+) \| `(\w+)` \| [^|]+ \| [^|]+ \|$", text, re.M)
+
+    assert sorted(listed) == sorted((place, key) for place in keys for key in keys[place])
+
+
+def test_the_axes_of_the_page_on_grids_are_those_of_a_cell() -> None:
+    text = (ROOT / "docs/grid.md").read_text()
+    listed = text.partition("| axis | what it chooses |")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)`", listed, re.M) == [*AXES, "seed"]
 
 
 def test_the_site_file_of_the_slurm_page_names_options(tmp_path: Path) -> None:
