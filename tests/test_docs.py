@@ -1,7 +1,7 @@
 """What the Markdown pages of the project promise: links that lead somewhere, files that exist."""
 
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +14,6 @@ from sweeps import grid, table
 from sweeps.grid import load_grid
 from sweeps.table import load_table
 from sweeps.yaml_spec import AXES
-from trainer.config.schema import MethodConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -136,21 +135,6 @@ def test_the_table_of_slurm_has_every_setting_with_its_default() -> None:
         assert listed[item.name] == str(usual).removesuffix(".0") or has_words, item.name
     for name in ("ranks", "cpus_per_rank", "concurrency"):
         assert listed[name] == str(getattr(LaunchOptions(), name))
-
-
-def test_the_list_of_methods_has_every_preset_and_every_option_of_each() -> None:
-    sections = re.split(r"^## ", (ROOT / "docs/method_list.md").read_text(), flags=re.M)[1:]
-    by_name = {name: text for text in sections for name in text.splitlines()[0].split(", ")}
-
-    assert set(by_name) == {path.stem for path in ROOT.glob("sweeps/method/*.yaml")}
-    groups = [group for group in fields(MethodConfig) if is_dataclass(group.type)]
-    missing = {
-        f"{group.name}.{option.name}"
-        for group in groups
-        for option in fields(group.type)
-        if not re.search(rf"`{option.name}[`=]", by_name[group.name])
-    }
-    assert missing == set()
 
 
 def test_every_error_code_has_a_cure_on_the_page_for_troubles() -> None:

@@ -1,6 +1,6 @@
 """The interface of a method: what it asks for, what it gets at every step, and what it returns.
 
-docs/methods.md shows how a method is written.
+docs/developing/writing_a_method.md shows how a method is written.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,8 +2,8 @@
 
 No code of PC2Seg exists, and we have only its abstract and introduction (arXiv 2108.09025): two
 views of an image get equal masks, by a squared distance, and equal features, by InfoNCE. All that
-they leave open is our choice, see docs/ambiguities.md, so numbers of this method are not those of
-PC2Seg.
+they leave open is our choice, see docs/methods/pc2seg_style.md, so numbers of this method are not
+those of PC2Seg.
 Legend: B images of this rank, C classes, D channels, h x w cells of stride 8, m sampled cells of an
 image, M of all images of all ranks.
 """

@@ -1,4 +1,4 @@
-"""The method of docs/methods.md, taken from the page, trains, resumes and is scored."""
+"""The method of the page on writing one, taken from it, trains, resumes and is scored."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from trainer.inference import load_trained
 from trainer.method_registry import METHODS, MethodFacts
 from trainer.run import train
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "developing" / "writing_a_method.md"
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> list[str]:
