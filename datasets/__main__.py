@@ -32,7 +32,7 @@ from datasets.splits.lists import load_split, published, published_splits, sizes
 from datasets.splits.published import fetch_lists, import_lists, list_defects
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
-from datasets.wording import quantity
+from datasets.wording import did_you_mean, quantity
 
 DONE, WRONG, FAILED, UNREACHABLE = 0, 2, 11, 20
 
@@ -66,7 +66,8 @@ def main(line: Sequence[str]) -> int:
         arguments = Arguments.of(line)
         verb = arguments.word(f"one of {', '.join(VERBS)}")
         if verb not in VERBS:
-            raise ValueError(f"Unknown command {verb!r}; known: {', '.join(VERBS)}.")
+            near = did_you_mean(verb, VERBS)
+            raise ValueError(f"Unknown command {verb!r}; known: {', '.join(VERBS)}.{near}")
         return VERBS[verb](arguments)
     except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
         print(f"datasets: {error_text(error, shows_traceback=shows_traceback)}", file=sys.stderr)
@@ -248,7 +249,8 @@ def _pack(arguments: Arguments) -> int:
 def _splits(arguments: Arguments) -> int:
     action = arguments.word(f"one of {', '.join(SPLIT_ACTIONS)}")
     if action not in SPLIT_ACTIONS:
-        raise ValueError(f"Unknown `splits {action}`; known: {', '.join(SPLIT_ACTIONS)}.")
+        near = did_you_mean(action, SPLIT_ACTIONS)
+        raise ValueError(f"Unknown `splits {action}`; known: {', '.join(SPLIT_ACTIONS)}.{near}")
     return SPLIT_ACTIONS[action](arguments)
 
 

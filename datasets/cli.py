@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from datasets.config import DataConfig
 from datasets.known.registry import KNOWN, known_dataset
+from datasets.wording import did_you_mean
 
 HELP_FLAGS = frozenset({"-h", "--help"})
 
@@ -71,10 +72,11 @@ def aligned(start: str, note: str, indent: int = _INDENT) -> Iterator[str]:
 
 @dataclass
 class Arguments:
-    """The arguments of a command line that no command has taken yet."""
+    """The arguments of a command line that no command has taken yet, and the names it asked for."""
 
     words: list[str]
     settings: dict[str, str] = field(default_factory=dict)
+    taken: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, line: Sequence[str]) -> "Arguments":
@@ -108,6 +110,7 @@ class Arguments:
 
     def take(self, name: str, default: str = "") -> str:
         """Take a setting, so that `end` no longer sees it."""
+        self.taken.append(name)
         return self.settings.pop(name, default)
 
     def number(self, name: str, default: int) -> int:
@@ -145,6 +148,8 @@ class Arguments:
         """Raise a ValueError if an argument is left that no command has taken."""
         left = [*self.words, *sorted(self.settings)]
         if left:
+            known = [*KNOWN] if self.words else [*self.taken]
+            near = did_you_mean(left[0], known)
             names = f" The datasets are {', '.join(sorted(KNOWN))}." if self.words else ""
-            text = f"Cannot use {', '.join(left)} here; see python -m datasets --help."
+            text = f"Cannot use {', '.join(left)} here.{near} See python -m datasets --help."
             raise ValueError(text + names)

@@ -1,7 +1,9 @@
 """Words of messages: a number with its noun, and the known word that a wrong one may have meant."""
 
+import os
 from collections.abc import Collection
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def quantity(count: int, noun: str, plural: str = "") -> str:
@@ -26,6 +28,21 @@ def did_you_mean(word: str, known: Collection[str], *, most: int = 1, cutoff: fl
     """
     near = get_close_matches(word, known, n=most, cutoff=cutoff)
     return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def did_you_mean_path(path: Path) -> str:
+    """The same about a path that is not there, part by part; empty where nothing is like it."""
+    place = Path(path.anchor)
+    for part in path.parts[len(place.parts) :]:
+        if not (place / part).exists():
+            is_open = place.is_dir() and os.access(place, os.R_OK)
+            names = [entry.name for entry in place.iterdir()] if is_open else []
+            near = get_close_matches(part, names, n=1)
+            if not near:
+                return ""
+            part = near[0]
+        place /= part
+    return f" Did you mean {place}?"
 
 
 def listed(names: Collection[str], most: int) -> str:

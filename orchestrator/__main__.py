@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 HELP = """\
 usage: python -m orchestrator VERB GRID [key=value ...]
@@ -55,6 +54,7 @@ def help_text() -> str:
 def _run(words: Sequence[str]) -> int:
     """Find the verb, or explain what is wrong with the words."""
     from datasets.cli import HELP_FLAGS
+    from datasets.wording import did_you_mean
     from orchestrator.commands.request import split_flags
     from orchestrator.commands.verbs import VERBS
     from orchestrator.options import joined
@@ -66,8 +66,8 @@ def _run(words: Sequence[str]) -> int:
         return 0 if words else 2
     name = rest[0] if rest else ""
     if name not in VERBS:
-        near = get_close_matches(name or flags[0], VERBS, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hints = (did_you_mean(word.lstrip("-"), VERBS) for word in (name, *flags))
+        hint = next(filter(None, hints), "")
         wrong = f"Unknown {name!r}.{hint}" if name else "No verb."
         raise ValueError(f"{wrong} Verbs: {', '.join(VERBS)}. --help says more.")
     if is_help:

@@ -1,6 +1,5 @@
 """The key=value words of a command: options of the launch, and settings of the training."""
 
-import difflib
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from datasets.cli import aligned
 from datasets.config import option
+from datasets.wording import did_you_mean, did_you_mean_path
 from trainer.config.compose import GROUPS, field_names, structured, with_tuples
 from trainer.config.help import help_of_fields
 from trainer.config.schema import TrainConfig
@@ -274,7 +274,8 @@ def _merge_file(options: DictConfig, path: Path) -> None:
         # Every value a text: an account 0123 is no octal number, and a partition `no` no bool.
         entries = yaml.load(path.read_text(), yaml.BaseLoader)
     except OSError as error:
-        raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.") from None
+        near = did_you_mean_path(path) if not path.exists() else ""
+        raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.{near}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"slurm={path} is no YAML: {error}") from None
     if not isinstance(entries, Mapping):
@@ -303,7 +304,8 @@ def _set(options: DictConfig, name: str, value: str, *, said: str) -> None:
     schema: Any = OmegaConf.get_type(options)
     known = {item.name: item for item in fields(schema)}
     if name not in known:
-        raise ValueError(f"Unknown setting {said}; known: {', '.join(known)}.")
+        near = did_you_mean(name, known)
+        raise ValueError(f"Unknown setting {said}; known: {', '.join(known)}.{near}")
     if name in _LISTS:
         options[name].append(_verbatim(value))
         return
@@ -341,8 +343,7 @@ def _has_choices(key: str) -> bool:
 def _unknown(key: str) -> str:
     """The error text for an unknown key, with the nearest known ones."""
     names = _names(LaunchOptions)
-    near = difflib.get_close_matches(key, [*names, *field_names()], n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(key, [*names, *field_names()], most=3, cutoff=0.5)
     return (
         f"Unknown setting {key!r}.{hint} Options of the launch: {', '.join(names)}. "
         "Settings of the training: see `python -m trainer --help`."

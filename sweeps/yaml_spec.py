@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from datasets.known.yaml_values import load_yaml
+from datasets.wording import did_you_mean, did_you_mean_path
 from sweeps.cell import Cell, setting_text
 
 Spec = dict[str, Any]
@@ -33,13 +34,19 @@ def find(name_or_path: str, folder: Path, kind: str) -> Path:
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if not path.is_file():
-            raise ValueError(f"There is no {kind} file {path}; give a YAML file that exists.")
+            near = did_you_mean_path(path)
+            if not near and path.stem in names(folder):
+                near = f" The {kind} {path.stem!r} of this project is given by its name alone."
+            raise ValueError(f"There is no {kind} file {path}.{near or ' Give a YAML file.'}")
         return path
     named = folder / f"{name_or_path}.yaml"
     if not named.is_file():
-        known = ", ".join(names(folder))
+        known = names(folder)
+        beside = [file for ending in (".yaml", ".yml") if (file := f"{name_or_path}{ending}")]
+        own = [f"./{file}" for file in beside if Path(file).is_file()]
+        near = f" Did you mean {own[0]}?" if own else did_you_mean(name_or_path, known)
         raise ValueError(
-            f"Unknown {kind} {name_or_path!r}; known: {known}. "
+            f"Unknown {kind} {name_or_path!r}; known: {', '.join(known)}.{near} "
             f"A {kind} of your own is given as a path, such as ./{name_or_path}.yaml."
         )
     return named

@@ -17,6 +17,7 @@ from datasets.cli import HELP_FLAGS, VerbHelp
 from datasets.command_errors import error_text, kept_traceback, without_flag
 from datasets.spec import absent_text
 from datasets.storage.open import folder_of
+from datasets.wording import did_you_mean
 from trainer.config.compose import GROUPS, check_are_read, choices, compose
 from trainer.config.help import help_of_fields
 from trainer.config.schema import TrainConfig
@@ -126,7 +127,8 @@ def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
     for word in words:
         key, separator, value = word.partition("=")
         if not separator or key not in defaults:
-            raise ValueError(f"{word!r} is no setting here; known: {', '.join(defaults)}.")
+            near = did_you_mean(key, defaults)
+            raise ValueError(f"{word!r} is no setting here; known: {', '.join(defaults)}.{near}")
         given[key] = value
     missing = [key for key, value in given.items() if not value]
     if missing:
@@ -216,8 +218,14 @@ def run_command_line(arguments: list[str]) -> int:
 
 def _carry_out(arguments: list[str]) -> int:
     """Carry out a verb; train when the first word is none."""
-    if not arguments or arguments[0] not in VERBS:
+    if not arguments or (arguments[0] not in VERBS and "=" in arguments[0]):
         return _train(arguments)
+    if arguments[0] not in VERBS:
+        near = did_you_mean(arguments[0], VERBS)
+        raise ValueError(
+            f"{arguments[0]!r} is neither a verb ({', '.join(VERBS)}) nor a setting.{near} Write "
+            "key=value, such as optim.epochs=10."
+        )
     run_verb(arguments[0], arguments[1:], print)
     return EXIT_DONE
 

@@ -26,6 +26,7 @@ from datasets.images.decode import read_image
 from datasets.known.registry import known_dataset
 from datasets.location import spec_of
 from datasets.spec import DatasetSpec, voc_colour
+from datasets.wording import did_you_mean_path
 from trainer.checkpoint import read_packed
 from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
@@ -62,7 +63,7 @@ def load_trained(path: Path) -> Trained:
     if not path.is_file():
         raise NetworkError(
             f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "
-            "written by `python -m trainer export`."
+            f"written by `python -m trainer export`.{did_you_mean_path(path)}"
         )
     packed, config, class_names = _exported(path) if path.suffix == ".safetensors" else _saved(path)
     spec = _spec_of(config, class_names, packed)
@@ -216,7 +217,8 @@ def predict_folder(trained: Trained, images: Path, out: Path, device: str) -> It
 def _images_in(folder: Path, out: Path) -> list[Path]:
     """Paths below the folder of what looks like images; what lies in `out` is left out."""
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; images=DIR names one that holds images.")
+        near = did_you_mean_path(folder)
+        raise ValueError(f"{folder} is no folder; images=DIR names one that holds images.{near}")
     if out.resolve() == folder.resolve():
         raise ValueError(f"out={out} is the folder of the images, which masks would overwrite.")
     written = out.resolve()

@@ -2,6 +2,7 @@
 
 from datasets.known import cityscapes, earth, folder, pascal_voc, synthetic
 from datasets.known.interface import KnownDataset
+from datasets.wording import did_you_mean
 
 KNOWN: dict[str, KnownDataset] = {
     "folder": folder.FOLDER,
@@ -19,5 +20,6 @@ def known_dataset(name: str) -> KnownDataset:
         ValueError: there is none of that name.
     """
     if name not in KNOWN:
-        raise ValueError(f"Unknown dataset {name!r}; known: {', '.join(sorted(KNOWN))}.")
+        near = did_you_mean(name, KNOWN)
+        raise ValueError(f"Unknown dataset {name!r}; known: {', '.join(sorted(KNOWN))}.{near}")
     return KNOWN[name]

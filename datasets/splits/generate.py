@@ -26,6 +26,7 @@ from datasets.splits.lists import (
     seeded_order,
     split_names,
 )
+from datasets.wording import did_you_mean
 
 
 def stratified(location: DatasetLocation, order: Sequence[str], count: int) -> list[str]:
@@ -120,8 +121,9 @@ def make_lists(
 def own_list_defects(location: DatasetLocation, split: str = "") -> list[str]:
     """Defects of lists that are not published ones; of one split, or of all."""
     if split and split not in split_names(location):
-        known = ", ".join(split_names(location)) or "none"
-        return [f"no list is called {split!r}; known: {known}"]
+        names = split_names(location)
+        near = did_you_mean(split, names)
+        return [f"No list is called {split!r}; known: {', '.join(names) or 'none'}.{near}"]
     official, texts = published_splits(location.spec.name), []
     for name in present_splits(location):
         if name not in official and split in ("", name):

@@ -31,6 +31,7 @@ from datasets.known.registry import KNOWN
 from datasets.known.synthetic import DRAWN_SPLITS, num_labelled, scene_ids
 from datasets.location import DatasetLocation, locate
 from datasets.randomness import Stream, epoch_permutation
+from datasets.wording import did_you_mean
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin
 
@@ -262,7 +263,10 @@ def _check_disjoint(name: str, lists: dict[str, tuple[str, ...]]) -> None:
 def _unknown(location: DatasetLocation, name: str) -> ValueError:
     more = ", or nN for N labelled scenes (n12)" if location.drawing is not None else ""
     known = ", ".join(split_names(location)) or "none"
-    return ValueError(f"Unknown split {name!r} of {location.spec.name}; known: {known}{more}.")
+    near = did_you_mean(name, split_names(location))
+    return ValueError(
+        f"Unknown split {name!r} of {location.spec.name}; known: {known}{more}.{near}"
+    )
 
 
 def _checksum(lists: Sequence[Sequence[str]]) -> str:

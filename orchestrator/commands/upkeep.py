@@ -5,9 +5,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
+from datasets.wording import did_you_mean, listed
 from orchestrator.commands.output import console_of_output, print_json, print_note, print_text
 from orchestrator.commands.request import answering_root, request_of, split_flags
 from orchestrator.options import parse
@@ -67,7 +69,7 @@ def logs_verb(cell: str, words: Sequence[str], *, json: bool) -> int:
         while True:
             files = _log_files(cell, root)
             if not files and not printed:
-                raise ValueError(f"{cell} has no log under root={options.root}; see `status`.")
+                raise ValueError(_no_log(cell, root, options.root))
             if json:
                 texts = {str(path): path.read_text(errors="replace") for path in files}
                 print_json({"cell": cell, "files": texts})
@@ -98,6 +100,19 @@ def doctor_verb(target: str, words: Sequence[str], *, json: bool) -> int:
     if json:
         print_json({"checks": [asdict(check) for check in done]})
     return checks.exit_code_of(done)
+
+
+def _no_log(cell: str, root: Root, address: str) -> str:
+    """Says that a cell has no log, and which cells have one that may be meant."""
+    from orchestrator.results.store import read_rows
+
+    runs = root.runs.iterdir() if root.runs.is_dir() else ()
+    keys = sorted({path.name for path in runs} | {row.key for row in read_rows(root)})
+    text = f"{cell} has no log under root={address}"
+    matching = [key for key in keys if key.startswith(f"{cell}.") or fnmatch(key, cell)]
+    if matching:
+        return f"{text}. A cell is named with its seed: {listed(matching, 8)}."
+    return f"{text}; see `status`.{did_you_mean(cell, keys, most=3)}"
 
 
 def _log_files(cell: str, root: Root) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from datasets.cli import VerbHelp, aligned
+from datasets.wording import did_you_mean
 from orchestrator.commands import cells, results, upkeep
 from orchestrator.options import describe
 from sweeps.grid import grid_names
@@ -68,7 +69,8 @@ class Verb:
         unknown = [flag for flag in flags if flag not in self.flags]
         if unknown:
             text = f"{word} takes {', '.join(self.flags)}, not {' '.join(unknown)}"
-            raise ValueError(f"{text}; {PROGRAM} {word} --help says more.")
+            near = did_you_mean(unknown[0], self.flags)
+            raise ValueError(f"{text}; {PROGRAM} {word} --help says more.{near}")
         target, rest = "", list(words)
         if self.target:
             # The path of a grid's file may hold `=` itself.
@@ -76,8 +78,32 @@ class Verb:
                 example = f"{PROGRAM} {self.help.examples[0]}"
                 raise ValueError(f"{word} needs a {self.target}: {example}")
             target, *rest = rest
+        self._check_words(word, rest)
         own = [flag for flag in flags if flag != "--json"]
         return self.run(target, [*rest, *own], json="--json" in flags)
+
+    @property
+    def own_words(self) -> list[str]:
+        """Keys of key=value words that are no option of a launch."""
+        names = [name.partition("=")[0] for name, _ in self.help.settings]
+        return [name for name in names if not name.startswith("-")]
+
+    def _check_words(self, word: str, words: Sequence[str]) -> None:
+        """Refuse words of other verbs, and what is nearly a word of this one.
+
+        All other words are options of the launch or settings, which `options.parse` looks at.
+        """
+        for key in (key for key, equals, _ in (text.partition("=") for text in words) if equals):
+            takers = [name for name, verb in VERBS.items() if key in verb.own_words]
+            if takers and word not in takers:
+                raise ValueError(f"{word} takes no {key}=; it is a word of {' and '.join(takers)}.")
+            near = did_you_mean(key, self.own_words, cutoff=LIKE)
+            if near and not takers:
+                text = f"Unknown setting {key!r}.{near}"
+                raise ValueError(f"{text} {PROGRAM} {word} --help says more.")
+
+
+LIKE = 0.75  # of a word and a misspelt one; no option of a launch is so like another word
 
 
 def _help(

@@ -4,13 +4,13 @@ It reads the LaTeX file and what that inputs: every ``\gridnumber{name}`` and
 ``\gridtyped{name}{text}``, the numbers files (``\gridset``) and the tables it takes in whole.
 """
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from datasets.wording import did_you_mean, did_you_mean_path
 from orchestrator.printers.latex import latex
 from orchestrator.printers.numbers import all_texts
 from orchestrator.tables.filled import FilledTable, Mark
@@ -118,9 +118,7 @@ class _Checker:
     def _unknown(self, name: str, *, is_entry: bool) -> str:
         if is_entry:
             return f"{name} has no result yet."
-        near = difflib.get_close_matches(name, self._today, n=2, cutoff=0.6)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        return f"no number is called {name}.{hint}"
+        return f"no number is called {name}.{did_you_mean(name, self._today, most=2)}"
 
 
 def _name(match: re.Match[str]) -> tuple[str, str | None]:
@@ -133,7 +131,7 @@ def _read(path: Path, above: frozenset[Path]) -> tuple[list[_Line], list[Finding
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        raise ValueError(f"{path} cannot be read: {error}.{did_you_mean_path(path)}") from error
     lines: list[_Line] = []
     absent: list[Finding] = []
     for number, raw in enumerate(text.splitlines(), start=1):

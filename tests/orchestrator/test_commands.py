@@ -102,6 +102,17 @@ def test_compact_says_what_it_did(words, capsys):
     assert "16 files became one of 16 rows" in capsys.readouterr().out
 
 
+def test_logs_without_a_seed_or_misspelt_name_the_cells_that_may_be_meant(words) -> None:
+    key = "synthetic.1of8.resnet14_w8.c64.unimatch_star.kl"
+    logs = VERBS["logs"].run
+
+    for wanted in (key, "*.1of8.*.kl.*"):
+        with pytest.raises(ValueError, match=rf"named with its seed: .*{key}\.s12345"):
+            logs(wanted, words, json=False)
+    with pytest.raises(ValueError, match=rf"see `status`. Did you mean .*{key}\.s12345"):
+        logs(f"{key.replace('synthetic', 'sintetic')}.s12345", words, json=False)
+
+
 def test_logs_of_every_rank_are_followed_until_ctrl_c(tmp_path: Path) -> None:
     place = LocalRoot(tmp_path).run(KL)
     place.attempt(2).mkdir(parents=True)

@@ -2,15 +2,18 @@
 
 import re
 import shlex
+import shutil
 from dataclasses import fields
+from difflib import get_close_matches
 
 import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.commands.request import split_flags
-from orchestrator.commands.verbs import PROGRAM, VERBS
+from orchestrator.commands.verbs import LIKE, PROGRAM, VERBS
 from orchestrator.options import LaunchOptions, joined, parse
-from sweeps.grid import load_grid
+from sweeps.grid import GRID_FOLDER, load_grid
+from trainer.config.compose import field_names
 
 
 def test_the_list_has_a_line_for_each_verb_and_no_option_of_a_launch(capsys):
@@ -62,6 +65,50 @@ def test_options_named_by_a_verb_exist():
     known = {item.name for item in fields(LaunchOptions)}
 
     assert {name for verb in VERBS.values() for name in verb.options or ()} <= known
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("luanch demo", "Unknown 'luanch'. Did you mean launch? Verbs: plan, launch"),
+        ("--staus", "Did you mean status?"),
+        ("plan dmeo", "known: demo, drawings, drawn_methods, earth, paper"),
+        ("plan dmeo", "Did you mean demo?"),
+        ("plan demo --jsno", "--help says more. Did you mean --json?"),
+        ("plan demo prob=yes", "Unknown setting 'prob'. Did you mean probe?"),
+        ("status demo probe=yes", "status takes no probe=; it is a word of plan."),
+        ("launch demo with=paper", "launch takes no with=; it is a word of diff."),
+        ("plan demo bakend=inline", "Did you mean backend"),
+        ("plan demo slurm.partiton=gpu", "Did you mean partition?"),
+        ("plan demo colour=mlid", "Did you mean mild?"),
+    ],
+)
+def test_a_wrong_word_is_answered_by_the_nearest_one(capsys, tmp_path, line, text):
+    assert main([*line.split(), f"root={tmp_path}"]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_no_option_of_a_launch_is_taken_for_a_misspelt_word_of_a_verb():
+    names = [*(item.name for item in fields(LaunchOptions)), *field_names()]
+
+    for verb in VERBS.values():
+        near = [n for n in names if get_close_matches(n, verb.own_words, cutoff=LIKE)]
+        assert near == []
+
+
+def test_a_file_beside_a_misspelt_one_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(GRID_FOLDER / "demo.yaml", "my_grid.yaml")
+
+    for wrong, right in (("my_gird.yaml", "my_grid.yaml"), ("my_grid", "./my_grid.yaml")):
+        assert main(["plan", wrong]) == 2
+        assert f"Did you mean {right}?" in capsys.readouterr().err
+    assert main(["plan", "demo.yaml"]) == 2
+    assert "The grid 'demo' of this project is given by its name alone" in capsys.readouterr().err
+    assert main(["plan", "demo", "slurm=my_gridd.yaml"]) == 2
+    assert "Did you mean my_grid.yaml?" in capsys.readouterr().err
+    assert main(["tables", "demo", "--check", "my_grid.tex"]) == 2
+    assert "Did you mean my_grid.yaml?" in capsys.readouterr().err
 
 
 def test_a_flag_of_another_verb_is_refused_with_those_of_this_one(capsys):

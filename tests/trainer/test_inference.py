@@ -158,6 +158,8 @@ def test_a_checkpoint_that_lost_a_byte_is_not_used(
         (["export", "run=x", "too=y"], "'too=y' is no setting here; known: run, out"),
         (["export", "run=x", "out=y.pt"], "must end in .safetensors"),
         (["weights", "fetch"], "usage: python -m trainer weights fetch BACKBONE"),
+        (["predit", "images=x"], "nor a setting. Did you mean predict?"),
+        (["predict", "checkpont=x"], "Did you mean checkpoint?"),
     ],
 )
 def test_a_verb_given_wrong_words_says_what_it_takes(words: list[str], message: str) -> None:

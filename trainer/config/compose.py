@@ -3,7 +3,6 @@
 Only this module uses Hydra; all others receive the finished, constant `TrainConfig`.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datasets.storage.open import folder_of
+from datasets.wording import did_you_mean
 from trainer.config.help import choices_of, dataclass_in
 from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
@@ -228,11 +228,12 @@ def _problem_of(override: str) -> str:
         return f"{override!r} is no setting; write key=value, such as optim.epochs=10."
     if key in GROUPS:
         known = choices(key)
-        return "" if value in known else f"Unknown {key} {value!r}; known: {', '.join(known)}."
+        near = did_you_mean(value, known)
+        text = f"Unknown {key} {value!r}; known: {', '.join(known)}.{near}"
+        return "" if value in known else text
     if _is_field_or_part(key):
         return ""
-    near = difflib.get_close_matches(key, [*field_names(), *GROUPS], n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(key, [*field_names(), *GROUPS], most=3, cutoff=0.4)
     return f"Unknown setting {key!r}.{hint} `python -m trainer --help` lists all."
 
 

