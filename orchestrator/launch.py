@@ -176,7 +176,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
             stop = Stop(
                 root,
                 root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
-                detaches=backend(order.options.backend).detaches,
+                detaches=backend(order.options.backend).detaches and not order.options.limits,
                 on_message=screen.message,
                 is_lost=is_lost,
             )
@@ -280,7 +280,8 @@ def _run(
     screen.expect(lengths)
     limit = _limit(order, plan, cells, screen) if options.limits else None
     queue = queue_of(trials, options, events, limit)
-    context = LaunchContext(options, root.grid(plan.grid.name).folder, trials, stop, screen)
+    folder = root.grid(plan.grid.name).folder
+    context = LaunchContext(options, folder, trials, stop, screen, limit)
     watching = limit.watching(stop, events.budget_reached) if limit else nullcontext()
     with stop.listening(), watching, backend(options.backend).pools(context) as pools:
         run_queue(queue, pools, stop, screen)

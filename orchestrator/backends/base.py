@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 
 from datasets.storage.base import WAIT_VARIABLE
 from orchestrator.display.screen import Screen
+from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
@@ -94,6 +95,7 @@ class LaunchContext:
         trials: that will be run.
         stop: says when the launch shall end.
         screen: shows messages and progress to the user.
+        limit: of the launch, which a pool with a queue of its own asks again; None without one.
     """
 
     options: LaunchOptions
@@ -101,6 +103,7 @@ class LaunchContext:
     trials: Sequence[Trial]
     stop: Stop
     screen: Screen
+    limit: Allowance | None = None
 
     @property
     def code(self) -> str:

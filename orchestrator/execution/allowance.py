@@ -36,16 +36,23 @@ class Allowance:
     held: Mapping[str, float] = field(default_factory=dict)
     spent: float = 0.0
     _taken: dict[str, float | None] = field(default_factory=dict)  # when each began, once it did
+    _before: dict[str, float] = field(default_factory=dict)  # used by taken cells that were cut off
 
     def fits(self, key: str, *, after: float = 0.0) -> bool:
-        """Whether a cell that starts now, or after some seconds, ends within what is left."""
-        seconds, start = self.seconds.get(key, 0.0), time.time() + after
-        if start >= self.until or start + seconds > self.until:
+        """Whether a cell that starts now, or after some seconds, ends within what is left.
+
+        Args:
+            key: of the cell; it may have been taken and still wait in a queue of its pool.
+            after: seconds.
+        """
+        start = time.time() + after
+        others = [self._expected(other) for other in list(self._taken) if other != key]
+        own = self._expected(key)
+        if start >= self.until or start + own / self.held[key] > self.until:
             return False
-        taken = self.spent + sum(self._expected(other) for other in list(self._taken))
-        return (
-            taken < self.budget_seconds and taken + seconds * self.held[key] <= self.budget_seconds
-        )
+        # fsum, since the order of the others must not decide where all together fit exactly.
+        is_left = math.fsum([self.spent, *others]) < self.budget_seconds
+        return is_left and math.fsum([self.spent, *others, own]) <= self.budget_seconds
 
     def took(self, key: str) -> None:
         """A cell was handed to a pool."""
@@ -55,11 +62,17 @@ class Allowance:
         """A cell that was taken runs now."""
         self._taken[key] = time.time()
 
+    def cut_off(self, key: str) -> None:
+        """A cell that was taken, such as a preempted job, waits in its pool to begin again."""
+        used = self._used(key)
+        self._taken[key] = None
+        self._before[key] = self._before.get(key, 0.0) + used
+        self.spent += used
+
     def ended(self, key: str) -> None:
         """A cell that was taken ended, or has to wait again."""
-        used = self._used(key)
-        del self._taken[key]
-        self.spent += used
+        self.cut_off(key)
+        del self._taken[key], self._before[key]
 
     def is_used_up(self) -> bool:
         """Whether running cells must stop now."""
@@ -88,5 +101,6 @@ class Allowance:
         return 0.0 if began is None else (time.time() - began) * self.held[key]
 
     def _expected(self, key: str) -> float:
-        """What a taken cell will have taken at its end."""
-        return max(self._used(key), self.seconds.get(key, 0.0) * self.held[key])
+        """What a cell will have taken at its end, beside what it took before it was cut off."""
+        whole = self.seconds.get(key, 0.0) * self.held[key]
+        return max(self._used(key), whole - self._before.get(key, 0.0))

@@ -73,7 +73,11 @@ class Stop:
 
     def is_asked(self) -> bool:
         """Whether the launch shall start no further cell."""
-        return self._was_signalled or self._was_asked or self._is_lost()
+        return self.ends_cells() or self._is_lost()
+
+    def ends_cells(self) -> bool:
+        """Whether running cells shall end, too; after another launch took over they are its own."""
+        return self._was_signalled or self._was_asked
 
     def ask(self, text: str) -> None:
         """Let the running cells checkpoint and end, and show why; the first signal does it, too."""

@@ -18,6 +18,7 @@ from orchestrator.backends.base import Pool, PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport, JobReports
 from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_of, refusal
 from orchestrator.display.format import cells_text
+from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.attempt import has_done_row
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure
@@ -124,6 +125,8 @@ class Dispatcher(Pool):
         only: keys of the cells that may run here, as a glob.
         where: name of the cluster, for messages.
         clock: seconds that only grow.
+        limit: of the launch; jobs that wait and no longer fit are cancelled.
+        must_end: whether all jobs shall checkpoint and end for good, if there is a limit.
         jobs: of the cells that are in this pool, by key.
     """
 
@@ -138,6 +141,8 @@ class Dispatcher(Pool):
     where: str = "Slurm"
     clock: Callable[[], float] = time.monotonic
     detaches: bool = True
+    limit: Allowance | None = None
+    must_end: Callable[[], bool] = lambda: False
     jobs: dict[str, Job] = field(default_factory=dict)
     num_submissions: int = 0
     _trials: dict[str, Trial] = field(default_factory=dict)  # of the jobs, by key
@@ -171,6 +176,7 @@ class Dispatcher(Pool):
             SlurmSilent: without an answer it is unknown which of them are alive.
         """
         known = self.registry.known()
+        self.registry.stop_file.unlink(missing_ok=True)  # of a launch that had a limit
         if not self.monitor.look([]):
             raise SlurmSilent("squeue had no answer")
         by_key = {trial.key: self.prepare(trial) for trial in waiting if self.accepts(trial)}
@@ -218,6 +224,9 @@ class Dispatcher(Pool):
         if self.clock() >= self._next_step:
             self._next_step = self.clock() + _STEP_SECONDS
             self._read_reports()
+            if self.limit is not None and self.must_end() and not self._has_stop_file():
+                self.registry.stop_file.touch()
+                self.monitor.poll_soon()
             if self.monitor.is_due() and self.jobs:
                 self._look()
         # No free slot while Slurm takes no jobs.
@@ -249,8 +258,12 @@ class Dispatcher(Pool):
                 self._news.append(PoolEvent(report.key, "running"))
             elif report.outcome is not None and report.outcome.status != "stopped":
                 self._finish(report.key, report.outcome)
+            elif report.outcome is not None and self._has_stop_file():
+                self._finish(report.key, report.outcome)  # for good
             else:
                 self.monitor.poll_soon()  # stopped: only Slurm knows whether it starts again
+                if self.limit is not None:
+                    self.limit.cut_off(report.key)
 
     def _look(self) -> None:
         """Ask Slurm about all jobs in one request; without an answer nothing changes."""
@@ -271,6 +284,26 @@ class Dispatcher(Pool):
             else:
                 with suppress(Unreachable):  # the store is asked again at the next look
                     self._judge(job, job.job_id)
+        if self.limit is not None:
+            self._keep_limit(self.limit)
+
+    def _keep_limit(self, limit: Allowance) -> None:
+        """Cancel waiting jobs: all at the end of a limit, before it the last that is too much."""
+        infos = {key: self._info(job) for key, job in self.jobs.items()}
+        waiting = {key: info for key, info in infos.items() if info and info.state == "PENDING"}
+        if self._has_stop_file():  # running ones checkpoint and end by themselves
+            cancel([info.job_id for info in waiting.values()])
+            return
+        for key in reversed(waiting):
+            if not limit.fits(key):
+                cancel([waiting[key].job_id])
+                self._put_back([key])
+                self.monitor.poll_soon()
+                return  # the others may fit without it
+
+    def _has_stop_file(self) -> bool:
+        """Whether the jobs of this launch were asked to end for good."""
+        return self.registry.stop_file.exists()
 
     def _look_for(self, job: Job) -> None:
         """Find a submission that had no answer by its name, or conclude that it failed."""

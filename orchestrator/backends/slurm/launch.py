@@ -24,8 +24,7 @@ _MOST_JOBS = 5000  # in the queue at once where the site names no limit
 _MEMORY_STEP = 2.0  # times as much after every out-of-memory
 
 detaches = True
-# Jobs outlive the launch, which could not stop them at a budget.
-ignores = ("to_ray", "to_slurm", "workers", "budget", "until")
+ignores = ("to_ray", "to_slurm", "workers")
 
 
 @contextmanager
@@ -106,6 +105,10 @@ def dispatcher_for(context: LaunchContext, *, only: str = "*") -> Dispatcher:
         on_message=context.screen.message,
         only=only,
         where=f"Slurm {here.version} ({here.cluster}, {accounting} accounting)",
+        # Jobs with a limit end with the launch, since nothing else watches the limit.
+        detaches=context.limit is None,
+        limit=context.limit,
+        must_end=context.stop.ends_cells,
     )
 
 

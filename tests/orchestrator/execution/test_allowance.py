@@ -85,14 +85,15 @@ def test_a_cell_of_unknown_length_starts_while_anything_is_left() -> None:
 
 
 def test_a_cell_that_is_put_back_takes_nothing() -> None:
-    limit, pool = allowance(6.0, a=3), Slots()
+    limit, pool = allowance(6.0, a=3, b=3), Slots()
     queue = queue_of("a", limit)
 
     queue.take(pool)
-    assert not limit.fits("a")
+    assert limit.fits("a")  # in a queue of its pool
+    assert not limit.fits("b")
     queue.put_back("a")
 
-    assert limit.fits("a")
+    assert limit.fits("b")
     assert limit.spent == 0.0
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.backends.base import refuse_ignored
 from orchestrator.forecast.budget import allowance_of
 from orchestrator.forecast.forecast import Span, by_table, forecast, line_of, span_of
 from orchestrator.forecast.probe import kinds_of
@@ -151,12 +150,6 @@ def test_what_done_cells_took_counts_against_a_budget(lab: Lab) -> None:
 
     assert limit.spent == lab.rows()[SUPERVISED].seconds
     assert limit.budget_seconds == 7200.0
-
-
-@pytest.mark.parametrize("backend", ["slurm", "auto"])
-def test_jobs_that_outlive_a_launch_have_no_budget(backend: str) -> None:
-    with pytest.raises(ValueError, match="ignores budget=1h"):
-        refuse_ignored(LaunchOptions(backend=backend, budget="1h"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from orchestrator.backends.base import PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.backends.slurm.registry import JobRegistry
+from orchestrator.execution.allowance import Allowance
 from orchestrator.trial import Outcome, Trial
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobMonitor
@@ -32,6 +33,8 @@ class Launch:
     clock: Clock = field(default_factory=Clock)
     messages: list[str] = field(default_factory=list)
     reports: list[PoolEvent] = field(default_factory=list)
+    limit: Allowance | None = None
+    must_end: bool = False
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(
@@ -50,6 +53,8 @@ class Launch:
             max_array_size=100,
             on_message=self.messages.append,
             clock=self.clock,
+            limit=self.limit,
+            must_end=lambda: self.must_end,
         )
 
     @property
@@ -80,7 +85,7 @@ class Launch:
         """Let the job of a cell say how it ended."""
         job = self.dispatcher.jobs[key]
         failed = Outcome("failed", failure=status, next_memory=next_memory)
-        outcome = Outcome("done") if status == "done" else failed
+        outcome = Outcome(status) if status in ("done", "stopped") else failed
         report = JobReport(key, job.array.name, job.job_id or "", 0, "n1", "ended", outcome)
         report.write(self.dispatcher.registry.reports)
 
@@ -295,3 +300,80 @@ def test_a_job_that_can_never_be_is_refused_with_what_to_change(
 
     with pytest.raises(ValueError, match=r"Correct slurm[.]minutes or slurm[.]qos;"):
         Launch(tmp_path).start()
+
+
+def calls(fake: FakeSlurm) -> list[list[str | None]]:
+    """All calls of Slurm's programs."""
+    made = fake.state["calls"]
+    assert isinstance(made, list)
+    return made
+
+
+def two_hours_left() -> Allowance:
+    """A budget of three hours, of which one is spent and two cells have the others."""
+    keys = ("cell0", "cell1")
+    seconds, held = dict.fromkeys(keys, 3600.0), dict.fromkeys(keys, 1.0)
+    limit = Allowance("budget=3h", 3 * 3600.0, seconds=seconds, held=held, spent=3600.0)
+    for key in keys:
+        limit.took(key)
+    return limit
+
+
+def test_the_last_waiting_job_is_cancelled_when_others_took_longer_than_expected(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    limit = two_hours_left()
+    launch = Launch(tmp_path, num_cells=2, limit=limit).start()
+    (first, second) = launch.job_ids
+    assert launch.polls(20) == []
+
+    limit.spent += 1.0
+    news: list[str] = []
+    while not news:
+        news = events(launch.polls(1))
+    limit.ended("cell1")  # as the queue does
+    news += events(launch.polls(20))
+
+    assert news == ["cell1 no room"]
+    assert ["scancel", second] in calls(fake)
+    assert launch.job_ids == [first]
+
+
+def test_at_a_limit_waiting_jobs_are_cancelled_and_running_ones_end_for_good(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    launch = Launch(tmp_path, num_cells=2, limit=two_hours_left()).start()
+    (first, second) = launch.job_ids
+    jobs = [fake.job(str(first), "RUNNING"), fake.job(str(second), "PENDING")]
+    fake.set(jobs=jobs)
+    launch.polls(20)
+    assert fake.num_calls("scancel") == 0
+
+    launch.must_end = True
+    launch.polls(2)
+    launch.end("cell0", "stopped")
+
+    assert events(launch.polls(20)) == ["cell0 stopped"]
+    assert ["scancel", second] in calls(fake)
+    assert launch.dispatcher.registry.stop_file.exists()
+    launch.adopt()
+    assert not launch.dispatcher.registry.stop_file.exists()
+
+
+def test_a_preempted_job_takes_nothing_while_it_waits(fake: FakeSlurm, tmp_path: Path) -> None:
+    limit = two_hours_left()
+    launch = Launch(tmp_path, num_cells=1, limit=limit).start()
+    launch.polls(2)
+    limit.began("cell0")
+
+    job = launch.dispatcher.jobs["cell0"]
+    stopped = JobReport(
+        "cell0", job.array.name, str(job.job_id), 0, "n1", "ended", Outcome("stopped")
+    )
+    stopped.write(launch.dispatcher.registry.reports)
+    launch.polls(2)
+
+    used = limit.spent - 3600.0
+    assert used > 0.0
+    limit.ended("cell0")
+    assert limit.spent == 3600.0 + used

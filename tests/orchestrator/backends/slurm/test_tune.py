@@ -21,6 +21,21 @@ def test_jobs_outlive_the_tune_that_watches_them(
     assert long_lab.weights() == undisturbed
 
 
+def test_a_budget_ends_jobs_at_a_checkpoint_and_a_larger_one_goes_on(
+    cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
+) -> None:
+    words = ("backend=slurm", *WORDS, "only=*.kl.*")
+
+    text = long_lab.run("launch", *words, "budget=1s", code=10)
+
+    assert "budget=1s is reached: running cells checkpoint and end." in text
+    assert long_lab.states("only=*.kl.*") == {KL: "interrupted"}
+    assert [entry["event"] for entry in long_lab.events(KL)] == ["started", "stopped"]
+    assert not cluster.jobs("-t", "PENDING,RUNNING")
+    long_lab.run("launch", *words, "slurm.controller=plain", "budget=100h")
+    assert long_lab.weights()[KL] == undisturbed[KL]
+
+
 def test_one_grid_runs_half_on_ray_and_half_in_slurm(
     cluster: SlurmBox, long_lab: Lab, undisturbed: Weights
 ) -> None:
