@@ -78,13 +78,13 @@ def _run(words: Sequence[str]) -> int:
 
 def _exit_code_of(run: Callable[[], int], *, is_json: bool, shows_traceback: bool) -> int:
     """The exit code of a command; an error becomes a sentence, and with --json also JSON."""
-    from datasets.command_errors import error_text
-    from orchestrator.commands.errors import kind_of, sentence_of
-    from orchestrator.commands.output import print_json
-
     try:
         return run()
     except Exception as error:  # noqa: BLE001 - every error becomes a sentence and an exit code
+        from datasets.command_errors import error_text
+        from orchestrator.commands.errors import kind_of, sentence_of
+        from orchestrator.commands.output import print_json
+
         kind = kind_of(error)
         text = error_text(error, sentence_of(error), shows_traceback=shows_traceback)
         if is_json:

@@ -6,16 +6,14 @@ What only one verb needs it imports itself: `status` is called often and must st
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rich.console import Console
 from rich.text import Text
 
-from orchestrator.commands.forecast import WORDS, outlook, refuse_past
 from orchestrator.commands.output import console_of_output, print_json
 from orchestrator.commands.request import plan_now, request_of, split_words
 from orchestrator.display.format import clock
 from orchestrator.display.status import cost_table, counts, plan_json, plan_picture, status_picture
-from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
 from orchestrator.planning.plan import EXIT_DONE, RESUMED, LaunchRequest, exit_code
-from orchestrator.printers.forecast import forecast_json
 
 _MOST_CELLS = 120  # that plan and status show; the paper's grid has 100
 _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
@@ -23,11 +21,14 @@ _SLURM_SECONDS = 30.0  # between two requests of `watch` to Slurm
 
 def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print what a launch would run, for how long and for how much."""
-    said, rest = split_words(words, "show")
+    from orchestrator.commands.forecast import WORDS, outlook
+    from orchestrator.planning.cards import card_gib, gib_per_rank, too_large
+    from orchestrator.printers.forecast import forecast_json
+
+    said, rest = split_words(words, "show", *WORDS)
     most = _most_cells(said.get("show", str(_MOST_CELLS)))
-    own, rest = split_words(rest, *WORDS)
     request = request_of(grid, rest)
-    ahead = outlook(request, plan_now(request), own)
+    ahead = outlook(request, plan_now(request), said)
     plan = ahead.plan
     chosen = request.chosen(plan)
     keys = {cell.key for cell in chosen}
@@ -49,14 +50,19 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     for line in ahead.lines:
         console.print(line, highlight=False, soft_wrap=True)
     if options.seeds == "auto":
-        from orchestrator.commands.seeds import design_lines, next_block
-
-        for line in design_lines(next_block(request).design):
-            console.print(line, highlight=False)
+        _print_design(request, console)
     problem = too_large({cell.key: cell.config for cell in chosen}, options, card)
     if problem:
         console.print(Text(problem, "yellow"), soft_wrap=True)
     return EXIT_DONE
+
+
+def _print_design(request: LaunchRequest, console: Console) -> None:
+    """The design of seeds=auto."""
+    from orchestrator.commands.seeds import design_lines, next_block
+
+    for line in design_lines(next_block(request).design):
+        console.print(line, highlight=False)
 
 
 def launch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
@@ -114,6 +120,7 @@ def watch_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def _launch(request: LaunchRequest, *, json: bool) -> int:
     """Launch, with seeds=auto block after block, each with a screen of its own."""
+    from orchestrator.commands.forecast import refuse_past
     from orchestrator.display.screen import Screen
     from orchestrator.launch import launch
 

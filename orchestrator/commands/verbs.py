@@ -3,12 +3,12 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from datasets.cli import VerbHelp, aligned
 from datasets.wording import did_you_mean
-from orchestrator.commands import cells, results, upkeep
 from orchestrator.options import describe
 from sweeps.grid import grid_names
 
@@ -35,18 +35,26 @@ class Verb:
     """A verb of the command line.
 
     Attributes:
-        run: what it does.
+        function: what it does, as module.function of this folder. A name and no import, since
+            most verbs must answer without what the others need.
         help: its own forms, settings, examples and exit codes.
         options: of a launch that mean something to it; None for all of them.
         target: what must stand behind it: a grid, a cell, or nothing.
         flags: that it takes.
     """
 
-    run: VerbFunction
+    function: str
     help: VerbHelp
     options: Sequence[str] | None = _READ
     target: str = "grid"
     flags: tuple[str, ...] = ("--json",)
+
+    @property
+    def run(self) -> VerbFunction:
+        """The function, imported now."""
+        module, _, name = self.function.partition(".")
+        function = getattr(import_module(f"orchestrator.commands.{module}"), name)
+        return cast(VerbFunction, function)
 
     def text(self, word: str) -> str:
         """What `--help` prints behind this verb."""
@@ -132,7 +140,7 @@ _OF_STATES = _OF_RUNS | {10: "cells are still to do"}
 
 VERBS: dict[str, Verb] = {
     "plan": Verb(
-        cells.plan_verb,
+        "cells.plan_verb",
         _help(
             "GRID [probe=yes] [price=2.5]",
             "what would run, why, for how long and for how much",
@@ -148,7 +156,7 @@ VERBS: dict[str, Verb] = {
         options=None,
     ),
     "launch": Verb(
-        cells.launch_verb,
+        "cells.launch_verb",
         _help(
             "GRID",
             "run what is missing, cut off or failed; what is done stays",
@@ -160,7 +168,7 @@ VERBS: dict[str, Verb] = {
         options=None,
     ),
     "resume": Verb(
-        cells.resume_verb,
+        "cells.resume_verb",
         _help(
             "GRID",
             "run again only what failed or was cut off, from its last checkpoint",
@@ -170,7 +178,7 @@ VERBS: dict[str, Verb] = {
         options=None,
     ),
     "work": Verb(
-        cells.work_verb,
+        "cells.work_verb",
         _help(
             "GRID [while_idle=10m]",
             "on any machine: run cells nobody runs, one by one, no controller",
@@ -185,7 +193,7 @@ VERBS: dict[str, Verb] = {
         options=_OF_WORKER,
     ),
     "status": Verb(
-        cells.status_verb,
+        "cells.status_verb",
         _help(
             "GRID [show=all|N]",
             "cells: state, epoch, mIoU, speed, time left, where, why",
@@ -196,7 +204,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "watch": Verb(
-        cells.watch_verb,
+        "cells.watch_verb",
         _help(
             "GRID",
             "the same, kept fresh until nothing can change or Ctrl-C",
@@ -205,7 +213,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "tables": Verb(
-        results.tables_verb,
+        "results.tables_verb",
         _help(
             "GRID [--explain NUMBER|CELL] [--check paper.tex]",
             "print the tables and write them",
@@ -220,7 +228,7 @@ VERBS: dict[str, Verb] = {
         options=_TABLES,
     ),
     "diff": Verb(
-        results.diff_verb,
+        "results.diff_verb",
         _help(
             "GRID with=ROOT|commit:HASH|paper",
             "how the results differ, the largest first, and why",
@@ -231,7 +239,7 @@ VERBS: dict[str, Verb] = {
         options=_TABLES,
     ),
     "reproduce": Verb(
-        results.reproduce_verb,
+        "results.reproduce_verb",
         _help(
             "GRID NUMBER|CELL [code=now]",
             "train what is behind a number again: the same bits?",
@@ -245,7 +253,7 @@ VERBS: dict[str, Verb] = {
         options=_TABLES,
     ),
     "report": Verb(
-        results.report_verb,
+        "results.report_verb",
         _help(
             "GRID",
             "one HTML file: tables, curves, confusion, pictures (also PNG), cost, provenance",
@@ -254,7 +262,7 @@ VERBS: dict[str, Verb] = {
         options=_TABLES,
     ),
     "figures": Verb(
-        results.figures_verb,
+        "results.figures_verb",
         _help(
             "GRID",
             "the report's charts for a paper: PDF, SVG, PNG",
@@ -263,7 +271,7 @@ VERBS: dict[str, Verb] = {
         options=_TABLES,
     ),
     "query": Verb(
-        results.query_verb,
+        "results.query_verb",
         _help(
             'GRID "SQL"',
             "ask the results (views rows, counted, history, confusion)",
@@ -272,7 +280,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "export": Verb(
-        results.export_verb,
+        "results.export_verb",
         _help(
             "GRID [to=csv|tensorboard|mlflow|wandb]",
             "write the counted runs for another tool",
@@ -281,7 +289,7 @@ VERBS: dict[str, Verb] = {
         ),
     ),
     "compact": Verb(
-        upkeep.compact_verb,
+        "upkeep.compact_verb",
         _help(
             "GRID",
             "many small result files under the root become one",
@@ -290,7 +298,7 @@ VERBS: dict[str, Verb] = {
         options=_ROOT,
     ),
     "cancel": Verb(
-        upkeep.cancel_verb,
+        "upkeep.cancel_verb",
         _help(
             "GRID",
             "end the grid's Slurm jobs; running cells checkpoint first",
@@ -299,7 +307,7 @@ VERBS: dict[str, Verb] = {
         options=_ROOT,
     ),
     "logs": Verb(
-        upkeep.logs_verb,
+        "upkeep.logs_verb",
         _help(
             "CELL [-f]",
             "what the cell's newest attempt and its job wrote",
@@ -311,7 +319,7 @@ VERBS: dict[str, Verb] = {
         flags=("--json", "-f"),
     ),
     "doctor": Verb(
-        upkeep.doctor_verb,
+        "upkeep.doctor_verb",
         _help(
             "[--drill]",
             "what of Ray, Slurm, S3, GPU, data works here",

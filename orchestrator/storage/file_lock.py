@@ -128,7 +128,7 @@ def file_lock(path: Path, what: str, *, wait_seconds: float = 0.0) -> Iterator[F
         os.close(descriptor)
 
 
-def lock_owner(path: Path) -> LockOwner | None:
+def lock_owner(path: Path | str) -> LockOwner | None:
     """The owner of a lock file now; None without one. Does not change the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -136,7 +136,7 @@ def lock_owner(path: Path) -> LockOwner | None:
         return None
     try:
         owner = _written_owner(descriptor)
-        if _is_elsewhere(owner) and _is_fresh(path):
+        if _is_elsewhere(owner) and _is_fresh(Path(path)):
             return owner
         # A shared lock: it excludes the exclusive lock of an owner, but not other lookers.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from datasets.storage.open import folder_of, is_url
 from orchestrator.storage.local_root import LocalRoot
 from orchestrator.storage.root import Root
-from orchestrator.storage.s3_root import S3Root
 from orchestrator.trial import Trial
 
 
@@ -19,6 +18,9 @@ def open_root(address: str, scratch: str = "") -> Root:
     """
     if not is_url(address):
         return LocalRoot(folder_of(address))
+    # Here and not above: `status` of a folder must start fast.
+    from orchestrator.storage.s3_root import S3Root
+
     return S3Root.at(address, scratch)
 
 

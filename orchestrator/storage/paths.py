@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+LOCK = "lock"  # in the folder of a run
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -27,7 +29,7 @@ class RunPaths:
     @property
     def lock(self) -> Path:
         """The lock file; its text names the attempt that owns the run directory."""
-        return self.folder / "lock"
+        return self.folder / LOCK
 
     @property
     def config(self) -> Path:

@@ -1,6 +1,7 @@
 """From Hydra's overrides to a `TrainConfig`: compose, check, and explain errors.
 
-Only this module uses Hydra; all others receive the finished, constant `TrainConfig`.
+Only this module uses Hydra; all others receive the finished, constant `TrainConfig`. It is imported
+where it composes, since most commands find what earlier ones composed (`trainer.config.composed`).
 """
 
 import json
@@ -11,25 +12,22 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from datasets.storage.open import folder_of
 from datasets.wording import did_you_mean
+from trainer.config.composed import keep, kept
 from trainer.config.help import choices_of, dataclass_in
 from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
 
-_EXPECTED = (HydraException, OmegaConfBaseException)  # what they raise on purpose
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 _INNER = ("full_key", "object_type", "reference_type")  # lines of OmegaConf about its own objects
 _SEVERAL = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's words for it
 _ENCLOSED = re.compile(r"'[^']*'|\"[^\"]*\"|\\.|\[.*\]|\{.*\}")  # where a comma is no list
+# A name, which the grammar reads as it stands.
+_PLAIN = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_][a-z0-9_]*", re.ASCII | re.IGNORECASE)
 GROUPS = ("recipe", "model", "method", "loss", "colour", "track")
 
 
@@ -81,8 +79,7 @@ def _composed(overrides: Sequence[str], said: Sequence[str] | None = None) -> Tr
         words = tuple(quoted(word) for word in overrides)
         # An interpolation may read the environment.
         is_constant = not any("${" in word for word in words)
-        once = _composed_once if is_constant else _composed_once.__wrapped__
-        config = once(words, _state_of_files())
+        config = _composed_once(words, _state_of_files()) if is_constant else _by_hydra(words)
     # Beside their own errors, Hydra and OmegaConf answer words of a wrong shape with bare
     # assertions, AttributeErrors and TypeErrors; none of our code runs in this block.
     except Exception as error:
@@ -93,12 +90,25 @@ def _composed(overrides: Sequence[str], said: Sequence[str] | None = None) -> Tr
 
 @lru_cache(maxsize=256)
 def _composed_once(words: tuple[str, ...], files: tuple[object, ...]) -> TrainConfig:
-    """What Hydra composes, lists not yet checked; each composition takes 0.07 s of CPU.
+    """What Hydra composes, lists not yet checked, now or in an earlier process.
 
     Args:
         words: in Hydra's grammar.
         files: the state of those that Hydra reads; a plan of tomorrow reads what changed.
     """
+    config = kept(words, CONFIG_FOLDER, files)
+    if config is None:
+        config = _by_hydra(words)
+        keep(words, CONFIG_FOLDER, files, config)
+    return config
+
+
+def _by_hydra(words: Sequence[str]) -> TrainConfig:
+    """What Hydra composes; each composition takes 0.07 s of CPU."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
         store.store(name="schema", node=structured(TrainConfig))
@@ -126,6 +136,11 @@ def quoted(override: str) -> str:
     key, equals, value = override.partition("=")
     if key.lstrip("+") not in _text_fields() or not equals or "${" in value:
         return override
+    if _PLAIN.fullmatch(value):
+        return override
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     try:
         parsed = OverridesParser.create().parse_override(override)
         is_understood = parsed.value() == value or value[:1] in ("'", '"') or "\\" in value
@@ -211,8 +226,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         problem = _problem_of(override) or _several(quoted(override))
         if problem:
             return problem
+    from hydra.errors import HydraException
+
     drawn = [word for word in overrides if word.lstrip("+~").startswith("data.drawn")]
-    if drawn and not isinstance(error, _EXPECTED):
+    is_expected = isinstance(error, HydraException | OmegaConfBaseException)  # raised on purpose
+    if drawn and not is_expected:
         return (
             f"{drawn[0]!r} cannot be set: data.drawn is null in this recipe; recipe=synthetic says "
             "how scenes are drawn."

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from datasets.config import StrongViewConfig
 from trainer.config.compose import (
+    _PLAIN,
     CONFIG_FOLDER,
     GROUPS,
     choices,
@@ -112,6 +115,7 @@ def test_a_config_survives_its_json() -> None:
 
 
 def test_an_edited_preset_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(CONFIG_FOLDER, tmp_path / "sweeps")
     monkeypatch.setattr("trainer.config.compose.CONFIG_FOLDER", tmp_path / "sweeps")
     preset = tmp_path / "sweeps" / "loss" / "kl.yaml"
@@ -297,6 +301,19 @@ def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
     for key in ("data.root", "run.folder", "run.weights"):
         word = OverridesParser.create().parse_override(quoted(f"{key}={path}"))
         assert (word.key_or_group, word.value()) == (key, path)
+
+
+@given(st.from_regex(_PLAIN, fullmatch=True))
+@example("nan")
+@example("True")
+@example("infinity")
+@example("_")
+def test_a_name_that_is_taken_as_it_stands_is_text_to_the_grammar(name: str) -> None:
+    assume(_PLAIN.fullmatch(name))
+
+    word = OverridesParser.create().parse_override(f"data.root={name}")
+
+    assert word.value() == name
 
 
 def test_paths_of_a_configuration_are_those_that_were_typed() -> None:
