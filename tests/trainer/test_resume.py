@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -61,11 +62,12 @@ def test_stopping_at_every_step_of_twelve_changes_no_bit(
     overrides = [f"loss={loss}", "evaluation.every_epochs=2"]
     expected = straight(drawn_root, tmp_path / "straight", overrides)
 
+    config, each = tiny_config(drawn_root, *overrides), tmp_path / "each"
     for step in range(1, 12):
-        resumed = in_pieces(drawn_root, tmp_path / f"{step}", overrides, [step])
-        assert resumed == expected, f"stopped after step {step}"
-    all_of_them = in_pieces(drawn_root, tmp_path / "each", overrides, [1] * 11)
-    assert all_of_them == expected
+        assert train(config, each, should_stop=stop_after(1)).status == "stopped"
+        once = shutil.copytree(each, tmp_path / f"{step}")
+        assert straight(drawn_root, once, overrides) == expected, f"stopped after step {step}"
+    assert straight(drawn_root, each, overrides) == expected
 
 
 def test_an_ema_teacher_is_resumed_too(drawn_root: Path, tmp_path: Path) -> None:
@@ -116,38 +118,15 @@ def train_rank(root: str, folder: str, overrides: list[str], stops: list[int]) -
     return in_pieces(Path(root), Path(folder), overrides, stops)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_several_ranks_stopped_and_resumed_change_no_bit(
-    drawn_root: Path, tmp_path: Path, world_size: int
-) -> None:
+def test_several_ranks_stopped_and_resumed_change_no_bit(drawn_root: Path, tmp_path: Path) -> None:
     root, overrides = str(drawn_root), ["loss=kl"]
-    expected = run_ranks(train_rank, world_size, root, str(tmp_path / "a"), overrides, [])
+    expected = run_ranks(train_rank, 3, root, str(tmp_path / "a"), overrides, [])
 
     with_workers = [*overrides, "run.loader_workers=2"]
-    resumed = run_ranks(train_rank, world_size, root, str(tmp_path / "b"), with_workers, [1, 4, 3])
+    resumed = run_ranks(train_rank, 3, root, str(tmp_path / "b"), with_workers, [1, 4, 3])
 
     assert len(set(expected)) == 1
     assert resumed == expected
-
-
-def test_three_ranks_and_one_see_the_same_run_up_to_rounding(
-    drawn_root: Path, tmp_path: Path
-) -> None:
-    overrides = ["loss=kl", "optim.epochs=1", "run.log_steps=1"]
-    straight(drawn_root, tmp_path / "one", overrides)
-    run_ranks(train_rank, 3, str(drawn_root), str(tmp_path / "three"), overrides, [])
-
-    one, three = metric_lines(tmp_path / "one"), metric_lines(tmp_path / "three")
-    assert len(one) == len(three) > 2
-    for a, b in zip(one[:3], three[:3], strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
-        assert (a["step"], a["epoch"], a["lr"]) == (b["step"], b["epoch"], b["lr"])
-    alone, shared = (
-        torch.load(tmp_path / name / "checkpoints" / "step-00000003.pt", weights_only=True)
-        for name in ("one", "three")
-    )
-    for name, value in alone["tensors"].items():
-        assert (shared["tensors"][name] - value).abs().max().item() <= 1e-4, name
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +136,7 @@ def straight_in_one_go(
     return straight(drawn_root, tmp_path_factory.mktemp("straight"), ["loss=kl"])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_kill_9_at_a_random_moment_and_again_changes_no_bit(
     drawn_root: Path, tmp_path: Path, straight_in_one_go: tuple[str, str], seed: int
 ) -> None:

@@ -200,10 +200,9 @@ def calm_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("loss", ["none", "kl", "cr"])
 @pytest.mark.long
 def test_four_steps_of_resnet_50_give_the_weights_of_the_transcription(
-    tmp_path: Path, calm_backbone: Path, loss: str
+    tmp_path: Path, calm_backbone: Path
 ) -> None:
     """In fp32, with every block of ResNet-50 at its own width.
 
@@ -220,7 +219,7 @@ def test_four_steps_of_resnet_50_give_the_weights_of_the_transcription(
         "model.dilations=[6,12,18]",
         "model.init=imagenet",
         f"run.weights={calm_backbone}",
-        f"loss={loss}",
+        "loss=kl",
         # Every pixel counts: one at a threshold may fall on its other side by rounding.
         "method.confidence=0",
         "loss.threshold=0.1",  # below 1/6, the least that the top of six classes can have
