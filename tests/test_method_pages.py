@@ -89,7 +89,9 @@ def figure_lines(algorithm: str) -> list[str]:
         for block in (*table.blocks, *((table.originals,) if table.originals else ())):
             for row in block.rows:
                 if re.match(label, row.label):
-                    values = ["-" if value is None else str(value) for value in row.published]
+                    printed = [value for value in row.published if value is not None]
+                    digits = max(len(str(value).partition(".")[2]) for value in printed)
+                    values = ["-" if x is None else f"{x:.{digits}f}" for x in row.published]
                     where = f"{row.label}, {block.label}"
                     source = row.source or "the re-run of IPixMatch's authors"
                     lines.append(f"| {numeral} | {where} | {' '.join(values)} | {source} |")
