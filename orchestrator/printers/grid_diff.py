@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.statistics.grid_diff import Difference, GridDiff
+from orchestrator.statistics.significance import ALPHA, smallest_p
 from orchestrator.statistics.text import p_text
 from orchestrator.tables.filled import Epoch
 from orchestrator.tables.text import signed
@@ -121,9 +122,13 @@ def _overall(diff: GridDiff) -> str:
             f"Mean over all pairs on the same data: {signed(overall.mean, _DECIMALS)}{interval}, "
             f"p = {p_text(overall.p)}, n = {overall.n}. "
         )
+    few = ""
+    smallest = min(1.0, len(cells) * min(smallest_p(len(cell.by_seed)) for cell in cells))
+    if smallest > ALPHA:
+        few = f" So few seeds cannot give a cell a p below {p_text(smallest)} after Holm."
     return (
         f"{mean}Cells compared: {len(cells)}; {significant} differ significantly at 5 % after Holm "
-        f"(bold), {same} have the same bits. Paired by seed; exact sign-flip test, two-sided."
+        f"(bold), {same} have the same bits. Paired by seed; exact sign-flip test, two-sided.{few}"
     )
 
 

@@ -10,8 +10,8 @@ from statistics import fmean
 from orchestrator.statistics.sequential import Decision, decisions
 from orchestrator.statistics.significance import (
     ALPHA,
-    bootstrap_interval,
     holm,
+    interval_of_pairs,
     pairs_needed,
     sign_flip,
     smallest_p,
@@ -30,7 +30,7 @@ class Comparison:
         column: head of the one column, or empty for all columns together.
         groups: differences by column, new minus rival, in percentage points; one group where the
             columns are replicates.
-        interval: of the mean; None where a split has one seed only.
+        interval: of the mean; None where a split has one seed only, or all have few pairs.
         p: of the exact sign-flip test, two-sided.
         p_holm: corrected for all rivals of `new` in this block and column.
         rivals: how many these are.
@@ -78,7 +78,17 @@ class Comparison:
     @property
     def is_reachable(self) -> bool:
         """Whether any outcome of so many pairs could be significant."""
-        return smallest_p(sum(value != 0.0 for value in self.differences)) * self.rivals <= ALPHA
+        return self.smallest_p_holm <= ALPHA
+
+    @property
+    def num_different(self) -> int:
+        """Pairs with a difference; the others say nothing about a sign."""
+        return sum(value != 0.0 for value in self.differences)
+
+    @property
+    def smallest_p_holm(self) -> float:
+        """The least corrected p that any outcome of so many pairs can give."""
+        return min(1.0, smallest_p(self.num_different) * self.rivals)
 
     @property
     def seeds_needed(self) -> int:
@@ -194,7 +204,7 @@ def _family(
             rival=rival,
             column=column,
             groups=groups,
-            interval=bootstrap_interval(groups),
+            interval=interval_of_pairs(groups),
             p=test.p,
             p_holm=p_holm,
             rivals=len(kept),

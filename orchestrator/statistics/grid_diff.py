@@ -9,7 +9,7 @@ from statistics import fmean
 
 from orchestrator.results.counted import data_of, is_same
 from orchestrator.results.row import Row
-from orchestrator.statistics.significance import ALPHA, bootstrap_interval, holm, sign_flip
+from orchestrator.statistics.significance import ALPHA, holm, interval_of_pairs, sign_flip
 from orchestrator.tables.filled import FilledTable, TableEntry
 from trainer.config.fingerprint import settings_differences
 
@@ -33,7 +33,7 @@ class Difference:
         here: mean mIoU in percent.
         there: likewise.
         by_seed: here minus there of each seed, in percentage points.
-        interval: of the mean difference, see `bootstrap_interval`; None for one seed.
+        interval: of the mean difference, see `interval_of_pairs`; None for few seeds.
         p: of the exact sign-flip test over the seeds, two-sided.
         p_holm: corrected after Holm for all cells that are compared.
         has_same_bits: whether all final weights are equal; None where that is not known.
@@ -71,7 +71,7 @@ class Overall:
     Attributes:
         n: number of pairs.
         mean: in percentage points.
-        interval: see `bootstrap_interval`.
+        interval: see `interval_of_pairs`.
         p: of the sign-flip test, two-sided.
     """
 
@@ -173,7 +173,7 @@ def _difference(group: str, both: dict[int, tuple[float, float]]) -> Difference:
         here=fmean(one for one, _ in both.values()),
         there=fmean(other for _, other in both.values()),
         by_seed=by_seed,
-        interval=bootstrap_interval([tuple(by_seed.values())]),
+        interval=interval_of_pairs([tuple(by_seed.values())]),
         p=sign_flip(tuple(by_seed.values())).p,
     )
 
@@ -236,4 +236,4 @@ def _overall(groups: Sequence[tuple[float, ...]]) -> Overall | None:
     values = [value for group in groups for value in group]
     if not values:
         return None
-    return Overall(len(values), fmean(values), bootstrap_interval(groups), sign_flip(values).p)
+    return Overall(len(values), fmean(values), interval_of_pairs(groups), sign_flip(values).p)

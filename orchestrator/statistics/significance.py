@@ -34,6 +34,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 CONFIDENCE = 0.95
+LEAST_PAIRS = 5  # below, resamples show little but the least and the largest value
 
 _RESAMPLES = 10_000
 _MANY = 200  # seeds on every split, from where the resampled means are normal for any reader
@@ -69,6 +70,21 @@ def bootstrap_interval(
         sums += values[chosen.astype(np.int64)].reshape(_RESAMPLES, len(values)).sum(1)
     low, high = np.quantile(sums / total, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def interval_of_pairs(groups: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """The interval of paired differences, where there are enough to speak of one.
+
+    The percentile interval of n values is too narrow, since it takes their spread for that of all
+    seeds: of two values it is the two values, which hold the true mean every other time.
+
+    Args:
+        groups: the differences of each split.
+
+    Returns:
+        Its ends; None below `LEAST_PAIRS` pairs in all, or where a split has a single one.
+    """
+    return bootstrap_interval(groups) if sum(map(len, groups)) >= LEAST_PAIRS else None
 
 
 def _limit(groups: Sequence[Sequence[float]], confidence: float) -> tuple[float, float]:

@@ -4,16 +4,17 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
+from datasets.wording import quantity
 from orchestrator.statistics.compare import Comparison, comparisons
 from orchestrator.statistics.sequential import Decision
-from orchestrator.statistics.significance import pairs_needed, smallest_p
+from orchestrator.statistics.significance import pairs_needed
 from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.text import markdown_text, signed
 
 METHOD = (
     "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
-    "rivals; 95 % bootstrap interval of the mean, seeds resampled within each split, and "
-    "columns that are replicates of one setting as seeds are."
+    "rivals; from five pairs on 95 % bootstrap interval of the mean, seeds resampled within each "
+    "split, and columns that are replicates of one setting as seeds are."
 )
 SEQUENTIAL_METHOD = (
     "Seeds until settled: exact sign-flip test, two-sided, paired by (split, seed), at looks "
@@ -67,11 +68,11 @@ def verdict(comparison: Comparison) -> str:
 def pairs(comparison: Comparison) -> str:
     """How many pairs, of what."""
     if comparison.replicates:
-        return f"n = {comparison.n} ({_number(comparison.replicates, 'column')})"
+        return f"n = {comparison.n} ({quantity(comparison.replicates, 'column')})"
     splits = len(comparison.groups)
     sizes = {len(group) for group in comparison.groups}
     seeds = str(sizes.pop()) if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-    words = [_number(splits, "split"), f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    words = [quantity(splits, "split"), f"{seeds} seed{'' if seeds == '1' else 's'}"]
     return f"n = {comparison.n} ({' x '.join(words)})"
 
 
@@ -143,24 +144,16 @@ def _lines(some: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
 
 
 def _unreachable(comparison: Comparison) -> str:
-    """Why significance cannot be reached, and how many pairs would suffice."""
-    smallest = smallest_p(sum(value != 0.0 for value in comparison.differences))
-    rivals = comparison.rivals
-    over = f" times {rivals} rivals" if rivals > 1 else ""
-    where = (
-        f" on each of these {len(comparison.groups)} splits" if len(comparison.groups) > 1 else ""
-    )
-    need = pairs_needed(rivals)
+    """Why nothing can be significant, and how many pairs could be."""
+    equal, rivals = comparison.n - comparison.num_different, comparison.rivals
+    but = f", {equal} of them without a difference," if equal else ""
+    after = f" after Holm over {rivals} rivals" if rivals > 1 else ""
+    splits = len(comparison.groups)
+    where = f" on each of these {splits} splits" if splits > 1 else ""
+    seeds = f": {quantity(comparison.seeds_needed, 'seed')}{where}"
     return (
-        f"significance at 5 % cannot be reached with {_number(comparison.n, 'pair')}: the smallest "
-        f"p is {p_text(smallest)}{over}. {need} pairs would do"
-        + (
-            "."
-            if comparison.replicates
-            else f": {_number(comparison.seeds_needed, 'seed')}{where}."
-        )
+        f"{quantity(comparison.n, 'pair')}{but} cannot give a p below "
+        f"{p_text(comparison.smallest_p_holm)}{after}, whatever they show, so nothing can be "
+        f"called significant; {pairs_needed(rivals)} pairs could"
+        f"{'' if comparison.replicates else seeds}."
     )
-
-
-def _number(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -15,6 +15,7 @@ from orchestrator.statistics.compare import comparisons
 from orchestrator.statistics.significance import (
     bootstrap_interval,
     holm,
+    interval_of_pairs,
     pairs_needed,
     sign_flip,
     smallest_p,
@@ -231,8 +232,8 @@ def test_too_few_seeds_are_said_with_how_many_would_do(table):
     compared = comparisons(filled_with(table, [(0.5, 0.1), (0.25, 0.2)]))[1]
 
     assert verdict(compared) == (
-        "significance at 5 % cannot be reached with 4 pairs: the smallest p is 0.12 times 2 "
-        "rivals. 7 pairs would do: 4 seeds on each of these 2 splits."
+        "4 pairs cannot give a p below 0.25 after Holm over 2 rivals, whatever they show, so "
+        "nothing can be called significant; 7 pairs could: 4 seeds on each of these 2 splits."
     )
 
 
@@ -247,11 +248,29 @@ def test_columns_that_are_replicates_are_resampled_like_seeds(table):
     assert alone.interval is None
     assert alone.groups == (pytest.approx((0.5,)), pytest.approx((-0.1,)))
     assert pooled.groups == (pytest.approx((0.5, -0.1)),)
-    assert pooled.interval == pytest.approx((-0.1, 0.5))
+    assert pooled.interval is None
     assert (pooled.p, pooled.mean) == (alone.p, pytest.approx(alone.mean))
     text = sentences(as_replicates)[1]
-    assert "over n = 2 (2 columns), 95 % interval [-0.1, +0.5]" in text
-    assert text.endswith("7 pairs would do.")
+    assert "over n = 2 (2 columns); 2 pairs cannot give a p below 1 after Holm" in text
+    assert text.endswith("; 7 pairs could.")
+
+
+def test_an_interval_takes_five_pairs_over_all_splits():
+    four, six = [[0.1, 0.2], [0.3, 0.5]], [[0.1, 0.2, 0.4], [0.3, 0.5, 0.6]]
+
+    assert interval_of_pairs(four) is None
+    assert interval_of_pairs([[0.1, 0.2, 0.3, 0.4]]) is None
+    assert interval_of_pairs(six) == bootstrap_interval(six)
+    assert interval_of_pairs([[0.1, 0.2, 0.3, 0.4, 0.5], [1.0]]) is None  # nothing to resample
+
+
+def test_pairs_without_a_difference_are_said_to_give_no_p(table):
+    filled = filled_with(table, [(0.5, 0.0), (0.25, 0.0), (0.2, 0.0), (0.1, 0.0)])
+
+    assert (
+        "; 8 pairs, 4 of them without a difference, cannot give a p below 0.25"
+        in sentences(filled)[1]
+    )
 
 
 def test_a_difference_that_may_be_chance_is_not_significant(table):
