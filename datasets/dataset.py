@@ -16,6 +16,7 @@ from datasets.spec import IGNORED, DatasetSpec
 from datasets.splits.lists import Split, load_split
 from datasets.storage.open import open_storage
 from datasets.synthetic.draw import ensure_drawn
+from datasets.wording import quantity
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def _check_files(tree: ImageTree, split: Split) -> None:
     absent = missing_files(tree, split)
     if absent:
         raise DataError(
-            f"{tree.root} lacks {len(absent)} files of split {split.name!r}, the first is "
-            f"{absent[0]}. Put them there, or give the right folder with data.root=DIR; "
+            f"{tree.root} lacks {quantity(len(absent), 'file')} of split {split.name!r}, the "
+            f"first is {absent[0]}. Put them there, or give the right folder with data.root=DIR; "
             "`python -m datasets verify` lists them all."
         )
 
@@ -133,7 +134,8 @@ def nothing_scored(tree: ImageTree, num_masks: int, first: str) -> str:
         first: id of one of them.
     """
     return (
-        f"{tree.root}: every pixel of the {num_masks} validation masks is ignored, so there is "
-        f"nothing to score; the first is {tree.mask_path(first)}. Make these masks again, or list "
-        "other images in splits/val.txt; of your own folder, look at `ignore` in dataset.yaml."
+        f"{tree.root}: every pixel of the {quantity(num_masks, 'validation mask')} is ignored, "
+        f"so there is nothing to score; the first is {tree.mask_path(first)}. Make these masks "
+        "again, or list other images in splits/val.txt; of your own folder, look at `ignore` in "
+        "dataset.yaml."
     )

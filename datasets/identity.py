@@ -24,6 +24,7 @@ from datasets.known.folder import DESCRIPTION_FILE
 from datasets.location import DatasetLocation, locate
 from datasets.manifest import data_fingerprint, read_manifest
 from datasets.splits.lists import Split, load_split, present_splits
+from datasets.wording import quantity
 
 RECORDS = ".identity"  # beside the data
 _HASHES = "hashes.json"
@@ -255,7 +256,7 @@ def _changed_files(before: Any, now: Mapping[str, str]) -> str:
     }
     counts = ", ".join(f"{len(paths)} {kind}" for kind, paths in kinds.items() if paths)
     first = [path for paths in kinds.values() for path in paths][:_NAMED]
-    return f": {counts} of {len(now)} files, such as {', '.join(first)}"
+    return f": {counts} of {quantity(len(now), 'file')}, such as {', '.join(first)}"
 
 
 def _changed_lists(before: Any, split: Split) -> str:

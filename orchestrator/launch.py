@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.dataset import open_dataset
 from datasets.known.registry import known_dataset
+from datasets.wording import quantity
 from orchestrator.backends.base import LaunchContext, backend, refuse_ignored, run_queue
 from orchestrator.backends.ray.cluster import available_cores
 from orchestrator.backends.slurm.queued import with_queued_jobs
@@ -132,7 +133,8 @@ def check_disk(root: Path, cells: Iterable[PlannedCell], running: int) -> None:
     if free < needed:
         raise OSError(
             28,
-            f"{root} has {free / 2**20:.0f} MiB free; the checkpoints of {running} cells at once "
+            f"{root} has {free / 2**20:.0f} MiB free; the checkpoints of {cells_text(running)} at "
+            f"once "
             f"need about {needed / 2**20:.0f} MiB. Make room, or choose another root=DIR",
         )
 
@@ -207,7 +209,9 @@ def _end(order: LaunchRequest, queue: Queue, stop: Stop, screen: Screen, events:
     if was_stopped and not order.options.limits:
         screen.message("Stopped. The same command continues where every cell stands.", "yellow")
     if order.options.limits and queue.num_waiting and not was_stopped:
-        events.budget_reached(f"{order.options.limits}: {queue.num_waiting} cells would pass it.")
+        events.budget_reached(
+            f"{order.options.limits}: {cells_text(queue.num_waiting)} would pass it."
+        )
     plan = order.plan()
     code = show_end(plan, order, screen)
     if code != EXIT_DONE and queue.keys("failed") and not was_stopped:
@@ -243,7 +247,7 @@ def announcement(title: str, cells: Sequence[PlannedCell], options: LaunchOption
     needs = max(options.ranks * options.cpus_for(cell.config, "cpu") for cell in cells)
     slots = max(1, min(cores // needs, options.concurrency or cores))
     length = about(seconds_together(seconds, slots))
-    return f"{text}, about {length} on {cores} idle core{'' if cores == 1 else 's'}"
+    return f"{text}, about {length} on {quantity(cores, 'idle core')}"
 
 
 def _with_device(options: LaunchOptions, cells: Sequence[PlannedCell]) -> LaunchOptions:

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets.wording import quantity
 from sweeps.cell import Cell
 from sweeps.yaml_spec import (
     Spec,
@@ -286,7 +287,7 @@ def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:
     values = sequence(value, f"{where}: published")
     if len(values) != count:
         raise ValueError(
-            f"{where}: {len(values)} published values for {count} columns; "
+            f"{where}: {quantity(len(values), 'published value')} for {quantity(count, 'column')}; "
             "write null where the paper prints a dash."
         )
     for item in values:

@@ -26,7 +26,7 @@ from datasets.images.decode import read_image
 from datasets.known.registry import known_dataset
 from datasets.location import spec_of
 from datasets.spec import DatasetSpec, voc_colour
-from datasets.wording import did_you_mean_path
+from datasets.wording import did_you_mean_path, quantity
 from trainer.checkpoint import read_packed
 from trainer.checkpoint_manifest import CHECKPOINTS, read_manifest
 from trainer.config.compose import from_json
@@ -209,8 +209,8 @@ def predict_folder(trained: Trained, images: Path, out: Path, device: str) -> It
         yield f"{images / path}: {out / stem}.png{note}"
     if num_unread:
         raise ValueError(
-            f"{num_unread} of {len(paths)} images of {images} could not be read; the lines above "
-            "say why."
+            f"{num_unread} of {quantity(len(paths), 'image')} of {images} could not be read; the "
+            "lines above say why."
         )
 
 

@@ -12,6 +12,7 @@ from datasets.dataset import Dataset, open_dataset
 from datasets.errors import DataError
 from datasets.files import atomic_write
 from datasets.loading.shared_memory import check_shared_memory
+from datasets.wording import quantity
 from trainer import determinism
 from trainer.checkpoint import Checkpoints
 from trainer.config.fingerprint import config_json
@@ -101,8 +102,9 @@ def _checked_schedule(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Sc
     """The stages of the run; raises a ValueError where batch, ranks or split do not fit."""
     if ranks.world_size > config.batch:
         raise ValueError(
-            f"{ranks.world_size} ranks share a batch of {config.batch} images; use at most "
-            f"{config.batch} ranks, or a larger optim.batch."
+            f"{quantity(ranks.world_size, 'rank')} share a batch of "
+            f"{quantity(config.batch, 'image')}; use at most {config.batch} ranks, or a larger "
+            "optim.batch."
         )
     check_capture(config.run, ranks)
     schedule = Schedule.of(

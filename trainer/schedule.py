@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from datasets.wording import quantity
 from trainer.config.schema import LossConfig, OptimConfig, RampUnit, TrainConfig
 
 
@@ -65,8 +66,9 @@ class Schedule:
             steps = _whole_batches(config, images, config.batch)
             if steps == 0:
                 raise ValueError(
-                    f"Stage {stage_name} of method={config.method.name} has {images} images on "
-                    f"split {config.data.split}, fewer than one batch of {config.batch}; choose a "
+                    f"Stage {stage_name} of method={config.method.name} has "
+                    f"{quantity(images, 'image')} on split {config.data.split}, fewer than one "
+                    f"batch of {config.batch}; choose a "
                     "larger split or a smaller optim.batch."
                 )
             epochs = num_epochs(config.optim, steps)
@@ -117,8 +119,8 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
     steps = _whole_batches(config, images, batch)
     if steps == 0:
         raise ValueError(
-            f"Split {config.data.split} has {images} {kind} images, fewer than one batch of "
-            f"{batch}; choose a larger split or {cure}."
+            f"Split {config.data.split} has {quantity(images, f'{kind} image')}, fewer than one "
+            f"batch of {batch}; choose a larger split or {cure}."
         )
     return steps
 

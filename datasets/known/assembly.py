@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from datasets import files
 from datasets.errors import DataError
+from datasets.wording import quantity
 
 _DEPTH = 5  # folders below a source that are looked into
 Convert = Callable[[bytes, str], NDArray[np.uint8]]
@@ -110,8 +111,8 @@ def miscounts(
         hints: by part, what to do about it.
     """
     return [
-        f"the sources have {counts.get(part, 0)} images for {part}, the dataset has {count}: "
-        f"{hints[part]}"
+        f"the sources have {quantity(counts.get(part, 0), 'image')} for {part}, the dataset has "
+        f"{count}: {hints[part]}"
         for part, count in expected.items()
         if counts.get(part, 0) != count
     ]

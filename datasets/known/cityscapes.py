@@ -18,6 +18,7 @@ from datasets.known.assembly import (
 )
 from datasets.known.interface import KnownDataset
 from datasets.spec import IGNORED, DatasetSpec
+from datasets.wording import quantity
 
 _CLASSES = (
     ("road", (128, 64, 128)),
@@ -77,8 +78,8 @@ def _assemble(spec: DatasetSpec, sources: Sequence[Path], root: Path) -> Assembl
     lacks += miscounts(counts, _NUM_IMAGES, dict.fromkeys(_NUM_IMAGES, _HINT))
     num_made = sum(pair.convert is not None for pair in pairs)
     summary = (
-        f"{counts['train']} training images, {counts['val']} for validation; train ids of "
-        f"{len(pairs) - num_made} masks are there, {num_made} are made from label ids"
+        f"{quantity(counts['train'], 'training image')}, {counts['val']} for validation; train "
+        f"ids of {quantity(len(pairs) - num_made, 'mask')} there, {num_made} made from label ids"
     )
     return Assembly(pairs, {}, summary, lacks)
 

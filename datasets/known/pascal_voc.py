@@ -30,6 +30,7 @@ from datasets.known.assembly import (
 from datasets.known.interface import Archive, KnownDataset
 from datasets.known.list_file import parse_lines, read_lines
 from datasets.spec import DatasetSpec, voc_colour
+from datasets.wording import quantity
 
 _CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
@@ -96,12 +97,17 @@ def _assemble(spec: DatasetSpec, sources: Sequence[Path], root: Path) -> Assembl
     origins = Counter(
         "VOC" if name in own else "SBD" if name in sbd else "a merged set" for name in training
     )
-    origin_counts = ", ".join(f"{count} masks of {name}" for name, count in sorted(origins.items()))
+    origin_counts = ", ".join(
+        f"{quantity(count, 'mask')} of {name}" for name, count in sorted(origins.items())
+    )
     lists = {
         "ImageSets/Segmentation/trainaug.txt": training,
         "ImageSets/Segmentation/val.txt": validation,
     }
-    summary = f"{len(training)} training images ({origin_counts}), {len(validation)} for validation"
+    summary = (
+        f"{quantity(len(training), 'training image')} ({origin_counts}), {len(validation)} "
+        f"for validation"
+    )
     return Assembly(pairs, lists, summary, lacks)
 
 

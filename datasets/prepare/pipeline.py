@@ -60,7 +60,9 @@ def missing_parts(location: DatasetLocation) -> list[str]:
     for name in present:
         absent = missing_files(tree, load_split(location, name))
         if absent:
-            parts.append(f"{len(absent)} files of split {name}, the first is {absent[0]}")
+            parts.append(
+                f"{quantity(len(absent), 'file')} of split {name}, the first is {absent[0]}"
+            )
     return parts
 
 

@@ -26,7 +26,7 @@ from datasets.splits.lists import (
     seeded_order,
     split_names,
 )
-from datasets.wording import did_you_mean
+from datasets.wording import did_you_mean, quantity
 
 
 def stratified(location: DatasetLocation, order: Sequence[str], count: int) -> list[str]:
@@ -101,8 +101,8 @@ def make_lists(
     count, order = _count_of(part, len(train)), seeded_order(train, seed)
     if count > len(train):
         raise DataError(
-            f"{part} asks for {count} labelled images; there are {len(train)} with masks beside "
-            "those for validation. Ask for fewer, or for all."
+            f"{part} asks for {quantity(count, 'labelled image')}; there are {len(train)} with "
+            "masks beside those for validation. Ask for fewer, or for all."
         )
     chosen = set(stratified(location, order, count) if stratify else order[:count])
     labelled = [entry for entry in train if entry in chosen]
@@ -154,8 +154,8 @@ def hold_out(location: DatasetLocation, *, part: str, seed: int) -> int:
     count = _count_of(part.replace("1/", "1of"), len(masked))
     if count >= len(masked):
         raise DataError(
-            f"{root} has {len(masked)} masks, and val={part} would hold out {count} of them: "
-            "nothing is left to train on. Draw more masks, or give a smaller val."
+            f"{root} has {quantity(len(masked), 'mask')}, and val={part} would hold out {count} "
+            "of them: nothing is left to train on. Draw more masks, or give a smaller val."
         )
     # Another order than that of the labels, which splits with the same seed hand out.
     chosen = set(seeded_order(masked, seed)[-count:])

@@ -31,7 +31,7 @@ from datasets.known.registry import KNOWN
 from datasets.known.synthetic import DRAWN_SPLITS, num_labelled, scene_ids
 from datasets.location import DatasetLocation, locate
 from datasets.randomness import Stream, epoch_permutation
-from datasets.wording import did_you_mean
+from datasets.wording import did_you_mean, quantity
 
 CHECKSUMS = Path(__file__).with_name("checksums.json")  # of the published lists, and their origin
 
@@ -205,7 +205,7 @@ def _drawn_split(location: DatasetLocation, drawing: SyntheticConfig, name: str)
         raise _unknown(location, name)
     if count > len(train):
         raise ValueError(
-            f"Split {name!r} asks for {count} labelled scenes, there are {len(train)}. "
+            f"Split {name!r} asks for {quantity(count, 'labelled scene')}, there are {len(train)}. "
             "Choose a smaller one, or raise data.drawn.num_train."
         )
     chosen = set(seeded_order(train, drawing.seed)[:count])
@@ -224,8 +224,9 @@ def _read_list(location: DatasetLocation, split: str, file: str) -> list[str]:
     official = published(dataset)[file] if is_published else None
     if official and lines_sha256(lines) != official.sha256:
         raise DataError(
-            f"{path} is not the published list of that name ({len(lines)} lines, the published one "
-            f"has {official.count}). Import it again, or give your own list another folder name."
+            f"{path} is not the published list of that name ({quantity(len(lines), 'line')}, the "
+            f"published one has {official.count}). Import it again, or give your own list another "
+            "folder name."
         )
     return parse_lines(location.spec, lines, where=str(path))
 
@@ -255,7 +256,7 @@ def _check_disjoint(name: str, lists: dict[str, tuple[str, ...]]) -> None:
         both = set(lists[first]) & set(lists[second])
         if both:
             raise DataError(
-                f"Split {name}: {len(both)} images are both {first} and {second}, e.g. "
+                f"Split {name}: {quantity(len(both), 'image')} both {first} and {second}, e.g. "
                 f"{min(both)!r}. Every image belongs to one list; remove it from the other."
             )
 

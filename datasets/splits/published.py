@@ -13,6 +13,7 @@ from datasets.known.list_file import lines_sha256, read_lines, write_list
 from datasets.location import DatasetLocation
 from datasets.splits.lists import list_files, origin, published
 from datasets.storage.download import download
+from datasets.wording import quantity
 
 
 def import_lists(location: DatasetLocation, folder: Path) -> list[str]:
@@ -98,8 +99,9 @@ def _bring(location: DatasetLocation, read: Callable[[str], str]) -> list[str]:
         lines = [line.strip() for line in read(official.source).splitlines() if line.strip()]
         if lines_sha256(lines) != official.sha256:
             raise DataError(
-                f"{official.source} is not the published list ({len(lines)} lines, expected "
-                f"{official.count}). Take it from https://github.com/{origin()[0]} at commit "
+                f"{official.source} is not the published list ({quantity(len(lines), 'line')}, "
+                f"expected {official.count}). Take it from https://github.com/{origin()[0]} at "
+                "commit "
                 f"{origin()[1]}; nothing was written."
             )
         lists[file] = lines

@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+from datasets.wording import quantity
 from orchestrator.storage.root import Root
 
 _PLAIN_WIDTH = 200  # columns where the output is no terminal
@@ -51,7 +52,7 @@ def show_files(root: Root, paths: Sequence[Path], *, json: bool) -> None:
     for path in paths:
         console_of_output().print(str(path), highlight=False, soft_wrap=True)
     if urls:
-        more = f"{len(urls)} files, also under {root.address}"
+        more = f"{quantity(len(urls), 'file')}, also under {root.address}"
         console_of_output().print(more, highlight=False, soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from datasets.wording import quantity
 from orchestrator.commands.output import (
     console_of_output,
     print_json,
@@ -166,7 +167,7 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     console.print(shown)
     more = answer.num_rows - _ROWS_SHOWN
     if more > 0:
-        console.print(f"and {more} rows more; --json prints them all", highlight=False)
+        console.print(f"and {quantity(more, 'row')} more; --json prints them all", highlight=False)
     return EXIT_DONE
 
 
@@ -225,6 +226,7 @@ def _check(path: Path, filled: Sequence[FilledTable], *, json: bool) -> int:
         print_text(str(finding))
     lines = len({finding.where for finding in checked.findings})
     print_text(
-        f"{path}: {checked.numbers} numbers, {len(checked.findings)} findings in {lines} lines"
+        f"{path}: {quantity(checked.numbers, 'number')}, "
+        f"{quantity(len(checked.findings), 'finding')} in {quantity(lines, 'line')}"
     )
     return EXIT_FINDINGS if checked.findings else EXIT_DONE

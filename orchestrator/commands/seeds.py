@@ -1,6 +1,7 @@
 """Seeds until settled: a launch in blocks of seeds, each followed by a planned look at the results.
 
 The design is stated under the root before the first seed. What is wanted next follows from it and
+from datasets.wording import quantity
 from the rows alone, so that a launch that was killed goes on as if nothing had happened, and any
 machine comes to the same decisions.
 """
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
+from datasets.wording import quantity
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import EXIT_DONE, LaunchRequest, Plan, State
 from orchestrator.results.seed_design import (
@@ -154,8 +156,8 @@ def design_lines(design: SeedDesign) -> Iterator[str]:
     for name, table in design.tables.items():
         looks = ", ".join(str(look.seeds) for look in table.looks)
         yield (
-            f"{name}: {len(table.comparisons)} comparisons at {design.alpha:.0%} in all, at most "
-            f"{len(design.seeds)} seeds, looks after {looks}"
+            f"{name}: {quantity(len(table.comparisons), 'comparison')} at {design.alpha:.0%} in "
+            f"all, at most {quantity(len(design.seeds), 'seed')}, looks after {looks}"
         )
 
 
@@ -254,7 +256,8 @@ def _refuse_earlier_results(plan: Plan, wanted: Mapping[str, int]) -> None:
     keys = [key for key in plan.keys(State.done) if key.rpartition(".s")[0] in wanted]
     if keys:
         raise ValueError(
-            f"seeds=auto: {len(keys)} results are older than the design, such as {keys[0]}, and a "
-            "design holds only if it is stated before its first seed. Choose another root=DIR, or "
+            f"seeds=auto: the design is younger than {quantity(len(keys), 'result')}, such as "
+            f"{keys[0]}, and a design holds only if it is stated before its first seed. Choose "
+            "another root=DIR, or "
             "give the grid other `seeds`."
         )

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
-from datasets.wording import did_you_mean, listed
+from datasets.wording import did_you_mean, listed, quantity
 from orchestrator.commands.output import console_of_output, print_json, print_note, print_text
 from orchestrator.commands.request import answering_root, request_of, split_flags
 from orchestrator.options import parse
@@ -30,7 +30,11 @@ def compact_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         return EXIT_DONE
     for done in answer:
         nothing = "another process is compacting it" if done.is_busy else "nothing to do"
-        text = f"{done.merged} files became one of {done.rows} rows" if done.merged else nothing
+        text = (
+            f"{quantity(done.merged, 'file')} became one of {quantity(done.rows, 'row')}"
+            if done.merged
+            else nothing
+        )
         console_of_output().print(f"{done.address}: {text}", highlight=False, soft_wrap=True)
     return EXIT_DONE
 
@@ -49,7 +53,9 @@ def cancel_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     if json:
         print_json({"grid": name, "cancelled": [job.job_id for job in jobs]})
         return EXIT_DONE
-    print_text(f"{name}: {len(jobs)} jobs cancelled; `launch` goes on from their checkpoints.")
+    print_text(
+        f"{name}: {quantity(len(jobs), 'job')} cancelled; `launch` goes on from their checkpoints."
+    )
     return EXIT_DONE
 
 

@@ -1,5 +1,6 @@
 """Durations, scores and progress as text, and the colours of states."""
 
+from datasets.wording import quantity
 from orchestrator.storage.run_state import Progress
 
 STYLES = {
@@ -38,7 +39,7 @@ def about(seconds: float) -> str:
 
 def cells_text(count: int) -> str:
     """A number of cells in words."""
-    return f"{count} cell{'' if count == 1 else 's'}"
+    return quantity(count, "cell")
 
 
 def gibibytes(value: float | None) -> str:

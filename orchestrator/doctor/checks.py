@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from datasets.known.registry import KNOWN
+from datasets.wording import quantity
 from orchestrator.options import LaunchOptions
 from orchestrator.storage.root import Root
 from trainer.config.schema import TrainConfig
@@ -142,7 +143,7 @@ def check_slurm(options: LaunchOptions, root: Root) -> Iterable[Check]:
         advice = "Ask the site, or check SLURM_CONF; running jobs go on meanwhile."
         yield Check("Slurm", "broken", str(error), advice)
         return
-    limit = f", {here.max_submitted} jobs at once" if here.max_submitted else ""
+    limit = f", {quantity(here.max_submitted, 'job')} at once" if here.max_submitted else ""
     accounting = "accounting" if here.has_accounting else "no accounting (not needed)"
     text = f"{here.version} ({here.cluster}), arrays to {here.max_array_size}{limit}"
     yield Check("Slurm", "works", f"{text}, {accounting}")
@@ -190,7 +191,7 @@ def check_s3(options: LaunchOptions) -> Check:
     except (OSError, ImportError, ValueError) as error:
         advice = "Check AWS_ENDPOINT_URL, the keys, and that they may list buckets."
         return Check("S3", "broken", f"{endpoint or 'AWS'}: {error}", advice)
-    return Check("S3", "works", f"{endpoint or 'AWS'}: {len(buckets)} buckets")
+    return Check("S3", "works", f"{endpoint or 'AWS'}: {quantity(len(buckets), 'bucket')}")
 
 
 def check_data_of(recipe: str) -> Check:
@@ -207,7 +208,9 @@ def check_data_of(recipe: str) -> Check:
         return Check(f"data: {recipe}", "absent", str(error))
     num_images = len(split.labelled) + len(split.unlabelled)
     return Check(
-        f"data: {recipe}", "works", f"{num_images} images, {len(split.validation)} to score"
+        f"data: {recipe}",
+        "works",
+        f"{quantity(num_images, 'image')}, {len(split.validation)} to score",
     )
 
 

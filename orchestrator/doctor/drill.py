@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from datasets.wording import quantity
 from orchestrator.backends.slurm.launch import monitor_for
 from orchestrator.backends.slurm.registry import cancel, check_options, job_spec_of
 from orchestrator.doctor.checks import Check
@@ -110,7 +111,7 @@ class Case:
         if numbers != list(range(self.num_steps)):
             return "steps are missing or were done twice: two starts ran at once"
         if len(starts) < self.starts:
-            return f"ran in {len(starts)} starts, so what should happen to it did not"
+            return f"ran in {quantity(len(starts), 'start')}, so what should happen to it did not"
         return ""
 
 
@@ -151,7 +152,7 @@ def drill(
     tried = tried or cases()
     for case in tried:
         _submit(case, folder, shape)
-    on_message(f"{len(tried)} fake trials of up to 2 minutes run in {folder}")
+    on_message(f"{quantity(len(tried), 'fake trial')} of up to 2 minutes run in {folder}")
     give_up = time.monotonic() + _LONGEST_SECONDS
     while any(not _is_over(case, folder) for case in tried) and time.monotonic() < give_up:
         if watch.is_due():

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from heapq import heapify, heapreplace
 
+from datasets.wording import quantity
 from orchestrator.execution.allowance import Allowance
 from orchestrator.forecast.forecast import CellForecast, entries_of, held_by
 from orchestrator.options import LaunchOptions, seconds_in
@@ -77,5 +78,7 @@ def entries_text(plan: Plan, done: Collection[str], word: str) -> list[str]:
         more = f" and {len(left) - _NAMES_SHOWN} more" if len(left) > _NAMES_SHOWN else ""
         rest = f"; left: {', '.join(left[:_NAMES_SHOWN])}{more}" if left else ""
         total = len(complete) + len(left)
-        lines.append(f"{name}: {len(complete)} of {total} entries {word}{rest}")
+        lines.append(
+            f"{name}: {len(complete)} of {quantity(total, 'entry', 'entries')} {word}{rest}"
+        )
     return lines

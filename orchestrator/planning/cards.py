@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from datasets.errors import Unreachable
 from datasets.location import num_classes
+from datasets.wording import quantity
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.memory import GIB, step_bytes
 from slurm.cluster import gpu_types
@@ -86,7 +87,9 @@ def too_large(
     if not large:
         return ""
     key = max(large, key=lambda name: large[name])
-    others = f" ({len(large) - 1} more cells are too large)" if len(large) > 1 else ""
+    others = (
+        f" (beside {quantity(len(large) - 1, 'other cell')} too large)" if len(large) > 1 else ""
+    )
     offers = "; ".join(_offers(configs[key], options.ranks, card - _UNCOUNTED))
     return (
         f"Cell {key} needs {large[key]:.1f} GiB on each card, which has {card:g}{others}. "

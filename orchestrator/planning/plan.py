@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
 
+from datasets.wording import quantity
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key, shares
 from orchestrator.planning.today import TodaysData, todays
@@ -163,9 +164,11 @@ def chosen_cells(grid: Grid, only: str) -> list[Cell]:
     """
     chosen = [cell for cell in grid.cells if fnmatch(cell.key, only)]
     if not chosen:
+        is_part = any(only in cell.key for cell in grid.cells)
+        near = f" Did you mean only=*{only}*? It must fit the whole key." if is_part else ""
         raise ValueError(
-            f"only={only} fits none of the {len(grid.cells)} cells of grid {grid.name}; the first "
-            f"is {grid.cells[0].key}."
+            f"only={only} fits none of the {quantity(len(grid.cells), 'cell')} of grid "
+            f"{grid.name}; the first is {grid.cells[0].key}.{near}"
         )
     return chosen
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from datasets.wording import quantity
 from orchestrator.results.counted import Today, counted, differences, is_of_today
 from orchestrator.results.row import SCHEMA, Row
 from orchestrator.tables.filled import Epoch, FilledTable, Mark, TableEntry
@@ -186,7 +187,8 @@ def _of_cell(what: str, rows: Sequence[Row], today: Mapping[str, Today]) -> Expl
     return Explanation(
         name=what,
         prints=", ".join(scores) or MISSING,
-        formula=f"{len(ordered)} attempts, {len(done)} of them done; tables count the newest done "
+        formula=f"{quantity(len(ordered), 'attempt')}, {len(done)} done; tables count the newest "
+        f"done "
         f"one of today's configuration, images and lists for each seed: attempt {counts}",
         warnings=(),
         rows=tuple(ordered),
@@ -200,7 +202,9 @@ def formula(table: FilledTable, named: NamedEntry) -> str:
     if row.kind in ("quoted", "original"):
         return f"quoted, not run here; source: {row.source}"
     if not entry.values:
-        return "nothing yet" + (f"; {entry.failed} seeds failed" if entry.failed else "")
+        return "nothing yet" + (
+            f"; {quantity(entry.failed, 'seed')} failed" if entry.failed else ""
+        )
     epoch = f"mIoU (%) at the {table.epoch} epoch"
     if row.kind == "ours":
         return f"{epoch}, {_over(entry)}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from datasets.wording import quantity
 from orchestrator.report.data import EpochFacts, ReportData
 from orchestrator.results.row import Row
 from orchestrator.tables.filled import Epoch, FilledBlock, FilledTable, TableEntry
@@ -221,7 +222,7 @@ def _line_chart(name: str, title: str, y: str, series: Iterable[Series]) -> Line
 def _in_words(series: Series) -> str:
     first, last = series.points[0], series.points[-1]
     best = max(series.points, key=lambda point: point.mean)
-    seeds = f"{series.seeds} seed{'' if series.seeds == 1 else 's'}"
+    seeds = quantity(series.seeds, "seed")
     return (
         f"{series.label}, {seeds}: {first.mean:.1f} at epoch {first.epoch}, highest "
         f"{best.mean:.1f} at epoch {best.epoch}, {last.mean:.1f} at epoch {last.epoch}."
@@ -276,8 +277,8 @@ def _class_panel(
     title = f"{minus[0]} minus {minus[1]}{where}, by class"
     gained = sum(bar.value > 0 for bar in bars)
     text = (
-        f"Difference in IoU, percentage points, mean over {len(pairs)} pairs of runs. {gained} of "
-        f"{len(bars)} classes gain. Most: {bars[0].label} {bars[0].value:+.1f}; least: "
+        f"Difference in IoU, percentage points, mean over {quantity(len(pairs), 'pair')} of runs. "
+        f"{gained} of {len(bars)} classes gain. Most: {bars[0].label} {bars[0].value:+.1f}; least: "
         f"{bars[-1].label} {bars[-1].value:+.1f}."
     )
     name = f"classes-{slug(filled.table.name)}-{slug(title)}"

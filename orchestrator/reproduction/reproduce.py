@@ -14,6 +14,7 @@ import yaml
 
 from datasets.dataset import open_dataset
 from datasets.files import atomic_write
+from datasets.wording import quantity
 from orchestrator.backends.base import worker_environment
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state, current_provenance
@@ -69,7 +70,8 @@ def rows_behind(what: str, plan: Plan, filled: Sequence[FilledTable]) -> list[Ro
     explanations = explain(what, filled, rows, today=plan.today)
     if len(explanations) > 1:
         names = ", ".join(explanation.name for explanation in explanations[:10])
-        raise ValueError(f"{what} is {len(explanations)} entries; choose one of them: {names}.")
+        count = quantity(len(explanations), "entry", "entries")
+        raise ValueError(f"{what} is {count}; choose one of them: {names}.")
     (explanation,) = explanations
     behind = counted(explanation.rows, plan.today).values()
     done = [whole[row.key, row.attempt] for row in behind if row.status == "done"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.files import file_sha256
+from datasets.wording import quantity
 from orchestrator.results.counted import is_same
 from orchestrator.results.history import metric_lines
 from orchestrator.results.row import Row
@@ -82,7 +83,7 @@ class Verdict:
                 f" ({_gap((one, two)):+.4f})"
                 for name, (one, two) in self.scores.items()
             )
-            digits = f"{self.decimals} decimal{'' if self.decimals == 1 else 's'}"
+            digits = quantity(self.decimals, "decimal")
             rounding = f" to {digits}, with other weights"
             yield f"{self.kind}{'' if self.kind == 'different' else rounding}: {then}"
             yield self._since()

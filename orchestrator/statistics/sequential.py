@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from datasets.wording import quantity
 from orchestrator.results.seed_design import Look, SeedDesign, TableDesign
 from orchestrator.statistics.significance import ALPHA, holm, sign_flip, smallest_p
 from orchestrator.tables.filled import FilledBlock, FilledTable, TableEntry
@@ -141,8 +142,10 @@ def table_design(filled: FilledTable, max_seeds: int) -> TableDesign | None:
     if not shares:
         need = next(n for n in range(max_seeds, 100) if _shares(columns, len(pairs), n))
         raise ValueError(
-            f"Table {filled.table.name}: {max_seeds} seeds cannot settle any of its {len(pairs)} "
-            f"comparisons at {ALPHA:.0%}, whatever comes out; say max_seeds={need} or more."
+            f"Table {filled.table.name}: {quantity(max_seeds, 'seed')} cannot settle any of its "
+            f"{quantity(len(pairs), 'comparison')} at {ALPHA:.0%}, whatever comes out; say "
+            f"max_seeds={need} or "
+            "more."
         )
     first = min(min(shares), -(-max_seeds // 2))
     looks = (Look(seeds, shares.get(seeds, 0.0)) for seeds in range(first, max_seeds + 1))

@@ -57,7 +57,7 @@ def verdict(comparison: Comparison) -> str:
     p = p_text(comparison.p_holm)
     p = f"p {p}" if p.startswith("<") else f"p = {p}"
     if comparison.rivals > 1:
-        p += f" after Holm over {comparison.rivals} rivals"
+        p += f" after Holm over {quantity(comparison.rivals, 'rival')}"
     if not comparison.is_exact:
         p += " (sampled)"
     if not comparison.is_significant:
@@ -72,7 +72,7 @@ def pairs(comparison: Comparison) -> str:
     splits = len(comparison.groups)
     sizes = {len(group) for group in comparison.groups}
     seeds = str(sizes.pop()) if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-    words = [quantity(splits, "split"), f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    words = [quantity(splits, "split"), f"{seeds} {'seed' if seeds == '1' else 'seeds'}"]
     return f"n = {comparison.n} ({' x '.join(words)})"
 
 
@@ -114,9 +114,14 @@ def _decided_text(comparison: Comparison, decision: Decision) -> str:
     word = "not significant"
     if decision.state == "settled":
         word = "better" if comparison.mean > 0 else "worse"
-    over = f" after Holm over {decision.rivals} comparisons" if decision.rivals > 1 else ""
+    over = (
+        f" after Holm over {quantity(decision.rivals, 'comparison')}" if decision.rivals > 1 else ""
+    )
     end = _ENDS[decision.state].format(look=decision.look, looks=decision.num_looks)
-    return f"{word}, {p}{over}; {decision.seeds} of {decision.max_seeds} planned seeds; {end}."
+    return (
+        f"{word}, {p}{over}; {decision.seeds} of {quantity(decision.max_seeds, 'planned seed')}; "
+        f"{end}."
+    )
 
 
 def _why_none(filled: FilledTable) -> str:
@@ -147,9 +152,9 @@ def _unreachable(comparison: Comparison) -> str:
     """Why nothing can be significant, and how many pairs could be."""
     equal, rivals = comparison.n - comparison.num_different, comparison.rivals
     but = f", {equal} of them without a difference," if equal else ""
-    after = f" after Holm over {rivals} rivals" if rivals > 1 else ""
+    after = f" after Holm over {quantity(rivals, 'rival')}" if rivals > 1 else ""
     splits = len(comparison.groups)
-    where = f" on each of these {splits} splits" if splits > 1 else ""
+    where = f" on each of these {quantity(splits, 'split')}" if splits > 1 else ""
     seeds = f": {quantity(comparison.seeds_needed, 'seed')}{where}"
     return (
         f"{quantity(comparison.n, 'pair')}{but} cannot give a p below "

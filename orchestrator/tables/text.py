@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from datasets.wording import quantity
 from orchestrator.tables.filled import FilledBlock, FilledRow, FilledTable, Mark, TableEntry
 
 MISSING = "--"  # ours, and not there
@@ -66,7 +67,7 @@ def caption(filled: FilledTable) -> str:
     over = (
         f"seed {seeds}"
         if len(filled.seeds) == 1
-        else f"mean and sample deviation over n = {len(filled.seeds)} seeds ({seeds})"
+        else f"mean and sample deviation over n = {quantity(len(filled.seeds), 'seed')} ({seeds})"
     )
     if not any(entry.results for row in filled.rows for entry in row.entries):
         over = "no result yet"

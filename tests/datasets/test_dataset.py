@@ -99,7 +99,7 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_the_manifest() -> None:
 def test_a_missing_file_of_the_split_stops_the_opening(voc, file) -> None:
     (Path(voc.root) / file).unlink()
 
-    with pytest.raises(DataError, match=rf"lacks 1 files of split 'tiny', the first is {file}"):
+    with pytest.raises(DataError, match=rf"lacks 1 file of split 'tiny', the first is {file}"):
         open_dataset(voc)
 
 

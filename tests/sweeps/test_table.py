@@ -195,7 +195,7 @@ def test_an_unknown_table_lists_the_known_ones():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[1, null]", "[1]", r"row 1 \('A'\): 1 published values for 2 columns; write null"),
+        ("[1, null]", "[1]", r"row 1 \('A'\): 1 published value for 2 columns; write null"),
         ("[1, null]", "[1, x]", "'x' is no published value; write a number or null"),
         ("minus: [B, A]", "minus: [B, C]", r"row 3: no row above is called 'C'; there are \['A'"),
         ("minus: [B, A]", "minus: [B]", "minus takes two labels"),

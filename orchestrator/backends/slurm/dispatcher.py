@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from datasets.errors import Unreachable
+from datasets.wording import quantity
 from orchestrator.backends.base import Pool, PoolEvent
 from orchestrator.backends.slurm.cell_job import JobReport, JobReports
 from orchestrator.backends.slurm.registry import Job, JobRegistry, cancel, info_of, refusal
@@ -196,8 +197,9 @@ class Dispatcher(Pool):
                 f"{others} jobs go on with the code of their own launch, which is not today's"
             )
         self.on_message(
-            f"{cells_text(len(waiting))} on {self.where}, at most {self.max_jobs} jobs in the "
-            f"queue; {len(self.jobs)} jobs of an earlier launch go on"
+            f"{cells_text(len(waiting))} on {self.where}, at most {quantity(self.max_jobs, 'job')} "
+            "in the queue; still going on from an earlier "
+            f"launch: {quantity(len(self.jobs), 'job')}"
         )
         self.monitor.poll_soon()
         return list(self.jobs)
@@ -238,7 +240,10 @@ class Dispatcher(Pool):
     def show_num_requests(self) -> None:
         """Show how much the launch asked of Slurm's controller."""
         number = self.monitor.num_requests + self.num_submissions
-        self.on_message(f"{number} requests to Slurm, {self.num_submissions} of them submissions")
+        self.on_message(
+            f"{quantity(number, 'request')} to Slurm, "
+            f"{quantity(self.num_submissions, 'submission')} among them"
+        )
 
     def _info(self, job: Job) -> JobInfo | None:
         """What Slurm last said about a job, also about one whose submission had no answer."""
@@ -369,7 +374,9 @@ class Dispatcher(Pool):
             # An array is accepted or refused as a whole; a smaller one may still fit.
             self._chunk = max(1, len(trials) // 2)
             if len(trials) == 1:
-                self._wait(f"{len(self.jobs)} jobs are in the queue, more are refused now: {full}")
+                self._wait(
+                    f"{quantity(len(self.jobs), 'job')} in the queue, more are refused now: {full}"
+                )
                 # With none of the user's jobs in the queue, none will end and make room.
                 self._note_refusal(None if self.jobs or _has_jobs() else full)
         else:

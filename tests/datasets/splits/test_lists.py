@@ -154,7 +154,7 @@ def test_a_line_of_another_form_is_named_with_its_number(voc, line) -> None:
 @pytest.mark.parametrize(
     ("lists", "text"),
     [
-        ((["a", "b"], ["b"], ["v"]), "1 images are both labelled and unlabelled, e.g. 'b'"),
+        ((["a", "b"], ["b"], ["v"]), "1 image both labelled and unlabelled, e.g. 'b'"),
         ((["a", "v"], ["b"], ["v"]), "both labelled and validation, e.g. 'v'"),
         ((["a"], ["b", "v"], ["v"]), "both unlabelled and validation"),
         ((["a", "b", "a"], [], ["v"]), "labelled list of split 'x' names 'a' more than once"),

@@ -98,7 +98,7 @@ def test_a_killed_launch_goes_on_and_only_open_comparisons_run_further_seeds(
     assert stated is not None
     assert stated.seeds == SEEDS
     assert stated == stated_design(request_.root, "tiny")
-    assert lines[0] == "losses: 1 comparisons at 5% in all, at most 6 seeds, looks after 3, 4, 5, 6"
+    assert lines[0] == "losses: 1 comparison at 5% in all, at most 6 seeds, looks after 3, 4, 5, 6"
     assert lines[-1].endswith("4 of 6 planned seeds; settled at look 2.")
 
 
@@ -144,7 +144,7 @@ def test_results_older_than_the_design_are_refused(request_: LaunchRequest) -> N
     cell = Cell.parse(planned.key)
     publish(request_.root, row_of(cell, 50.0, fingerprint=planned.fingerprint))
 
-    with pytest.raises(ValueError, match="1 results are older than the design") as error:
+    with pytest.raises(ValueError, match="the design is younger than 1 result") as error:
         launched(request_, Trainings())
 
     assert planned.key in str(error.value)

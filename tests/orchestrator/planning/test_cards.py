@@ -87,7 +87,7 @@ def test_where_no_change_is_enough_the_last_rung_comes_with_more_ranks() -> None
     text = too_large({"a": run("optim.batch=16"), "b": run("optim.batch=8")}, options(), 6.0)
 
     assert "Cell a needs" in text
-    assert "(1 more cells are too large)" in text
+    assert "(beside 1 other cell too large)" in text
     assert "It would fit with run.memory=offload ranks=" in text
 
 

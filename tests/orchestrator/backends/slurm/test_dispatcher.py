@@ -117,7 +117,7 @@ def test_a_full_queue_takes_what_fits_and_the_rest_later(fake: FakeSlurm, tmp_pa
 
     assert len(launch.dispatcher.jobs) == launch.dispatcher.slots == 3
     assert len(waiting) == 4
-    assert "3 jobs are in the queue, more are refused now" in launch.messages[-1]
+    assert "3 jobs in the queue, more are refused now" in launch.messages[-1]
     fake.set(most=100)
     launch.polls(60)
     assert launch.dispatcher.slots == 100
@@ -156,7 +156,7 @@ def test_a_new_launch_takes_over_living_jobs_of_the_same_configuration(
     same, other = Launch(tmp_path), Launch(tmp_path, fingerprint="g")
     assert same.adopt() == 3
     assert fake.num_calls("sbatch") == 1
-    assert "3 jobs of an earlier launch go on" in same.messages[-1]
+    assert "still going on from an earlier launch: 3 jobs" in same.messages[-1]
 
     assert other.adopt() == 0
     assert fake.num_calls("scancel") == 1

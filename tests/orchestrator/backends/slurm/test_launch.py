@@ -164,7 +164,7 @@ def test_a_dead_node_a_preemption_and_a_dead_controller_leave_the_weights_alone(
     preempt(cluster, KL)
     text = finish(launch)
 
-    assert "1 jobs of an earlier launch go on" in text
+    assert "still going on from an earlier launch: 1 job" in text
     assert "retry" not in text
     assert diary(long_lab, KL) == ["started", "started", "stopped", "started", "done"]
     assert long_lab.weights() == undisturbed
@@ -185,7 +185,7 @@ def test_a_cancelled_grid_is_left_alone_until_the_next_launch(
     )
     assert '"loss_inter_pixel"' in logs.stdout
     assert "submitit INFO" in logs.stdout
-    assert "1 jobs cancelled" in long_lab.run("cancel")  # which wakes what stands still
+    assert "1 job cancelled" in long_lab.run("cancel")  # which wakes what stands still
     text = finish(launch, code=10)
 
     assert f"stopped  {KL}" in text
