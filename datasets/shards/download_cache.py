@@ -48,8 +48,11 @@ class ItemCache:
         self.unseen += len(data)
         path = self._path(sha256)
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, data)
+            try:
+                atomic_write(path, data)
+            except FileNotFoundError:  # the first one of this folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, data)
 
     def size(self) -> int:
         """Bytes kept now."""

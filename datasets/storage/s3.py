@@ -36,6 +36,7 @@ from fsspec.exceptions import FSTimeoutError
 from datasets.errors import Unreachable
 from datasets.files import atomic_path, file_sha256
 from datasets.storage.base import WAIT_VARIABLE, Entry, Held
+from datasets.storage.ranges import Ranges, presigned
 
 Result = TypeVar("Result")
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 8.0  # seconds
@@ -105,6 +106,20 @@ class Calls:
             return answer
 
         return self.patiently(once, f"get_object {arguments['Key']}")
+
+    def get_range(self, key: str, start: int, size: int) -> bytes | None:
+        """A range of an object by the short way; None where it fails, so that `get` says why."""
+        return _ranges(os.getpid(), _surroundings(), self).read(key, start, size)
+
+    def signed(self, key: str) -> str:
+        """A URL by which an object can be read for `URL_SECONDS`."""
+
+        def once() -> str:
+            files = _connection(self.stall)
+            url: str = sync(files.loop, presigned, files, self.bucket, key)
+            return url
+
+        return self.patiently(once, f"get_object {key}")
 
     def patiently(self, call: Callable[[], Result], what: str) -> Result:
         """The result of a call, which is repeated while it fails with a temporary error.
@@ -187,10 +202,19 @@ async def _get(files: s3fs.S3FileSystem, bucket: str, arguments: dict[str, Any])
         body.close()
 
 
+@lru_cache(maxsize=8)
+def _ranges(pid: int, surroundings: tuple[str, ...], calls: Calls) -> Ranges:
+    del pid, surroundings  # as in `_connected`
+    return Ranges(calls.signed, calls.stall)
+
+
+def _surroundings() -> tuple[str, ...]:
+    return tuple(os.environ.get(name, "") for name in _ENVIRONMENT)
+
+
 def _connection(stall: float) -> s3fs.S3FileSystem:
     """The connection of this process; after a fork, and for another endpoint, a new one."""
-    surroundings = tuple(os.environ.get(name, "") for name in _ENVIRONMENT)
-    return _connected(os.getpid(), surroundings, stall)
+    return _connected(os.getpid(), _surroundings(), stall)
 
 
 @lru_cache(maxsize=8)
@@ -306,6 +330,10 @@ class Bucket:
         """See `Storage.read`."""
         if size == 0:
             return b""
+        if size is not None:
+            data = self.calls.get_range(self.prefix + name, start, size)
+            if data is not None:
+                return data
         part = start or size is not None
         stop = "" if size is None else start + size - 1
         return self._get(name, Range=f"bytes={start}-{stop}").body if part else self._get(name).body

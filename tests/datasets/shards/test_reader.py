@@ -136,7 +136,7 @@ def test_the_cache_stays_below_its_bound(far) -> None:
     assert sizes != sorted(sizes)  # something had to go
 
 
-def test_what_is_wanted_ahead_is_there_when_it_is_read(far, store) -> None:
+def test_what_is_wanted_ahead_comes_by_one_request_where_it_lies_together(far, store) -> None:
     dataset = open_dataset(far)
     names = dataset.split.labelled
     before = store.proxy.count("GET .*shards")
@@ -145,7 +145,20 @@ def test_what_is_wanted_ahead_is_there_when_it_is_read(far, store) -> None:
     for name in names:
         dataset.tree.pair(name)
 
-    assert store.proxy.count("GET .*shards") - before == 2 * len(names)
+    assert store.proxy.count("GET .*shards") - before == 1
+
+
+def test_what_lies_far_apart_is_not_one_request(far, store, monkeypatch) -> None:
+    monkeypatch.setattr("datasets.shards.reader._GAP", 100)  # bytes: only a mask is so near
+    dataset = open_dataset(far)
+    one, other = dataset.split.validation[0], dataset.split.validation[-1]
+    before = store.proxy.count("GET .*shards")
+
+    dataset.tree.prefetch([other, one], [other, one])
+    for name in (one, other):
+        dataset.tree.pair(name)
+
+    assert store.proxy.count("GET .*shards") - before == 2
 
 
 def test_shards_survive_pickling_and_forking(far, dataset) -> None:

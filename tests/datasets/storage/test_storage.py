@@ -15,6 +15,8 @@ import pytest
 from datasets.errors import Unreachable
 from datasets.storage.base import Storage
 from datasets.storage.open import is_url, open_storage
+from datasets.storage.ranges import Ranges
+from datasets.storage.s3 import Bucket
 from tests.support.s3.ceph import ACCESS, SECRET, surroundings
 from tests.support.s3.session import Store
 
@@ -177,6 +179,53 @@ def test_a_request_that_came_to_harm_is_asked_again(store, method, harm, count) 
 
     assert storage.read("key") == content
     assert rule.hits == 1
+
+
+def test_ranges_of_an_object_are_signed_once(store) -> None:
+    storage = open_storage(store.url)
+    storage.write("key", b"0123456789")
+
+    assert [storage.read("key", start=start, size=3) for start in (2, 5)] == [b"234", b"567"]
+
+    lines = [line for line in store.proxy.lines if line.startswith("GET")]
+    assert len(lines) == 2
+    assert len(set(lines)) == 1  # with the signature
+    assert "X-Amz-Algorithm=AWS4-HMAC-SHA256" in lines[0]
+
+
+def test_where_signed_urls_are_refused_ranges_come_as_everything_else(store) -> None:
+    storage = impatient(store)
+    storage.write("key", b"0123456789")
+    store.proxy.harm("GET.*X-Amz-Signature", "status", code=503)
+
+    assert [storage.read("key", start=start, size=3) for start in (2, 5)] == [b"234", b"567"]
+
+    assert store.proxy.count("GET.*X-Amz-Signature") == 1  # none for a minute
+    assert store.proxy.count("GET") == 3
+
+
+def test_a_kept_connection_that_was_closed_is_replaced(store) -> None:
+    storage = impatient(store)
+    storage.write("key", b"0123456789")
+    storage.read("key", start=2, size=3)
+    store.proxy.harm("GET", "lose_answer", times=1)
+
+    assert storage.read("key", start=5, size=3) == b"567"
+
+    assert store.proxy.count("GET.*X-Amz-Signature") == store.proxy.count("GET") == 3
+
+
+def test_a_proxy_of_the_environment_is_left_to_the_client(store, monkeypatch) -> None:
+    storage = open_storage(store.url)
+    storage.write("key", b"0123456789")
+    assert isinstance(storage, Bucket)
+    direct, behind = (Ranges(storage.calls.signed, 1.0) for _ in range(2))
+    assert direct.read("a/prefix/key", 2, 3) == b"234"
+
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{store.proxy.port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert behind.read("a/prefix/key", 2, 3) is None
 
 
 def test_a_half_sent_object_is_never_seen(store) -> None:
