@@ -75,7 +75,7 @@ def tables_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Print how the results differ from another root's, from a commit's, or from the paper's."""
-    from orchestrator.printers.grid_diff import diff_json, diff_text
+    from orchestrator.printers.grid_diff import diff_json, diff_text, nothing_text
     from orchestrator.statistics.grid_diff import grid_diff, paper_diff
     from orchestrator.tables.sides import filled_sides
 
@@ -98,6 +98,8 @@ def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     else:
         diff = grid_diff(sides.here, sides.there, sides.groups)
     names = {"here": f"root={request.root.address}", "there": other}
+    if not diff.differences:
+        raise ValueError(nothing_text(diff, **names))
     epoch = request.options.printed_epoch
     if json:
         print_json(diff_json(diff, grid=sides.grid.name, **names, epoch=epoch))

@@ -61,6 +61,18 @@ def diff_json(diff: GridDiff, *, grid: str, here: str, there: str, epoch: Epoch)
     return json.dumps(facts, indent=1)
 
 
+def nothing_text(diff: GridDiff, *, here: str, there: str) -> str:
+    """Why no cell of a comparison has results to compare, in one sentence, and what to do."""
+    sides = {f"here, {here}": diff.only_here, f"there, {there}": diff.only_there}
+    have = "; ".join(f"{side}: {_some(keys)}" for side, keys in sides.items())
+    out = "; left out for other settings or data than their other seeds: " + _some(diff.left_out)
+    return (
+        "Nothing can be compared, as no cell has a result of the same seed on both sides (only "
+        f"{have}{out if diff.left_out else ''}). Launch what one side lacks, or name other results "
+        "by root= and with=."
+    )
+
+
 def _plain(difference: Difference) -> dict[str, object]:
     return {
         "cell": difference.group,
@@ -111,8 +123,6 @@ def _changed(difference: Difference, changed: Sequence[str]) -> str:
 def _overall(diff: GridDiff) -> str:
     """What holds for all cells, in a few sentences."""
     cells, overall = diff.differences, diff.overall
-    if not cells:
-        return "Nothing can be compared: no cell has a result of the same seed on both sides."
     significant = sum(difference.is_significant for difference in cells)
     same = sum(difference.has_same_bits is True for difference in cells)
     mean = ""
@@ -139,8 +149,15 @@ def _lists(diff: GridDiff) -> list[str]:
         "Only there": diff.only_there,
         "Left out, as their settings or data are not those of the other seeds": diff.left_out,
     }
-    texts = []
-    for what, keys in lists.items():
-        more = f" and {len(keys) - _NAMED} more (--json has all)" if len(keys) > _NAMED else ""
-        texts.append(f"{what}: {', '.join(keys[:_NAMED])}{more}" if keys else "")
-    return texts
+    all_of_them = " (--json has all)"
+    return [
+        f"{what}: {_some(keys)}{all_of_them if len(keys) > _NAMED else ''}"
+        for what, keys in lists.items()
+        if keys
+    ]
+
+
+def _some(keys: Sequence[str]) -> str:
+    """The first of some keys."""
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return f"{', '.join(keys[:_NAMED])}{more}" if keys else "none"

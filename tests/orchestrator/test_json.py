@@ -81,7 +81,6 @@ def words(tmp_path: Path) -> list[str]:
         ("watch", [], ONLY_PLAN),
         ("tables", [], ()),
         ("tables --explain", ["--explain", NUMBER], ()),
-        ("diff", ["with=paper"], ()),
         ("query", ["SELECT key, best_miou_percent FROM counted"], ()),
         ("export", ["to=csv"], ()),
         ("compact", [], ()),
@@ -91,6 +90,14 @@ def test_the_answer_has_the_documented_keys(section, more, left_out, words, caps
     assert main([section.split()[0], DRAWN, *words, *more, "--json"]) == 0
 
     check_keys(section, capsys.readouterr().out, left_out=left_out)
+
+
+def test_a_diff_has_the_documented_keys(words, capsys):
+    itself = words[0].replace("root=", "with=")
+
+    assert main(["diff", DRAWN, *words, itself, "--json"]) == 0
+
+    check_keys("diff", capsys.readouterr().out)
 
 
 def test_the_check_of_a_manuscript_has_the_documented_keys(words, tmp_path, capsys):

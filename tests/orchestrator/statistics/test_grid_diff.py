@@ -151,6 +151,26 @@ def test_the_row_of_todays_settings_counts_as_in_a_table(tmp_path, planned, caps
     assert "Cells compared: 1; 0 differ significantly" in text
 
 
+def test_results_without_a_pair_are_refused_with_their_cells(tmp_path, planned, capsys):
+    grid = load_grid("demo")
+    only_here, only_there = planned.key, grid.cells[1].key
+    published(tmp_path / "here", planned, 50.0)
+    publish(LocalRoot(tmp_path / "there"), row_of(grid.cells[1], 60.0))
+    words = ["diff", "demo", f"root={tmp_path / 'here'}"]
+
+    assert main([*words, f"with={tmp_path / 'there'}", "--json"]) == 2
+
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "usage"
+    assert error["text"] == (
+        "Nothing can be compared, as no cell has a result of the same seed on both sides (only "
+        f"here, root={tmp_path / 'here'}: {only_here}; there, {tmp_path / 'there'}: "
+        f"{only_there}). Launch what one side lacks, or name other results by root= and with=."
+    )
+    assert main(["diff", "demo", f"root={tmp_path / 'empty'}", "with=paper"]) == 2
+    assert "only here, root=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("word", "error"),
     [
