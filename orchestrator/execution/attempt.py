@@ -282,6 +282,7 @@ def _begin(owner: RunOwner, trial: Trial, memory: Memory) -> int:
         StaleAttempt, Unreachable: nothing began.
     """
     number, paths = owner.begin(trial.published_attempt), owner.paths
+    made_by = _attempt(trial, number, datetime.now(UTC)).provenance
     # An existing folder would mean that two attempts have one number.
     paths.attempt(number).mkdir(parents=True, exist_ok=False)
     paths.log(number).parent.mkdir(exist_ok=True)
@@ -296,6 +297,8 @@ def _begin(owner: RunOwner, trial: Trial, memory: Memory) -> int:
         fingerprint=trial.fingerprint,
         memory=memory.value,
         code=Path(trial.code).name,
+        git_commit=made_by.git_commit,
+        git_dirty=made_by.git_dirty,
     )
     owner.start()
     return number

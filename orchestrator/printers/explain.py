@@ -76,17 +76,24 @@ def explain(
     chosen = chosen or [pair for pair in named if _number(wanted) in _printed(*pair)]
     if chosen:
         return [_placed(_of_entry(table, entry), places) for table, entry in chosen]
+    rows = list(rows)
     attempts = [row for row in rows if what in (row.key, row.group)]
     if attempts:
         return [_placed(_of_cell(what, attempts, today or {}), places)]
     if _NUMBER.fullmatch(_number(wanted)):
         raise ValueError(_nearest_printed(_number(wanted), named))
-    names = [entry.name for _, entry in named]
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
+    names = _nearest(wanted, [entry.name for _, entry in named])
+    keys = _nearest(wanted, list(dict.fromkeys(row.key for row in rows)))
+    cells = f"the cells with a result, {keys}" if keys else "no cell has a result yet"
     raise ValueError(
-        f"No number and no cell with a result is called {what!r}. Numbers read like "
-        f"{', '.join(near)}; cells like voc.p1_1of16.resnet50.c321.unimatch_star.kl.s12345."
+        f"No number and no cell with a result is called {what!r}. The nearest numbers of this grid "
+        f"are {names}; {cells}."
     )
+
+
+def _nearest(wanted: str, names: Sequence[str]) -> str:
+    """The three names that are most like a wanted one; the first three where none is."""
+    return ", ".join(difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3])
 
 
 def _printed(table: FilledTable, named: NamedEntry) -> tuple[str, ...]:

@@ -20,12 +20,12 @@ from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state, current_provenance
 from orchestrator.planning.plan import EXIT_UNFINISHED, Plan
 from orchestrator.printers.explain import explain
-from orchestrator.reproduction.row_code import code_of
+from orchestrator.reproduction.row_code import code_of, earlier_code
 from orchestrator.reproduction.verdict import Trace, Verdict, by_step, compare, trace_of
 from orchestrator.results.counted import counted, data_of
 from orchestrator.results.history import read_history, run_history
 from orchestrator.results.row import Row
-from orchestrator.results.store import state_rows
+from orchestrator.results.store import read_rows, state_rows
 from orchestrator.storage.file_lock import file_lock
 from orchestrator.storage.root import Root
 from orchestrator.tables.filled import FilledTable
@@ -49,6 +49,7 @@ class Order:
         code_change: how that differs from the row's code; empty where it does not.
         then: traces of the first run.
         has_history_only: whether those are the published epochs, as the run directory is gone.
+        earlier_code: that attempts before the row's ran other code, see `earlier_code`.
     """
 
     row: Row
@@ -57,6 +58,7 @@ class Order:
     code_change: str
     then: Trace
     has_history_only: bool
+    earlier_code: str
 
 
 def rows_behind(what: str, plan: Plan, filled: Sequence[FilledTable]) -> list[Row]:
@@ -107,7 +109,15 @@ def order_of(row: Row, root: Root, overrides: Sequence[str], *, with_todays_code
     else:
         code, change = code_of(row, root, folder), ""
     then = trace_of(folder) if folder else _published_trace(row, root)
-    return Order(row, text, code, change, then, has_history_only=folder is None)
+    return Order(
+        row,
+        text,
+        code,
+        change,
+        then,
+        has_history_only=folder is None,
+        earlier_code=earlier_code(row, read_rows(root, keys=[row.key]), folder),
+    )
 
 
 def reproduce(order: Order, root: Root, decimals: int, say: Callable[[str], None]) -> Verdict:
@@ -140,6 +150,7 @@ def reproduce(order: Order, root: Root, decimals: int, say: Callable[[str], None
             facts=asdict(current_provenance()) | {"code": order.code_change},
             decimals=decimals,
         )
+        verdict = replace(verdict, earlier_code=order.earlier_code)
         atomic_write(place / "verdict.json", json.dumps(asdict(verdict), indent=1))
     return verdict
 

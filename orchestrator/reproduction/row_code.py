@@ -3,6 +3,7 @@
 import io
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.execution.code_snapshot import CODE_PACKAGES, is_code, is_whole, store_code
@@ -51,6 +52,55 @@ def _named(row: Row, run_folder: Path | None) -> str:
     events = events_of(RunPaths(run_folder)) if run_folder else []
     codes = [e.get("code", "") for e in events if e.get("attempt") == row.attempt]
     return next(filter(None, codes), "")
+
+
+def earlier_code(row: Row, rows: Sequence[Row], run_folder: Path | None) -> str:
+    """That attempts before a row's ran other code, in one sentence; empty where none is known to.
+
+    An attempt goes on from the checkpoint of the one before it, back to the last one that was done,
+    so the row's code alone may not have made its weights.
+
+    Args:
+        row: a done row.
+        rows: all of its cell; an attempt that was cut off has none.
+        run_folder: the row's run directory, whose events name every start; None where that is gone.
+    """
+    begun = max(
+        (r.attempt for r in rows if r.status == "done" and r.attempt < row.attempt), default=0
+    )
+    made = {r.attempt: ("", r.git_commit, r.git_dirty) for r in [*rows, row]}
+    for event in events_of(RunPaths(run_folder)) if run_folder else ():
+        if event["event"] == "started":
+            commit = event.get("git_commit"), event.get("git_dirty")
+            made[event["attempt"]] = (event.get("code", ""), *commit)
+    own = made[row.attempt]
+    others = [
+        f"attempt {number} {_code_words(*code)}"
+        for number, code in sorted(made.items())
+        if begun < number < row.attempt and _is_other(code, own)
+    ]
+    if not others:
+        return ""
+    return (
+        f"attempt {row.attempt} ({_code_words(*own)}) went on from attempts of other code "
+        f"({', '.join(others)}), whose part is trained here by its code as well"
+    )
+
+
+_Code = tuple[str, str | None, bool | None]  # copy, commit, uncommitted changes
+
+
+def _is_other(one: _Code, two: _Code) -> bool:
+    """Whether two attempts are known to have run different code."""
+    if one[0] and two[0]:
+        return one[0] != two[0]
+    return bool(one[1] and two[1]) and one[1:] != two[1:]
+
+
+def _code_words(copy: str, commit: str | None, is_dirty: bool | None) -> str:
+    if copy:
+        return f"copy {copy[:10]}"
+    return f"commit {(commit or 'unknown')[:10]}{' with changes' if is_dirty else ''}"
 
 
 def _committed(commit: str, checkout: Path) -> dict[str, bytes] | None:

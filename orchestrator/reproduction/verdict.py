@@ -58,6 +58,7 @@ class Verdict:
         different_from: the first step at which something differs; None without one.
         first_difference: what differs there.
         facts: what differs in machine, versions, code and data.
+        earlier_code: that attempts before the row's ran other code; empty where none did.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Verdict:
     different_from: int | None
     first_difference: str
     facts: tuple[str, ...]
+    earlier_code: str = ""
 
     def lines(self) -> Iterator[str]:
         """The verdict as text, the answer first."""
@@ -88,6 +90,8 @@ class Verdict:
             yield f"{self.kind}{'' if self.kind == 'different' else rounding}: {then}"
             yield self._since()
         yield from (f"differs: {fact}" for fact in self.facts)
+        if self.earlier_code:
+            yield f"note: {self.earlier_code}"
 
     def _since(self) -> str:
         """Where the two runs part."""

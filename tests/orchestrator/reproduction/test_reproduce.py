@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.execution.code_snapshot import CODE_PACKAGES, snapshot_code
-from orchestrator.reproduction.row_code import code_of
+from orchestrator.reproduction.row_code import code_of, earlier_code
 from orchestrator.reproduction.verdict import Trace, compare
 from orchestrator.storage.local_root import LocalRoot
 from orchestrator.storage.run_state import append_event
@@ -84,7 +84,8 @@ def test_data_that_changed_are_refused_with_their_names(
         ([], "reproduce takes one number"),
         ([SUPERVISED, "optim.lr=1"], "optim.lr=1 would change what is trained"),
         ([SUPERVISED, "code=old"], "code=old: known are row, now"),
-        (["tiny/nothing"], "is called 'tiny/nothing'"),
+        (["tiny/nothing"], "of this grid are tiny/supervised-star/miou; the cells with a result, "),
+        (["nothing"], SUPERVISED),
     ],
 )
 def test_words_that_do_not_fit_are_refused(
@@ -147,6 +148,38 @@ def test_uncommitted_code_is_found_by_the_copy_that_its_launch_made(tmp_path: Pa
     (copy / "trainer/loop.py").write_text("edited")
     with pytest.raises(ValueError, match=r"not committed.* is gone or was edited.* code=now"):
         code_of(row, root, run.folder)
+
+
+def test_attempts_of_other_code_before_a_row_are_said_in_a_sentence(tmp_path: Path) -> None:
+    run = LocalRoot(tmp_path).run(SUPERVISED)
+    run.folder.mkdir(parents=True)
+    failed = replace(ROW, attempt=2, status="failed", git_commit="b" * 40)  # has no event here
+    row = replace(ROW, attempt=5, git_commit="e" * 40)
+    done = replace(ROW, attempt=1, git_commit="a" * 40)  # what came before it was finished
+    for attempt, commit, is_dirty in ((3, "c", True), (4, "e", False), (5, "e", False)):
+        facts = {"git_commit": commit * 40, "git_dirty": is_dirty}
+        append_event(run, "started", attempt=attempt, code="", **facts)
+
+    text = earlier_code(row, [done, failed, row], run.folder)
+
+    assert text == (
+        "attempt 5 (commit eeeeeeeeee) went on from attempts of other code (attempt 2 commit "
+        "bbbbbbbbbb, attempt 3 commit cccccccccc with changes), whose part is trained here by its "
+        "code as well"
+    )
+    assert earlier_code(replace(row, attempt=2, git_commit="b" * 40), [done, failed], None) == ""
+
+
+def test_two_copies_of_code_in_one_run_are_told_apart(tmp_path: Path) -> None:
+    run = LocalRoot(tmp_path).run(SUPERVISED)
+    run.folder.mkdir(parents=True)
+    for attempt, code in enumerate(("1" * 64, "2" * 64, "2" * 64), start=1):
+        append_event(run, "started", attempt=attempt, code=code)
+
+    text = earlier_code(replace(ROW, attempt=3), [], run.folder)
+
+    assert "attempt 3 (copy 2222222222) went on from attempts of other code (attempt 1 copy" in text
+    assert "attempt 2" not in text
 
 
 SUMMARY = {

@@ -68,6 +68,24 @@ def test_a_grid_is_done_once_and_all_of_it_lies_in_the_store(far: Lab, lab: Lab)
     assert [line["event"] for line in far.events(SUPERVISED)] == ["started", "done"]
 
 
+def test_a_number_of_the_store_comes_out_again_on_another_host(
+    far: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far.write_grid(("supervised_star", "none"))
+    far.run("launch", INLINE)
+    before = storage_of(far.url).entries()
+    out = Path("outputs") / far.url.removeprefix("s3://")
+    try:
+        words = [*on_another_host(far).words, "code=now"]
+        assert main(["reproduce", str(far.grid), "tiny/supervised-star/miou", *words]) == 0
+
+        assert "same bits: final weights" in capsys.readouterr().out
+        assert (out / f"reproductions/{SUPERVISED}.a0001/verdict.json").is_file()
+        assert storage_of(far.url).entries() == before
+    finally:
+        shutil.rmtree(out.parents[1], ignore_errors=True)
+
+
 def test_readers_work_on_the_store_with_few_requests(
     far: Lab, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
