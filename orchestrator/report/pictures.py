@@ -192,9 +192,11 @@ def picture_grid(runs: ComparedRuns, root: Root) -> PictureGrid:
     """Predict, choose and draw.
 
     Raises:
-        ValueError: the data of the runs is not here.
+        ValueError: the data of the runs is not here, or is not what they read.
     """
     dataset = open_dataset(from_json(runs.new.config_json).data)
+    for row in (runs.base, runs.new):
+        _check_is_its_data(row, dataset)
     names = seeded_order(dataset.split.validation, _ORDER_SEED)[:CANDIDATES]
     truths = [np.array(dataset.tree.mask(name), dtype=np.uint8) for name in names]
     indices = most_classes(truths, SHOWN)
@@ -212,6 +214,17 @@ def picture_grid(runs: ComparedRuns, root: Root) -> PictureGrid:
         ),
         colours=tuple((spec.class_names[i], spec.palette[i]) for i in sorted(seen - {IGNORED})),
     )
+
+
+def _check_is_its_data(row: Row, dataset: Dataset) -> None:
+    """Raise if a run read other images or lists: its numbers would stand beside other pictures."""
+    read = (row.data_fingerprint or "", row.split_checksum or "")
+    changes = dataset.identity.changes_since(*read)
+    if changes:
+        raise ValueError(
+            f"the pictures are left out, since {row.key} read other images or lists than are here "
+            f"today ({'; '.join(changes)}). Launch with rerun=drifted to renew its numbers."
+        )
 
 
 def _has_best(root: Root, row: Row) -> bool:

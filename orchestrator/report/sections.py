@@ -35,7 +35,8 @@ def summary(data: ReportData) -> Section:
         "total": len(plan.cells),
         "failed": plan.count(State.failed),
         "seeds": len({row.seed for row in data.rows if row.status == "done"}),
-        "hours": _gpu_hours(data.rows),
+        "hours": _device_hours(data.rows, _hours_of(data.rows)),
+        "hours_of": _hours_of(data.rows),
         "commits": len({row.git_commit for row in data.rows}),
         "states": [(name, count) for name, count in counts if count],
         "sentences": [
@@ -122,9 +123,12 @@ def cost(data: ReportData) -> Section:
         if row.status == "done":
             name = names.get((row.method, row.loss), f"{row.method} {row.loss}")
             groups.setdefault((name, f"{row.recipe}, {row.backbone}"), []).append(row)
-    lines = [CostLine.of(*labels, rows) for labels, rows in groups.items()]
     every = [row for rows in groups.values() for row in rows]
-    return {"lines": [*lines, CostLine.of("All", "", every)] if every else []}
+    unit = _hours_of(every)
+    lines = [CostLine.of(labels, rows, unit) for labels, rows in groups.items()]
+    if every:
+        lines.append(CostLine.of(("All", ""), every, unit))
+    return {"lines": lines, "hours_of": unit}
 
 
 def failures(data: ReportData) -> Section:
@@ -151,33 +155,42 @@ def origins(data: ReportData) -> Section:
 
 @dataclass(frozen=True)
 class CostLine:
-    """What the runs of one method took; `hours` is the mean over runs."""
+    """What the runs of one method took; `hours` is the mean over runs, see `_device_hours`."""
 
     method: str
     setting: str
     runs: int
-    gpu_hours: float
+    device_hours: float
     hours: float | None
     memory_gib: float
     devices: str
 
     @classmethod
-    def of(cls, method: str, setting: str, rows: list[Row]) -> "CostLine":
-        """The line of some runs."""
+    def of(cls, labels: tuple[str, str], rows: list[Row], unit: str) -> "CostLine":
+        """The line of some runs, of a method and a setting."""
         seconds = [row.seconds for row in rows if row.seconds is not None]
         return cls(
-            method=method,
-            setting=setting,
+            method=labels[0],
+            setting=labels[1],
             runs=len(rows),
-            gpu_hours=_gpu_hours(rows),
+            device_hours=_device_hours(rows, unit),
             hours=sum(seconds) / len(seconds) / 3600 if seconds else None,
             memory_gib=max(row.peak_memory_bytes or 0 for row in rows) / 2**30,
             devices=", ".join(sorted({row.device for row in rows if row.device})),
         )
 
 
-def _gpu_hours(rows: Iterable[Row]) -> float:
-    return sum(row.gpu_seconds or 0.0 for row in rows) / 3600
+def _hours_of(rows: Iterable[Row]) -> str:
+    """What `_device_hours` counts: hours of GPUs, or of CPU ranks where no run had a GPU."""
+    ran = [row for row in rows if row.seconds]
+    return "CPU-hours" if ran and not any(row.gpu_seconds for row in ran) else "GPU-hours"
+
+
+def _device_hours(rows: Iterable[Row], unit: str) -> float:
+    """Hours of all ranks of some runs, in the unit of `_hours_of`."""
+    if unit == "GPU-hours":
+        return sum(row.gpu_seconds or 0.0 for row in rows) / 3600
+    return sum((row.seconds or 0.0) * (row.world_size or 1) for row in rows) / 3600
 
 
 def _drawn(chart: Any) -> "Markup":

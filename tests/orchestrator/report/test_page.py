@@ -53,6 +53,16 @@ def test_the_page_tells_states_costs_failures_and_provenance(drawn):
     assert "cannot give a p below" in text or "after Holm" in text
 
 
+def test_hours_of_runs_without_a_gpu_are_cpu_hours(drawn):
+    data = gather(make_plan(DRAWN, LocalRoot(drawn.parents[1])))
+    rows = tuple(replace(row, gpu_seconds=0.0, world_size=2) for row in data.rows)
+
+    text = page(replace(data, rows=rows))
+
+    assert "GPU-hours" not in text
+    assert "<dt>CPU-hours</dt><dd>6.4</dd>" in text  # 32 runs of two ranks, a tenth of an hour
+
+
 def test_the_same_results_give_the_same_page(drawn):
     data = gather(make_plan(DRAWN, LocalRoot(drawn.parents[1])))
     moment = datetime(2026, 1, 2, tzinfo=UTC)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.planning.plan import make_plan
+from orchestrator.report.data import gather
 from orchestrator.report.page import report
-from orchestrator.report.pictures import Box, boxes, image_miou_percent, most_classes
+from orchestrator.report.pictures import (
+    Box,
+    boxes,
+    compared_runs,
+    image_miou_percent,
+    most_classes,
+    picture_grid,
+)
 from orchestrator.results.store import read_rows
 from orchestrator.storage.local_root import LocalRoot
 
@@ -109,6 +118,19 @@ def test_the_pictures_lie_beside_the_page_and_are_the_same_each_time(trained):
 
 def test_pictures_without_checkpoints_say_why(drawn):
     assert "no two runs to compare have left their best checkpoints here" in drawn.read_text()
+
+
+def test_pictures_of_other_images_than_the_runs_read_are_left_out(trained, tmp_path):
+    root = LocalRoot(tmp_path)
+    plan = make_plan(str(trained.parents[2] / "grid.yaml"), LocalRoot(trained.parents[1]))
+    filled = gather(plan).tables[0]
+    runs = compared_runs(filled, plan.root)
+    assert runs is not None
+    for old in ({"data_fingerprint": "0" * 64}, {"split_checksum": "0" * 64}):
+        drifted = replace(runs, base=replace(runs.base, **old))
+
+        with pytest.raises(ValueError, match=r"read other images or lists .*rerun=drifted"):
+            picture_grid(drifted, root)
 
 
 def test_a_checkpoint_that_is_not_what_its_manifest_says_draws_no_picture(trained, tmp_path):
