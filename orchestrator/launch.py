@@ -296,7 +296,9 @@ def _limit(
     order: LaunchRequest, plan: Plan, cells: Sequence[PlannedCell], screen: Screen
 ) -> Allowance:
     """What `budget` and `until` leave for the cells; shows what of it is spent."""
-    forecasts = forecast(plan, cells, known_timings(cells, order.root), order.options)
+    forecasts = forecast(
+        plan, cells, known_timings(cells, order.root, order.options), order.options
+    )
     limit = allowance_of(plan, forecasts, order.options)
     unit = unit_of([cell.config for cell in cells], order.options)
     unknown = len(cells) - len(limit.seconds)

@@ -31,6 +31,7 @@ class Trial:
             the checkout itself.
         cwd: what relative paths of the configuration mean; empty: the process's own.
         git_commit: of the checkout, when the launch began.
+        is_probe: its steps are timed and nothing is trained; the key is then of no cell.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Trial:
     cwd: str = ""
     git_commit: str | None = None
     git_dirty: bool | None = None
+    is_probe: bool = False
 
     def on_gpus(self, gpus_per_rank: float) -> "Trial":
         """The trial with its GPUs, if any, and the cores that a rank needs beside them."""
@@ -91,6 +93,7 @@ class Outcome:
         failure: value of a `Failure`, for failed attempts.
         error_text: one line for the user.
         next_memory: rung of `run.memory` for another attempt, after one that had too little memory.
+        timing: of a probe, as JSON, see `execution/timing.py`.
         is_published: whether a row of this attempt is among the results.
     """
 
@@ -102,6 +105,7 @@ class Outcome:
     seconds: float | None = None
     is_published: bool = False
     next_memory: str = ""
+    timing: str = ""
 
     @classmethod
     def lost(cls, text: str, attempt: int = 0) -> "Outcome":

@@ -8,13 +8,15 @@ from datetime import datetime
 
 from rich.table import Table
 
-from orchestrator.commands.output import print_note
+from orchestrator.backends.base import refuse_ignored
+from orchestrator.commands.output import console_of_output, print_note
 from orchestrator.execution.queue import in_start_order
+from orchestrator.execution.timing import Timing
 from orchestrator.forecast.budget import allowance_of, bought, entries_text
 from orchestrator.forecast.forecast import CellForecast, forecast, unit_of, with_forecast
-from orchestrator.forecast.probe import known_timings, num_outdated, probe
+from orchestrator.forecast.probe import is_here, keep, known_timings, num_outdated, probe, untimed
 from orchestrator.options import LaunchOptions
-from orchestrator.planning.plan import LaunchRequest, Plan, State
+from orchestrator.planning.plan import LaunchRequest, Plan, PlannedCell, State
 from orchestrator.printers.forecast import Forecast, kind_table, total_table
 
 WORDS = ("probe", "price")
@@ -52,29 +54,43 @@ def outlook(request: LaunchRequest, plan: Plan, words: Mapping[str, str]) -> Out
         words: the values of `WORDS` that were given.
 
     Raises:
-        ValueError: a word with another value, a moment that is over, or ranks that no probe starts.
+        ValueError: a word with another value, a moment that is over, or backend=auto with a probe.
     """
     refuse_past(request.options)
     price, chosen = _price(words), request.chosen(plan)
     if _is_yes(words, "probe"):
-        if request.options.ranks > 1:
-            raise ValueError(
-                f"probe=yes times a single process, not ranks={request.options.ranks}; leave one "
-                "of the two out."
-            )
-        timings = probe(chosen, request.root, print_note)
-    else:
-        timings = known_timings(chosen, request.root)
+        _probe(request, chosen)
+    timings = known_timings(chosen, request.root, request.options)
     cells = forecast(plan, chosen, timings, request.options)
     unit = unit_of([cell.config for cell in chosen], request.options)
     keys = _bought(request, plan, cells) if request.options.limits else None
-    lines = _missing(cells, num_outdated(chosen, request.root))
+    lines = _missing(cells, num_outdated(chosen, request.root, request.options))
     if keys is not None:
         done = {*plan.keys(State.done), *keys}
         lines += entries_text(plan, done, f"complete with {request.options.limits}")
     is_asked = bool(words or timings or request.options.limits)
     shown = Forecast.of(plan, cells, unit, price)
     return Outlook(with_forecast(plan, cells), shown, keys, lines, is_asked or bool(lines))
+
+
+def _probe(request: LaunchRequest, chosen: Sequence[PlannedCell]) -> None:
+    """Time the kinds of cells that were not timed yet, where the launch would run them."""
+    options, root = request.options, request.root
+    refuse_ignored(options)
+    if options.backend == "auto":
+        raise ValueError("probe=yes times one back end: say backend=ray or backend=slurm.")
+    firsts = untimed(chosen, root, options)
+    if is_here(options) or not firsts:
+        probe(firsts, root, options, print_note)
+        return
+    from orchestrator.commands.probes import run_probes
+    from orchestrator.display.screen import Screen
+
+    screen = Screen(console_of_output(json=True), root)
+    outcomes = run_probes(request, list(firsts.values()), screen)
+    for kind, cell in firsts.items():
+        if cell.key in outcomes and outcomes[cell.key].timing:
+            keep(Timing.from_json(outcomes[cell.key].timing), root, kind, options)
 
 
 def refuse_past(options: LaunchOptions) -> None:

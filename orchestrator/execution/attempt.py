@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from datasets.files import atomic_write
 from datasets.location import spec_of
 from orchestrator.execution.provenance import CHECKOUT, current_provenance
 from orchestrator.execution.stop import stop_asked
+from orchestrator.execution.timing import timed, timed_apart
 from orchestrator.execution.watchdog import hang_watchdog, rank_log, recorded_outcome
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify, next_memory
 from orchestrator.results.history import publish_history
@@ -73,6 +75,15 @@ def _attempt(trial: Trial, number: int, started: datetime) -> Attempt:
     return Attempt(trial, number, started, code)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A trial with its root and its configuration."""
+
+    trial: Trial
+    root: Root
+    config: TrainConfig
+
+
 DYING_SECONDS = 20.0  # for so long a worker may hold its lock after its launch was killed
 
 
@@ -84,7 +95,8 @@ def run_trial(
 ) -> Outcome:
     """Run a cell until it is done, fails, or is asked to stop; every rank of it calls this.
 
-    Rank 0 owns the run directory and writes; a finished cell is left as it is.
+    A probe's steps are timed instead. Rank 0 owns the run directory and writes; a finished cell is
+    left as it is.
 
     Args:
         trial: what to run.
@@ -108,8 +120,16 @@ def run_trial(
         if rank > 0:
             raise
         return Outcome("failed", 0, classify(error).value, str(error))
+    if trial.is_probe:
+        return _timed(trial)
     if rank > 0:
         return _run_other_rank(run, asked)
+    return _run_owned(run, asked, wait_seconds)
+
+
+def _run_owned(run: _Run, asked: Callable[[], bool], wait_seconds: float) -> Outcome:
+    """Run the part of rank 0, once it owns the run directory; see `run_trial`."""
+    trial = run.trial
     owned = run.root.own_run(
         trial.key, "a start", wait_seconds=wait_seconds, stop_file=trial.stop_file
     )
@@ -142,13 +162,17 @@ def check_trial_device(trial: Trial) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A trial with its root and its configuration."""
-
-    trial: Trial
-    root: Root
-    config: TrainConfig
+def _timed(trial: Trial) -> Outcome:
+    """Time the steps of a trial, and leave nothing."""
+    try:
+        if trial.ranks == 1:
+            timing = timed_apart(trial.config_json, os.environ)
+        else:  # the ranks have met in these processes
+            with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+                timing = timed(from_json(trial.config_json), Path(folder))
+    except Exception as error:  # noqa: BLE001 - becomes an outcome
+        return Outcome("failed", 0, classify(error).value, str(error))
+    return Outcome("done", timing=timing.to_json())
 
 
 def _run_first_rank(run: _Run, owner: RunOwner, should_stop: Callable[[], bool]) -> Outcome:

@@ -8,7 +8,7 @@ from operator import add
 from statistics import mean
 
 from datasets.splits.lists import split_sizes
-from orchestrator.forecast.timing import Timing
+from orchestrator.execution.timing import Timing
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import relative_work
 from orchestrator.planning.memory import GIB
@@ -109,7 +109,7 @@ def forecast(
                 kind_name(cell.key),
                 left,
                 span.times(left) if span else None,
-                held_by(cell.config, options),
+                held_by(cell.config, _with_card(options, timing)),
                 work[cell.key] * left,
                 timing,
             )
@@ -140,6 +140,12 @@ def span_of(config: TrainConfig, timing: Timing, options: LaunchOptions) -> Span
     cores = options.cpus_for(config, "cpu") if timing.device == "cpu" else 1
     steps = (min(timing.steps), mean(timing.steps), max(timing.steps))
     return Span(*((apart + schedule.total_steps * step) / cores for step in steps))
+
+
+def _with_card(options: LaunchOptions, timing: Timing | None) -> LaunchOptions:
+    """The options with a GPU for each rank where a probe elsewhere used one."""
+    has_card = timing is not None and timing.device == "cuda" and options.gpus_per_rank < 0
+    return replace(options, gpus_per_rank=1.0) if has_card else options
 
 
 def held_by(config: TrainConfig, options: LaunchOptions) -> float:

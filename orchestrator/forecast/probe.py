@@ -1,4 +1,4 @@
-"""Timings of the kinds of cells of a grid on this machine, each made once and kept under the root.
+"""Timings of the kinds of cells of a grid, each made once for a place and kept under the root.
 
 Cells are of one kind if they differ only in seed, split and number of epochs: their steps are the
 same.
@@ -7,10 +7,7 @@ same.
 import hashlib
 import os
 import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,20 +15,16 @@ from pathlib import Path
 from datasets.files import atomic_write
 from orchestrator.backends.base import worker_environment
 from orchestrator.execution.code_snapshot import digest_of
-from orchestrator.forecast.timing import BLOCK_STEPS, BLOCKS, Timing
+from orchestrator.execution.timing import BLOCK_STEPS, BLOCKS, ProbeFailed, Timing, timed_apart
+from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import PlannedCell
 from orchestrator.storage.root import Root
 from trainer.config.fingerprint import config_json
 from trainer.config.schema import TrainConfig
 
-_SCRIPT = Path(__file__).with_name("timing.py")
 # The code that a timing depends on. Grids, tables and presets do not: what they say of a run is
 # in its configuration, which is a part of its kind.
-_TIMED_CODE = ("datasets/", "trainer/", "orchestrator/forecast/timing.py")
-
-
-class ProbeFailed(RuntimeError):
-    """A kind of cell could not be timed on this machine."""
+_TIMED_CODE = ("datasets/", "trainer/", "orchestrator/execution/timing.py")
 
 
 def kinds_of(cells: Iterable[PlannedCell]) -> dict[str, str]:
@@ -61,8 +54,10 @@ def _without_lists(config: TrainConfig) -> str:
     )
 
 
-def known_timings(cells: Iterable[PlannedCell], root: Root) -> dict[str, Timing]:
-    """What earlier probes of today's code on this machine said, by key of the cell."""
+def known_timings(
+    cells: Iterable[PlannedCell], root: Root, options: LaunchOptions
+) -> dict[str, Timing]:
+    """What earlier probes of today's code said of the place of a launch, by key of the cell."""
     timings: dict[str, Timing] = {}
     if not _folder(root).is_dir():
         return timings
@@ -71,75 +66,79 @@ def known_timings(cells: Iterable[PlannedCell], root: Root) -> dict[str, Timing]
         if kind not in read:
             read[kind] = None
             with suppress(OSError):  # this kind was not timed yet
-                read[kind] = Timing.from_json(_place(root, kind).read_text())
+                read[kind] = Timing.from_json(_file(root, kind, options).read_text())
         timing = read[kind]
         if timing is not None:
             timings[key] = timing
     return timings
 
 
-def num_outdated(cells: Iterable[PlannedCell], root: Root) -> int:
-    """How many kinds of cells were timed on this machine, but only with other code."""
-    places = [_place(root, kind) for kind in {*kinds_of(cells).values()}]
-    return sum(place.parent.is_dir() and not place.exists() for place in places)
+def num_outdated(cells: Iterable[PlannedCell], root: Root, options: LaunchOptions) -> int:
+    """How many kinds of cells were timed in the place of a launch, but only with other code."""
+    files = [_file(root, kind, options) for kind in {*kinds_of(cells).values()}]
+    return sum(file.parent.is_dir() and not file.exists() for file in files)
+
+
+def untimed(
+    cells: Iterable[PlannedCell], root: Root, options: LaunchOptions
+) -> dict[str, PlannedCell]:
+    """The first cell of each kind that was not timed yet in the place of a launch, by kind."""
+    cells = list(cells)
+    known, kinds = known_timings(cells, root, options), kinds_of(cells)
+    firsts: dict[str, PlannedCell] = {}
+    for cell in cells:
+        if cell.key not in known:
+            firsts.setdefault(kinds[cell.key], cell)
+    return firsts
 
 
 def probe(
-    cells: Iterable[PlannedCell], root: Root, say: Callable[[str], None]
-) -> dict[str, Timing]:
-    """Time every kind of cell that was not timed yet, one after the other, on this machine.
+    cells: Mapping[str, PlannedCell], root: Root, options: LaunchOptions, say: Callable[[str], None]
+) -> None:
+    """Time cells one after the other, each in a process of its own on this machine.
 
     Args:
-        cells: those to forecast; the first of each kind is timed.
+        cells: by kind, see `untimed`.
         root: where the timings are kept; nothing of a run is written there.
+        options: of the launch to come, which says where its cells run.
         say: shows a line of progress, and why a kind could not be timed.
-
-    Returns:
-        The timings by key of the cell, without those that could not be made.
     """
-    cells = list(cells)
-    known, kinds = known_timings(cells, root), kinds_of(cells)
-    firsts = {kinds[cell.key]: cell for cell in reversed(cells) if cell.key not in known}
-    for number, (kind, cell) in enumerate(reversed(firsts.items()), start=1):
-        say(f"[{number}/{len(firsts)}] timing {BLOCKS * BLOCK_STEPS} steps of {cell.key}")
+    for number, (kind, cell) in enumerate(cells.items(), start=1):
+        say(f"[{number}/{len(cells)}] timing {BLOCKS * BLOCK_STEPS} steps of {cell.key}")
         try:
-            timing = _timing_of(cell)
+            timing = timed_apart(cell.config_json, {**os.environ, **worker_environment()})
         except ProbeFailed as failed:
             say(f"{cell.key} cannot be timed here: {failed}")
             continue
-        place = _place(root, kind)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, timing.to_json())
-    return known_timings(cells, root)
+        keep(timing, root, kind, options)
+
+
+def keep(timing: Timing, root: Root, kind: str, options: LaunchOptions) -> None:
+    """Keep the timing of a kind for the next plan and launch."""
+    file = _file(root, kind, options)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, timing.to_json())
+
+
+def is_here(options: LaunchOptions) -> bool:
+    """Whether a process of this machine, started here, is what cells of a launch would be."""
+    return options.backend == "inline" or (
+        options.backend == "ray" and not options.ray_address and options.ranks == 1
+    )
 
 
 def _folder(root: Root) -> Path:
     return root.folder / "probes"
 
 
-def _place(root: Root, kind: str) -> Path:
-    """Where the timing of a kind by today's code on this machine is kept."""
-    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    text = f"{kind} {socket.gethostname()} {cards}"
-    name = hashlib.sha256(text.encode()).hexdigest()
+def _file(root: Root, kind: str, options: LaunchOptions) -> Path:
+    """Where the timing of a kind, by today's code and in the place of a launch, is kept."""
+    if options.backend == "slurm":
+        place = f"slurm {options.slurm.partition} {options.slurm.constraint} {options.slurm.extra}"
+    elif options.ray_address:
+        place = f"ray {options.ray_address}"
+    else:
+        place = f"{socket.gethostname()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
+    ranks = 1 if options.backend == "inline" else options.ranks
+    name = hashlib.sha256(f"{kind} {ranks} {place}".encode()).hexdigest()
     return _folder(root) / name / f"{digest_of(*_TIMED_CODE)}.json"
-
-
-def _timing_of(cell: PlannedCell) -> Timing:
-    """Time a cell in a process of its own.
-
-    Raises:
-        ProbeFailed: with the last line that this process printed.
-    """
-    with tempfile.TemporaryDirectory(prefix="probe-") as name:
-        folder = Path(name)
-        config, answer = folder / "config.json", folder / "timing.json"
-        config.write_text(cell.config_json)
-        command = [sys.executable, str(_SCRIPT), str(config), str(folder / "run"), str(answer)]
-        # Without PYTHONSAFEPATH the folder of the script would come before the code.
-        environment = {**os.environ, **worker_environment(), "PYTHONSAFEPATH": "1"}
-        ended = subprocess.run(command, env=environment, capture_output=True, check=False)
-        if ended.returncode == 0:
-            return Timing.from_json(answer.read_text())
-        lines = ended.stderr.decode(errors="replace").strip().splitlines()
-        raise ProbeFailed(lines[-1] if lines else f"exit code {ended.returncode}")

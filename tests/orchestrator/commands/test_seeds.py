@@ -206,6 +206,20 @@ def test_cells_with_another_state_of_the_data_are_no_pairs_and_end_the_launch(
         launched(request_, run)
 
 
+def test_a_budget_ends_a_block_of_seeds_and_a_larger_one_goes_on(lab: Lab) -> None:
+    lab.write_grid(("unimatch_star", "none"), ("unimatch_star", "kl"))
+    words = ("seeds=auto", "max_seeds=6", "backend=inline")
+
+    first = lab.run("launch", *words, "budget=0.01s", code=EXIT_UNFINISHED)
+    second = lab.run("launch", *words, "budget=100h")
+
+    assert "budget=0.01s leaves the rest" in first
+    assert "looks after 3, 4, 5, 6" in second
+    assert "6 done of 6 cells" in second
+    assert "3 of 6 planned seeds; stopped as futile at look 1" in second
+
+
+@pytest.mark.ray
 def test_a_real_launch_is_killed_goes_on_and_its_tables_say_how_it_ended(lab: Lab) -> None:
     lab.write_grid(("unimatch_star", "none"), ("unimatch_star", "kl"))
     words = ("seeds=auto", "max_seeds=6", "backend=inline")
@@ -215,8 +229,8 @@ def test_a_real_launch_is_killed_goes_on_and_its_tables_say_how_it_ended(lab: La
     stated = stated_design(lab.opened, "tiny")
 
     refused = lab.run("launch", *words, "max_seeds=7", code=2)
-    text = lab.run("launch", *words)
-    tables = lab.run("tables")
+    text = lab.run("launch", "seeds=auto", "backend=ray")
+    tables = lab.run("tables", "seeds=auto")
 
     assert "max_seeds or seeds: 6" in refused
     assert "looks after 3, 4, 5, 6" in text
@@ -227,6 +241,6 @@ def test_a_real_launch_is_killed_goes_on_and_its_tables_say_how_it_ended(lab: La
     rows = lab.rows()
     assert {row.status for row in rows.values()} == {"done"}
     assert {row.seed for row in rows.values()} >= {12345, 1, 2}
-    states = lab.states("seeds=auto", "max_seeds=6")
+    states = lab.states("seeds=auto")
     assert set(states.values()) == {State.done.value}
     assert states.keys() == rows.keys()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.__main__ import main
+from orchestrator.execution.timing import Timing
 from orchestrator.forecast.budget import allowance_of
 from orchestrator.forecast.forecast import Span, by_table, forecast, line_of, span_of
 from orchestrator.forecast.probe import kinds_of
-from orchestrator.forecast.timing import Timing
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import make_plan
 from orchestrator.storage.local_root import LocalRoot

@@ -86,6 +86,19 @@ def test_a_number_of_the_store_comes_out_again_on_another_host(
         shutil.rmtree(out.parents[1], ignore_errors=True)
 
 
+def test_seeds_run_until_settled_by_a_design_in_the_store(far: Lab) -> None:
+    far.write_grid(("unimatch_star", "none"), ("unimatch_star", "kl"))
+    words = ("seeds=auto", "max_seeds=6", INLINE)
+
+    text = far.run("launch", *words)
+    again = on_another_host(far).run("launch", *words)
+
+    assert "6 done of 6 cells" in text
+    assert "3 of 6 planned seeds; stopped as futile at look 1" in text
+    assert "start " not in again
+    assert "stopped as futile at look 1" in again
+
+
 def test_readers_work_on_the_store_with_few_requests(
     far: Lab, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

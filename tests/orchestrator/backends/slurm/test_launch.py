@@ -318,6 +318,22 @@ def test_a_loader_that_blocks_on_one_of_two_nodes_ends_both_ranks_and_is_tried_a
     assert lab.rows()[KL].weights_sha256 == torchrun_weights
 
 
+def test_a_probe_times_a_kind_of_cell_on_the_ranks_that_would_run_it(
+    cluster: SlurmBox, lab: Lab
+) -> None:
+    lab.write_grid(("supervised_star", "none"))
+    words = (*SLURM, "ranks=2", "slurm.nodes=2")
+
+    lab.run("plan", *words, "probe=yes")
+    forecast = json.loads(lab.run("plan", *words, "--json"))["forecast"]["all"]
+
+    assert forecast["core_hours"] == [2 * hours for hours in forecast["hours"]]
+    assert forecast["gib"] > 0.0
+    assert not (lab.root / "runs").exists()
+    assert not (lab.root / "results").exists()
+    assert set(lab.states(*words).values()) == {"missing"}
+
+
 def test_a_wrong_name_is_refused_at_once_and_nodes_that_are_away_are_not(
     cluster: SlurmBox, long_lab: Lab
 ) -> None:

@@ -9,9 +9,11 @@ import math
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +28,12 @@ WARM_STEPS = 3  # the first ones choose algorithms and fill caches
 BLOCKS, BLOCK_STEPS = 4, 5  # the spread between blocks is the interval of a forecast
 _IMAGES = 2  # of the validation set, beside those that warm up
 _NEVER = 10**9
+# They tell a process that it is one of several ranks.
+_OF_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class ProbeFailed(RuntimeError):
+    """A kind of cell could not be timed on this machine."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Timing:
     workers that load its images.
 
     Attributes:
-        start: from the start of the process to the first step, without any step.
+        start: from the start of the process to the first step, without any step, and from the last
+            step to the end, with a checkpoint.
         steps: of one step, the mean of each block.
         evaluation: of one evaluation apart from its images.
         image: of one image of the evaluation.
@@ -62,8 +71,35 @@ class Timing:
         return json.dumps(asdict(self))
 
 
+def timed_apart(config_json: str, environment: Mapping[str, str]) -> Timing:
+    """Time a run of one rank in a process of its own.
+
+    Args:
+        config_json: the run.
+        environment: of that process.
+
+    Raises:
+        ProbeFailed: with the last line that this process printed.
+    """
+    with tempfile.TemporaryDirectory(prefix="probe-") as name:
+        folder = Path(name)
+        config, answer = folder / "config.json", folder / "timing.json"
+        config.write_text(config_json)
+        command = [sys.executable, __file__, str(config), str(folder / "run"), str(answer)]
+        alone = {name: value for name, value in environment.items() if name not in _OF_RANKS}
+        # Without PYTHONSAFEPATH the folder of the script would come before the code.
+        alone["PYTHONSAFEPATH"] = "1"
+        ended = subprocess.run(command, env=alone, capture_output=True, check=False)
+        if ended.returncode == 0:
+            return Timing.from_json(answer.read_text())
+        lines = ended.stderr.decode(errors="replace").strip().splitlines()
+        raise ProbeFailed(lines[-1] if lines else f"exit code {ended.returncode}")
+
+
 def main(config: Path, folder: Path, answer: Path) -> int:
     """Time the configured run in an empty folder; writes the answer as JSON."""
+    # What the process of a cell imports for its row, too; `start` counts it.
+    import orchestrator.results.store  # noqa: F401
     from trainer.config.compose import from_json
 
     answer.write_text(timed(from_json(config.read_text()), folder).to_json())
@@ -71,7 +107,7 @@ def main(config: Path, folder: Path, answer: Path) -> int:
 
 
 def timed(config: TrainConfig, folder: Path) -> Timing:
-    """Take some steps of a run and score some images, in this process alone.
+    """Take some steps of a run and score some images; every rank of it calls this.
 
     Args:
         config: the run.
@@ -87,6 +123,7 @@ def timed(config: TrainConfig, folder: Path) -> Timing:
     config = _lengthened(config)
     readings: list[float] = []  # between the blocks
     scoring: list[float] = []
+    ended: list[float] = []  # the steps, and the evaluation
 
     def on_step(report: "StepReport") -> None:
         step = report.state.step - WARM_STEPS
@@ -94,13 +131,15 @@ def timed(config: TrainConfig, folder: Path) -> Timing:
             readings.append(_seconds())
         if step == BLOCKS * BLOCK_STEPS:
             scoring.extend(_timed_evaluation(config, report))
+            ended.append(_seconds())
 
     train(config, folder, on_step=on_step, should_stop=lambda: bool(scoring))
+    end_seconds = _seconds() - ended[0]
     steps = tuple((end - begin) / BLOCK_STEPS for begin, end in pairwise(readings))
     is_cuda = _uses_card()
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
     return Timing(
-        start=readings[0] - WARM_STEPS * min(steps),
+        start=readings[0] - WARM_STEPS * min(steps) + end_seconds,
         steps=steps,
         evaluation=scoring[0],
         image=scoring[1],
@@ -140,11 +179,12 @@ def _timed_evaluation(config: TrainConfig, report: "StepReport") -> tuple[float,
         evaluate(network, part, config, ranks)
         return _seconds() - begin
 
-    names = dataset.split.validation[: 1 + _IMAGES]
+    first = ranks.world_size  # an image for each rank
+    names = dataset.split.validation[: first * (1 + _IMAGES)]
     seconds(names)  # warms up
-    one, all_of_them = seconds(names[:1]), seconds(names)
-    image = max(all_of_them - one, 0.0) / max(len(names) - 1, 1)
-    return max(one - image, 0.0), image
+    few, all_of_them = seconds(names[:first]), seconds(names)
+    image = max(all_of_them - few, 0.0) / max(len(names) - first, 1)
+    return max(few - first * image, 0.0), image
 
 
 def _seconds() -> float:
