@@ -73,7 +73,9 @@ class SlurmOptions:
     constraint: str = option("", "features of nodes, such as a100")
     setup: tuple[str, ...] = option((), "shell lines before Python starts")
     python: str = option("", "what starts Python, such as: apptainer exec --nv image.sif python")
-    extra: tuple[str, ...] = option((), "further #SBATCH parameters, each key=value")
+    extra: tuple[str, ...] = option(
+        (), "further #SBATCH parameters, each key=value, such as gres=gpu:a100:1"
+    )
     signal_seconds: int = option(120, "warning before the time limit", least=0)
     at_once: int = option(0, "jobs of one array that run together; 0: all", least=0)
     max_jobs: int = option(0, "in the queue; 0: as many as the site allows", least=0)
