@@ -116,7 +116,10 @@ def _nearest_printed(wanted: str, named: Sequence[tuple[FilledTable, NamedEntry]
     near = sorted(printed, key=lambda text: abs(float(text) - float(wanted)))[:3]
     names = ", ".join(f"{text} ({printed[text]})" for text in near)
     return f"No entry prints {wanted}. " + (
-        f"The nearest are {names}." if near else "The tables of this grid print no number yet."
+        f"The nearest are {names}."
+        if near
+        else "The tables of this grid print no number yet, as no cell has a result under this "
+        "root: launch the grid first, or name another root=."
     )
 
 
@@ -167,10 +170,17 @@ def _of_entry(table: FilledTable, named: NamedEntry) -> Explanation:
         warnings=(
             *(_MARKS[mark] for mark in entry.marks if mark in _MARKS),
             *(_left_out(row, entry.results[0]) for row in entry.apart),
+            *_to_train(entry),
         ),
         rows=tuple({(row.key, row.attempt): row for row in entry.results}.values()),
         epoch=table.epoch,
     )
+
+
+def _to_train(entry: TableEntry) -> Iterator[str]:
+    """What trains an entry that nothing was tried for."""
+    if entry.cell is not None and not entry.results and not entry.failed:
+        yield f"`launch` trains it: {entry.cell.key}"
 
 
 def _placed(explanation: Explanation, places: Callable[[str], Mapping[int, str]]) -> Explanation:
@@ -232,9 +242,7 @@ def _prints(table: FilledTable, named: NamedEntry) -> str:
     entry, digits = named.entry, table.table.decimals
     plain = named.row.row.kind not in ("difference", "average")
     value = entry.mean if named.row.row.kind not in ("quoted", "original") else entry.published
-    if value is None:
-        return MISSING
-    text = f"{value:.{digits}f}" if plain else signed(value, digits)
+    text = MISSING if value is None else f"{value:.{digits}f}" if plain else signed(value, digits)
     if entry.spread is not None:
         text += f" ±{entry.spread:.{digits}f}"
     if entry.published is not None and value is not entry.published:

@@ -34,6 +34,10 @@ def code_of(row: Row, root: Root, run_folder: Path | None, checkout: Path = CHEC
         return root.code / name
     cure = "code=now trains with the code of this checkout instead."
     copy = f" Its copy {root.code / name} is gone or was edited." if name else ""
+    if name and root.costs_requests:  # a bucket holds runs and results, no code
+        copy = (
+            f" Its copy lies on the machine that launched it, in code/{name} of its scratch folder."
+        )
     who = f"{row.key} attempt {row.attempt} ran code"
     if row.git_dirty or not row.git_commit:
         why = "with changes that were not committed" if row.git_dirty else "of an unknown commit"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,15 @@ def test_a_number_that_nothing_prints_is_answered_with_the_nearest(table, rows):
         explain("70.35", [fill(table, rows)], rows)
     with pytest.raises(ValueError, match="print no number yet"):
         explain("53.5", [], [])
+
+
+def test_a_number_of_the_paper_is_found_before_anything_ran_with_the_cell_to_launch(table):
+    (explanation,) = explain("75.9", [fill(table, [])], [])
+
+    text = explanation_text(explanation)
+    assert "prints  -- (paper 75.9)" in text
+    assert "is      nothing yet" in text
+    assert re.search(r"`launch` trains it: voc\.p1_1of16\.resnet101\.\S+\.s12345", text)
 
 
 def test_programs_get_whole_rows(table, rows):

@@ -14,6 +14,7 @@ from orchestrator.reproduction.row_code import code_of, earlier_code
 from orchestrator.reproduction.verdict import Trace, compare
 from orchestrator.storage.local_root import LocalRoot
 from orchestrator.storage.run_state import append_event
+from orchestrator.storage.s3_root import S3Root
 from sweeps.cell import Cell
 from tests.support.lab import SUPERVISED, Lab, committed
 from tests.support.result_rows import row_of
@@ -147,6 +148,16 @@ def test_uncommitted_code_is_found_by_the_copy_that_its_launch_made(tmp_path: Pa
     assert code_of(row, root, run.folder) == copy
     (copy / "trainer/loop.py").write_text("edited")
     with pytest.raises(ValueError, match=r"not committed.* is gone or was edited.* code=now"):
+        code_of(row, root, run.folder)
+
+
+def test_the_copy_of_a_launch_into_a_bucket_lies_where_it_was_launched(tmp_path: Path) -> None:
+    root, row = S3Root("s3://b/p", str(tmp_path / "scratch")), replace(ROW, git_dirty=True)
+    run = LocalRoot(tmp_path).run(row.key)
+    run.folder.mkdir(parents=True)
+    append_event(run, "started", attempt=1, code="1" * 64)
+
+    with pytest.raises(ValueError, match=r"lies on the machine that launched it, in code/1{64} of"):
         code_of(row, root, run.folder)
 
 
