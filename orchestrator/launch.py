@@ -300,7 +300,7 @@ def _limit(
         plan, cells, known_timings(cells, order.root, order.options), order.options
     )
     limit = allowance_of(plan, forecasts, order.options)
-    unit = unit_of([cell.config for cell in cells], order.options)
+    unit = unit_of(forecasts)
     unknown = len(cells) - len(limit.seconds)
     screen.message(
         f"{order.options.limits}: {limit.spent / 3600:.3g} {unit} are spent"

@@ -62,14 +62,13 @@ def outlook(request: LaunchRequest, plan: Plan, words: Mapping[str, str]) -> Out
         _probe(request, chosen)
     timings = known_timings(chosen, request.root, request.options)
     cells = forecast(plan, chosen, timings, request.options)
-    unit = unit_of([cell.config for cell in chosen], request.options)
     keys = _bought(request, plan, cells) if request.options.limits else None
     lines = _missing(cells, num_outdated(chosen, request.root, request.options))
     if keys is not None:
         done = {*plan.keys(State.done), *keys}
         lines += entries_text(plan, done, f"complete with {request.options.limits}")
     is_asked = bool(words or timings or request.options.limits)
-    shown = Forecast.of(plan, cells, unit, price)
+    shown = Forecast.of(plan, cells, unit_of(cells), price)
     return Outlook(with_forecast(plan, cells), shown, keys, lines, is_asked or bool(lines))
 
 
@@ -124,7 +123,7 @@ def _missing(cells: Sequence[CellForecast], outdated: int) -> list[str]:
     if unknown := sum(cell.seconds is None for cell in cells):
         lines.append(
             f"No comparable cell is done or timed for {unknown} of {len(cells)}: `work` is their "
-            "part of all, by steps, pixels and layers. probe=yes times them on this machine."
+            "part of all, by steps, pixels and layers. probe=yes times them where they would run."
         )
     return lines
 

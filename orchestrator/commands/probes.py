@@ -9,7 +9,7 @@ from orchestrator.display.screen import Screen
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.queue import Queue
 from orchestrator.execution.stop import Stop
-from orchestrator.launch import check_place, trial_of
+from orchestrator.launch import check_place, checked, trial_of
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import LaunchRequest, PlannedCell
 from orchestrator.trial import Outcome, Trial
@@ -32,9 +32,9 @@ def run_probes(
         How each ended, by key of the cell, with its timing; without those that a stop left out.
 
     Raises:
-        ValueError, SlurmSilent, ClusterUnreachable: as a launch would.
+        ValueError, OSError, SlurmSilent, ClusterUnreachable: as a launch would.
     """
-    order = replace(order, options=_options_of_probes(order.options))
+    order = checked(replace(order, options=_options_of_probes(order.options)), cells)
     options, root, name = order.options, order.root, load_grid(order.grid).name
     # A folder of its own: the launch would take a job that it finds in the grid's for a cell's.
     folder = root.grid(name).folder / "probe"

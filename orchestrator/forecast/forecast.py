@@ -46,6 +46,7 @@ class CellForecast:
         left: part of the run, from 1 to 0.
         seconds: of what is left; None where nothing comparable was measured.
         held: GPUs that it holds meanwhile, or cores where it uses none.
+        has_card: whether it uses a GPU.
         work: that is left, relative to other cells.
         timing: of its kind, if that was timed.
     """
@@ -55,6 +56,7 @@ class CellForecast:
     left: float
     seconds: Span | None
     held: float
+    has_card: bool
     work: float
     timing: Timing | None
 
@@ -98,6 +100,7 @@ def forecast(
     forecasts = []
     for cell in chosen:
         done = progress.get(cell.key)
+        placed = _with_card(options, timings.get(cell.key))
         left = 1.0 - (done.fraction if done else 0.0)
         timing = timings.get(cell.key)
         span = None if cell.seconds is None else Span(cell.seconds, cell.seconds, cell.seconds)
@@ -109,7 +112,8 @@ def forecast(
                 kind_name(cell.key),
                 left,
                 span.times(left) if span else None,
-                held_by(cell.config, _with_card(options, timing)),
+                held_by(cell.config, placed),
+                uses_card(cell.config, placed),
                 work[cell.key] * left,
                 timing,
             )
@@ -164,9 +168,9 @@ def uses_card(config: TrainConfig, options: LaunchOptions) -> bool:
     return options.gpus_per_rank > 0 or _has_card()
 
 
-def unit_of(configs: Iterable[TrainConfig], options: LaunchOptions) -> str:
+def unit_of(cells: Iterable[CellForecast]) -> str:
     """What `held` of some cells counts."""
-    return "GPU-hours" if any(uses_card(c, options) for c in configs) else "core-hours"
+    return "GPU-hours" if any(cell.has_card for cell in cells) else "core-hours"
 
 
 @cache

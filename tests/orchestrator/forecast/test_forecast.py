@@ -9,7 +9,7 @@ import pytest
 from orchestrator.__main__ import main
 from orchestrator.execution.timing import Timing
 from orchestrator.forecast.budget import allowance_of
-from orchestrator.forecast.forecast import Span, by_table, forecast, line_of, span_of
+from orchestrator.forecast.forecast import Span, by_table, forecast, line_of, span_of, unit_of
 from orchestrator.forecast.probe import kinds_of
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import make_plan
@@ -66,6 +66,16 @@ def test_a_card_is_paid_as_long_as_its_ranks_hold_it_and_a_cell_once_in_all(tmp_
     assert whole.seconds is not None
     assert whole.held_seconds == whole.seconds.times(2.0)
     assert (table.seconds, table.gib) == (whole.seconds, 1.0)
+
+
+def test_a_probe_on_a_card_elsewhere_makes_gpu_hours_of_its_cells(tmp_path: Path) -> None:
+    plan = make_plan("demo", LocalRoot(tmp_path))
+    timings = {cell.key: ON_CARD for cell in plan.cells}
+
+    cells = forecast(plan, plan.cells, timings, LaunchOptions(backend="slurm", ranks=2))
+
+    assert unit_of(cells) == "GPU-hours"
+    assert {cell.held for cell in cells} == {2.0}
 
 
 def test_a_plan_says_which_entries_a_budget_buys(
