@@ -77,6 +77,41 @@ def test_a_kind_of_gpu_is_asked_for_as_the_site_does(cluster: SlurmBox, tmp_path
     assert "gpu:fake:1" in cluster.run("scontrol", "show", "job", job_id)
 
 
+def test_a_maintenance_holds_back_the_jobs_whose_limit_reaches_into_it(
+    cluster: SlurmBox, tmp_path: Path
+) -> None:
+    words = ("reservationname=works", "starttime=now+5minutes", "duration=60", "user=root")
+    cluster.run("scontrol", "create", "reservation", *words, "flags=maint", "nodes=ALL")
+    try:
+        long = JobArray.write(tmp_path / "long", {"a": Say(tmp_path / "a", "a")}, SMALL, "grid")
+        brief = replace(SMALL, minutes=2)
+        short = JobArray.write(tmp_path / "short", {"b": Say(tmp_path / "b", "b")}, brief, "grid")
+        waiting = long.submit()
+        short.submit()
+        wait_until((tmp_path / "b").exists)
+
+        info = squeue()[waiting]
+        assert info.state == "PENDING"
+        assert info.reason.startswith("ReqNodeNotAvail")
+        cluster.run("scancel", waiting)
+    finally:
+        cluster.run("scontrol", "delete", "reservationname=works")
+
+
+def test_a_drained_node_lets_its_job_end(cluster: SlurmBox, tmp_path: Path) -> None:
+    call = Count(tmp_path / "counted", 10, label="a")
+    array = JobArray.write(tmp_path / "b", {"a": call}, SMALL, "grid")
+    job_id = array.submit()
+    wait_until(lambda: squeue()[job_id].state == "RUNNING")
+
+    node = squeue()[job_id].nodes
+    cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    try:
+        wait_until((tmp_path / "counted.ends").exists)
+    finally:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+
 def test_a_submission_without_an_answer_is_found_by_its_name(
     cluster: SlurmBox, tmp_path: Path
 ) -> None:
