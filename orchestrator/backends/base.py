@@ -162,15 +162,18 @@ def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -
     with screen.live(queue):
         while not queue.is_over(pools):
             # Reports before new cells: an end frees a slot, which is filled in the same round.
+            is_idle = True
             for report in chain.from_iterable(pool.poll() for pool in pools):
                 _note(queue, report)
+                is_idle = is_idle and report.event == "no room"
             if stop.is_asked():
                 queue.close()
                 if all(pool.detaches or not queue.num_running(pool) for pool in pools):
                     return
             for pool in pools:
                 pool.start(queue.take(pool))
-            time.sleep(_TICK_SECONDS)
+            if is_idle:
+                time.sleep(_TICK_SECONDS)
 
 
 def _note(queue: Queue, report: PoolEvent) -> None:

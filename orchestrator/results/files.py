@@ -176,7 +176,7 @@ def _group(key: str) -> str:
 
 
 def _compacted(names: Iterable[str]) -> set[str]:
-    return {name for name in names if COMPACTED.fullmatch(name)}
+    return {n for n in names if n.startswith("compacted-") and COMPACTED.fullmatch(n)}
 
 
 def _is_strictly_ascending(table: pa.Table, names: Sequence[str]) -> bool:

@@ -234,7 +234,9 @@ def _cell_table(folder: ResultFolder, key: str) -> pa.Table:
 
     def own(_: ResultFolder, names: Iterable[str]) -> set[str]:
         # Readers refuse a folder with a foreign file; a finished run is published all the same.
-        return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
+        # Each attempt looks at the names of all: a word is compared before a pattern.
+        near = [name for name in names if name.startswith(("compacted-", key))]
+        return {n for n in near if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
 
     tables = parse_all(folder, stable_contents(folder, own), SCHEMA)
     mine = [table.filter(pc.equal(table["key"], key)) for table in tables]

@@ -36,7 +36,7 @@ class WatchedPool(Pool):
         self._trials: dict[str, Trial] = {}
         self._outcomes: dict[str, Outcome] = {}  # of jobs whose Tune trial has not yet returned
         self._watched: set[str] = set()  # cells that have a Tune trial
-        self._running: deque[str] = deque()  # running cells without a Tune trial
+        self._running: dict[str, None] = {}  # running cells without a Tune trial, in order
         self._ended: deque[str] = deque()  # ended cells without one
 
     def accepts(self, trial: Trial) -> bool:
@@ -66,8 +66,8 @@ class WatchedPool(Pool):
             if report.outcome is not None:
                 self._on_end(report.key, report.outcome)
                 continue
-            if report.event == "running" and report.key not in {*self._watched, *self._running}:
-                self._running.append(report.key)
+            if report.event == "running" and report.key not in self._watched:
+                self._running[report.key] = None
             yield report
         self._tune.poll()
         for key, outcome in self._tune.ended("watch"):
@@ -87,15 +87,14 @@ class WatchedPool(Pool):
         self._outcomes[key] = outcome
         # A file and not a message: a Tune trial that starts only now finds it, too.
         write_outcome(self._folder, key, outcome)
-        if key in self._running:
-            self._running.remove(key)
+        self._running.pop(key, None)
         if key not in self._watched:
             self._ended.append(key)
 
     def _on_lost_watcher(self, key: str) -> None:
         """Watch a cell anew whose Tune trial died; its job does not depend on that trial."""
         if key not in self._outcomes:
-            self._running.append(key)
+            self._running[key] = None
         else:
             self._on_end(key, self._outcomes[key])
 
@@ -104,7 +103,9 @@ class WatchedPool(Pool):
         while self._ended and len(self._watched) <= _NUM_WATCHERS:
             self._watch(self._ended.popleft())
         while self._running and len(self._watched) < _NUM_WATCHERS:
-            self._watch(self._running.popleft())
+            key = next(iter(self._running))
+            del self._running[key]
+            self._watch(key)
 
     def _watch(self, key: str) -> None:
         self._watched.add(key)

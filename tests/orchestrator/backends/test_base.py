@@ -67,6 +67,14 @@ class Countdown(Pool):
         return news
 
 
+class AtOnce(Countdown):
+    """A pool whose cells have ended by the first look, as those of an inline launch."""
+
+    def start(self, trials: Sequence[Trial]) -> None:
+        super().start(trials)
+        self._news += [PoolEvent(trial.key, "ended", DONE) for trial in trials]
+
+
 def drained(root: Path, *pools: Pool, lost_after: int = 1000) -> tuple[Queue, str]:
     """Run the cells a, b, c and d; the grid is lost after so many looks."""
     looks = iter(range(lost_after))
@@ -93,6 +101,18 @@ def test_every_cell_is_run_once_in_order_and_shown(tmp_path: Path) -> None:
 
     assert pool.started == queue.keys("done") == ["a", "b", "c", "d"]
     assert [text.count(word) for word in ("start ", "done ")] == [4, 4]
+
+
+def test_a_loop_that_has_news_does_not_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("orchestrator.backends.base.time.sleep", pauses.append)
+
+    queue, _ = drained(tmp_path, AtOnce(polls=0))
+
+    assert queue.keys("done") == ["a", "b", "c", "d"]
+    assert len(pauses) == 1  # before the first cell
 
 
 def test_a_cell_without_room_waits_and_is_started_again(tmp_path: Path) -> None:

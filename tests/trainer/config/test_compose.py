@@ -114,6 +114,18 @@ def test_a_config_survives_its_json() -> None:
     assert from_json(config_json(config)) == config
 
 
+def test_texts_that_differ_in_the_seed_alone_share_their_parts() -> None:
+    text = config_json(compose(["loss=cr", "seed=7"]))
+
+    seven, million = from_json(text), from_json(text.replace('"seed":7}', '"seed":1000000}'))
+
+    assert (seven.seed, million.seed) == (7, 1_000_000)
+    assert config_json(million) == text.replace('"seed":7}', '"seed":1000000}')
+    assert seven.loss is million.loss  # OmegaConf read one of them
+    with pytest.raises(ValueError, match="not valid"):
+        from_json(text.replace('"seed":7}', '"seed":07}'))
+
+
 def test_an_edited_preset_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(CONFIG_FOLDER, tmp_path / "sweeps")
