@@ -4,19 +4,17 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from datasets.cli import aligned
 from datasets.config import option
 from datasets.wording import did_you_mean, did_you_mean_path
-from trainer.config.compose import GROUPS, field_names, structured, with_tuples
+from trainer.config.compose import GROUPS, field_names
 from trainer.config.help import help_of_fields
 from trainer.config.schema import TrainConfig
 
@@ -84,6 +82,8 @@ class SlurmOptions:
         "tune", "Ray Tune; plain: without Ray, for small login nodes", choices=("tune", "plain")
     )
 
+
+Options = TypeVar("Options", "LaunchOptions", SlurmOptions)
 
 # The module of each back end (`backends/base.py` says what it offers), by the word of `backend=`.
 # Names and no imports, since most verbs of the command line must answer without Ray.
@@ -195,6 +195,7 @@ class LaunchOptions:
 
 
 _VALUED = {"--explain": "table3/321/ipixmatch", "--check": "paper.tex"}
+_MISSING = "???"  # OmegaConf's sign for no value, which settings of the training refuse, too
 _LISTS = ("setup", "extra")  # of Slurm: each word adds a line, taken as it is
 
 
@@ -220,26 +221,26 @@ def parse(words: Sequence[str]) -> tuple[LaunchOptions, tuple[str, ...]]:
     Raises:
         ValueError: a word that is neither, or a value that does not fit.
     """
-    options = structured(LaunchOptions)
+    options = LaunchOptions()
     overrides = []
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ValueError(f"{word!r} is no setting; write key=value, such as optim.epochs=10.")
         if key == "slurm":
-            _merge_file(options.slurm, Path(value))
+            options = replace(options, slurm=_with_file(options.slurm, Path(value)))
         elif key.startswith("slurm."):
-            _set(options.slurm, key.removeprefix("slurm."), value, said=key)
+            slurm = _with(options.slurm, key.removeprefix("slurm."), value, said=key)
+            options = replace(options, slurm=slurm)
         elif key in _names(LaunchOptions):
             if not value and not _has_choices(key):  # those are said by the refusal itself
                 raise ValueError(f"{key}= needs a value.")
-            _set(options, key, value, said=key)
+            options = _with(options, key, value, said=key)
         elif key.lstrip("+~") in (*GROUPS, *field_names()):
             overrides.append(word)
         else:
             raise ValueError(_unknown(key))
-    chosen: LaunchOptions = with_tuples(OmegaConf.to_object(options))
-    return chosen, tuple(overrides)
+    return options, tuple(overrides)
 
 
 def changed_options(options: LaunchOptions) -> dict[str, object]:
@@ -270,8 +271,8 @@ def describe(names: Collection[str] | None = None) -> list[str]:
     return lines
 
 
-def _merge_file(options: DictConfig, path: Path) -> None:
-    """Every entry of a site's file."""
+def _with_file(options: SlurmOptions, path: Path) -> SlurmOptions:
+    """The options with every entry of a site's file."""
     try:
         # Every value a text: an account 0123 is no octal number, and a partition `no` no bool.
         entries = yaml.load(path.read_text(), yaml.BaseLoader)
@@ -284,14 +285,11 @@ def _merge_file(options: DictConfig, path: Path) -> None:
         raise ValueError(f"slurm={path} holds no `key: value` lines.")
     for name, value in entries.items():
         if name in _LISTS:
-            options[name] = [_verbatim(line) for line in _lines(value)]
+            options = _changed(options, name, tuple(_lines(value)))
         else:
-            _set(
-                options,
-                str(name),
-                "" if value in ("null", "~") else str(value),
-                said=f"{path}: {name}",
-            )
+            text = "" if value in ("null", "~") else str(value)
+            options = _with(options, str(name), text, said=f"{path}: {name}")
+    return options
 
 
 def _lines(value: Any) -> list[str]:
@@ -301,36 +299,36 @@ def _lines(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def _set(options: DictConfig, name: str, value: str, *, said: str) -> None:
-    """Give one field its value, if it is of the field's kind and within its bounds."""
-    schema: Any = OmegaConf.get_type(options)
-    known = {item.name: item for item in fields(schema)}
+def _with(options: Options, name: str, value: str, *, said: str) -> Options:
+    """The options with one field changed, if the value is of its kind and within its bounds."""
+    known = {item.name: item for item in fields(options)}
     if name not in known:
         near = did_you_mean(name, known)
         raise ValueError(f"Unknown setting {said}; known: {', '.join(known)}.{near}")
     if name in _LISTS:
-        options[name].append(_verbatim(value))
-        return
-    item = known[name]
-    if value == MISSING:  # to OmegaConf these three characters are no text
+        return _changed(options, name, (*getattr(options, name), value))
+    item: Any = known[name]
+    if value == _MISSING:
         raise ValueError(f"{said}={value} is no value.")
     try:
-        options[name] = _verbatim(value)
-    except OmegaConfBaseException:
+        number = item.type(value)
+    except ValueError:
         kind = "whole number" if item.type is int else "number"
         raise ValueError(f"{said}={value} is no {kind}.") from None
-    facts, number = item.metadata, options[name]
+    facts = item.metadata
     if "choices" in facts and value not in facts["choices"]:
         raise ValueError(f"{said}={value}: known are {', '.join(facts['choices'])}.")
     if "least" in facts and not number >= facts["least"]:
         raise ValueError(f"{said}={value} is below {facts['least']}.")
     if "holds" in facts and not facts["holds"](number):
         raise ValueError(f"{said}={value}: {facts['wanted']}.")
+    return _changed(options, name, number)
 
 
-def _verbatim(text: str) -> str:
-    """Text as OmegaConf keeps it: `${HOME}` is the shell's, not an interpolation."""
-    return re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)
+def _changed(options: Options, name: str, value: Any) -> Options:
+    """The options with one other value."""
+    change: dict[str, Any] = {name: value}
+    return replace(options, **change)
 
 
 def _names(schema: type) -> list[str]:

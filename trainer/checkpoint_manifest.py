@@ -46,10 +46,11 @@ def stem(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def read_manifest(path: Path) -> Manifest | None:
+def read_manifest(path: Path | str) -> Manifest | None:
     """The manifest at `path`; None when it is missing or unreadable."""
     try:
-        return Manifest(**json.loads(path.read_text()))
+        with open(path, "rb") as file:  # noqa: PTH123 - a plan reads thousands
+            return Manifest(**json.loads(file.read()))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -59,7 +60,7 @@ def manifests(run_folder: Path) -> list[Manifest]:
     return list(_newest_first(run_folder))
 
 
-def newest(run_folder: Path) -> Manifest | None:
+def newest(run_folder: Path | str) -> Manifest | None:
     """The newest manifest of a run; None without one. Older ones are not read."""
     return next(_newest_first(run_folder), None)
 
@@ -76,8 +77,8 @@ def fingerprint_of(run_folder: Path) -> str | None:
     return manifest.fingerprint if manifest else None
 
 
-def _newest_first(run_folder: Path) -> Iterator[Manifest]:
-    folder = run_folder / CHECKPOINTS
+def _newest_first(run_folder: Path | str) -> Iterator[Manifest]:
+    folder = f"{run_folder}/{CHECKPOINTS}"
     try:
         with os.scandir(folder) as entries:  # a third of glob()'s time, over many runs
             names = [entry.name for entry in entries]
@@ -85,6 +86,6 @@ def _newest_first(run_folder: Path) -> Iterator[Manifest]:
         return
     for name in sorted(names, reverse=True):
         if name.startswith("step-") and name.endswith(".json"):
-            manifest = read_manifest(folder / name)
+            manifest = read_manifest(f"{folder}/{name}")
             if manifest is not None:
                 yield manifest

@@ -14,7 +14,7 @@ from pathlib import Path
 from datasets.files import atomic_write
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import Busy, FileLock, LockOwner, file_lock, lock_owner
-from orchestrator.storage.paths import LOCK, RunPaths
+from orchestrator.storage.paths import LOCK, RunPaths, newest_attempt_in
 from orchestrator.storage.root import Probe, ResultFolder, ResultKind, Root, RunOwner, StopSignal
 from orchestrator.storage.run_state import Progress, RunState, read_progress
 from orchestrator.trial import Outcome
@@ -152,8 +152,8 @@ class LocalRoot(Root):
         owner = lock_owner(f"{runs}/{key}/{LOCK}")
         if is_done:  # a row says all else, which saves opening thousands of folders
             return RunState(owner)
-        paths = self.run(key)
-        return RunState(owner, paths.newest_attempt(), newest(paths.folder))
+        folder = f"{runs}/{key}"
+        return RunState(owner, newest_attempt_in(folder), newest(folder))
 
 
 @dataclass

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-LOCK = "lock"  # in the folder of a run
+LOCK, ATTEMPTS = "lock", "attempts"  # in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunPaths:
     @property
     def attempts(self) -> Path:
         """One numbered folder per start."""
-        return self.folder / "attempts"
+        return self.folder / ATTEMPTS
 
     def attempt(self, number: int) -> Path:
         """Folder of one start."""
@@ -65,12 +65,7 @@ class RunPaths:
 
     def newest_attempt(self) -> int:
         """Number of the newest attempt in this folder; 0 without one. `Root` knows of others."""
-        try:
-            with os.scandir(self.attempts) as entries:
-                names = [entry.name for entry in entries]
-        except (FileNotFoundError, NotADirectoryError):
-            return 0
-        return max((int(name) for name in names if name.isdigit()), default=0)
+        return newest_attempt_in(str(self.folder))
 
 
 @dataclass(frozen=True)
@@ -96,3 +91,12 @@ class GridPaths:
     def stop_file(self, launch_id: str) -> Path:
         """Once this file exists, every run of that launch stops at its next step."""
         return self.folder / f"stop-{launch_id}"
+
+
+def newest_attempt_in(folder: str) -> int:
+    """As `RunPaths.newest_attempt`, by text: a Path takes longer than the look itself."""
+    try:
+        names = os.listdir(f"{folder}/{ATTEMPTS}")  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return max((int(name) for name in names if name.isdigit()), default=0)

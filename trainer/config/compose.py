@@ -1,7 +1,8 @@
 """From Hydra's overrides to a `TrainConfig`: compose, check, and explain errors.
 
-Only this module uses Hydra; all others receive the finished, constant `TrainConfig`. It is imported
-where it composes, since most commands find what earlier ones composed (`trainer.config.composed`).
+Only this module uses Hydra and OmegaConf; all others receive the finished, constant `TrainConfig`.
+They are imported where they are needed, since most commands find what earlier ones composed
+(`trainer.config.composed`).
 """
 
 import json
@@ -10,10 +11,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import TYPE_CHECKING, Any
 
 from datasets.storage.open import folder_of
 from datasets.wording import did_you_mean
@@ -21,6 +19,9 @@ from trainer.config.composed import keep, kept
 from trainer.config.help import choices_of, dataclass_in
 from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 _INNER = ("full_key", "object_type", "reference_type")  # lines of OmegaConf about its own objects
@@ -109,6 +110,7 @@ def _by_hydra(words: Sequence[str]) -> TrainConfig:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
     if "schema.yaml" not in store.repo:
@@ -203,6 +205,9 @@ def from_json(text: str) -> TrainConfig:
 
 @lru_cache(maxsize=256)
 def _from_json(text: str) -> TrainConfig:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         merged = OmegaConf.merge(_schema(), json.loads(text))
         config = with_tuples(OmegaConf.to_object(merged))
@@ -237,6 +242,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         if problem:
             return problem
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     drawn = [word for word in overrides if word.lstrip("+~").startswith("data.drawn")]
     is_expected = isinstance(error, HydraException | OmegaConfBaseException)  # raised on purpose
@@ -292,13 +298,15 @@ def _text_of(error: BaseException) -> str:
 
 
 @cache
-def _schema() -> DictConfig:
+def _schema() -> "DictConfig":
     """The schema of a run, to be merged with values; nobody changes it."""
     return structured(TrainConfig)
 
 
-def structured(schema: type) -> DictConfig:
+def structured(schema: type) -> "DictConfig":
     """A schema as a writable OmegaConf node; OmegaConf makes frozen dataclasses read-only."""
+    from omegaconf import DictConfig, OmegaConf
+
     config: DictConfig = OmegaConf.structured(schema)
     nodes = [config]
     for node in nodes:

@@ -72,8 +72,9 @@ def _sources(folder: Path, files: tuple[object, ...]) -> str:
 
     Of contents and not of times: containers and archives give all files the same time.
     """
-    modules = [find_spec(name) for name in ("hydra", "omegaconf.version")]
-    code = [Path(spec.origin) for spec in modules if spec and spec.origin]
+    packages = {"hydra": "__init__.py", "omegaconf": "version.py"}  # files that say the version
+    specs = [(find_spec(name), file) for name, file in packages.items()]
+    code = [Path(spec.origin).with_name(file) for spec, file in specs if spec and spec.origin]
     code += [Path(data_config.__file__), *sorted(Path(__file__).parent.glob("*.py"))]
     presets = sorted(folder.rglob("*.yaml"))
     names = [str(path.relative_to(folder)) for path in presets] + [path.name for path in code]

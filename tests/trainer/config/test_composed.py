@@ -26,7 +26,7 @@ PROGRAM = """
 import sys
 from trainer.config.compose import compose
 from trainer.config.fingerprint import config_json
-print(config_json(compose(sys.argv[1:])), "hydra" in sys.modules)
+print(config_json(compose(sys.argv[1:])), bool({"hydra", "omegaconf"} & set(sys.modules)))
 """
 
 
