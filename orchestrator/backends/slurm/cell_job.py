@@ -88,10 +88,10 @@ class JobReports:
         """Reports that are new or changed since the last call."""
         try:
             with os.scandir(self._folder) as entries:  # a fifth of glob()'s time, over thousands
-                found = [entry for entry in entries if entry.name.endswith(".json")]
+                files = [entry for entry in entries if entry.name.endswith(".json")]
         except (FileNotFoundError, NotADirectoryError):
             return
-        for entry in found:
+        for entry in files:
             try:
                 facts = entry.stat()
             except OSError:
