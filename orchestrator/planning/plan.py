@@ -14,6 +14,7 @@ from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key, shares
 from orchestrator.planning.today import TodaysData, todays
 from orchestrator.results.counted import Today, counted, data_of
+from orchestrator.results.row import uncollected
 from orchestrator.results.store import Row, late_rows, state_rows
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.root import Root
@@ -313,13 +314,14 @@ class LaunchRequest:
     def plan(self) -> Plan:
         """The states now."""
         self.root.check()
-        return make_plan(
-            self.grid,
-            self.root,
-            only=self.options.only,
-            overrides=self.overrides,
-            cells=self.cells,
-        )
+        with uncollected():
+            return make_plan(
+                self.grid,
+                self.root,
+                only=self.options.only,
+                overrides=self.overrides,
+                cells=self.cells,
+            )
 
     def chosen(self, plan: Plan) -> list[PlannedCell]:
         """The cells to run."""

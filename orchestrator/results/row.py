@@ -289,7 +289,7 @@ def rows_of(table: pa.Table) -> list[Row]:
         columns.append(pc.replace_substring_regex(table["key"], r"\.s\d+$", "").to_pylist())
         names.append("group")
     rows = []
-    with _uncollected():
+    with uncollected():
         for values in zip(*columns, strict=True):
             # As pickle does it: calling a frozen class of 47 fields takes 20 times as long.
             # Defaults are found in the class.
@@ -300,8 +300,8 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Switch the garbage collector off: it would walk over all new rows again and again."""
+def uncollected() -> Iterator[None]:
+    """Switch the garbage collector off: it would walk over all that is new again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
