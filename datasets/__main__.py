@@ -140,6 +140,9 @@ def _prepare(arguments: Arguments) -> int:
         known = f"Known: {', '.join(KNOWN)}."
         raise ValueError("\n".join([f"prepare needs a dataset. {known}", *forms]))
     name = arguments.settings["dataset"] = arguments.word("a dataset", default=default)
+    if name not in KNOWN and Path(name).is_dir():
+        own = shlex.quote(f"root={name}")
+        raise ValueError(f"{name} is a folder. Of your own images: {PROGRAM} prepare folder {own}")
     return PREPARE[known_dataset(name).spec.kind](arguments)
 
 
@@ -313,6 +316,8 @@ def _warn_of_easier(location: DatasetLocation) -> None:
 
 
 def _make_splits(arguments: Arguments) -> int:
+    if not {"labelled", "fraction"} & set(arguments.settings):
+        raise ValueError("splits make needs labelled=1of16 or the like, labelled=n100, or all.")
     part = arguments.take("labelled") or arguments.take("fraction")
     seed, stratify = arguments.number("seed", 0), arguments.yes("stratified")
     name, config = arguments.take("name"), arguments.config()

@@ -10,6 +10,7 @@ argument that no command has taken is named in an error.
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from datasets.config import DataConfig
 from datasets.known.registry import KNOWN, known_dataset
@@ -149,7 +150,8 @@ class Arguments:
         left = [*self.words, *sorted(self.settings)]
         if left:
             known = [*KNOWN] if self.words else [*self.taken]
-            near = did_you_mean(left[0], known)
+            is_folder = bool(self.words) and Path(left[0]).is_dir()
+            near = f" Did you mean root={left[0]}?" if is_folder else did_you_mean(left[0], known)
             names = f" The datasets are {', '.join(sorted(KNOWN))}." if self.words else ""
             text = f"Cannot use {', '.join(left)} here.{near} See python -m datasets --help."
             raise ValueError(text + names)

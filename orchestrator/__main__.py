@@ -59,8 +59,9 @@ def _run(words: Sequence[str]) -> int:
     from orchestrator.commands.verbs import VERBS
     from orchestrator.options import joined
 
-    is_help = bool(HELP_FLAGS & set(words))
+    is_help = bool(HELP_FLAGS & set(words)) or words[:1] == ["help"]
     flags, rest = split_flags(words if is_help else joined(words))
+    rest = rest[rest[:1] == ["help"] :]
     if not words or (is_help and not rest):
         print(help_text(), end="")
         return 0 if words else 2

@@ -67,6 +67,10 @@ def load_grid(name_or_path: str) -> Grid:
     """
     path = find(name_or_path, GRID_FOLDER, "grid")
     spec = read(path)
+    if "blocks" in spec or "extends" in spec:
+        raise ValueError(
+            f"{path} is a table; a grid names it under `tables: [{path.name}]`, beside a `title`."
+        )
     check_keys(spec, str(path), _KEYS, needed=("title",))
     if not spec.get("tables") and not spec.get("cells"):
         raise ValueError(f"{path}: a grid without cells; give it `tables` or `cells`.")

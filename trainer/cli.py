@@ -201,8 +201,8 @@ VERBS: dict[str, Callable[[list[str], OnMessage], None]] = {
 
 def run_command_line(arguments: list[str]) -> int:
     """Carry out a command line; returns the exit code (0, 2, 10, 11 or 20, see USAGE)."""
-    if HELP_FLAGS & set(arguments):
-        verb = arguments[0]
+    if HELP_FLAGS & set(arguments) or arguments[:1] == ["help"]:
+        verb = next((word for word in arguments if word in VERB_HELP), "")
         print(VERB_HELP[verb].text(PROGRAM, verb) if verb in VERB_HELP else help_text())
         return EXIT_DONE
     words, shows_traceback = without_flag(arguments)

@@ -10,6 +10,7 @@ from datasets.errors import DataError
 from datasets.known.interface import KnownDataset
 from datasets.known.yaml_values import load_yaml
 from datasets.spec import DatasetSpec, voc_colour
+from datasets.wording import did_you_mean_path
 
 DESCRIPTION_FILE = "dataset.yaml"
 EXAMPLE = """classes: [background, cell]   # by mask value from 0; or {0: background, 128: cell}
@@ -103,6 +104,11 @@ def read_description(root: Path) -> Description:
         DataError: it is missing or wrong; the text shows how one reads.
     """
     path = root / DESCRIPTION_FILE
+    if not root.exists():
+        raise DataError(
+            f"There is no folder {root}, so no {path}.{did_you_mean_path(root)} Name the folder of "
+            "your images with root=DIR, or data.root=DIR of a training."
+        )
     try:
         content = load_yaml(path.read_text(encoding="utf-8"), texts=("classes",))
     except (FileNotFoundError, NotADirectoryError):

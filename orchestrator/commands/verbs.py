@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from datasets.cli import VerbHelp, aligned
-from datasets.wording import did_you_mean
+from datasets.storage.open import folder_of, is_url
+from datasets.wording import did_you_mean, did_you_mean_path
+from orchestrator.commands.output import print_note
 from orchestrator.options import describe
 from sweeps.grid import grid_names
 
@@ -87,6 +89,8 @@ class Verb:
                 raise ValueError(f"{word} needs a {self.target}: {example}")
             target, *rest = rest
         self._check_words(word, rest)
+        if self.options is not None:
+            _note_absent_root(rest)
         own = [flag for flag in flags if flag != "--json"]
         return self.run(target, [*rest, *own], json="--json" in flags)
 
@@ -109,6 +113,14 @@ class Verb:
             if near and not takers:
                 text = f"Unknown setting {key!r}.{near}"
                 raise ValueError(f"{text} {PROGRAM} {word} --help says more.")
+
+
+def _note_absent_root(words: Sequence[str]) -> None:
+    """Say that the folder of results that a reading verb was given is not there."""
+    roots = [word.partition("=")[2] for word in words if word.startswith("root=")]
+    path = folder_of(roots[-1]) if roots and not is_url(roots[-1]) else None
+    if path is not None and not path.exists():
+        print_note(f"note: there is no folder {path} yet.{did_you_mean_path(path)}", "yellow")
 
 
 LIKE = 0.75  # of a word and a misspelt one; no option of a launch is so like another word

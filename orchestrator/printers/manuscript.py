@@ -131,7 +131,8 @@ def _read(path: Path, above: frozenset[Path]) -> tuple[list[_Line], list[Finding
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.{did_you_mean_path(path)}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path} cannot be read: {reason}.{did_you_mean_path(path)}") from error
     lines: list[_Line] = []
     absent: list[Finding] = []
     for number, raw in enumerate(text.splitlines(), start=1):

@@ -152,6 +152,8 @@ def _unreachable(comparison: Comparison) -> str:
     """Why nothing can be significant, and how many pairs could be."""
     equal, rivals = comparison.n - comparison.num_different, comparison.rivals
     but = f", {equal} of them without a difference," if equal else ""
+    if equal == comparison.n:
+        but = " without any difference"
     after = f" after Holm over {quantity(rivals, 'rival')}" if rivals > 1 else ""
     splits = len(comparison.groups)
     where = f" on each of these {quantity(splits, 'split')}" if splits > 1 else ""

@@ -3,7 +3,9 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from datasets.wording import did_you_mean_path
 from orchestrator.planning.plan import LaunchRequest, chosen_cells
 from orchestrator.planning.today import TodaysData, todays
 from orchestrator.results.counted import Today, data_of
@@ -58,8 +60,9 @@ def filled_sides(request: LaunchRequest, there: Root | str | None) -> Sides:
     elif there is not None:
         other = _rows(there, cells, groups)
         if not other:
+            near = "" if there.costs_requests else did_you_mean_path(Path(there.address))
             raise ValueError(
-                f"There is no result of {grid.name} under {there.address}; name another root."
+                f"There is no result of {grid.name} under {there.address}; name another root.{near}"
             )
     tables, epoch = tables_of(grid), request.options.printed_epoch
     sides = []

@@ -96,6 +96,20 @@ def test_no_option_of_a_launch_is_taken_for_a_misspelt_word_of_a_verb():
         assert near == []
 
 
+def test_a_root_that_is_not_there_is_said_and_help_may_be_a_word(capsys, tmp_path):
+    (tmp_path / "outputs").mkdir()
+
+    assert main(["status", "demo", f"root={tmp_path / 'outptus'}"]) == 10
+    assert f"outptus yet. Did you mean {tmp_path}/outputs?" in capsys.readouterr().err
+    assert main(["help", "status"]) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m orchestrator status")
+
+
+def test_a_table_given_as_a_grid_is_named_as_one(capsys):
+    assert main(["plan", str(GRID_FOLDER.parent / "tables" / "demo.yaml")]) == 2
+    assert "demo.yaml is a table; a grid names it under `tables:" in capsys.readouterr().err
+
+
 def test_a_file_beside_a_misspelt_one_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(GRID_FOLDER / "demo.yaml", "my_grid.yaml")

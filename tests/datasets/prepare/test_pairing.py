@@ -1,10 +1,12 @@
 """What `prepare` says about a user's own folder: once for all files of which the same is true."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
-from datasets.__main__ import first_run, main
+from datasets.__main__ import VERB_HELP, first_run, main
+from datasets.cli import Arguments
 from datasets.config import DataConfig
 from datasets.location import HOME_VARIABLE, locate
 from tests.support import dataset_trees as trees
@@ -153,6 +155,32 @@ def test_the_command_at_the_end_works_with_what_is_here(
     trees.put(tmp_path / "home/weights/resnet50.pth", b"")
     location = locate(DataConfig(dataset="folder", root=str(root)))
     assert first_run(location).startswith("ready: python -m trainer recipe=folder model=resnet50")
+
+
+def test_a_folder_that_is_misspelt_or_given_without_root_is_named(
+    tmp_path, capsys, monkeypatch
+) -> None:
+    folder(tmp_path / "my_data", "images/{id}", "masks/{stem}.png", files=MIXED[:2])
+    monkeypatch.chdir(tmp_path)
+
+    for line, text in (
+        ("prepare folder root=my_dta", "Did you mean my_data?"),
+        ("prepare folder my_data", "Did you mean root=my_data?"),
+        ("prepare my_data", "python -m datasets prepare folder root=my_data"),
+        ("splits make folder root=my_data", "splits make needs labelled=1of16"),
+    ):
+        assert main(line.split()) == 2
+        assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERB_HELP)
+def test_examples_of_the_help_are_words_that_the_verb_takes(verb: str) -> None:
+    entry = VERB_HELP[verb]
+    said = " ".join([*(form for form, _ in entry.forms), *(name for name, _ in entry.settings)])
+
+    for example in entry.examples:
+        given = Arguments.of(shlex.split(example)[1:])
+        assert [key for key in given.settings if key not in said] == []
 
 
 def test_prepare_without_a_name_says_what_can_be_prepared(capsys) -> None:

@@ -273,6 +273,12 @@ def test_pairs_without_a_difference_are_said_to_give_no_p(table):
     )
 
 
+def test_pairs_that_are_all_equal_are_said_to_be(table):
+    text = sentences(filled_with(table, [(0.0, 0.0)]))[1]
+
+    assert "; 2 pairs without any difference cannot give a p below 1 after Holm" in text
+
+
 def test_a_difference_that_may_be_chance_is_not_significant(table):
     gains = [(0.5, -0.4), (0.2, -0.3), (0.1, 0.3), (-0.2, 0.1)]
 
