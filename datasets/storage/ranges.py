@@ -5,15 +5,15 @@ decoding an image. The signature of a presigned URL covers any range of its obje
 request is one line of text and its answer the bytes.
 """
 
-import http.client
 import math
 import os
+import socket
 import ssl
 import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ import s3fs  # type: ignore[import-untyped]
 
 URL_SECONDS = 900  # a signature holds so long
 _RENEWED_AFTER = 600.0  # seconds
+_HEAD = 8192  # bytes before a body, at most
 _PAUSE = 60.0  # seconds without a try after one that failed
 
 
@@ -39,7 +40,7 @@ class Ranges:
         """
         self._sign, self._stall = sign, stall
         self._urls: dict[str, tuple[str, float]] = {}
-        self._idle: deque[http.client.HTTPConnection] = deque()
+        self._idle: deque[socket.socket] = deque()
         self._closed_until = 0.0
         self._context: ssl.SSLContext | None = None  # one for all connections: it reads many files
 
@@ -76,32 +77,83 @@ class Ranges:
     def _asked(self, url: str, wanted: str, size: int) -> bytes | None:
         """The bytes that one request brings, over a connection that is kept or a new one."""
         scheme, host, path, query, _ = urlsplit(url)
+        request = f"GET {path}?{query} HTTP/1.1\r\nHost: {host}\r\nRange: {wanted}\r\n\r\n"
         while scheme:
-            kept = self._idle.pop() if self._idle else None
-            connection = kept or self._opened(scheme, host)
+            kept = self._kept()
+            connection, stays_open = kept, False
             try:
-                connection.request("GET", f"{path}?{query}", headers={"Range": wanted})
-                answer = connection.getresponse()
-                data = answer.read(size) if answer.status == HTTPStatus.PARTIAL_CONTENT else b""
-                is_whole = len(data) == size and not answer.read(1)  # the last read ends the answer
-            except (OSError, http.client.HTTPException) as error:
-                connection.close()
-                if kept and not isinstance(error, TimeoutError):
-                    continue  # the server has closed a connection that was idle
-                return None
-            if is_whole and not answer.will_close:
-                self._idle.append(connection)
-            else:
-                connection.close()
-            return data if is_whole else None
+                connection = kept or self._opened(url)
+                connection.sendall(request.encode())
+                data, stays_open = _received(connection, size)
+                return data
+            except OSError as error:
+                if kept is None or isinstance(error, TimeoutError):
+                    return None
+                # else the server has closed a connection that was idle
+            finally:
+                if connection and stays_open:
+                    self._idle.append(connection)
+                elif connection:
+                    connection.close()
         return None
 
-    def _opened(self, scheme: str, host: str) -> http.client.HTTPConnection:
-        if scheme == "http":
-            return http.client.HTTPConnection(host, timeout=self._stall)
-        if self._context is None:
+    def _kept(self) -> socket.socket | None:
+        with suppress(IndexError):  # asked first, another thread could take the last one meanwhile
+            return self._idle.pop()
+        return None
+
+    def _opened(self, url: str) -> socket.socket:
+        at = urlsplit(url)
+        is_plain = at.scheme == "http"
+        if not is_plain and self._context is None:
             self._context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
-        return http.client.HTTPSConnection(host, timeout=self._stall, context=self._context)
+        place = at.hostname, at.port or (80 if is_plain else 443)
+        connection = socket.create_connection(place, timeout=self._stall)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is None:
+            return connection
+        try:
+            return self._context.wrap_socket(connection, server_hostname=at.hostname)
+        except OSError:
+            connection.close()
+            raise
+
+
+def _received(connection: socket.socket, size: int) -> tuple[bytes | None, bool]:
+    """The body of an answer that is a range of such a size, and whether another may follow.
+
+    By hand, since `http.client` takes twice the CPU of the transfer for 750 kB. It knows this one
+    form of an answer, and gives None for any other.
+    """
+    buffer = memoryview(bytearray(_HEAD + size))
+    received, end = 0, -1
+    while end < 0:
+        if received >= _HEAD:
+            return None, False
+        received += _more(connection, buffer[received:])
+        end = bytes(buffer[:_HEAD]).find(b"\r\n\r\n")
+    start = end + 4
+    status, *lines = bytes(buffer[:end]).lower().split(b"\r\n")
+    fields = dict(line.replace(b" ", b"").split(b":", 1) for line in lines if b":" in line)
+    is_wanted = status.startswith(b"http/1.1 206") and fields.get(b"content-length") == b"%d" % size
+    if not is_wanted or b"transfer-encoding" in fields:
+        return None, False
+    while received < start + size:
+        received += _more(connection, buffer[received : start + size])
+    stays_open = received == start + size and fields.get(b"connection") != b"close"
+    return bytes(buffer[start : start + size]), stays_open
+
+
+def _more(connection: socket.socket, room: memoryview) -> int:
+    """Number of bytes that arrived.
+
+    Raises:
+        ConnectionResetError: none will.
+    """
+    count = connection.recv_into(room)
+    if not count:
+        raise ConnectionResetError("the server closed the connection within an answer")
+    return count
 
 
 async def presigned(files: s3fs.S3FileSystem, bucket: str, key: str) -> str:
