@@ -174,7 +174,8 @@ class Drill:
             print(f"{time.strftime('%T')} {moment}: {kind}", flush=True)
             if self.scene.happen(kind):
                 self.tally.met[kind, moment] += 1
-                is_killed = kind in ("launch", "everything", "read-only")
+            # The launch is dead even where the root could not be made read-only in time.
+            is_killed = kind in ("launch", "everything", "read-only")
             moment = MOMENTS[draws.integer(1, 2)]
         return None if is_killed else self._end(launch)
 
