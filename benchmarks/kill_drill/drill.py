@@ -100,7 +100,7 @@ class Drill:
         self._kinds = scene.kinds(plan.backend)
 
     def run(self) -> Tally:
-        """The whole drill."""
+        """The whole drill; Ctrl-C ends it early."""
         calm = self._lab(self.plan.folder / "calm", "")
         backend = "inline" if self.plan.ranks == 1 else "ray"
         calm.run("launch", f"backend={backend}", *self.plan.launch[1 : 1 + (self.plan.ranks > 1)])
@@ -108,6 +108,8 @@ class Drill:
         try:
             while self.tally.kills < self.plan.kills:
                 self._round(calm, last_steps)
+        except KeyboardInterrupt:
+            print("interrupted: the table is of what happened until now", flush=True)
         finally:
             self._leave()
         return self.tally
