@@ -1,4 +1,4 @@
-"""Times of status, plan and tables on ten thousand cells: ``python -m benchmarks.status [cells]``.
+"""Times of status, plan and tables: ``python -m benchmarks.status [cells=10000] [rounds=5]``.
 
 Of the cells four fifths are done, one in twenty has failed, one in ten was cut off at a checkpoint,
 the rest never ran. Each time is of a fresh process from its start to its last line,
@@ -31,7 +31,9 @@ KINDS = 20  # cells of one seed
 
 def main() -> None:
     """Print the times."""
-    cells = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    cells, rounds = int(given.pop("cells", "10000")), int(given.pop("rounds", "5"))
+    assert not given, f"unknown: {given}"
     with tempfile.TemporaryDirectory() as folder:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
@@ -40,14 +42,17 @@ def main() -> None:
         path.write_text(yaml.safe_dump(grid_of(cells // KINDS)))
         prepare(load_grid(str(path)), root)
         words = [str(path), f"root={root}"]
-        report(
-            "imports alone", "-c", "import orchestrator.commands.verbs, orchestrator.display.status"
-        )
-        report(f"status of {cells} cells", "-m", "orchestrator", "status", *words)
-        report("the same, show=all", "-m", "orchestrator", "status", *words, "show=all")
-        report("the same, --json", "-m", "orchestrator", "status", *words, "--json")
-        report(f"plan of {cells} cells", "-m", "orchestrator", "plan", *words)
-        report(f"tables of {cells} cells", "-m", "orchestrator", "tables", *words)
+        imports = "import orchestrator.commands.verbs, orchestrator.display.status"
+        runs = {
+            "imports alone": ["-c", imports],
+            f"status of {cells} cells": ["-m", "orchestrator", "status", *words],
+            "the same, show=all": ["-m", "orchestrator", "status", *words, "show=all"],
+            "the same, --json": ["-m", "orchestrator", "status", *words, "--json"],
+            f"plan of {cells} cells": ["-m", "orchestrator", "plan", *words],
+            f"tables of {cells} cells": ["-m", "orchestrator", "tables", *words],
+        }
+        for name, call in runs.items():
+            report(name, call, rounds)
 
 
 def grid_of(seeds: int) -> dict[str, object]:
@@ -113,10 +118,10 @@ def _leave_behind(folder: Path, config: TrainConfig) -> None:
     (folder / "progress.json").write_text(text)
 
 
-def report(name: str, *words: str) -> None:
-    """Time one process: the shortest and the least work of five."""
+def report(name: str, words: list[str], rounds: int) -> None:
+    """Time one process: the shortest and the least work of some rounds."""
     clock, work = [], []
-    for _ in range(5):
+    for _ in range(rounds):
         started, before = time.monotonic(), os.times()
         subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, check=False)
         after = os.times()
