@@ -68,6 +68,24 @@ def open_dataset(config: DataConfig) -> Dataset:
     return Dataset(location.spec, tree, split, len(location.spec.class_names), identity)
 
 
+def check_unchanged(dataset: Dataset) -> None:
+    """Look whether the images and masks are still those that were opened.
+
+    Raises:
+        DataError: some were replaced.
+    """
+    if dataset.tree.store is not None:
+        return  # each item of a shard is proved when it is read
+    changed = dataset.identity.changed_files(dataset.tree.root)
+    if changed:
+        raise DataError(
+            f"{quantity(len(changed), 'file')} below {dataset.tree.root} changed while the run "
+            f"read them, the first is {changed[0]}. Bring them back as they were and start it "
+            "again: it goes on from its newest checkpoint, which is from before. Or remove the "
+            "run's folder to train from step 0 on the data of today."
+        )
+
+
 def open_tree(location: DatasetLocation) -> ImageTree:
     """The tree at a location, of files or of shards; nothing else is checked."""
     root, store = location.root, None

@@ -78,6 +78,12 @@ class DataIdentity:
             changed.append(f"data.split: other lists {names}{what}")
         return changed
 
+    def changed_files(self, root: Path) -> list[str]:
+        """Paths of the files below the root that are others than these; those that are gone not."""
+        paths = [path for path in self.files if path != DESCRIPTION_FILE]
+        now = _file_hashes(root, paths, _places_of_hashes(root, self.folders))
+        return [path for path in paths if now.get(path, self.files[path]) != self.files[path]]
+
     def _recall(self, name: str) -> Any:
         """What a fingerprint or checksum stood for; None where that was not kept."""
         for folder in self.folders:
@@ -107,9 +113,8 @@ class KnownFiles:
             return {path: self._packed[path] for path in wanted if path in self._packed}
         new = [path for path in wanted if path not in self._hashes]
         if new:
-            beside, of_user = self.folders
-            own = of_user / _text_sha256(str(self._root.resolve()))[:16]
-            self._hashes |= _file_hashes(self._root, new, (beside, own))
+            places = _places_of_hashes(self._root, self.folders)
+            self._hashes |= _file_hashes(self._root, new, places)
         return {path: self._hashes[path] for path in wanted if path in self._hashes}
 
 
@@ -192,6 +197,12 @@ def _packed_hashes(location: DatasetLocation) -> dict[str, str] | None:
         spec.image_file(name) if kind == "image" else spec.mask_file(name): digest
         for (kind, name), digest in packed_hashes(location.root).items()
     }
+
+
+def _places_of_hashes(root: Path, folders: Sequence[Path]) -> tuple[Path, Path]:
+    """Where the sha256 of a root's files are kept; the user's cache has a folder for each root."""
+    beside, of_user = folders
+    return beside, of_user / _text_sha256(str(root.resolve()))[:16]
 
 
 def _file_hashes(root: Path, paths: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:

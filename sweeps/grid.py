@@ -79,6 +79,9 @@ def load_grid(name_or_path: str) -> Grid:
     )
     _refuse_repeats(tables, f"{path}: tables")
     cells = [cell for table in tables for cell in load_table(table).cells]
+    overrides = texts(spec.get("overrides", []), f"{path}: overrides")
+    settings = [override.partition("=")[0].strip().lstrip("+~") for override in overrides]
+    _refuse_repeats(settings, f"{path}: overrides")
     seeds = check_seeds(spec.get("seeds", list(DEFAULT_SEEDS)), f"{path}: seeds")
     return with_seeds(
         Grid(
@@ -86,7 +89,7 @@ def load_grid(name_or_path: str) -> Grid:
             title=text(spec["title"], f"{path}: title"),
             cells=tuple(dict.fromkeys([*cells, *_listed(spec.get("cells", []), path)])),
             tables=tables,
-            overrides=texts(spec.get("overrides", []), f"{path}: overrides"),
+            overrides=overrides,
             core_minutes=_minutes(spec.get("core_minutes"), f"{path}: core_minutes"),
             word=name_or_path,
         ),

@@ -1,13 +1,14 @@
 """A table of the benchmark: its cells, and the numbers the papers print. Reads `sweeps/tables`."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets.wording import quantity
-from sweeps.cell import Cell
+from sweeps.cell import Cell, setting_text
 from sweeps.yaml_spec import (
     Spec,
     cell_of,
@@ -127,10 +128,20 @@ class Table:
     def heads(self) -> tuple[tuple[str, ...], ...]:
         """Printed names of the columns, one line of the head per axis."""
         axes = self.columns[0]
-        return tuple(
-            tuple(self.labels.get(str(column[axis]), str(column[axis])) for column in self.columns)
-            for axis in axes
-        )
+        return tuple(tuple(self._head(column[axis]) for column in self.columns) for axis in axes)
+
+    def _head(self, value: object) -> str:
+        """How a value of an axis is printed; a label of 1e-4 or 1 is one of 0.0001 or 1.0 too."""
+        alike = [label for name, label in self.labels.items() if _is_value(name, value)]
+        return alike[0] if alike else str(value)
+
+
+def _is_value(name: str, value: object) -> bool:
+    """Whether the text of a label's key is a value of an axis, however it is typed."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(name) == value
+    return name in (str(value), setting_text(value))
 
 
 def load_table(name_or_path: str) -> Table:

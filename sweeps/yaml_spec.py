@@ -21,6 +21,9 @@ _DIGITS = re.compile(r"[0-9_]+")  # on a command line Hydra reads 1_16 as 116
 _SETTING = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")  # such as loss.alpha
 _VALUE = re.compile(r"-?[A-Za-z0-9_.-]+")
 
+_OTHER_NUMBER = re.compile(r"-0|-?(0[0-9_]+|[0-9]+_[0-9_]*|[0-9_]+[eE]-?[0-9]+)")  # '010', 1_0
+_LONGEST_KEY = 180  # without the seed: of 255 bytes of a file name attempt and ending take the rest
+
 # Keys whose values are texts for people, whatever they look like: a label 1.50 prints so.
 _TEXTS = ("title", "label", "corner", "note", "source", "notes", "labels", "minus")
 
@@ -171,17 +174,28 @@ def _check_setting(name: str, value: Any, where: str) -> None:
     is_single = isinstance(value, str | int | float) and _VALUE.fullmatch(text)
     if not is_single or (isinstance(value, str) and re.search(r"\dp\d|\.", value)):
         raise ValueError(f"{where}: {name} takes numbers and names, not {value!r}.")
+    if isinstance(value, str) and _OTHER_NUMBER.fullmatch(value):
+        # The trainer reads a number, so two keys would stand for one configuration.
+        raise ValueError(f"{where}: {name} is {value!r}; write the number plainly, unquoted.")
 
 
 def cell_of(axes: Spec, where: str) -> Cell:
     """The cell of axes and settings.
 
     Raises:
-        ValueError: an axis is missing.
+        ValueError: an axis is missing, or the key would be too long for the name of a file.
     """
     settings = {name: value for name, value in axes.items() if name not in AXES}
     named = {name: value for name, value in axes.items() if name in AXES}
-    return Cell(**_complete(named, where)).with_settings(settings)
+    cell = Cell(**_complete(named, where)).with_settings(settings)
+    length = len(cell.key.rpartition(".s")[0])
+    if length > _LONGEST_KEY:
+        raise ValueError(
+            f"{where}: the name of the cell would have {length} characters, and files are named "
+            f"after it; at most {_LONGEST_KEY} are possible. Choose shorter names, or write "
+            f"settings that all cells share under `overrides`. It begins with {cell.key[:60]}"
+        )
+    return cell
 
 
 def _complete(axes: Spec, where: str) -> Spec:

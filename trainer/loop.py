@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from datasets.dataset import Dataset
+from datasets.dataset import Dataset, check_unchanged
 from datasets.loading.batches import LabelledBatch, UnlabelledBatch, ViewPlan
 from trainer.checkpoint import CheckpointError, Checkpoints
 from trainer.checkpoint_manifest import STAGES
@@ -310,9 +310,10 @@ class Loop:
             self.checkpoints.save_best({"step": state.step, "weights": state.weights()})
 
     def _save(self) -> None:
-        """Save this step, after a check that no loss so far was NaN or infinite.
+        """Save this step, after a check that losses were finite and the data are the same.
 
-        So the newest checkpoint of a diverged run is from before the divergence.
+        So the newest checkpoint of a diverged run is from before the divergence, and a result is
+        of the images and masks that its row names.
         """
         self._beat("checkpoint")
         self._check_finite()
@@ -321,6 +322,7 @@ class Loop:
         self.state.seconds += now - self._clock
         self._clock = now
         if self.ranks.is_first:
+            check_unchanged(self.dataset)
             self.checkpoints.save(self.state.pack())
             self._progress(force=True)
         self._saved_at = time.monotonic()

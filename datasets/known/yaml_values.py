@@ -5,10 +5,11 @@ for bools, 1:30 for 90. Here values are those of YAML 1.2, and 010 is ten.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import yaml
+from yaml.error import MarkedYAMLError
 
 _VALUES = {
     "bool": r"true|True|TRUE|false|False|FALSE",
@@ -41,11 +42,13 @@ def load_yaml(
         check: called with the tree of nodes, which still holds keys that stand twice.
 
     Raises:
-        yaml.YAMLError: it is no YAML.
+        yaml.YAMLError: it is no YAML, a key is a list or a mapping, or an alias stands for what
+            holds it.
     """
     loader = _Loader(content)
     try:
         node = loader.get_single_node()
+        _refuse_odd(node, [])
         check(node)
         for mapping in _mappings(node):
             for key, value in mapping.value:
@@ -56,6 +59,25 @@ def load_yaml(
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _refuse_odd(node: Any, above: Sequence[Any]) -> None:
+    """Raise a YAMLError where a key is no single value, or a node holds itself (`&a [*a]`)."""
+    if node in above:
+        raise MarkedYAMLError(problem="an alias stands for what holds it", problem_mark=_mark(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise MarkedYAMLError(problem="a key is one value", problem_mark=_mark(key))
+            _refuse_odd(value, [*above, node])
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_odd(value, [*above, node])
+
+
+def _mark(node: yaml.Node) -> yaml.Mark:
+    mark: yaml.Mark = node.start_mark
+    return mark
 
 
 def _mappings(node: Any) -> Iterator[yaml.MappingNode]:

@@ -6,7 +6,7 @@ the files in it, so an attempt may be there twice and is never absent; here each
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ def read_set(
     folder: ResultFolder,
     schema: pa.Schema,
     unique: Reducer,
-    groups: Collection[str] | None = None,
+    groups: frozenset[str] | None = None,
 ) -> pa.Table:
     """Every row of the folder in today's layout, each once.
 
@@ -134,21 +134,35 @@ def parse_all(
     folder: ResultFolder,
     contents: dict[str, bytes],
     schema: pa.Schema,
-    groups: Collection[str] | None = None,
+    groups: frozenset[str] | None = None,
 ) -> list[pa.Table]:
     """The table of each file, in today's layout; see `read_set` for `groups`."""
 
     def parse(item: tuple[str, bytes]) -> pa.Table:
+        single = parse_name(item[0])  # None of a compacted file, which may hold any cell
         try:
-            return _parse(folder, *item, schema=schema)
+            table = _parse(folder, *item, schema=schema)
         except ResultsError:
-            single = parse_name(item[0])  # a compacted file may hold any cell
             if groups is None or single is None or _group(single.key) in groups:
                 raise
             return schema.empty_table()
+        other = None if single is None else _misnamed(table, single)
+        if single and other and (groups is None or groups & {*map(_group, (single.key, other))}):
+            raise ResultsError(
+                f"{folder.address}/{item[0]} holds another attempt than its name says, one of "
+                f"{other}. Give it its name <key>.a0001.parquet back, or move it away."
+            )
+        return table
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(parse, contents.items()))
+
+
+def _misnamed(table: pa.Table, single: Single) -> str | None:
+    """The key of a row that the name of its file does not say; None where there is none."""
+    is_own = pc.and_(pc.equal(table["key"], single.key), pc.equal(table["attempt"], single.attempt))
+    index = pc.index(is_own, False).as_py()
+    return None if index < 0 else str(table["key"][index])
 
 
 def first_of(table: pa.Table, order: Sequence[str], num_key: int) -> pa.Table:

@@ -188,6 +188,7 @@ ENTRY = {"base": BASE, "product": {"split": ["1of8"], "loss": ["none", "kl"]}}
         ({"tables": ["demo"], "seeds": ["x"]}, "a seed is a whole number from 0 on, not 'x'"),
         ({"tables": ["demo"], "seeds": []}, "seeds: expected a list"),
         ({"tables": ["demo"], "overrides": {"a": 1}}, "overrides: expected a list of texts"),
+        ({"tables": ["demo"], "overrides": ["a.b=1", "+a.b=2"]}, "overrides: 'a.b' stands twice"),
         ({"tables": ["demo"], "core_minutes": 0}, "core_minutes: expected minutes above 0"),
         ({"tables": ["demo"], "core_minutes": "5"}, "expected minutes above 0, found '5'"),
         ({"cells": [ENTRY, ENTRY]}, r"entry 2: synthetic\.1of8\..* is already in entry 1"),

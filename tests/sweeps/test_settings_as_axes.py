@@ -92,6 +92,24 @@ def test_a_table_has_a_column_for_each_value(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("axis", "labels", "heads"),
+    [
+        ("loss.alpha: [1e-4, 1, -0.0]", "{1e-4: tiny, 1.0: one, 0: off}", ("tiny", "one", "off")),
+        ("loss.alpha: [0.1, 10]", '{0.10: a tenth, "010": ten}', ("a tenth", "ten")),
+        ("loss.inside_half: [true, false]", '{true: half, "*": any}', ("half", "False")),
+    ],
+)
+def test_a_label_belongs_to_a_value_however_both_are_typed(tmp_path, axis, labels, heads):
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        f"title: T\ncell: {BASE}, loss: kl}}\ncolumns: {{{axis}}}\nlabels: {labels}\n"
+        "blocks: [{rows: [{label: Ours, cell: {}}]}]\n"
+    )
+
+    assert load_table(str(path)).heads() == (heads,)
+
+
+@pytest.mark.parametrize(
     ("product", "message"),
     [
         ("{loss.alhpa: [1]}", "Unknown setting 'loss.alhpa'. Did you mean loss.alpha"),
@@ -101,6 +119,9 @@ def test_a_table_has_a_column_for_each_value(tmp_path):
         ("{data.crop: [64]}", "Write 'crop' in a grid"),
         ("{loss.alpha: [much]}", "loss.alpha"),
         ("{alpha: [1]}", "such as loss.alpha"),
+        ("{optim.epochs: [10, 1_0]}", "'1_0'; write the number plainly"),
+        ("{loss.alpha: ['010']}", "'010'; write the number plainly"),
+        (f"{{data.root: [{'x' * 150}]}}", "files are named after it; at most"),
     ],
 )
 def test_an_axis_that_cannot_be_is_refused(tmp_path, product, message):
@@ -128,6 +149,14 @@ def test_yaml_values_are_what_people_mean(text, value):
     loaded = load_yaml(text)
 
     assert (type(loaded), loaded) == (type(value), value)
+
+
+@pytest.mark.parametrize("text", ["? [a, b]\n: 1", "{a: 1}: 2", "&a [*a]", "a: &b {c: [*b]}"])
+def test_a_yaml_tree_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(text)
+
+    with pytest.raises(ValueError, match=r"mine\.yaml is no valid YAML: a"):
+        load_grid(str(tmp_path / "mine.yaml"))
 
 
 def test_a_seed_written_010_is_ten(tmp_path):

@@ -1,5 +1,6 @@
 """What a run compares before its first step."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from datasets.errors import DataError
 from tests.support.process_groups import run_ranks
 from tests.support.tiny_config import tiny_config
 from trainer.checkpoint import CheckpointError
+from trainer.checkpoint_manifest import manifests
+from trainer.loop import StepReport
 from trainer.run import train
 
 
@@ -30,6 +33,33 @@ def refusal_on_a_rank(roots: tuple[Path, Path]) -> str:
     with pytest.raises(DataError) as error:
         train(tiny_config(roots[dist.get_rank()]), roots[0].parent / "run")
     return str(error.value)
+
+
+def test_a_mask_replaced_while_a_run_trains_ends_it_before_the_next_checkpoint(
+    two_roots: tuple[Path, Path],
+) -> None:
+    config, run = tiny_config(two_roots[0], "run.checkpoint_steps=1"), two_roots[0].parent / "run"
+    (mask,) = (p for p in two_roots[0].rglob("*.png") if p.read_bytes() != other(p, two_roots))
+    before, facts = mask.read_bytes(), mask.stat()
+
+    def replace_mask(report: StepReport) -> None:
+        if report.state.step == 2:
+            mask.write_bytes(other(mask, two_roots))
+            os.utime(mask, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    with pytest.raises(DataError, match=rf"1 file below .* changed .* the first is .*{mask.name}"):
+        train(config, run, on_step=replace_mask)
+    newest = manifests(run)[0].step
+    mask.write_bytes(before)
+    summary = train(config, run)
+
+    assert newest == 1
+    assert summary.weights_sha256 == train(config, run.with_name("undisturbed")).weights_sha256
+
+
+def other(path: Path, roots: tuple[Path, Path]) -> bytes:
+    """The bytes of the same file in the second copy."""
+    return (roots[1] / path.relative_to(roots[0])).read_bytes()
 
 
 def test_ranks_that_read_other_data_are_refused_on_all(two_roots: tuple[Path, Path]) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -229,6 +230,21 @@ def test_a_broken_file_stops_only_the_grids_of_its_cell(tmp_path, content):
         for read in (state_rows, read_history, lambda root, cells: counted_rows(root, cells, {})):
             with pytest.raises(ResultsError):
                 read(root, cells)
+
+
+def test_a_row_under_the_name_of_another_attempt_is_refused_by_the_grids_of_both(tmp_path):
+    root, other, third = LocalRoot(tmp_path), replace(CELL, split="1of4"), replace(CELL, crop=96)
+    path = Path(publish(root, row_of(CELL, 50.0)))
+    shutil.copy(path, path.with_name(f"{other.key}.a0001.parquet"))
+
+    for cells in ([CELL], [other], None):
+        with pytest.raises(ResultsError, match=rf"{other.key}\S+ holds another .* {CELL.key}\."):
+            state_rows(root, cells)
+    assert counted_rows(root, [third], {}) == []
+    path.with_name(f"{other.key}.a0001.parquet").unlink()
+    shutil.copy(path, path.with_name(f"{CELL.key}.a0002.parquet"))
+    with pytest.raises(ResultsError, match=r"a0002\.parquet holds another attempt"):
+        state_rows(root, [CELL])
 
 
 def test_a_broken_file_of_many_cells_stops_every_grid(tmp_path):
