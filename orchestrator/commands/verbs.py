@@ -116,11 +116,12 @@ class Verb:
 
 
 def _note_absent_root(words: Sequence[str]) -> None:
-    """Say that the folder of results that a reading verb was given is not there."""
+    """Say that the folder of results of a reading verb is not there, but one of a like name."""
     roots = [word.partition("=")[2] for word in words if word.startswith("root=")]
     path = folder_of(roots[-1]) if roots and not is_url(roots[-1]) else None
-    if path is not None and not path.exists():
-        print_note(f"note: there is no folder {path} yet.{did_you_mean_path(path)}", "yellow")
+    near = did_you_mean_path(path) if path is not None and not path.exists() else ""
+    if near:
+        print_note(f"note: there is no folder {path} yet.{near}", "yellow")
 
 
 LIKE = 0.75  # of a word and a misspelt one; no option of a launch is so like another word
