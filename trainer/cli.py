@@ -89,7 +89,8 @@ def _predict(words: list[str], on_message: OnMessage) -> None:
     for line in predict_folder(
         trained, folder_of(given["images"]), folder_of(given["out"]), device
     ):
-        on_message(line)
+        # A name may hold bytes that are no text, and standard output may refuse to print them.
+        on_message(line.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 def _export(words: list[str], on_message: OnMessage) -> None:

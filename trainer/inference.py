@@ -254,6 +254,8 @@ def _upright(path: Path) -> tuple[Image.Image, str]:
 
     Training refuses such files, because a mask may not be rotated with them; here there is none.
     """
+    if path.exists() and not path.is_file():
+        raise DataError("it is no regular file")  # to open a pipe would wait for its other end
     data = path.read_bytes()
     try:
         return read_image(data, str(path)), ""

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import combinations, count
 from statistics import fmean
 
 from orchestrator.results.counted import (
     Likeness,
     Today,
     counted,
+    data_of,
     differences,
     has_same_data,
     is_of_today,
@@ -51,9 +52,13 @@ def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ..
 
 def _is_comparable(entries: Sequence[TableEntry]) -> bool:
     """Whether the entries of each data set and split ran on the same images, masks and lists."""
-    first: dict[tuple[str, str], Result] = {}
-    rows = [row for entry in entries for row in entry.results]
-    return all(has_same_data(first.setdefault((r.recipe, r.split), r), r) for r in rows)
+    distinct: dict[tuple[str, str], dict[tuple[str, str | None], Result]] = {}
+    for row in (row for entry in entries for row in entry.results):
+        states = distinct.setdefault((row.recipe, row.split), {})
+        states.setdefault((data_of(row), row.split_checksum), row)
+    # All pairs: a row whose data are not known agrees with rows that differ from each other.
+    pairs = (pair for states in distinct.values() for pair in combinations(states.values(), 2))
+    return all(has_same_data(*pair) for pair in pairs)
 
 
 def _printed(row: FilledRow, entry: TableEntry) -> float | None:

@@ -1,5 +1,6 @@
 """What one does with a trained run: predict, export, look at it in TensorBoard."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from datasets.dataset import open_dataset
 from tests.support.process_groups import run_trainer
 from tests.support.tiny_config import tiny_config
 from trainer import inference
+from trainer.cli import run_verb
 from trainer.config.compose import compose
 from trainer.config.schema import TrainConfig
 from trainer.evaluate import predict
@@ -116,7 +118,7 @@ def test_a_folder_without_a_readable_image_is_an_error(
     (tmp_path / "a.png").write_bytes(b"")
     trained = load_trained(run[1])
 
-    for folder, message in ((tmp_path, "1 of 1 images"), (tmp_path / "no", "is no folder")):
+    for folder, message in ((tmp_path, "1 of 1 image of"), (tmp_path / "no", "is no folder")):
         with pytest.raises(ValueError, match=message):
             list(predict_folder(trained, folder, tmp_path / "out", "cpu"))
 
@@ -190,6 +192,7 @@ def test_folders_below_are_kept_and_links_followed(
     (images / "gone.jpg").symlink_to("nowhere.jpg")
     (images / "empty.jpg").touch()
     (images / "text.png").write_text("hello")
+    os.mkfifo(images / "pipe.png")
 
     for _ in range(2):
         lines, error = lines_of(run[1], images, out)
@@ -197,13 +200,29 @@ def test_folders_below_are_kept_and_links_followed(
         assert {name for name in masks if "_overlay" not in name} == {
             *("a.png", "c.png", "sub/deep/a.png", "day/b.png")
         }
-        assert error.startswith("3 of 7 images")
+        assert error.startswith("4 of 8 images")
         unread = "\n".join(line for line in lines if "not read" in line)
         assert all(name in unread for name in ("gone.jpg", "is empty", "no image file of a known"))
+        assert "pipe.png: not read (it is no regular file)" in unread
         assert "BytesIO" not in unread
 
     monkeypatch.setattr(inference, "WHOLE_PIXELS", 1000)
     assert "40x30 pixels: too large to be seen whole" in lines_of(run[1], images, out)[0][0]
+
+
+def test_a_name_that_is_no_text_is_predicted_and_can_be_printed(
+    run: tuple[TrainConfig, Path], tmp_path: Path
+) -> None:
+    images, out, lines = tmp_path / "images", tmp_path / "out", list[str]()
+    images.mkdir()
+    name = os.fsdecode(b"bad\xff.png")
+    Image.new("RGB", (40, 30)).save(images / name)
+
+    words = [f"checkpoint={run[1]}", f"images={images}", f"out={out}", "device=cpu"]
+    run_verb("predict", words, lines.append)
+
+    assert (out / name).is_file()
+    assert b"bad\xef\xbf\xbd.png" in lines[0].encode()
 
 
 @pytest.fixture(scope="module")

@@ -111,6 +111,15 @@ def test_best_and_second_compete_with_quoted_rows_once_a_column_is_complete(tabl
     }
 
 
+def test_a_row_of_unknown_data_does_not_make_rows_of_different_data_comparable(table, rows):
+    known = [None, None, "a" * 64, None, "b" * 64, None]
+    mixed = [replace(row, data_fingerprint=data) for row, data in zip(rows, known, strict=True)]
+
+    filled = fill(table, mixed)
+
+    assert all(entry.rank is None for row in filled.rows for entry in row.entries)
+
+
 def test_values_that_print_alike_share_a_place(table):
     filled = fill(table, rows_of(table, [61, 67, 73.04, 75, 73.01, 74]))
 
