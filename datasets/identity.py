@@ -280,8 +280,13 @@ def _changed_lists(before: Any, split: Split) -> str:
         "validation": (before[2], split.validation),
     }
     texts = [
-        f"{name} {len(old)} -> {len(new)} ({len(set(old) ^ set(new))} others)"
+        f"{name} {len(old)} -> {len(new)} ({_others(set(old) ^ set(new))})"
         for name, (old, new) in lists.items()
         if tuple(old) != tuple(new)
     ]
     return f": {', '.join(texts)}"
+
+
+def _others(ids: set[str]) -> str:
+    """How many ids stand in one of two lists alone."""
+    return f"{len(ids)} others" if ids else "in another order"

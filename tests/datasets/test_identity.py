@@ -85,6 +85,11 @@ def moved_to_validation(root: Path) -> None:
     validation.write_text(validation.read_text() + first)
 
 
+def listed_in_another_order(root: Path) -> None:
+    path = root / "splits/all/labeled.txt"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -93,6 +98,7 @@ def moved_to_validation(root: Path) -> None:
         (swapped, r"2 changed of 21 files, such as y/i1.png, y/i2.png$"),
         (linked_elsewhere, r"1 changed of 21 files, such as x/i4.jpg$"),
         (described_otherwise, r"1 changed of 21 files, such as dataset.yaml$"),
+        (listed_in_another_order, r"^data.split: .*: labelled 8 -> 8 \(in another order\)$"),
         (moved_to_validation, r"^data.split: .*labelled 8 -> 7 .*validation 2 -> 3 "),
     ],
 )
