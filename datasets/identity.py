@@ -32,6 +32,9 @@ _PACKED = "packed.json"  # PACKED_FILE of datasets.shards.reader, which loads Pi
 _THREADS = 8
 _SETTLED_SECONDS = 2.0  # coarsest time stamp of a file system: a younger file may change unseen
 _NAMED = 3  # files that a text names
+# By root what this process hashed: where neither the data nor the user's cache can be written, a
+# run would hash all of it anew at each checkpoint.
+_hashed_here: dict[Path, dict[str, tuple[tuple[int, int, int], str]]] = {}
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _places_of_hashes(root: Path, folders: Sequence[Path]) -> tuple[Path, Path]:
 
 def _file_hashes(root: Path, paths: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
     """sha256 of the files that are there, by path; only those are read that may have changed."""
-    known = _known_hashes(folders)
+    known = _known_hashes(folders) | _hashed_here.get(root, {})
     with ThreadPoolExecutor(_THREADS) as pool:
         states = dict(zip(paths, pool.map(lambda path: _state(root / path), paths), strict=True))
         there = {path: state for path, state in states.items() if state is not None}
@@ -218,6 +221,7 @@ def _file_hashes(root: Path, paths: Sequence[str], folders: Sequence[Path]) -> d
     settled = [p for p in stale if now - max(there[p][1:]) > _SETTLED_SECONDS * 1e9]
     if settled:
         known |= {path: (there[path], hashes[path]) for path in settled}
+        _hashed_here[root] = known
         content = {path: [*state, digest] for path, (state, digest) in known.items()}
         _write(folders, _HASHES, json.dumps(content).encode())
     return hashes
