@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-from datasets.wording import quantity
 from trainer.config.schema import LossConfig, OptimConfig, RampUnit, TrainConfig
 
 
@@ -52,7 +51,7 @@ class Schedule:
         """The schedule of a run on a split of so many images.
 
         Raises:
-            ValueError: a list is shorter than one batch.
+            ValueError: a list that a stage passes over is empty.
         """
         sizes = {"num_labelled": num_labelled, "num_unlabelled": num_unlabelled}
         path = config.method.facts.stages
@@ -66,10 +65,8 @@ class Schedule:
             steps = _whole_batches(config, images, config.batch)
             if steps == 0:
                 raise ValueError(
-                    f"Stage {stage_name} of method={config.method.name} has "
-                    f"{quantity(images, 'image')} on split {config.data.split}, fewer than one "
-                    f"batch of {config.batch}; choose a "
-                    "larger split or a smaller optim.batch."
+                    f"Stage {stage_name} of method={config.method.name} has no image on split "
+                    f"{config.data.split}; choose a split with unlabelled images."
                 )
             epochs = num_epochs(config.optim, steps)
             stages.append(Stage(stage_name, steps, epochs, start, epoch))
@@ -108,27 +105,31 @@ def steps_per_epoch(config: TrainConfig, *, num_labelled: int, num_unlabelled: i
     two steps of 8 there, and one by whole batches. `optim.sampler_ranks=4` counts in that way.
 
     Raises:
-        ValueError: the list is shorter than one batch.
+        ValueError: the list is empty.
     """
-    batch, images, kind, cure = config.batch, num_unlabelled, "unlabelled", "a smaller optim.batch"
+    batch, images, cure = config.batch, num_unlabelled, "a method that needs none"
     if not config.method.facts.needs_unlabelled:
         if config.method.match_iters:
             batch, cure = config.optim.batch, "method.match_iters=false"
         else:
-            images, kind = num_labelled, "labelled"
+            images = num_labelled
     steps = _whole_batches(config, images, batch)
     if steps == 0:
         raise ValueError(
-            f"Split {config.data.split} has {quantity(images, f'{kind} image')}, fewer than one "
-            f"batch of {batch}; choose a larger split or {cure}."
+            f"Split {config.data.split} has no unlabelled images for an epoch to pass over; choose "
+            f"a split with some, or {cure}."
         )
     return steps
 
 
 def _whole_batches(config: TrainConfig, images: int, batch: int) -> int:
-    """Steps of one pass over a list; an incomplete last batch is not counted."""
+    """Steps of one pass over a list; an incomplete last batch is not counted.
+
+    A list that is shorter than one batch gives one step, filled by further passes over it. Such
+    lists occur in small folders of one's own alone; the UniMatch code would take no step.
+    """
     ranks = config.optim.sampler_ranks
-    return math.ceil(images / ranks) * ranks // batch
+    return max(math.ceil(images / ranks) * ranks // batch, min(images, 1))
 
 
 def num_epochs(optim: OptimConfig, epoch_steps: int) -> int:

@@ -85,7 +85,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on(
     [
         (["optim.eopchs=3"], "Did you mean optim.epochs"),
         (["data.split=1of3"], "1of3"),
-        (["data.split=full"], "0 unlabelled images, fewer than one batch"),
+        (["data.split=full"], "has no unlabelled images"),
         (
             ["method=ael", "method.u2pl.negatives=10"],
             "method.u2pl.negatives=10 is read by method.algorithm=u2pl, and this run has ael",
