@@ -59,6 +59,11 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
 def _check_overrides(overrides: Iterable[str]) -> None:
     for override in overrides:
         name = override.partition("=")[0].lstrip("+~")
+        if name == "run.folder":
+            raise ValueError(
+                f"{override!r}: every cell has a folder of its own below the root; leave it out, "
+                "and name the root with root=DIR."
+            )
         if name in _OWNED:
             raise ValueError(
                 f"{override!r} would change what every cell of the grid says itself. Write "

@@ -46,6 +46,11 @@ def test_an_override_of_what_the_cell_says_is_refused(override, cure):
         cell_configs([CELL], [override])
 
 
+def test_a_folder_for_cells_that_have_their_own_is_refused():
+    with pytest.raises(ValueError, match="every cell has a folder of its own"):
+        cell_configs([CELL], ["run.folder=a"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
