@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 GRID ?= demo
 ROOT ?= outputs/demo
-WORKERS ?= 2
+# One more than two cores, since tests on Slurm, Ray and S3 often wait.
+WORKERS ?= 3
 
 .PHONY: demo test test-slurm check setup clean
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datasets.files import file_sha256
 from datasets.location import home
+from datasets.wording import quantity
 from trainer.config.schema import TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
 
@@ -75,8 +76,9 @@ def load_backbone(network: DeepLabV3Plus, path: Path) -> Pretrained:
     extra = sorted(set(stored) - set(own))
     if wrong or extra:
         raise WeightsError(
-            f"{path} is not of this backbone: {len(wrong)} of {len(needed)} entries are missing "
-            f"or of another shape ({', '.join(wrong[:3]) or '-'}), {len(extra)} are unknown "
+            f"{path} is not of this backbone: {len(wrong)} of "
+            f"{quantity(len(needed), 'entry', 'entries')} are missing or of another shape "
+            f"({', '.join(wrong[:3]) or '-'}), {len(extra)} are unknown "
             f"({', '.join(extra[:3]) or '-'}). {backbone.other_file}".rstrip()
         )
     backbone.load_state_dict(stored, strict=False)
