@@ -97,6 +97,9 @@ def table(tally: Tally) -> str:
         f"{tally.rounds} grids done by {tally.launches} launches and {tally.attempts} attempts; "
         f"launches that nobody killed ended: {ends or 'none'}."
     )
+    if tally.missed:
+        missed = ", ".join(f"{number} times {kind}" for kind, number in tally.missed.items())
+        lines.append(f"Drawn, but there was nothing to harm: {missed}.")
     lines.append("\n".join(["Found:", *tally.findings]) if tally.findings else "Nothing differs.")
     return "\n".join(lines)
 

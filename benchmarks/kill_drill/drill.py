@@ -65,6 +65,7 @@ class Tally:
 
     Attributes:
         met: how often a kind of accident happened at which moment.
+        missed: how often a kind was drawn and found nothing to kill or to fill.
         rounds: grids that were done in the end.
         launches: in all of them.
         attempts: at their cells.
@@ -73,6 +74,7 @@ class Tally:
     """
 
     met: Counter[tuple[str, str]] = field(default_factory=Counter)
+    missed: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     launches: int = 0
     attempts: int = 0
@@ -176,6 +178,8 @@ class Drill:
             print(f"{time.strftime('%T')} {moment}: {kind}", flush=True)
             if self.scene.happen(kind):
                 self.tally.met[kind, moment] += 1
+            else:
+                self.tally.missed[kind] += 1
             # The launch is dead even where the root could not be made read-only in time.
             is_killed = kind in ("launch", "everything", "read-only")
             moment = MOMENTS[draws.integer(1, 2)]

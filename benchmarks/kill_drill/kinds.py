@@ -213,7 +213,9 @@ def _in_nodes(scene: Scene) -> list[int]:
 
 
 def _is_job(pid: int) -> bool:
-    return b"submitit" in _command_line(pid)
+    """Whether it is the Python of a job, which trains, and not the srun that started it."""
+    words = _command_line(pid).split(b"\0")
+    return b"python" in words[0] and b"slurm.job_start" in words
 
 
 def _is_busy_actor(pid: int) -> bool:
