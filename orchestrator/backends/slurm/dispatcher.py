@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -106,6 +106,10 @@ def _class_of(info: JobInfo, log: Path, *, was_stopped: bool, began: bool) -> tu
     return Failure.node_lost, lines[-1] if lines else ""
 
 
+_NO_MEMORY = (
+    "jobs have the memory that this Slurm gives those that ask for none: set slurm.memory_gb=N, "
+    "which is doubled for a cell that needs more"
+)
 _STEP_SECONDS = 1.0  # between two readings of the job reports, which lie on a shared disk
 _FULL_SECONDS = 60.0  # between two tries at a full queue
 _PATIENCE_SECONDS = 1800.0  # with refusals that pass, if they do, without an end of our own jobs
@@ -339,10 +343,13 @@ class Dispatcher(Pool):
 
     def _finish(self, key: str, outcome: Outcome) -> None:
         """Report how a cell's job ended."""
-        self._forget(key)
         # With a next rung it was the memory of the card or of one allocation, not that of the job.
         if outcome.failure == Failure.out_of_memory.value and not outcome.next_memory:
             self._oom_count[key] = self._oom_count.get(key, 0) + 1
+            if not self.job_spec_of(self._trials[key], 0).memory_gb:
+                text = f"{outcome.error_text}; {_NO_MEMORY}".removeprefix("; ")
+                outcome = replace(outcome, error_text=text)
+        self._forget(key)
         self._news.append(PoolEvent(key, "ended", outcome))
 
     def _submit(self, trials: Sequence[Trial], spec: JobSpec) -> None:

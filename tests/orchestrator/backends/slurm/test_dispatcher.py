@@ -35,6 +35,7 @@ class Launch:
     reports: list[PoolEvent] = field(default_factory=list)
     limit: Allowance | None = None
     must_end: bool = False
+    memory_gb: float = 1.0
 
     def __post_init__(self) -> None:
         self.dispatcher = Dispatcher(
@@ -47,7 +48,9 @@ class Launch:
                 has_accounting=False,
                 clock=self.clock,
             ),
-            job_spec_of=lambda trial, oom_count: JobSpec(memory_gb=1.0 + oom_count),
+            job_spec_of=lambda trial, oom_count: JobSpec(
+                memory_gb=self.memory_gb * (1 + oom_count)
+            ),
             prepare_trial=lambda trial: trial,
             max_jobs=100,
             max_array_size=100,
@@ -221,6 +224,18 @@ def test_a_report_ends_a_job_before_slurm_is_asked_and_the_next_job_gets_more_me
     launch.dispatcher.start(launch.trials[2:])
     script = launch.dispatcher.jobs["cell2"].array.folder / "submission.sh"
     assert "#SBATCH --mem=2048M" in script.read_text()
+
+
+def test_a_job_that_asked_for_no_memory_and_had_too_little_says_what_to_set(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    launch = Launch(tmp_path, memory_gb=0.0).start()
+    launch.end("cell2", "out_of_memory")
+
+    (report,) = launch.polls(1)
+
+    assert report.outcome is not None
+    assert "set slurm.memory_gb=N" in report.outcome.error_text
 
 
 def test_a_job_that_takes_the_next_rung_gets_no_more_memory(
