@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     """Drill, print the table; returns 1 where something was found."""
     given = dict(word.split("=", 1) for word in words)
     root = given.pop("root", "")
-    with tempfile.TemporaryDirectory(prefix="drill-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="drill-", ignore_cleanup_errors=True) as temporary:
         plan = Plan(
             backend=given.pop("backend", "inline"),
             folder=Path(temporary if is_url(root) or not root else root).absolute(),
