@@ -145,9 +145,8 @@ class Drill:
         folder = (self.scene.disk.folder if self.scene.disk else self.plan.folder) / f"{number}"
         lab = self._lab(folder, url)
         while self._launch(lab, last_steps) != 0:
-            pass
-        if self.scene.gateway:
-            self.scene.gateway[1].heal()
+            self._heal()
+        self._heal()
         found = differences(calm, lab)
         self.scene.findings += [f"round {number}: {line}" for line in found]
         self.tally.rounds += 1
@@ -159,6 +158,11 @@ class Drill:
             shutil.rmtree(folder)
             if url:
                 shutil.rmtree(lab.opened.printed, ignore_errors=True)
+
+    def _heal(self) -> None:
+        """What still waits to harm requests would meet the drill's own."""
+        if self.scene.gateway:
+            self.scene.gateway[1].heal()
 
     def _launch(self, lab: Lab, last_steps: dict[str, int]) -> int | None:
         """One launch under accidents; its exit code, None where an accident ended it."""

@@ -10,6 +10,7 @@ from tests.support.lab import Lab
 
 WORKERS = 5
 _ALL = 6  # of so many kills one meets all of them at once
+_GATEWAY = 8  # of so many one meets the door of the S3 server
 
 
 class WorkerDrill(Drill):
@@ -25,10 +26,13 @@ class WorkerDrill(Drill):
                 moment = MOMENTS[draws.integer(0, 2)]
                 if not self._wait(moment, moments):
                     break
+                if self.scene.gateway and draws.integer(1, _GATEWAY) == 1:
+                    self._count("gateway", moment)
+                    self.scene.happen("gateway")
+                    continue
                 is_all = draws.integer(1, _ALL) == 1
                 met = range(WORKERS) if is_all else [draws.integer(0, WORKERS - 1)]
-                print(f"{time.strftime('%T')} {moment}: {len(met)} of {WORKERS}", flush=True)
-                self.tally.met["every worker" if is_all else "one worker", moment] += 1
+                self._count("every worker" if is_all else "one worker", moment)
                 for number in met:
                     _kill(self._crew[number])
                 for number in met:
@@ -37,6 +41,10 @@ class WorkerDrill(Drill):
         finally:
             for worker in self._crew:
                 _kill(worker)
+
+    def _count(self, kind: str, moment: str) -> None:
+        print(f"{time.strftime('%T')} {moment}: {kind}", flush=True)
+        self.tally.met[kind, moment] += 1
 
     def _join(self, lab: Lab) -> Output:
         """Another worker."""
