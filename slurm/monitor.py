@@ -7,7 +7,7 @@ was restarted may know less than before, and a finished job is forgotten after m
 import getpass
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slurm.commands import SlurmMissing, SlurmRefused, SlurmSilent, call
 
@@ -34,7 +34,7 @@ class JobInfo:
         job_id: such as 17 or 17_3.
         array_id: of the whole array, or the job itself.
         state: such as PENDING, RUNNING or COMPLETED.
-        reason: why it waits or ended, as Slurm names it, such as Resources.
+        reason: why it waits or ended, as Slurm names it, such as Resources; empty for none.
         nodes: where it runs or ran.
         submitted: when, in local time, such as 2026-05-01T09:30:00.
     """
@@ -67,7 +67,8 @@ def squeue(*, seconds: float = 60.0) -> dict[str, JobInfo]:
     words = ("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", _COLUMNS)
     lines = call(*words, seconds=seconds).splitlines()
     columns = [line.split("|", 7) for line in lines if line.count("|") >= 7]
-    return {values[0]: JobInfo(*values) for values in columns}
+    infos = {values[0]: JobInfo(*values) for values in columns}
+    return {i: replace(info, reason=_value(info.reason)) for i, info in infos.items()}
 
 
 def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
@@ -84,8 +85,13 @@ def sacct(job_ids: Iterable[str]) -> dict[str, JobInfo]:
     for line in answer.splitlines():
         job_id, state, nodes = line.split("|", 2)
         word = state.split()[0] if state else ""  # "CANCELLED by 1000"
-        infos[job_id] = JobInfo(job_id, job_id.partition("_")[0], word, nodes=nodes)
+        infos[job_id] = JobInfo(job_id, job_id.partition("_")[0], word, nodes=_value(nodes))
     return infos
+
+
+def _value(word: str) -> str:
+    """A column of an answer; where there is nothing to say, Slurm writes None or None assigned."""
+    return "" if word.startswith("None") else word
 
 
 @dataclass

@@ -16,7 +16,7 @@ from orchestrator.commands.output import (
     print_text,
     show_files,
 )
-from orchestrator.commands.request import answering_root, request_of, split_words
+from orchestrator.commands.request import answering_root, plan_now, request_of, split_words
 from orchestrator.planning.plan import EXIT_DONE, EXIT_UNFINISHED, LaunchRequest, Plan
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.json import tables_json
@@ -178,7 +178,7 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.page import report
 
     request = request_of(grid, words)
-    show_files(request.root, report(request.plan(), request.options.printed_epoch), json=json)
+    show_files(request.root, report(plan_now(request), request.options.printed_epoch), json=json)
     return EXIT_DONE
 
 

@@ -123,7 +123,7 @@ def _no_log(cell: str, root: Root, address: str) -> str:
 
 def _log_files(cell: str, root: Root) -> list[Path]:
     """The messages and losses of a cell's newest attempt, and what its job printed."""
-    from orchestrator.backends.slurm.cell_job import job_logs
+    from orchestrator.backends.slurm.registry import job_logs
 
     run = root.local_copy(cell)
     log = run.log(run.newest_attempt())

@@ -66,6 +66,7 @@ class PlannedCell:
         why: one line of evidence.
         changed: for drifted cells, lines such as ``optim.lr: 0.0005 -> 0.001``.
         row: the row behind the state, if there is one.
+        attempt: number of the newest attempt in its run directory; 0 without one.
         published_attempt: newest attempt among the rows of the cell.
         seconds: estimated length of the whole run; None while nothing comparable was measured.
         job: in Slurm, of a queued cell.
@@ -79,6 +80,7 @@ class PlannedCell:
     changed: tuple[str, ...] = ()
     row: Row | None = None
     owner: LockOwner | None = None
+    attempt: int = 0
     published_attempt: int = 0
     seconds: float | None = None
     job: QueuedJob | None = None
@@ -230,6 +232,7 @@ class _Evidence:
             changed=tuple(changed),
             row=row,
             owner=owner,
+            attempt=self.run.attempt,
             published_attempt=max((row.attempt for row in self.rows), default=0),
             seconds=seconds,
         )

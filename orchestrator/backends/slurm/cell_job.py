@@ -57,22 +57,6 @@ def read_report(path: Path) -> JobReport | None:
     return JobReport(**fields, outcome=Outcome(**outcome) if outcome else None)
 
 
-def job_logs(key: str, grids: Path) -> list[Path]:
-    """Where the newest job of a cell prints to; nothing for a cell that had none.
-
-    Args:
-        key: of the cell.
-        grids: folder of the folders of grids.
-    """
-    files = grids.glob(f"*/slurm/notes/{key}.json")
-    reports = sorted(files, key=lambda path: path.stat().st_mtime_ns)
-    report = read_report(reports[-1]) if reports else None
-    if report is None:
-        return []
-    array = reports[-1].parents[1] / "batches" / report.batch.rpartition("-")[2]
-    return [array / f"{report.job_id}_0_log.{kind}" for kind in ("out", "err")]
-
-
 class JobReports:
     """Reads each report once after every change.
 

@@ -97,6 +97,22 @@ class JobRegistry:
         return jobs
 
 
+def job_logs(key: str, grids: Path) -> list[Path]:
+    """Where the newest job of a cell that Slurm started prints to; nothing without one.
+
+    Args:
+        key: of the cell.
+        grids: folder of the folders of grids.
+    """
+    files = grids.glob("*/slurm/batches/*/cells.json")
+    for path in sorted(files, key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        array = JobArray.read(path.parent) if json.dumps(key) in path.read_text() else None
+        logs = array.logs(key) if array is not None else ()
+        if any(log.exists() for log in logs):
+            return list(logs)
+    return []
+
+
 def info_of(job: Job, infos: Mapping[str, JobInfo]) -> JobInfo | None:
     """What Slurm last said about a job; None without an answer about it.
 

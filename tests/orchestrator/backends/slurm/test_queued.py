@@ -83,3 +83,76 @@ def test_a_grid_without_jobs_asks_nothing(
     main(["status", str(lab.grid), f"root={lab.root}", "--json"])
 
     assert fake.num_calls("squeue") == 0
+
+
+TIME_LIMIT = "slurmstepd: error: *** JOB 101 ON n1 CANCELLED AT 2026-05-01 DUE TO TIME LIMIT ***"
+KILLED = {
+    ("TIMEOUT", TIME_LIMIT): f"as TIMEOUT before an attempt began: {TIME_LIMIT}",
+    ("OUT_OF_MEMORY", ""): "as OUT_OF_MEMORY before an attempt began",
+    ("CANCELLED", None): "as CANCELLED before it began",
+    ("NODE_FAIL", "srun: error: n1 died"): "as NODE_FAIL before an attempt began: srun: error: n1",
+    (None, "oom_kill event\nand more"): "ended before an attempt began: oom_kill event",
+}
+
+
+@pytest.mark.parametrize("verb", ["plan", "status"])
+@pytest.mark.parametrize(("job", "said"), KILLED.items())
+def test_a_cell_whose_job_was_killed_before_it_could_begin_says_why(
+    fake: FakeSlurm,
+    submitted: Lab,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+    job: tuple[str | None, str | None],
+    said: str,
+) -> None:
+    state, log = job
+    info = fake.job("101_0", state or "", comment(submitted))
+    info[4] = "" if log is None else "n1"
+    fake.set(jobs=[info] if state else [])
+    if log is not None:
+        array = next((submitted.root / "grids/tiny/slurm/batches").iterdir())
+        (array / "101_0_0_log.err").write_text(log)
+
+    main([verb, str(submitted.grid), f"root={submitted.root}", "--json"])
+
+    cell = cells(capsys)[UNIMATCH]
+    assert said in str(cell["why"])
+    assert cell["state"] == ("missing" if log is None else "interrupted")
+
+
+def test_a_job_that_has_just_started_is_not_called_running_for_no_reason(
+    fake: FakeSlurm, submitted: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = fake.job("101_0", "RUNNING", comment(submitted))
+    info[3] = "None"
+    fake.set(jobs=[info])
+
+    main(["status", str(submitted.grid), f"root={submitted.root}", "--json"])
+
+    since = "2026-05-01T09:30:00"
+    assert cells(capsys)[UNIMATCH]["why"] == f"job 101_0 begins on n1, submitted {since}"
+
+
+def test_the_report_says_why_a_job_was_killed(fake: FakeSlurm, submitted: Lab) -> None:
+    fake.set(jobs=[fake.job("101_0", "OUT_OF_MEMORY", comment(submitted))])
+
+    main(["report", str(submitted.grid), f"root={submitted.root}"])
+
+    page = (submitted.root / "reports" / "tiny.html").read_text()
+    assert "job 101_0 on n1 ended as OUT_OF_MEMORY" in page
+
+
+def test_logs_prints_what_slurm_wrote_of_a_job_that_never_reported(
+    fake: FakeSlurm, submitted: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    array = next((submitted.root / "grids/tiny/slurm/batches").iterdir())
+    (array / "101_0_0_log.err").write_text(TIME_LIMIT)
+
+    assert main(["logs", UNIMATCH, f"root={submitted.root}"]) == 0
+
+    assert TIME_LIMIT in capsys.readouterr().out
+
+
+def comment(submitted: Lab) -> str:
+    array = next((submitted.root / "grids/tiny/slurm/batches").iterdir())
+    return f"tiny-{array.name}"

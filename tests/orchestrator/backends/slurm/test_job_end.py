@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.slurm.dispatcher import classify_exit
+from orchestrator.backends.slurm.job_end import classify_exit
 from orchestrator.trial import Trial
 from slurm.monitor import JobInfo
 
