@@ -4,7 +4,7 @@ import logging
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from orchestrator.execution.watchdog import hang_watchdog, rank_log, recorded_ou
 from orchestrator.failures import POLICIES, Failure, StaleAttempt, classify, next_memory
 from orchestrator.results.history import publish_history
 from orchestrator.results.row import Attempt, Row
-from orchestrator.results.store import cell_rows, publish
+from orchestrator.results.store import cell_rows, done_rows, publish
 from orchestrator.storage.file_lock import Busy
 from orchestrator.storage.open import root_of
 from orchestrator.storage.paths import RunPaths
@@ -32,14 +32,30 @@ from trainer.config.schema import Memory, TrainConfig
 from trainer.run_log import Summary
 
 
-def has_done_row(root: Root, trial: Trial) -> bool:
-    """Whether an attempt after the trial's `published_attempt` is done under its configuration."""
-    return any(
-        row.status == "done"
-        and row.fingerprint == trial.fingerprint
-        and row.attempt > trial.published_attempt
-        for row in cell_rows(root, trial.key)
-    )
+def has_done_row(root: Root, trial: Trial, newest: int) -> bool:
+    """Whether an attempt after the trial's `published_attempt` is done under its configuration.
+
+    Args:
+        root: of the results.
+        trial: of the cell.
+        newest: number of the newest attempt in the run directory; where it is not after
+            `published_attempt` the rows of other cells are not even listed.
+    """
+
+    def is_done(rows: Iterable[Row]) -> bool:
+        return any(
+            row.status == "done"
+            and row.fingerprint == trial.fingerprint
+            and row.attempt > trial.published_attempt
+            for row in rows
+        )
+
+    first = trial.published_attempt + 1
+    # The first one even if none has begun: its run directory may have been removed since.
+    numbers = range(first, max(first, newest) + 1)
+    if is_done(done_rows(root, trial.key, numbers)):
+        return True
+    return newest >= first and is_done(cell_rows(root, trial.key))  # of compacted files, too
 
 
 def done_row(trial: Trial, number: int, summary: Summary, started: datetime) -> Row:
@@ -135,7 +151,7 @@ def _run_owned(run: _Run, asked: Callable[[], bool], wait_seconds: float) -> Out
     )
     try:
         with owned as owner:
-            if not has_done_row(run.root, trial):
+            if not has_done_row(run.root, trial, owner.newest):
                 return _run_first_rank(run, owner, lambda: asked() or owner.must_end())
             outcome = Outcome("done", owner.newest, is_published=True)
     except (Busy, StaleAttempt) as busy:
@@ -213,7 +229,7 @@ def _train(run: _Run, owner: RunOwner, number: int, should_stop: Callable[[], bo
     if summary.status == "stopped":
         return Outcome("stopped", number, seconds=summary.seconds)
     publish_history(run.root, trial.key, number, owner.paths.folder)
-    publish(run.root, done_row(trial, number, summary, started))
+    publish(run.root, done_row(trial, number, summary, started), is_newest=True)
     return Outcome(
         "done",
         number,

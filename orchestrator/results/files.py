@@ -21,6 +21,7 @@ from orchestrator.storage.root import ResultFolder
 from sweeps.cell import Cell
 
 COMPACTED = re.compile(r"compacted-[0-9TZ]+-[0-9a-f]+\.parquet")
+COMPACTED_START = "compacted-"
 
 _SINGLE = re.compile(r"(?P<key>.+)\.a(?P<attempt>\d+)(?P<failed>\.failed)?\.parquet")
 _THREADS = 8
@@ -106,23 +107,30 @@ def _result_names_alone(_: ResultFolder, names: Iterable[str]) -> set[str]:
 
 
 def stable_contents(
-    folder: ResultFolder, choose: Callable[[ResultFolder, Iterable[str]], set[str]]
+    folder: ResultFolder,
+    choose: Callable[[ResultFolder, Iterable[str]], set[str]],
+    starts: Sequence[str] = ("",),
 ) -> dict[str, bytes]:
     """Contents of the chosen files, from a moment in which nothing was half compacted.
 
     A listing during a compaction may miss both the old file and the new one. Then the names of
     compacted files differ after the reading, and it is repeated.
 
+    Args:
+        folder: of rows or of history.
+        choose: of the names, those to read.
+        starts: of the names to choose from; with those of compacted files among them.
+
     Raises:
         ResultsError: the folder changes faster than it can be read.
     """
     for _ in range(_TRIES):
-        names = choose(folder, folder.names())
+        names = choose(folder, folder.names(starts))
         try:
             contents = folder.read(sorted(names))
         except FileNotFoundError:
             continue
-        if _compacted(folder.names()) == _compacted(names):
+        if _compacted(folder.names((COMPACTED_START,))) == _compacted(names):
             return contents
     raise ResultsError(
         f"{folder.address} was compacted {_TRIES} times while it was read; stop the other "
@@ -190,7 +198,7 @@ def _group(key: str) -> str:
 
 
 def _compacted(names: Iterable[str]) -> set[str]:
-    return {n for n in names if n.startswith("compacted-") and COMPACTED.fullmatch(n)}
+    return {n for n in names if n.startswith(COMPACTED_START) and COMPACTED.fullmatch(n)}
 
 
 def _is_strictly_ascending(table: pa.Table, names: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ put many rows into one file beside them. Needs neither torch nor ray.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from orchestrator.failures import StaleAttempt
 from orchestrator.results.counted import Today, counted
 from orchestrator.results.files import (
     COMPACTED,
+    COMPACTED_START,
     ResultsError,
     Single,
     first_of,
@@ -50,6 +52,7 @@ __all__ = [
     "Row",
     "cell_rows",
     "counted_rows",
+    "done_rows",
     "late_rows",
     "publish",
     "read_rows",
@@ -59,7 +62,7 @@ __all__ = [
 ]
 
 
-def publish(root: Root, row: Row) -> str:
+def publish(root: Root, row: Row, *, is_newest: bool = False) -> str:
     """Make a finished attempt part of the results, whole or not at all.
 
     The first row of an attempt stays, so that publishing twice is harmless; only a done row
@@ -68,6 +71,7 @@ def publish(root: Root, row: Row) -> str:
     Args:
         root: under which runs and results lie.
         row: what to publish.
+        is_newest: no newer attempt of the cell has begun, so only files of this one are looked at.
 
     Returns:
         The path or URL of the row's file.
@@ -77,7 +81,7 @@ def publish(root: Root, row: Row) -> str:
         OSError: the folder cannot be written (full disk, rights); nothing half-written is left.
     """
     folder = root.results("rows")
-    known = _attempts(folder, row.key)
+    known = _own_files(folder, row) if is_newest else _attempts(folder, row.key)
     newest = max(known, default=0)
     if newest > row.attempt:
         raise StaleAttempt(
@@ -130,6 +134,22 @@ def state_rows(root: Root, cells: Iterable[Cell] | None = None) -> list[Row]:
     """
     columns = [name for name in SCHEMA.names if name not in PER_CLASS]
     return rows_of(read_table(root, columns, cells).select(columns))
+
+
+def done_rows(root: Root, key: str, attempts: Iterable[int]) -> list[Row]:
+    """The done rows of some attempts of a cell, as far as no compaction has taken them.
+
+    Costs the same however many rows of other cells there are.
+
+    Raises:
+        ResultsError: one of the files is broken.
+    """
+    folder = root.results("rows")
+    there = folder.present(Single(key, number, is_failed=False).name for number in attempts)
+    contents: dict[str, bytes] = {}
+    with suppress(FileNotFoundError):  # a compaction takes them in this moment
+        contents = folder.read(there)
+    return [row for table in parse_all(folder, contents, SCHEMA) for row in rows_of(table)]
 
 
 def late_rows(root: Root, keys: Collection[str], known: Iterable[Row]) -> list[Row]:
@@ -222,6 +242,13 @@ def unique_rows(table: pa.Table) -> pa.Table:
     return first_of(table, _ORDER, num_key=2)
 
 
+def _own_files(folder: ResultFolder, row: Row) -> dict[int, str]:
+    """Status of the attempt of a row, where it has a file; a compaction may have taken that."""
+    done, failed = (Single(row.key, row.attempt, is_failed=failed).name for failed in (False, True))
+    there = folder.present((done, failed))
+    return {row.attempt: "done" if done in there else "failed"} if there else {}
+
+
 def _attempts(folder: ResultFolder, key: str) -> dict[int, str]:
     """Status of every published attempt of a cell."""
     table = _cell_table(folder, key)
@@ -234,11 +261,10 @@ def _cell_table(folder: ResultFolder, key: str) -> pa.Table:
 
     def own(_: ResultFolder, names: Iterable[str]) -> set[str]:
         # Readers refuse a folder with a foreign file; a finished run is published all the same.
-        # Each attempt looks at the names of all: a word is compared before a pattern.
-        near = [name for name in names if name.startswith(("compacted-", key))]
-        return {n for n in near if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
+        return {n for n in names if COMPACTED.fullmatch(n) or _is_of(parse_name(n), key)}
 
-    tables = parse_all(folder, stable_contents(folder, own), SCHEMA)
+    contents = stable_contents(folder, own, (COMPACTED_START, f"{key}.a"))
+    tables = parse_all(folder, contents, SCHEMA)
     mine = [table.filter(pc.equal(table["key"], key)) for table in tables]
     return unique_rows(pa.concat_tables([SCHEMA.empty_table(), *mine]))
 

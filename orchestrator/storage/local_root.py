@@ -1,27 +1,24 @@
 """A root that is a folder: locks are lock files, and runs and results are read in place."""
 
-import errno
 import glob
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.files import atomic_write
 from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import Busy, FileLock, LockOwner, file_lock, lock_owner
 from orchestrator.storage.paths import LOCK, RunPaths, newest_attempt_in
+from orchestrator.storage.result_folders import LocalResults
 from orchestrator.storage.root import Probe, ResultFolder, ResultKind, Root, RunOwner, StopSignal
 from orchestrator.storage.run_state import Progress, RunState, read_progress
 from orchestrator.trial import Outcome
 from trainer.checkpoint_manifest import fingerprint_of, newest
 
 MOVED = "moved.txt"  # in the folder of an attempt that was set aside with its run
-_THREADS = 8
 _GIB = 2**30
 _ROOMY_GIB = 10  # free; below, the doctor warns
 
@@ -202,63 +199,6 @@ class LocalRunOwner:
     def release(self) -> None:
         """See `RunOwner`."""
         self.lock.write("")
-
-
-class LocalResults:
-    """See `ResultFolder`.
-
-    Args:
-        folder: of the files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.address = str(folder)
-
-    def names(self) -> set[str]:
-        """See `ResultFolder`."""
-        try:
-            return {entry.name for entry in os.scandir(self._folder)}
-        except (FileNotFoundError, NotADirectoryError):
-            return set()
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """See `ResultFolder`."""
-        wanted = list(names)
-        with ThreadPoolExecutor(_THREADS) as pool:  # a network file system answers slowly
-            contents = pool.map(lambda name: (self._folder / name).read_bytes(), wanted)
-            return dict(zip(wanted, contents, strict=True))
-
-    def put(self, name: str, content: bytes) -> None:
-        """See `ResultFolder`."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(self._folder / name, content, durable=True)
-        except OSError as error:
-            cause = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-            raise OSError(
-                error.errno,
-                f"Could not publish {name} in {self.address}: {cause}. Nothing was written; make "
-                "room there (or choose another root) and launch again, the run itself is kept",
-            ) from error
-
-    def remove(self, names: Iterable[str]) -> None:
-        """See `ResultFolder`."""
-        for name in names:
-            (self._folder / name).unlink(missing_ok=True)
-
-    @contextmanager
-    def compaction_lock(self) -> Iterator[bool]:
-        """See `ResultFolder`."""
-        # Beside the folder: readers of Parquet data sets take every file in it for data.
-        path = self._folder.with_name(f".{self._folder.name}.compaction")
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(file_lock(path, "a compaction"))
-            except Busy:
-                yield False
-            else:
-                yield True
 
 
 class _StopFileSuffices:

@@ -28,8 +28,14 @@ class ResultFolder(Protocol):
 
     address: str
 
-    def names(self) -> set[str]:
-        """Names of all files; none where the folder does not exist yet."""
+    def names(self, starts: Sequence[str] = ("",)) -> set[str]:
+        """Names of the files that start with one of some words; a server lists no others.
+
+        None where the folder does not exist yet.
+        """
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Which of some files are there; costs the same however many others are."""
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """Contents by name; FileNotFoundError when one is gone."""

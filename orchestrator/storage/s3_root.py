@@ -28,6 +28,7 @@ from orchestrator.failures import StaleAttempt
 from orchestrator.storage.file_lock import LockOwner, file_lock
 from orchestrator.storage.local_root import MOVED, leave_notice
 from orchestrator.storage.paths import RunPaths
+from orchestrator.storage.result_folders import S3Results
 from orchestrator.storage.root import Probe, ResultFolder, ResultKind, Root, RunOwner, StopSignal
 from orchestrator.storage.run_state import Progress, RunState, parse_progress, read_progress
 from orchestrator.storage.s3_lock import IDLE_BYTES, LockLost, S3Lock, read_lock, s3_lock
@@ -48,7 +49,6 @@ from trainer.checkpoint_manifest import CHECKPOINTS, Manifest, fingerprint_of
 from trainer.run_log import PROGRESS
 
 _THREADS = 16
-_RESULT_THREADS = 8
 _PROGRESS_SECONDS = 5.0  # between two looks of a screen at a run elsewhere
 _GIB = 2**30
 
@@ -378,46 +378,6 @@ class S3RunOwner:
         """See `RunOwner`."""
         with suppress(OSError):
             self.lock.release()
-
-
-class S3Results:
-    """See `ResultFolder`.
-
-    Args:
-        storage: of the root.
-        name: of the folder below it.
-    """
-
-    def __init__(self, storage: Storage, name: str) -> None:
-        self._storage = storage
-        self._prefix = f"{name}/"
-        self.address = f"{storage.url}/{name}"
-
-    def names(self) -> set[str]:
-        """See `ResultFolder`."""
-        entries = self._storage.entries(self._prefix)
-        return {entry.name.removeprefix(self._prefix) for entry in entries}
-
-    def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """See `ResultFolder`."""
-        wanted = list(names)
-        with ThreadPoolExecutor(_RESULT_THREADS) as pool:
-            contents = pool.map(lambda name: self._storage.read(self._prefix + name), wanted)
-            return dict(zip(wanted, contents, strict=True))
-
-    def put(self, name: str, content: bytes) -> None:
-        """See `ResultFolder`."""
-        self._storage.write(self._prefix + name, content)
-
-    def remove(self, names: Iterable[str]) -> None:
-        """See `ResultFolder`."""
-        self._storage.remove(self._prefix + name for name in names)
-
-    @contextmanager
-    def compaction_lock(self) -> Iterator[bool]:
-        """See `ResultFolder`."""
-        # No lock: after two at once some rows exist twice, and readers count them once.
-        yield True
 
 
 class _StopObject:

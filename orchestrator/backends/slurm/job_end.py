@@ -56,7 +56,7 @@ def classify_exit(
     final = [outcome for outcome in written if outcome.status in ("done", "failed", "busy")]
     if final:
         return final[0]
-    if has_done_row(root, trial):
+    if has_done_row(root, trial, number):
         return Outcome("done", number, is_published=True)
     if info.state == "CANCELLED":
         return Outcome("stopped", number, error_text=f"job {info.job_id} was cancelled")
