@@ -147,7 +147,9 @@ class JobMonitor:
         missing = [job_id for job_id in wanted if job_id not in self.infos]
         if missing and self.has_accounting:
             self.num_requests += 1
-            self.infos |= sacct(missing)
+            # A controller that lost its state never tells the database that a job has ended.
+            accounted = sacct(missing)
+            self.infos |= {key: info for key, info in accounted.items() if info.has_ended}
         self._note_bad_news(wanted)
         return True
 

@@ -67,6 +67,21 @@ def test_a_missing_job_is_unknown_until_it_stays_missing_for_long(
     assert not end.has_ended
 
 
+def test_a_job_that_only_the_database_still_takes_for_running_is_missing(
+    fake: FakeSlurm, clock: Clock
+) -> None:
+    monitor = JobMonitor(absent_seconds=90, clock=clock)
+    fake.set(accounted=[["7", "RUNNING", "n1"], ["8", "COMPLETED", "n1"]])
+    monitor.look(["7", "8"])
+    clock.now += 100
+    monitor.look(["7", "8"])
+
+    runaway, ended = monitor.end_of("7"), monitor.end_of("8")
+    assert runaway is not None
+    assert ended is not None
+    assert (runaway.state, ended.state) == ("GONE", "COMPLETED")
+
+
 def test_no_answer_says_nothing_about_any_job(
     fake: FakeSlurm, monitor: JobMonitor, clock: Clock
 ) -> None:

@@ -1,7 +1,7 @@
 """Fakes of Slurm's programs, and of time, for what a real Slurm does only now and then.
 
-They read `slurm.json` beside them: jobs (lines of squeue), most jobs, whether they answer, and an
-error of sbatch.
+They read `slurm.json` beside them: jobs (lines of squeue), accounted (lines of sacct), most jobs,
+whether they answer, and an error of sbatch.
 """
 
 import json
@@ -28,6 +28,8 @@ if name == "scontrol":
     print("Slurmctld(primary) at c1 is UP")
 if name == "squeue":
     print("\\n".join("|".join(job) for job in state["jobs"]))
+if name == "sacct":
+    print("\\n".join("|".join(job) for job in state["accounted"]))
 if name == "scancel":
     state["jobs"] = [job for job in state["jobs"] if job[0] not in sys.argv[1:]]
 if name == "sbatch":
@@ -65,7 +67,7 @@ class FakeSlurm:
     folder: Path
 
     def install(self) -> "FakeSlurm":
-        self.set(jobs=[], most=100, silent=[], error="", last=100, calls=[])
+        self.set(jobs=[], accounted=[], most=100, silent=[], error="", last=100, calls=[])
         for name in ("sbatch", "squeue", "scancel", "sacct", "srun", "scontrol"):
             program = self.folder / name
             program.write_text(PROGRAM.format(python=sys.executable, file=str(self.file)))
