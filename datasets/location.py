@@ -104,6 +104,11 @@ def data_root(config: DataConfig) -> Path:
     return default / known.draw_folder(drawing) if known.draw_folder and drawing else default
 
 
+def is_here(config: DataConfig) -> bool:
+    """Whether this machine sees a configured dataset: its folder, or its object store."""
+    return is_url(config.root) or data_root(config).exists()
+
+
 def cache_root(config: DataConfig) -> Path:
     """Local folder for what was fetched from an object store."""
     if config.cache:

@@ -35,6 +35,8 @@ def did_you_mean_path(path: Path) -> str:
     place = Path(path.anchor)
     for part in path.parts[len(place.parts) :]:
         if not (place / part).exists():
+            if (place / part).is_symlink():
+                return f" {place / part} is a link to {(place / part).readlink()}, which is gone."
             is_open = place.is_dir() and os.access(place, os.R_OK)
             names = [entry.name for entry in place.iterdir()] if is_open else []
             near = get_close_matches(part, names, n=1)

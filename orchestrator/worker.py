@@ -72,7 +72,7 @@ def run_worker(order: LaunchRequest, screen: Screen, *, idle_seconds: float) -> 
         ValueError, OSError: configuration, data or room on the disk; nothing was started.
     """
     order = replace(order, options=_options_of_worker(order.options))
-    plan = order.plan()
+    plan = order.plan(needs_data=True)
     cells = [*_free(plan), *(cell for cell in plan.cells if cell.state is State.running)]
     if not cells:
         return show_end(plan, order, screen)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from datasets.location import is_here
 from datasets.splits.lists import split_sizes
 from sweeps.cell import Cell
 from trainer.config.compose import compose
@@ -24,7 +25,9 @@ _OWNED = {
 }
 
 
-def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[Cell, TrainConfig]:
+def cell_configs(
+    cells: Iterable[Cell], overrides: Sequence[str] = (), *, needs_data: bool = True
+) -> dict[Cell, TrainConfig]:
     """The configuration of each cell; `config.key == cell.key` for every one.
 
     Hydra composes once per recipe, backbone, method and loss (a tenth of a second each); split,
@@ -33,6 +36,8 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
     Args:
         cells: of a grid.
         overrides: Hydra settings for all of them, such as ``optim.epochs=2``.
+        needs_data: whether the lists of a split that is not a published one must be here, as for
+            cells that run; their results can be read where the data is not.
 
     Raises:
         ValueError: an override or a cell's name that does not exist, or that a cell owns.
@@ -51,7 +56,7 @@ def cell_configs(cells: Iterable[Cell], overrides: Sequence[str] = ()) -> dict[C
             composed[kind] = _composed(cell, overrides)
         place = (*kind, cell.split, cell.crop)
         if place not in placed:
-            placed[place] = _placed(cell, composed[kind])
+            placed[place] = _placed(cell, composed[kind], needs_data=needs_data)
         configs[cell] = _seeded(cell, placed[place])
     return configs
 
@@ -103,11 +108,12 @@ def _composed(cell: Cell, overrides: Sequence[str]) -> TrainConfig:
         raise ValueError(f"Cell {cell.key}: {error}") from error
 
 
-def _placed(cell: Cell, config: TrainConfig) -> TrainConfig:
+def _placed(cell: Cell, config: TrainConfig, *, needs_data: bool) -> TrainConfig:
     """The checked configuration with the cell's split, crop and seed."""
     data = replace(config.data, split=cell.split, crop=cell.crop)
     try:
-        split_sizes(data)  # knows every published name without the data
+        if needs_data or is_here(data):
+            split_sizes(data)  # knows every published name without the data
         config = check(replace(config, seed=cell.seed, data=data))
     except ValueError as error:
         raise ValueError(f"Cell {cell.key}: {error}") from error

@@ -28,7 +28,7 @@ def plan_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     said, rest = split_words(words, "show", *WORDS)
     most = _most_cells(said.get("show", str(_MOST_CELLS)))
     request = request_of(grid, rest)
-    ahead = outlook(request, plan_now(request), said)
+    ahead = outlook(request, plan_now(request, needs_data=True), said)
     plan = ahead.plan
     chosen = request.chosen(plan)
     keys = {cell.key for cell in chosen}

@@ -33,9 +33,12 @@ def answering_root(options: LaunchOptions) -> Root:
     return root
 
 
-def plan_now(request: LaunchRequest, *, pause_seconds: float = 0.0) -> Plan:
+def plan_now(
+    request: LaunchRequest, *, needs_data: bool = False, pause_seconds: float = 0.0
+) -> Plan:
     """The states now, with those of queued jobs; prints a problem with Slurm to standard error."""
-    plan, problem = with_queued_jobs(request.plan(), pause_seconds=pause_seconds)
+    plan = request.plan(needs_data=needs_data)
+    plan, problem = with_queued_jobs(plan, pause_seconds=pause_seconds)
     if problem:
         as_typed(sys.stderr).print(problem, soft_wrap=True, highlight=False)
     return plan

@@ -51,7 +51,10 @@ def seconds_by_key(
     for row in rows:
         if row.status != "done" or not row.seconds or row.fingerprint != fingerprints.get(row.key):
             continue
-        rate = row.seconds / known.work(configs[row.key])  # it ran, so its split has a batch
+        try:
+            rate = row.seconds / known.work(configs[row.key])
+        except ValueError:  # its lists are not on this machine
+            continue
         for kind in ((row.recipe, row.backbone), (row.recipe, "")):
             rates.setdefault(kind, []).append(rate)
     seconds: dict[str, float | None] = {}

@@ -125,6 +125,7 @@ def make_plan(
     only: str = "*",
     overrides: Sequence[str] = (),
     cells: Sequence[Cell] = (),
+    needs_data: bool = False,
 ) -> Plan:
     """The states of a grid's cells.
 
@@ -134,9 +135,11 @@ def make_plan(
         only: glob over keys.
         overrides: training settings for every cell, after the grid's own.
         cells: in place of the grid's own; none keeps these.
+        needs_data: whether the chosen cells' lists must be on this machine.
 
     Raises:
-        ValueError: unknown grid or setting, no cell fits `only`, an unreadable row.
+        ValueError: unknown grid or setting, lists that are needed and missing, no cell fits
+            `only`, an unreadable row.
     """
     grid = load_grid(name)
     if cells:
@@ -144,17 +147,20 @@ def make_plan(
         grid = replace(grid, cells=tuple(cells), seeds=seeds, core_minutes=None)
     chosen = chosen_cells(grid, only)
     settings = [*grid.overrides, *overrides]
-    configs = {cell.key: config for cell, config in cell_configs(chosen, settings).items()}
+    composed = cell_configs(chosen, settings, needs_data=needs_data)
+    configs = {cell.key: config for cell, config in composed.items()}
     left_out = [cell for cell in grid.cells if cell.key not in configs]
     others: dict[str, TrainConfig] = {}
     with suppress(ValueError):  # what `only` leaves out may lack its data; tables print its rows
-        others = {cell.key: config for cell, config in cell_configs(left_out, settings).items()}
+        composed = cell_configs(left_out, settings, needs_data=False)
+        others = {cell.key: config for cell, config in composed.items()}
     rows = state_rows(root, grid.cells)
     data = TodaysData()
     today = todays({**configs, **others}, rows, data)
     measured: dict[str, float] = {}
     if grid.core_minutes and not overrides:  # it was measured with the grid's own settings
-        measured = shares({**configs, **others}, 60 * grid.core_minutes)
+        with suppress(ValueError):  # as above
+            measured = shares({**configs, **others}, 60 * grid.core_minutes)
     states = _states(configs, root, rows, today, data, measured=measured)
     return Plan(grid, root, tuple(states), today)
 
@@ -314,8 +320,8 @@ class LaunchRequest:
     states: tuple[State, ...] = LAUNCHED
     cells: tuple[Cell, ...] = ()
 
-    def plan(self) -> Plan:
-        """The states now."""
+    def plan(self, *, needs_data: bool = False) -> Plan:
+        """The states now, see `make_plan`."""
         self.root.check()
         with uncollected():
             return make_plan(
@@ -324,6 +330,7 @@ class LaunchRequest:
                 only=self.options.only,
                 overrides=self.overrides,
                 cells=self.cells,
+                needs_data=needs_data,
             )
 
     def chosen(self, plan: Plan) -> list[PlannedCell]:

@@ -100,5 +100,6 @@ def _todays(
         kinds[row.group].add((row.settings_sha256, data_of(row), row.split_checksum))
     mixed = [cell for cell in cells if overrides or len(kinds[_group(cell)]) > 1]
     settings = [*grid.overrides, *overrides]
-    configs = {cell.key: config for cell, config in cell_configs(mixed, settings).items()}
+    composed = cell_configs(mixed, settings, needs_data=False)
+    configs = {cell.key: config for cell, config in composed.items()}
     return todays(configs, rows, TodaysData())

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -296,6 +297,23 @@ def test_masks_corrected_in_place_are_seen_kept_apart_and_renewed(tmp_path: Path
     table = lab.run("tables")
     assert "±" in table
     assert "m,n=1" not in table
+
+
+def test_results_are_read_where_the_data_is_not_and_nothing_runs_there(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, images(tmp_path / "own", 0))
+    write_folder_grid(lab, 1)
+    lab.run("launch", "backend=inline")
+    table = lab.run("tables")
+    shutil.move(lab.data, tmp_path / "elsewhere")
+
+    assert lab.run("tables") == table
+    assert "1 done" in lab.run("status")
+    for verb in (["report"], ["export"], ["diff", f"with={lab.opened.address}"]):
+        lab.run(*verb)
+    for verb in ("plan", "launch", "work"):
+        assert f"There is no folder {lab.data}" in lab.run(verb, code=2)
+    write_folder_grid(lab, 1, 2)
+    assert "1 done, 1 missing" in lab.run("status", code=10)
 
 
 def test_a_checkpoint_of_masks_that_were_corrected_is_drifted(
