@@ -162,10 +162,7 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
         ClusterUnreachable: no Ray.
     """
     refuse_ignored(order.options)
-    plan, root = (
-        order.plan(needs_data=True),
-        order.root,
-    )  # before the lock: a wrong command always fails
+    plan, root = order.plan(needs_data=True), order.root  # unlocked: a wrong command always fails
     check_place(order.options.backend, root.folder, root.grid(plan.grid.name).folder)
     with launch_events(order, plan.grid.name, screen) as events:
         with root.own_grid(plan.grid.name, f"launch of {plan.grid.name}") as is_lost:
