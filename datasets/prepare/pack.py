@@ -11,6 +11,7 @@ from PIL import Image
 
 from datasets.dataset import open_tree
 from datasets.errors import DataError
+from datasets.identity import RECORDS
 from datasets.images.tree import ImageTree, Kind, file_bytes
 from datasets.known.folder import DESCRIPTION_FILE
 from datasets.location import DatasetLocation
@@ -100,7 +101,7 @@ def _check_target(target: Storage, fingerprint: str) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith(("shards/", "splits/", "ImageSets/")) or name in (
+    return name.startswith(("shards/", "splits/", "ImageSets/", f"{RECORDS}/")) or name in (
         *(PACKED_FILE, INDEX_FILE, FILE_NAME, DESCRIPTION_FILE),
     )
 

@@ -231,7 +231,14 @@ def _connected(pid: int, surroundings: tuple[str, ...], stall: float) -> s3fs.S3
         },
     )
     files.retries = 1
+    files.loop.set_exception_handler(_said)
     return files
+
+
+def _said(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Whatever asyncio has to say, but for requests that failed: these are repeated or worded."""
+    if not isinstance(context.get("exception"), _PASSING):
+        loop.default_exception_handler(context)
 
 
 def _waits() -> Iterator[float]:

@@ -1,5 +1,7 @@
 """One contract, two stores: a folder, and a bucket of a real S3 server with harm done to it."""
 
+import asyncio
+import logging
 import os
 import pickle
 import signal
@@ -10,7 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiohttp
 import pytest
+from fsspec.asyn import get_loop
 
 from datasets.errors import Unreachable
 from datasets.storage.base import Storage
@@ -43,6 +47,24 @@ def test_a_copy_has_the_same_content_and_the_age_of_an_object_is_known(storage) 
     assert -1.0 <= storage.hold("one").age_seconds < 60.0
     with pytest.raises(FileNotFoundError):
         storage.copy("missing", "three")
+
+
+def test_a_request_that_lost_its_server_prints_no_traceback(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_storage(store.url).write("one", b"content")  # connects, on the same loop
+    caplog.set_level(logging.ERROR, logger="asyncio")
+    lost, other = aiohttp.ClientConnectionResetError("lost"), RuntimeError("other")
+
+    for error in (lost, other):
+        asyncio.run_coroutine_threadsafe(_tell_of(error), get_loop()).result()
+
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [other]
+
+
+async def _tell_of(error: Exception) -> None:
+    """As a task that nobody waits for does at its end."""
+    asyncio.get_running_loop().call_exception_handler({"message": "told", "exception": error})
 
 
 def test_objects_are_written_read_listed_and_removed(storage) -> None:
