@@ -15,6 +15,7 @@ from orchestrator.backends.ray.cluster import available_cores
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.display.format import about, cells_text
 from orchestrator.display.screen import Screen
+from orchestrator.display.waiting import SHORT_SECONDS
 from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.attempt import failed_row
 from orchestrator.execution.code_snapshot import snapshot_code
@@ -172,7 +173,8 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
             cells = order.chosen(plan) + [c for c in plan.cells if c.state is State.running]
             if not cells:
                 return show_end(plan, order, screen)
-            order = checked(order, cells)
+            with screen.waiting("Looking at the data", quiet_seconds=SHORT_SECONDS):
+                order = checked(order, cells)
             _set_aside(cells, root, screen)
             screen.message(announcement(plan.grid.title, cells, order.options), "bold")
             stop = Stop(

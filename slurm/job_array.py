@@ -15,7 +15,7 @@ from typing import Any
 from slurm.commands import call
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobInfo
-from slurm.submitit_adapter import call_file, log_files, script_text, write_call
+from slurm.submitit_adapter import call_file, failure_mark, log_files, script_text, write_call
 
 _NAME_LIMIT = 200  # characters; sites cut or refuse longer job names
 
@@ -79,6 +79,14 @@ class JobArray:
             return (self.folder / "job_id").read_text()
         except OSError:
             return None
+
+    @property
+    def newest_failure(self) -> float:
+        """When a job of it last failed, by the clock of its node; 0 where none did."""
+        try:
+            return failure_mark(self.folder).stat().st_mtime
+        except OSError:
+            return 0.0
 
     @cached_property
     def _positions(self) -> dict[str, int]:

@@ -160,8 +160,9 @@ class JobMonitor:
             info = self.infos.get(job_id)
             if info is not None and not info.has_ended:
                 self._since.pop(job_id, None)
-            else:
-                self._since.setdefault(job_id, now)
+            elif job_id not in self._since:
+                self._since[job_id] = now
+                self._next = min(self._next, now + self.certain_seconds)
 
     def end_of(self, job_id: str) -> JobInfo | None:
         """How a job ended, once that is certain; None for all others."""

@@ -51,6 +51,8 @@ def script_text(folder: Path, spec: JobSpec, num_jobs: int, *, job_name: str, co
     escaped = Path(str(folder).replace("%", "%%"))
     output, error = log_files(escaped, "%A_%a" if num_jobs > 1 else "%j")
     parameters["additional_parameters"] |= {"output": output, "error": error}
+    mark = shlex.quote(str(failure_mark(folder)))
+    on_failure = f"|| {{ code=$?; touch {mark}; exit $code; }}"
     # submitit's own srun would name logs, too; srun 22.05 reads %% in two ways, so tasks open them.
     srun = shlex.join(["srun", "--unbuffered", *parameters["srun_args"]])
     executor = SlurmExecutor(folder)
@@ -58,7 +60,7 @@ def script_text(folder: Path, spec: JobSpec, num_jobs: int, *, job_name: str, co
     if num_jobs > 1:
         executor.parameters["map_count"] = num_jobs
     # The only private name of submitit in this project.
-    return str(executor._make_submission_file_text(f"{srun} {command}", ""))
+    return str(executor._make_submission_file_text(f"{srun} {command} {on_failure}", ""))
 
 
 def write_call(path: Path, call: Callable[[], Any]) -> None:
@@ -77,6 +79,11 @@ def run_call(path: Path) -> None:
 def call_file(folder: Path, job_id: str) -> Path:
     """Where a job looks for its call."""
     return folder / f"{job_id}_submitted.pkl"
+
+
+def failure_mark(folder: Path) -> Path:
+    """A file that a job of the folder touches when it fails, also where its program was killed."""
+    return folder / "failed"
 
 
 def log_files(folder: Path, job_id: str, task: int = 0) -> tuple[Path, Path]:

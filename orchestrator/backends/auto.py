@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from orchestrator.backends.base import LaunchContext, Pool
 from orchestrator.backends.ray.launch import RayPool, connected_tune
-from orchestrator.backends.slurm.launch import check_site, dispatcher_for, watched_jobs
+from orchestrator.backends.slurm.launch import checked_dispatcher, watched_jobs
 
 detaches = True
 ignores = ()
@@ -18,8 +18,7 @@ ignores = ()
 @contextmanager
 def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
     """Two pools: Ray (own or joined), and Slurm jobs watched by the same Ray Tune."""
-    check_site(context)
-    dispatcher = dispatcher_for(context, only=context.options.to_slurm)
+    dispatcher = checked_dispatcher(context, only=context.options.to_slurm)
     with connected_tune(context) as tune:
         on_ray = RayPool(context, tune, only=context.options.to_ray)
         with watched_jobs(dispatcher, tune) as in_slurm:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, cast
 
 from datasets.storage.base import WAIT_VARIABLE
 from orchestrator.display.screen import Screen
+from orchestrator.display.waiting import SHORT_SECONDS
 from orchestrator.execution.allowance import Allowance
 from orchestrator.execution.provenance import CHECKOUT
 from orchestrator.execution.queue import Queue
@@ -157,8 +158,9 @@ def run_queue(queue: Queue, pools: Sequence[Pool], stop: Stop, screen: Screen) -
     and the launch waits for them; those of a pool that detaches go on without this process.
     """
     # Before anything starts: a second job of a running cell would only wait for its lock.
-    for pool in pools:
-        queue.adopt(pool, pool.adopt(queue.waiting))
+    with screen.waiting("Looking for cells that already run", quiet_seconds=SHORT_SECONDS):
+        for pool in pools:
+            queue.adopt(pool, pool.adopt(queue.waiting))
     with screen.live(queue):
         while not queue.is_over(pools):
             # Reports before new cells: an end frees a slot, which is filled in the same round.

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from orchestrator.backends.slurm.queued import with_queued_jobs
 from orchestrator.commands.output import as_typed
+from orchestrator.display.waiting import SHORT_SECONDS, waiting
 from orchestrator.options import LaunchOptions, parse
 from orchestrator.planning.plan import LaunchRequest, Plan
 from orchestrator.storage.open import open_root
@@ -29,7 +31,9 @@ def request_of(grid: str, words: Sequence[str]) -> LaunchRequest:
 def answering_root(options: LaunchOptions) -> Root:
     """The root that the options name, once it has answered."""
     root = open_root(options.root, options.scratch)
-    root.check()
+    what = f"Waiting for an answer of {root.address}"
+    with waiting(as_typed(sys.stderr), what, quiet_seconds=SHORT_SECONDS):
+        root.check()
     return root
 
 
@@ -37,10 +41,13 @@ def plan_now(
     request: LaunchRequest, *, needs_data: bool = False, pause_seconds: float = 0.0
 ) -> Plan:
     """The states now, with those of queued jobs; prints a problem with Slurm to standard error."""
-    plan = request.plan(needs_data=needs_data)
-    plan, problem = with_queued_jobs(plan, pause_seconds=pause_seconds)
+    plan, console = request.plan(needs_data=needs_data), as_typed(sys.stderr)
+    what = "Asking Slurm about the jobs"
+    line = waiting(console, what, quiet_seconds=SHORT_SECONDS)
+    with nullcontext() if pause_seconds else line:  # `watch` asks behind a picture of its own
+        plan, problem = with_queued_jobs(plan, pause_seconds=pause_seconds)
     if problem:
-        as_typed(sys.stderr).print(problem, soft_wrap=True, highlight=False)
+        console.print(problem, soft_wrap=True, highlight=False)
     return plan
 
 

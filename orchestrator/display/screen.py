@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.display.format import STYLES, about, cells_text, clock, fraction, percent, speed
+from orchestrator.display.waiting import waiting
 from orchestrator.execution.queue import Queue
 from orchestrator.storage.file_lock import background_thread
 from orchestrator.storage.root import Root
@@ -50,6 +51,10 @@ class Screen:
     def message(self, text: str, style: str = "") -> None:
         """Show a line of text."""
         self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def waiting(self, what: str, *, quiet_seconds: float = 0.0) -> AbstractContextManager[None]:
+        """Say what the launch waits for until the block ends; not inside `live`."""
+        return waiting(self._console, what, quiet_seconds=quiet_seconds)
 
     def started(self, trial: Trial) -> None:
         """Show that an attempt began."""

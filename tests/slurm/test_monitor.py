@@ -110,3 +110,21 @@ def test_requests_become_rarer_while_nothing_happens(fake: FakeSlurm, clock: Clo
     assert not monitor.is_due()
     clock.now += 5
     assert monitor.is_due()
+
+
+def test_a_job_that_looks_ended_is_looked_at_again_as_soon_as_that_is_certain(
+    fake: FakeSlurm, clock: Clock
+) -> None:
+    monitor = JobMonitor(5.0, 500.0, certain_seconds=15.0, has_accounting=False, clock=clock)
+    fake.set(jobs=[fake.job("7", "RUNNING")])
+    for _ in range(12):
+        clock.now += 500.0
+        monitor.look(["7"])
+    fake.set(jobs=[fake.job("7", "OUT_OF_MEMORY")])
+    monitor.look(["7"])
+
+    clock.now += 15.0
+
+    assert monitor.is_due()
+    monitor.look(["7"])
+    assert monitor.end_of("7") is not None

@@ -12,7 +12,7 @@ import pytest
 import submitit
 
 from slurm.job_spec import JobSpec
-from slurm.submitit_adapter import call_file, log_files, script_text, write_call
+from slurm.submitit_adapter import call_file, failure_mark, log_files, script_text, write_call
 from tests.support.slurm.fake import FakeSlurm
 
 SCRIPT = """\
@@ -46,7 +46,8 @@ module load cuda
 # command
 export SUBMITIT_EXECUTOR=slurm
 srun --unbuffered --kill-on-bad-exit=1 --cpus-per-task=3 \
-sh -c 'trap "" USR2 TERM; exec "$@"' sh image python -u -m slurm.job_start FOLDER
+sh -c 'trap "" USR2 TERM; exec "$@"' sh image python -u -m slurm.job_start FOLDER \
+|| { code=$?; touch FOLDER/failed; exit $code; }
 """
 
 
@@ -133,7 +134,7 @@ def test_slurm_fills_in_its_words_in_the_names_of_files_and_not_of_folders(tmp_p
     escaped = str(folder).replace("%", "%%")
     assert f"#SBATCH --error={shlex.quote(f'{escaped}/%j_0_log.err')}\n" in one
     assert f"#SBATCH --error={shlex.quote(f'{escaped}/%A_%a_0_log.err')}\n" in array
-    assert one.endswith(f"slurm.job_start {shlex.quote(str(folder))}\n")
+    assert f"slurm.job_start {shlex.quote(str(folder))} || " in one
 
 
 @pytest.mark.parametrize("name", ["plain", "50%j it's (%t) %A%a"])
@@ -157,3 +158,15 @@ def test_a_job_finds_its_call_by_its_number_and_runs_it(tmp_path: Path, name: st
     assert output.name == "17_3_1_log.out"
     assert "Exiting after successful completion" in output.read_text()
     assert error.read_text() == ""
+
+
+def test_a_job_whose_program_was_killed_leaves_a_mark_and_its_exit_code(tmp_path: Path) -> None:
+    folder = tmp_path / "50%j it's (%t)"
+    folder.mkdir()
+    script = folder / "submission.sh"
+    killed = JobSpec(setup=("srun() { return 137; }",))
+    script.write_text(script_text(folder, killed, 1, job_name="cell", comment="grid-b"))
+
+    assert subprocess.run(["bash", str(script)], check=False).returncode == 137
+
+    assert failure_mark(folder).exists()

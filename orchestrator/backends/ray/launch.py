@@ -54,14 +54,16 @@ def connected_tune(context: LaunchContext) -> Iterator[RaySupervisor]:
         ClusterUnreachable: no Ray answers.
     """
     # Absolute: the process that holds Ray has another working folder.
-    folder = context.folder.resolve()
+    folder, address = context.folder.resolve(), context.options.ray_address
+    what = f"Joining the Ray at ray_address={address}" if address else "Starting Ray"
     with scratch_folder(context.options, folder / "scratch") as scratch:
-        tune = RaySupervisor(
-            Connect(context.options, scratch, context.code),
-            folder / "ray.log",
-            on_message=lambda text: context.screen.message(text, "yellow"),
-            is_stopping=context.stop.is_asked,
-        )
+        with context.screen.waiting(f"{what}, which takes up to two minutes on a busy machine"):
+            tune = RaySupervisor(
+                Connect(context.options, scratch, context.code),
+                folder / "ray.log",
+                on_message=lambda text: context.screen.message(text, "yellow"),
+                is_stopping=context.stop.is_asked,
+            )
         with closing(tune):
             yield tune
 

@@ -76,6 +76,7 @@ class Dispatcher(Pool):
     _news: list[PoolEvent] = field(default_factory=list)
     _job_reports: dict[str, JobReport] = field(default_factory=dict)  # the newest of each cell
     _unanswered_since: dict[str, float] = field(default_factory=dict)  # sbatch, by array name
+    _failures: dict[str, float] = field(default_factory=dict)  # newest of each array
     _oom_count: dict[str, int] = field(default_factory=dict)  # out-of-memory ends, by key
     _full_until: float = float("-inf")
     # The first and the newest of refusals that may pass, with nothing between them that gives hope.
@@ -152,6 +153,7 @@ class Dispatcher(Pool):
         if self.clock() >= self._next_step:
             self._next_step = self.clock() + _STEP_SECONDS
             self._read_reports()
+            self._note_failures()
             if self.limit is not None and self.must_end() and not self._has_stop_file():
                 self.registry.stop_file.touch()
                 self.monitor.poll_soon()
@@ -195,6 +197,14 @@ class Dispatcher(Pool):
                 self.monitor.poll_soon()  # stopped: only Slurm knows whether it starts again
                 if self.limit is not None:
                     self.limit.cut_off(report.key)
+
+    def _note_failures(self) -> None:
+        """Ask Slurm soon where a job failed, perhaps without a report because it was killed."""
+        arrays = {job.array.name: job.array for job in self.jobs.values()}
+        newest = {name: array.newest_failure for name, array in arrays.items()}
+        if any(at != self._failures.get(name, 0.0) for name, at in newest.items()):
+            self.monitor.poll_soon()
+        self._failures = newest
 
     def _look(self) -> None:
         """Ask Slurm about all jobs in one request; without an answer nothing changes."""

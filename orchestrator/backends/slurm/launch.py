@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.backends.base import LaunchContext, Pool
 from orchestrator.backends.slurm.dispatcher import Dispatcher
 from orchestrator.backends.slurm.registry import JobRegistry, check_options, job_spec_of, refusal
+from orchestrator.display.waiting import SHORT_SECONDS
 from orchestrator.options import LaunchOptions
 from orchestrator.trial import Trial
 from slurm.cluster import Site, site
@@ -36,8 +37,7 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         ClusterUnreachable: no Ray answers, which is not needed with slurm.controller=plain.
         ValueError: options that no job can have, or jobs that Slurm would refuse.
     """
-    check_site(context)
-    dispatcher = dispatcher_for(context)
+    dispatcher = checked_dispatcher(context)
     if context.options.slurm.controller == "plain":
         yield [dispatcher]
     else:
@@ -46,6 +46,22 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         with connected_tune(context) as tune, watched_jobs(dispatcher, tune) as in_slurm:
             yield [in_slurm]
     dispatcher.show_num_requests()
+
+
+def checked_dispatcher(context: LaunchContext, *, only: str = "*") -> Dispatcher:
+    """The dispatcher, once Slurm has said that it knows what the jobs name.
+
+    Args:
+        context: of the launch.
+        only: keys of the cells that may go to Slurm, as a glob.
+
+    Raises:
+        SlurmMissing, SlurmSilent: no Slurm here, or no answer.
+        ValueError: options that no job can have, or jobs that Slurm would refuse.
+    """
+    with context.screen.waiting("Asking Slurm's controller", quiet_seconds=SHORT_SECONDS):
+        check_site(context)
+        return dispatcher_for(context, only=only)
 
 
 def watched_jobs(dispatcher: Dispatcher, tune: "RaySupervisor") -> "closing[WatchedPool]":

@@ -183,9 +183,11 @@ def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
 def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab) -> None:
     text = long_lab.run("launch", "ray_address=127.0.0.1:1", code=20)
     assert "No Ray answers at ray_address=127.0.0.1:1" in text
+    assert "Joining the Ray at ray_address=127.0.0.1:1, which takes up to" in text
 
     text = long_lab.run("launch", "gpus_per_rank=64", code=2)
     assert "the cluster has" in text
+    assert "Starting Ray, which takes up to" in text
     assert not long_lab.rows()
 
 

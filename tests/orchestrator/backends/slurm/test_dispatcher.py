@@ -13,6 +13,7 @@ from orchestrator.execution.allowance import Allowance
 from orchestrator.trial import Outcome, Trial
 from slurm.job_spec import JobSpec
 from slurm.monitor import JobMonitor
+from slurm.submitit_adapter import failure_mark
 from tests.support.slurm.fake import Clock, FakeSlurm
 
 
@@ -392,3 +393,20 @@ def test_a_preempted_job_takes_nothing_while_it_waits(fake: FakeSlurm, tmp_path:
     assert used > 0.0
     limit.ended("cell0")
     assert limit.spent == 3600.0 + used
+
+
+def test_a_job_that_was_killed_without_a_word_is_asked_for_at_once(
+    fake: FakeSlurm, tmp_path: Path
+) -> None:
+    launch = Launch(tmp_path, num_cells=1).start()
+    launch.dispatcher.monitor.longest_seconds = 5000.0
+    fake.set(jobs=[fake.job("101", "RUNNING")])
+    launch.polls(200)
+    before = fake.num_calls("squeue")
+
+    failure_mark(launch.dispatcher.jobs["cell0"].array.folder).touch()
+    fake.set(jobs=[fake.job("101", "OUT_OF_MEMORY")])
+    news = launch.polls(60)
+
+    assert events(news) == ["cell0 out_of_memory"]
+    assert fake.num_calls("squeue") - before <= 6
