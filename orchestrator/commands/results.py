@@ -110,7 +110,13 @@ def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
 def reproduce_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     """Train the runs behind a printed number again, and say whether they come out the same."""
-    from orchestrator.reproduction.reproduce import Stopped, order_of, reproduce, rows_behind
+    from orchestrator.reproduction.reproduce import (
+        Stopped,
+        estimate_text,
+        order_of,
+        reproduce,
+        rows_behind,
+    )
     from orchestrator.reproduction.verdict import verdicts_json
 
     chosen, rest = split_words(words, "code")
@@ -130,6 +136,7 @@ def reproduce_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         order_of(row, plan.root, request.overrides, with_todays_code=code == "now")
         for row in rows_behind(numbers[0], plan, filled)
     ]
+    print_note(estimate_text(orders))
     verdicts = []
     for order in orders:
         try:

@@ -14,8 +14,9 @@ import yaml
 
 from datasets.dataset import open_dataset
 from datasets.files import atomic_write
-from datasets.wording import quantity
+from datasets.wording import listed, quantity
 from orchestrator.backends.base import worker_environment
+from orchestrator.display.format import about
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.provenance import checkout_state, current_provenance
 from orchestrator.planning.plan import EXIT_UNFINISHED, Plan
@@ -118,6 +119,17 @@ def order_of(row: Row, root: Root, overrides: Sequence[str], *, with_todays_code
         has_history_only=folder is None,
         earlier_code=earlier_code(row, read_rows(root, keys=[row.key]), folder),
     )
+
+
+def estimate_text(orders: Sequence[Order]) -> str:
+    """How long it may take to train runs again, from how long they took at first."""
+    rows = [order.row for order in orders]
+    runs = f"{quantity(len(rows), 'run')} to train again"
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    if len(seconds) < len(rows):
+        return f"{runs}; how long it took at first is not known"
+    where = listed(sorted({f"{row.device} of {row.host}" for row in rows}), 3)
+    return f"{runs}, about {about(sum(seconds))}: so long it took at first, on {where}"
 
 
 def reproduce(order: Order, root: Root, decimals: int, say: Callable[[str], None]) -> Verdict:

@@ -8,7 +8,10 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,32 @@ from trainer.determinism import digest
 from trainer.run import train
 
 STOPPED = 10  # exit code, as of a launch that is not done
+_PAUSE_SECONDS = 30.0  # between two lines of an epoch
+
+
+@dataclass
+class ProgressLines:
+    """Which progress is worth a line.
+
+    Attributes:
+        epoch: of the newest line.
+        last: seconds by a clock, when that was.
+    """
+
+    epoch: int = -1
+    last: float = 0.0
+
+    def next_line(self, progress: Mapping[str, Any], now: float) -> str:
+        """A line on the progress; empty shortly after another one of the same epoch."""
+        epoch = progress.get("epoch", 0)
+        if epoch == self.epoch and now - self.last < _PAUSE_SECONDS:
+            return ""
+        self.epoch, self.last = epoch, now
+        text = f"epoch {epoch} of {progress['epochs']}, step {progress['step']}"
+        miou, left = progress.get("miou_percent"), progress.get("seconds_left")
+        if miou is not None:
+            text += f", mIoU {miou:.2f}"
+        return text if left is None else f"{text}, {timedelta(seconds=round(left))} left"
 
 
 def main(folder: Path) -> int:
@@ -26,7 +55,7 @@ def main(folder: Path) -> int:
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: signals.append(received))
-    epochs: set[int] = set()
+    lines = ProgressLines()
 
     def on_step(report: Any) -> None:
         """Append the digest of the state after a step that the first run has kept as well."""
@@ -37,11 +66,9 @@ def main(folder: Path) -> int:
                 file.write(line + "\n")
 
     def on_progress(progress: dict[str, Any]) -> None:
-        """Print a line per epoch."""
-        if progress["epoch"] not in epochs:
-            epochs.add(progress["epoch"])
-            place = f"epoch {progress['epoch']} of {progress['epochs']}, step {progress['step']}"
-            sys.stderr.write(f"  {place}, mIoU {progress['miou_percent']}\n")
+        """Print a line per epoch, and in a long one from time to time."""
+        if line := lines.next_line(progress, time.monotonic()):
+            sys.stderr.write(f"  {line}\n")
 
     summary = train(
         from_json(order["config_json"]),

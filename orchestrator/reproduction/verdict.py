@@ -82,7 +82,7 @@ class Verdict:
         else:
             then = ", ".join(
                 f"{name.partition('_')[0]} mIoU {_text(one)} then, {_text(two)} now"
-                f" ({_gap((one, two)):+.4f})"
+                + ("" if None in (one, two) else f" ({_gap((one, two)):+.4f})")
                 for name, (one, two) in self.scores.items()
             )
             digits = quantity(self.decimals, "decimal")
@@ -202,7 +202,7 @@ def _differing(step: int, then: Trace, now: Trace) -> Iterator[str]:
     for name in sorted(before.keys() & after.keys()):
         one, two = before[name], after[name]
         if one != two:
-            yield f"{name} {one!r} -> {two!r} (by {two - one:+.1e})"
+            yield f"{name} {one:.4g} -> {two:.4g} (by {two - one:+.1e})"
     states = then.states.get(step), now.states.get(step)
     if all(states) and states[0] != states[1]:
         yield "the state in the checkpoint"

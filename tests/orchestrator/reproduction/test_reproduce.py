@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.execution.code_snapshot import CODE_PACKAGES, snapshot_code
+from orchestrator.reproduction.retrain import ProgressLines
 from orchestrator.reproduction.row_code import code_of, earlier_code
 from orchestrator.reproduction.verdict import Trace, compare
 from orchestrator.storage.local_root import LocalRoot
@@ -48,6 +49,10 @@ def test_a_number_comes_out_again_by_the_code_of_its_row_and_touches_nothing(don
     text = done.run("reproduce", "tiny/supervised-star/miou")
 
     assert "same bits: final weights" in text
+    assert "1 run to train again, about " in text
+    assert text.index("1 run to train again") < text.index("epoch 1 of 2, step")
+    assert re.search(r"epoch 2 of 2, step \d+, mIoU \d+\.\d\d, 0:00:0\d left\n", text)
+    assert "None" not in text
     assert "differs" not in text
     assert contents(done.root / "runs", done.root / "results") == before
     place = done.root / "reproductions" / f"{SUPERVISED}.a0001"
@@ -245,3 +250,27 @@ def test_a_score_beyond_half_a_printed_digit_is_different_also_without_traces() 
         "since which step is not known: the first run left no trace that differs",
         "differs: device: cpu -> H200",
     ]
+
+
+def test_a_score_that_one_run_lacks_has_no_difference() -> None:
+    answer = verdict(Trace(), Trace(), last_miou_percent=None, weights_sha256="c")
+
+    assert next(answer.lines()).endswith("last mIoU 49.0000 then, none now")
+
+
+def test_progress_has_a_line_per_epoch_and_every_half_minute_of_a_long_one() -> None:
+    lines, known = ProgressLines(), {"epochs": 2, "miou_percent": None, "seconds_left": None}
+
+    shown = [
+        lines.next_line(known | {"epoch": epoch, "step": step}, now=float(second))
+        for second, step, epoch in ((0, 1, 0), (1, 2, 0), (31, 3, 0), (32, 4, 1))
+    ]
+    last = known | {"epoch": 2, "step": 9, "miou_percent": 41.23456, "seconds_left": 3700.4}
+
+    assert shown == [
+        "epoch 0 of 2, step 1",
+        "",
+        "epoch 0 of 2, step 3",
+        "epoch 1 of 2, step 4",
+    ]
+    assert lines.next_line(last, now=33.0) == "epoch 2 of 2, step 9, mIoU 41.23, 1:01:40 left"
