@@ -80,7 +80,6 @@ REASONS = {
     ),
     "a subject of its own between two that do not know each other": (
         "datasets/prepare/defects.py",
-        "orchestrator/commands/request.py",
         "trainer/methods/moving_average.py",
         "orchestrator/backends/ray/outcome_files.py",
         "orchestrator/report/figures.py",
