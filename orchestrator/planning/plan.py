@@ -15,7 +15,7 @@ from orchestrator.planning.estimate import seconds_by_key, shares
 from orchestrator.planning.today import TodaysData, todays
 from orchestrator.results.counted import Today, counted, data_of
 from orchestrator.results.row import uncollected
-from orchestrator.results.store import Row, late_rows, state_rows
+from orchestrator.results.store import Row, late_rows, planned_rows, state_rows
 from orchestrator.storage.file_lock import LockOwner
 from orchestrator.storage.root import Root
 from orchestrator.storage.run_state import RunState
@@ -65,7 +65,8 @@ class PlannedCell:
     Attributes:
         why: one line of evidence.
         changed: for drifted cells, lines such as ``optim.lr: 0.0005 -> 0.001``.
-        row: the row behind the state, if there is one.
+        row: the row behind the state, if there is one; of a done cell with the columns of
+            `PLANNED` alone.
         attempt: number of the newest attempt in its run directory; 0 without one.
         published_attempt: newest attempt among the rows of the cell.
         seconds: estimated length of the whole run; None while nothing comparable was measured.
@@ -154,15 +155,30 @@ def make_plan(
     with suppress(ValueError):  # what `only` leaves out may lack its data; tables print its rows
         composed = cell_configs(left_out, settings, needs_data=False)
         others = {cell.key: config for cell, config in composed.items()}
-    rows = state_rows(root, grid.cells)
+    rows: Sequence[Row] = planned_rows(root, grid.cells)
     data = TodaysData()
     today = todays({**configs, **others}, rows, data)
+    rows = _with_settings(rows, root, grid.cells, today)
     measured: dict[str, float] = {}
     if grid.core_minutes and not overrides:  # it was measured with the grid's own settings
         with suppress(ValueError):  # as above
             measured = shares({**configs, **others}, 60 * grid.core_minutes)
     states = _states(configs, root, rows, today, data, measured=measured)
     return Plan(grid, root, tuple(states), today)
+
+
+def _with_settings(
+    rows: Sequence[Row], root: Root, cells: Iterable[Cell], today: Mapping[str, Today]
+) -> Sequence[Row]:
+    """The rows, those of another configuration than today's with it, to say what has changed."""
+    drifted = {
+        row.key
+        for row in rows
+        if row.key in today and row.fingerprint != today[row.key].fingerprint
+    }
+    if not drifted:
+        return rows
+    return [row for row in rows if row.key not in drifted] + state_rows(root, cells, drifted)
 
 
 def chosen_cells(grid: Grid, only: str) -> list[Cell]:
@@ -261,7 +277,7 @@ class _Evidence:
             return State.done, f"attempt {row.attempt} on {row.host}", row, []
         if newest is not None and self.run.attempt > row.attempt and not self._unlike(newest):
             return State.interrupted, f"goes on from step {newest.step}", None, []
-        changed = self._changed(row.fingerprint, row.config_json)
+        changed = self._changed(row)
         changed += self.data.changes(self.config.data, data_of(row), row.split_checksum or "")
         return State.drifted, "done with " + "; ".join(changed), row, changed
 
@@ -275,7 +291,7 @@ class _Evidence:
     def _unlike(self, newest: Manifest) -> list[str]:
         """In what a checkpoint differs from today's run; empty where it can go on."""
         guards = {name: str(newest.guards.get(name, "")) for name in ("data", "split")}
-        changed = self._changed(newest.fingerprint, newest.config_json)
+        changed = self._changed(newest)
         return changed + self.data.changes(self.config.data, guards["data"], guards["split"])
 
     def _unfinished(self, newest: Manifest | None) -> tuple[State, str, Row | None]:
@@ -291,11 +307,11 @@ class _Evidence:
             return State.interrupted, f"attempt {attempt} ended before a checkpoint", None
         return State.missing, "never ran", None
 
-    def _changed(self, fingerprint: str, old_json: str) -> list[str]:
+    def _changed(self, old: Row | Manifest) -> list[str]:
         """What changed of the configuration since; empty where the fingerprint is today's."""
-        if fingerprint == self.today.fingerprint:
+        if old.fingerprint == self.today.fingerprint:
             return []
-        return differences(old_json, self.config) or ["a field that was added or removed"]
+        return differences(old.config_json, self.config) or ["a field that was added or removed"]
 
 
 EXIT_DONE, EXIT_UNFINISHED, EXIT_FAILED = 0, 10, 11

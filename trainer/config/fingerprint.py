@@ -29,21 +29,22 @@ def fingerprint(config: TrainConfig) -> str:
 
 
 def fingerprints(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
-    """The fingerprint of each configuration; text is shared by those that differ in the seed."""
-    texts: dict[tuple[int, ...], str] = {}
+    """The fingerprint of each configuration; those that differ in the seed share all before it."""
+    begun: dict[tuple[int, ...], Any] = {}  # sha256 of the text before the seed, to be copied
     parts = attrgetter(*(item.name for item in fields(TrainConfig) if item.name != "seed"))
     hashes: dict[str, str] = {}
     for name, config in configs.items():
         # id() instead of hashing: `cell_configs` shares equal parts as one object. Equal parts that
         # are two objects only cost the time to make the same text again.
         kind = tuple(map(id, parts(config)))
-        if kind not in texts:
+        seed = f'"seed":{config.seed}}}'  # of sorted names the last
+        if kind not in begun:
             text = _canonical(identity(config))
-            seed = f'"seed":{config.seed}}}'  # of sorted names the last
             assert text.endswith(seed), "the seed is no longer the last field"
-            texts[kind] = text.removesuffix(seed)
-        text = f'{texts[kind]}"seed":{config.seed}}}'
-        hashes[name] = hashlib.sha256(text.encode()).hexdigest()
+            begun[kind] = hashlib.sha256(text.removesuffix(seed).encode())
+        whole = begun[kind].copy()
+        whole.update(seed.encode())
+        hashes[name] = whole.hexdigest()
     return hashes
 
 
