@@ -6,7 +6,8 @@ and the buffers of the losses. What only CUDA has is not in it: its context (abo
 workspaces of cuDNN and what the allocator loses between blocks.
 
 - without words: the table of docs/memory.md, by formula, with fresh counts in brackets
-- `fit`: count what orchestrator/planning/memory.csv lacks, and write it (all of it: an hour)
+- `fit`: count what orchestrator/planning/memory.csv lacks, and add it line by line (all of it: two
+  hours); Ctrl-C keeps what was counted
 - settings as of `python -m trainer`, and `ranks=N`: count that run
 """
 
@@ -45,9 +46,9 @@ from orchestrator.planning.memory import (
     GIB,
     Coefficients,
     Kind,
+    add_counts,
     read_counts,
     step_bytes,
-    write_counts,
 )
 from trainer.config.compose import compose
 from trainer.config.schema import Memory, PixelDistance, Precision, TrainConfig
@@ -254,7 +255,7 @@ MODELS = ("resnet50", "resnet101")
 
 
 def fit(known: Mapping[Kind, Coefficients]) -> Iterator[tuple[Kind, Coefficients]]:
-    """A line of the table for every network, method, precision and rung; known ones as they are."""
+    """The lines that the table lacks, of every network, method, precision and rung."""
     kinds = [
         (algorithm, distance)
         for algorithm, facts in METHODS.items()
@@ -265,10 +266,9 @@ def fit(known: Mapping[Kind, Coefficients]) -> Iterator[tuple[Kind, Coefficients
         MODELS, kinds, (Precision.fp32, Precision.bf16), Memory
     ):
         config = configured(model, algorithm, distance, precision, rung)
-        if Kind.of(config) in known:
-            yield Kind.of(config), known[Kind.of(config)]
-            continue
-        yield Kind.of(config), fitted(config)
+        if Kind.of(config) not in known:
+            print(*Kind.of(config), flush=True)
+            yield Kind.of(config), fitted(config)
 
 
 def fitted(config: TrainConfig, points: Points = POINTS) -> Coefficients:
@@ -361,7 +361,7 @@ def main(words: Sequence[str]) -> None:
         for line in table():
             print(line, flush=True)
     elif list(words) == ["fit"]:
-        write_counts(fit(read_counts()))
+        add_counts(fit(read_counts()))
     else:
         ranks = [int(word.partition("=")[2]) for word in words if word.startswith("ranks=")]
         config = compose([word for word in words if not word.startswith("ranks=")])

@@ -114,12 +114,11 @@ def read_counts() -> dict[Kind, Coefficients]:
     }
 
 
-def write_counts(lines: Iterable[tuple[Kind, Coefficients]]) -> None:
-    """Replace the table."""
+def add_counts(lines: Iterable[tuple[Kind, Coefficients]]) -> None:
+    """Add lines to the table."""
     names = [*Kind._fields, *(item.name for item in fields(Coefficients))]
-    with TABLE.open("w", newline="") as file:
+    with TABLE.open("a", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
         for kind, line in lines:
             numbers = {name: f"{value:.5g}" for name, value in asdict(line).items()}
             writer.writerow(kind._asdict() | numbers)
