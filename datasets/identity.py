@@ -169,6 +169,18 @@ def identity_at(
     return DataIdentity(data_fingerprint(files), files, split, known.folders)
 
 
+def known_sha256(path: Path, cache: Path) -> str | None:
+    """sha256 of any file, read only where it may have changed; None when it is gone.
+
+    Args:
+        path: of the file.
+        cache: folder of the user's, in which is kept what was read.
+    """
+    folder = path.parent.resolve()
+    kept = cache / "identity" / _text_sha256(str(folder))[:16]
+    return _file_hashes(folder, [path.name], [kept]).get(path.name)
+
+
 def _files_of(location: DatasetLocation, split: Split) -> list[str]:
     """Paths below the root that a run on a split reads."""
     spec, masked = location.spec, [*split.labelled, *split.validation]

@@ -66,6 +66,7 @@ REASONS = {
     "the only place where a decision is taken": (
         "datasets/storage/open.py",
         "orchestrator/storage/open.py",
+        "trainer/config/first_weights.py",
     ),
     "a door of its own": ("slurm/job_start.py",),
     "everybody imports it, so it may import nothing": (

@@ -13,7 +13,7 @@ from datasets.wording import quantity
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.estimate import seconds_by_key, shares
 from orchestrator.planning.today import TodaysData, todays
-from orchestrator.results.counted import Today, counted, data_of
+from orchestrator.results.counted import Today, counted, data_of, is_same
 from orchestrator.results.row import uncollected
 from orchestrator.results.store import Row, late_rows, planned_rows, state_rows
 from orchestrator.storage.file_lock import LockOwner
@@ -279,6 +279,9 @@ class _Evidence:
             return State.interrupted, f"goes on from step {newest.step}", None, []
         changed = self._changed(row)
         changed += self.data.changes(self.config.data, data_of(row), row.split_checksum or "")
+        then, now = row.pretrained_sha256, self.today.weights
+        if not is_same(then, now):
+            changed.append(f"other first weights ({(then or '')[:8]} -> {now[:8]})")
         return State.drifted, "done with " + "; ".join(changed), row, changed
 
     def _left_behind(self, newest: Manifest | None) -> tuple[State, str, Row | None, list[str]]:

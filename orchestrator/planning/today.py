@@ -1,4 +1,4 @@
-"""What a result must have to be of today: configuration, images and masks, lists."""
+"""What a result must have to be of today: configuration, first weights, images and masks, lists."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,15 +10,17 @@ from datasets.location import locate
 from orchestrator.results.counted import Today
 from orchestrator.results.store import Row
 from trainer.config.fingerprint import fingerprints
-from trainer.config.schema import TrainConfig
+from trainer.config.first_weights import first_weights
+from trainer.config.schema import Init, TrainConfig
 
 
 @dataclass
 class TodaysData:
-    """The data on this machine, looked at when it is asked for and then once per configuration."""
+    """The data and first weights on this machine, looked at when asked for, once per setting."""
 
     _known: dict[DataConfig, DataIdentity | None] = field(default_factory=dict)
     _files: dict[DataConfig, KnownFiles | None] = field(default_factory=dict)
+    _weights: dict[tuple[str, Init, str], str] = field(default_factory=dict)
 
     def of(self, config: DataConfig) -> DataIdentity | None:
         """Which files these are now; None where they are not on this machine."""
@@ -46,6 +48,13 @@ class TodaysData:
             with suppress(ValueError, OSError):
                 self._files[place] = KnownFiles(locate(place))
         return self._files[place]
+
+    def weights(self, config: TrainConfig) -> str:
+        """sha256 of the file of first weights, see `first_weights`."""
+        kind = config.model.backbone, config.model.init, config.run.weights
+        if kind not in self._weights:
+            self._weights[kind] = first_weights(config)
+        return self._weights[kind]
 
     def changes(self, config: DataConfig, data: str, split: str) -> list[str]:
         """How today's data differ from those of a row or a checkpoint; empty where they do not.
@@ -86,5 +95,6 @@ def todays(
             known[id(config.data)] = data.of(config.data)
         now = known[id(config.data)] if key in seeds else None
         own = (now.fingerprint, now.split.checksum) if now is not None else ("", "")
-        today[key] = Today(prints[key], *own, is_planned=key in configs)
+        weights = data.weights(config) if key in seeds else ""
+        today[key] = Today(prints[key], *own, weights, is_planned=key in configs)
     return today

@@ -16,9 +16,10 @@ from orchestrator.tables.text import MISSING, NamedEntry, named_entries, shown, 
 from trainer.config.fingerprint import settings
 
 _MARKS = {
-    Mark.DRIFTED: "drifted: ran with another configuration, or on other images or lists, than "
-    "today's",
-    Mark.MIXED: "mixed: results of different configurations, images or lists were kept apart",
+    Mark.DRIFTED: "drifted: ran with another configuration, other first weights, images or lists "
+    "than today's",
+    Mark.MIXED: "mixed: results of different configurations, first weights, images or lists were "
+    "kept apart",
     Mark.MACHINES: "mixed: its runs come from different commits, versions, devices or world sizes",
     Mark.FEWER_SEEDS: "incomplete: over fewer seeds than the table has",
 }

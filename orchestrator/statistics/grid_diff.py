@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from orchestrator.results.counted import data_of, is_same
+from orchestrator.results.counted import data_of, has_same_weights, is_same
 from orchestrator.results.row import Row
 from orchestrator.statistics.significance import ALPHA, holm, interval_of_pairs, sign_flip
 from orchestrator.tables.filled import FilledTable, TableEntry
@@ -37,7 +37,7 @@ class Difference:
         p: of the exact sign-flip test over the seeds, two-sided.
         p_holm: corrected after Holm for all cells that are compared.
         has_same_bits: whether all final weights are equal; None where that is not known.
-        has_same_data: False where images, masks or lists are known to differ.
+        has_same_data: False where images, masks, lists or first weights are known to differ.
         changed: settings, data, code and machine, such as ``optim.lr: 0.001 -> 0.002``, from there
             to here.
     """
@@ -207,6 +207,9 @@ def _data_changes(here: Row, there: Row) -> Iterator[str]:
     lists = there.split_checksum or "", here.split_checksum or ""
     if not is_same(*lists):
         yield f"split lists: {lists[0][:8]} -> {lists[1][:8]}"
+    if not has_same_weights(here, there):
+        files = there.pretrained_sha256 or "", here.pretrained_sha256 or ""
+        yield f"first weights: {files[0][:8]} -> {files[1][:8]}"
 
 
 def _short(name: str, value: object) -> str:

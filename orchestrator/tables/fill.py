@@ -11,7 +11,7 @@ from orchestrator.results.counted import (
     counted,
     data_of,
     differences,
-    has_same_data,
+    is_comparable,
     is_of_today,
     likeness,
 )
@@ -51,14 +51,15 @@ def with_ranks(rows: tuple[FilledRow, ...], table: Table) -> tuple[FilledRow, ..
 
 
 def _is_comparable(entries: Sequence[TableEntry]) -> bool:
-    """Whether the entries of each data set and split ran on the same images, masks and lists."""
-    distinct: dict[tuple[str, str], dict[tuple[str, str | None], Result]] = {}
+    """Whether the entries of each data set and split is of the same data and first weights."""
+    distinct: dict[tuple[str, str], dict[tuple[str | None, ...], Result]] = {}
     for row in (row for entry in entries for row in entry.results):
         states = distinct.setdefault((row.recipe, row.split), {})
-        states.setdefault((data_of(row), row.split_checksum), row)
-    # All pairs: a row whose data are not known agrees with rows that differ from each other.
+        kind = data_of(row), row.split_checksum, row.backbone, row.pretrained_sha256
+        states.setdefault(kind, row)
+    # All pairs: a row of which something is not known agrees with rows that differ in it.
     pairs = (pair for states in distinct.values() for pair in combinations(states.values(), 2))
-    return all(has_same_data(*pair) for pair in pairs)
+    return all(is_comparable(*pair) for pair in pairs)
 
 
 def _printed(row: FilledRow, entry: TableEntry) -> float | None:

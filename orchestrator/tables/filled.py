@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
-from orchestrator.results.counted import has_same_data
+from orchestrator.results.counted import is_comparable
 from orchestrator.results.seed_design import SeedDesign
 from orchestrator.results.store import Row as Result
 from sweeps.cell import Cell
@@ -82,13 +82,13 @@ class TableEntry:
         return {row.seed: value for row, value in zip(self.results, self.values, strict=True)}
 
     def paired(self, other: "TableEntry") -> dict[int, tuple[float, float]]:
-        """Values of both by seed, where both have one and it is of the same images and lists."""
+        """Values of both by seed, where both have one and the two are comparable."""
         mine, theirs = self.by_seed(), other.by_seed()
         rows = {row.seed: row for row in other.results}
         return {
             row.seed: (mine[row.seed], theirs[row.seed])
             for row in self.results
-            if row.seed in theirs and has_same_data(row, rows[row.seed])
+            if row.seed in theirs and is_comparable(row, rows[row.seed])
         }
 
 

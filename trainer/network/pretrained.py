@@ -8,13 +8,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from datasets.files import file_sha256
-from datasets.location import home
 from datasets.wording import quantity
+from trainer.config.first_weights import places_of_weights
 from trainer.config.schema import TrainConfig
 from trainer.network.deeplab import DeepLabV3Plus
-
-WEIGHTS_FOLDER = home() / "weights"
-SUFFIXES = (".safetensors", ".pth")
 
 
 class WeightsError(ValueError):
@@ -41,9 +38,7 @@ def find_weights(config: TrainConfig) -> Path:
         WeightsError: it is not there.
     """
     backbone = config.model.backbone
-    places = [WEIGHTS_FOLDER / f"{backbone}{suffix}" for suffix in SUFFIXES]
-    if config.run.weights:
-        places = [Path(config.run.weights)]
+    places = places_of_weights(config)
     for path in places:
         if path.is_file():
             return path

@@ -65,7 +65,7 @@ def test_a_copy_looks_for_data_and_weights_where_the_checkout_does(tmp_path: Pat
     code = snapshot_code(tmp_path / "code")
     probe = (
         "from datasets.location import data_root; from trainer.config.compose import compose;"
-        "from trainer.network.pretrained import WEIGHTS_FOLDER; import trainer;"
+        "from trainer.config.first_weights import WEIGHTS_FOLDER; import trainer;"
         "print(trainer.__path__[0], data_root(compose([]).data), WEIGHTS_FOLDER)"
     )
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from datasets.__main__ import main
+from datasets.files import file_sha256
 from orchestrator.display.status import plan_json
 from orchestrator.execution.queue import in_start_order
 from orchestrator.launch import first_tables
@@ -22,12 +23,13 @@ from orchestrator.storage.file_lock import file_lock
 from orchestrator.storage.local_root import LocalRoot
 from sweeps.grid import load_grid
 from tests.support import dataset_trees as trees
-from tests.support.lab import CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
+from tests.support.lab import BASE, CHECKOUT, KL, SUPERVISED, TINY, UNIMATCH, Lab
 from tests.support.result_rows import row_of
 from tests.support.strategies import labels
 from trainer.checkpoint import CheckpointError
 from trainer.checkpoint_manifest import newest_step
 from trainer.config.compose import compose
+from trainer.config.fingerprint import config_json
 from trainer.run import train
 
 DIVERGES = ("optim.lr=1000", "optim.epochs=8")
@@ -286,7 +288,7 @@ def test_masks_corrected_in_place_are_seen_kept_apart_and_renewed(tmp_path: Path
     assert (first.state, second.state) == (State.drifted, State.done)
     assert "2 changed of 25 files, such as truth/i00.png, truth/i01.png" in first.why
     rows = {row.seed: row for row in read_rows(lab.opened)}
-    table = lab.run("tables")
+    table = " ".join(lab.run("tables").split())
     assert f"{rows[2].best_miou_percent:.1f} m,n=1" in table
     assert f"seed 1: {rows[1].best_miou_percent:.1f} (other images or masks)" in table
     assert "Launch with rerun=drifted to renew them." in table
@@ -297,6 +299,28 @@ def test_masks_corrected_in_place_are_seen_kept_apart_and_renewed(tmp_path: Path
     table = lab.run("tables")
     assert "±" in table
     assert "m,n=1" not in table
+
+
+def test_a_cell_that_began_with_another_file_of_weights_is_drifted(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, tmp_path / "data")
+    base = {**BASE, "backbone": "resnet50", "method": "supervised_star", "loss": "none"}
+    lab.grid.write_text(yaml.safe_dump({"title": "T", "cells": [{"base": base}]}))
+    weights = tmp_path / "resnet50.pth"
+    words = ("model.init=imagenet", f"run.weights={weights}")
+    (cell,) = plan_of(lab, *words).cells
+    weights.write_bytes(b"one")
+    row = row_of(load_grid(str(lab.grid)).cells[0], 50.0, pretrained_sha256=file_sha256(weights))
+    text = config_json(cell.config)
+    publish(lab.opened, replace(row, fingerprint=cell.fingerprint, config_json=text))
+
+    assert state_of(lab, cell.key, *words) is State.done
+    weights.write_bytes(b"another")
+    (cell,) = plan_of(lab, *words).cells
+    assert cell.state is State.drifted
+    old, new = row.pretrained_sha256[:8], file_sha256(weights)[:8]
+    assert cell.why == f"done with other first weights ({old} -> {new})"
+    weights.unlink()
+    assert state_of(lab, cell.key, *words) is State.done  # not known here
 
 
 def test_results_are_read_where_the_data_is_not_and_nothing_runs_there(tmp_path: Path) -> None:

@@ -120,6 +120,27 @@ def test_a_row_of_unknown_data_does_not_make_rows_of_different_data_comparable(t
     assert all(entry.rank is None for row in filled.rows for entry in row.entries)
 
 
+def test_other_first_weights_are_neither_averaged_nor_compared(table):
+    files = {("none", 1): "a", ("none", 2): "a", ("none", 3): "a", ("kl", 3): "b"}
+    cells = [c for c in table.cells if c.method == "unimatch_star" and c.split == "1of16"]
+    rows = [
+        row_of(replace(c, seed=s), 70.0 + s, pretrained_sha256=files.get((c.loss, s), "a") * 64)
+        for c in cells
+        for s in (1, 2, 3)
+    ]
+
+    filled = fill(table, rows)
+
+    ours, gain = find(filled, "IPixMatch")[0], find(filled, "Improvement")[0]
+    assert (ours.values, [row.seed for row in ours.apart]) == ((71.0, 72.0), [3])
+    assert len(gain.values) == 2
+    assert "seed 3: 73.0 (other first weights)" in markdown(filled)
+    other = [replace(row, pretrained_sha256="c" * 64) for row in rows if row.loss == "kl"]
+    ours = find(fill(table, [*other, *(r for r in rows if r.loss == "none")]), "IPixMatch")[0]
+    base = find(fill(table, rows), "UniMatch*")[0]
+    assert ours.paired(base) == {}
+
+
 def test_values_that_print_alike_share_a_place(table):
     filled = fill(table, rows_of(table, [61, 67, 73.04, 75, 73.01, 74]))
 
@@ -212,7 +233,9 @@ def test_a_drifted_result_is_marked_and_still_printed(table, rows):
     drifted = [row.row.label for row in filled.rows if Mark.DRIFTED in row.entries[0].marks]
     assert drifted == ["UniMatch*", "Improvement"]
     assert "| UniMatch\\* | 64 | <u>73.0</u> <sup>d</sup> (73.3, -0.3) |" in markdown(filled)
-    assert "<sup>d</sup> ran with another configuration, or on other" in markdown(filled)
+    assert "<sup>d</sup> ran with another configuration, other first weights, images" in markdown(
+        filled
+    )
 
 
 def test_seeds_of_different_configurations_are_kept_apart(table, rows):

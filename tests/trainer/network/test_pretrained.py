@@ -16,12 +16,12 @@ from datasets.errors import Unreachable
 from datasets.files import file_sha256
 from datasets.storage.wheels import Wheel
 from tests.support.process_groups import run_trainer
+from trainer.config import first_weights
 from trainer.config.compose import compose
 from trainer.network import download as weights
-from trainer.network import pretrained
 from trainer.network.deeplab import DeepLabV3Plus
 from trainer.network.init import init_weights
-from trainer.network.pretrained import WeightsError, find_weights, load_backbone
+from trainer.network.pretrained import WeightsError, find_weights, load_backbone, read_tensors
 
 
 def backbone_weights(stem: str, counters: bool = True) -> dict[str, torch.Tensor]:
@@ -50,7 +50,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another place for weights than the checkout's own."""
-    for module in (pretrained, weights):
+    for module in (first_weights, weights):
         monkeypatch.setattr(module, "WEIGHTS_FOLDER", tmp_path / "weights")
     return tmp_path / "weights"
 
@@ -77,7 +77,7 @@ def test_every_key_of_a_published_file_finds_its_place(
 
 
 def load_file_of(path: Path) -> dict[str, torch.Tensor]:
-    return pretrained.read_tensors(path)
+    return read_tensors(path)
 
 
 @pytest.mark.parametrize("kind", ["timm", "unimatch"])
@@ -199,7 +199,7 @@ class _Server(http.server.SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         path = Path(self.translate_path(self.path))
         if path.suffix == ".safetensors":
-            self.send_header("X-Linked-Etag", f'"{pretrained.file_sha256(path)}"')
+            self.send_header("X-Linked-Etag", f'"{file_sha256(path)}"')
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
