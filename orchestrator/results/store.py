@@ -38,16 +38,19 @@ PRINTED = (
     *("best_miou_percent", "best_epoch", "last_miou_percent"),
     *("last_epoch", "weights_sha256", "best_weights_sha256", "git_commit", "git_dirty", "torch"),
     *("cuda", "device", "world_size", "error_class", "absent_classes", "absent_rule"),
-    *("data_fingerprint", "split_checksum", "track"),
+    *("data_fingerprint", "split_checksum", "pretrained_sha256", "track"),
 )
 # The columns of a plan. Without the configurations its rows take half of the time and the memory.
 PLANNED = (
     *("recipe", "backbone", "seed", "key", "attempt", "status", "fingerprint"),
-    *("data_fingerprint", "split_checksum", "error_class", "error_text", "host"),
-    *("best_miou_percent", "epochs", "steps", "seconds", "gpu_seconds"),
+    *("data_fingerprint", "split_checksum", "pretrained_sha256", "error_class", "error_text"),
+    *("host", "best_miou_percent", "epochs", "steps", "seconds", "gpu_seconds"),
 )
 _ORDER = ("key", "attempt", "status", "finished")
-COUNTING = ("key", "attempt", "status", "fingerprint", "data_fingerprint", "split_checksum")
+COUNTING = (
+    *("key", "attempt", "status", "fingerprint"),
+    *("data_fingerprint", "split_checksum", "pretrained_sha256"),
+)
 
 __all__ = [
     "CONFUSIONS",

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 
 from orchestrator.failures import StaleAttempt
+from orchestrator.results.counted import Today, is_of_today
 from orchestrator.results.history import read_history
 from orchestrator.results.query import query
 from orchestrator.results.store import (
@@ -26,6 +27,7 @@ from orchestrator.results.store import (
     ResultsError,
     counted_rows,
     late_rows,
+    planned_rows,
     publish,
     read_rows,
     state_rows,
@@ -297,3 +299,19 @@ def test_a_row_that_came_after_a_look_is_found_by_the_next(tmp_path: Path) -> No
 
     assert [row.attempt for row in late_rows(root, {first.key}, known)] == [1, 2]
     assert late_rows(root, {"another"}, known) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "of_today"),
+    [("data_fingerprint", "data"), ("split_checksum", "split"), ("pretrained_sha256", "weights")],
+)
+def test_what_tells_rows_apart_is_read_wherever_rows_are_counted(tmp_path, column, of_today):
+    root = LocalRoot(tmp_path)
+    for attempt, value in ((1, "a" * 64), (2, "b" * 64)):
+        publish(root, row_of(CELL, 50.0, attempt=attempt, **{column: value}))
+    today = {CELL.key: Today("f" * 64, **{of_today: "a" * 64})}
+
+    (row,) = counted_rows(root, [CELL], today)
+
+    assert (row.attempt, getattr(row, column)) == (1, "a" * 64)
+    assert [is_of_today(row, today) for row in planned_rows(root, [CELL])] == [True, False]
