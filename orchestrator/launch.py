@@ -22,7 +22,7 @@ from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.events import EVENTS_LOG, Events
 from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Listener, Queue, in_start_order
-from orchestrator.execution.stop import Stop
+from orchestrator.execution.stop import CELLS_END, JOBS_GO_ON, Stop
 from orchestrator.failures import POLICIES, Failure, StaleAttempt
 from orchestrator.forecast.budget import allowance_of, entries_text
 from orchestrator.forecast.forecast import forecast, unit_of
@@ -177,10 +177,11 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
                 order = checked(order, cells)
             _set_aside(cells, root, screen)
             screen.message(announcement(plan.grid.title, cells, order.options), "bold")
+            goes_on = backend(order.options.backend).detaches and not order.options.limits
             stop = Stop(
                 root,
                 root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
-                detaches=backend(order.options.backend).detaches and not order.options.limits,
+                text=JOBS_GO_ON if goes_on else CELLS_END,
                 on_message=screen.message,
                 is_lost=is_lost,
             )

