@@ -105,8 +105,8 @@ def data_root(config: DataConfig) -> Path:
 
 
 def is_here(config: DataConfig) -> bool:
-    """Whether this machine sees a configured dataset: its folder, or its object store."""
-    return is_url(config.root) or data_root(config).exists()
+    """Whether a configured dataset's folder is on this machine; of a bucket's nobody is asked."""
+    return not is_url(config.root) and data_root(config).exists()
 
 
 def cache_root(config: DataConfig) -> Path:

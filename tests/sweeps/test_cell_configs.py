@@ -46,6 +46,17 @@ def test_an_override_of_what_the_cell_says_is_refused(override, cure):
         cell_configs([CELL], [override])
 
 
+@pytest.mark.parametrize("root", ["/not/there", "s3://not-there/data"])
+def test_lists_of_ones_own_are_not_asked_for_where_results_are_read(root):
+    cell = replace(CELL, split="mine")
+
+    configs = cell_configs([cell], [f"data.root={root}"], needs_data=False)
+
+    assert configs[cell].data.split == "mine"
+    with pytest.raises((ValueError, OSError)):
+        cell_configs([cell], [f"data.root={root}"])
+
+
 def test_a_folder_for_cells_that_have_their_own_is_refused():
     with pytest.raises(ValueError, match="every cell has a folder of its own"):
         cell_configs([CELL], ["run.folder=a"])
