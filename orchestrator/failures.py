@@ -150,6 +150,25 @@ _MEMORY_KILL = re.compile(
 )
 
 
+_OF_CARD = re.compile("CUDA|CUDNN|CUBLAS", re.IGNORECASE)
+_HOST_ADVICE = (
+    "The host had too little memory: run fewer cells at once (concurrency=1), fewer ranks at once "
+    "on a node (cpus_per_rank=N reserves more of its cores for each), or fewer run.loader_workers; "
+    "in Slurm raise slurm.memory_gb. Smaller optim.batch or data.crop make another run."
+)
+
+
+def advice_on(failure: Failure, text: str) -> str:
+    """What the user can do about a failure.
+
+    Args:
+        failure: its class.
+        text: of the error; it says whether a card or the host had too little memory.
+    """
+    is_of_host = failure is Failure.out_of_memory and not _OF_CARD.search(text)
+    return _HOST_ADVICE if is_of_host else POLICIES[failure].advice
+
+
 def memory_kill(text: str) -> str:
     """Ray's own reason in one line, where its memory monitor killed a process; else empty."""
     said = _MEMORY_KILL.search(text)

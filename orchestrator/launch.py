@@ -13,7 +13,8 @@ from datasets.wording import quantity
 from orchestrator.backends.base import LaunchContext, backend, refuse_ignored, run_queue
 from orchestrator.backends.ray.cluster import available_cores
 from orchestrator.backends.slurm.queued import with_queued_jobs
-from orchestrator.display.format import about, cells_text
+from orchestrator.backends.slurm.registry import job_logs
+from orchestrator.display.format import about, cells_text, digits
 from orchestrator.display.screen import Screen
 from orchestrator.display.waiting import SHORT_SECONDS
 from orchestrator.execution.allowance import Allowance
@@ -23,7 +24,7 @@ from orchestrator.execution.events import EVENTS_LOG, Events
 from orchestrator.execution.provenance import checkout_state
 from orchestrator.execution.queue import Listener, Queue, in_start_order
 from orchestrator.execution.stop import CELLS_END, JOBS_GO_ON, Stop
-from orchestrator.failures import POLICIES, Failure, StaleAttempt
+from orchestrator.failures import Failure, StaleAttempt, advice_on
 from orchestrator.forecast.budget import allowance_of, entries_text
 from orchestrator.forecast.forecast import forecast, unit_of
 from orchestrator.forecast.probe import known_timings
@@ -306,7 +307,7 @@ def _limit(
     unit = unit_of(forecasts)
     unknown = len(cells) - len(limit.seconds)
     screen.message(
-        f"{order.options.limits}: {limit.spent / 3600:.3g} {unit} are spent"
+        f"{order.options.limits}: {digits(limit.spent / 3600)} {unit} are spent"
         + (f"; {cells_text(unknown)} of unknown length start while any are left" if unknown else "")
     )
     return limit
@@ -383,12 +384,18 @@ def show_failures(queue: Queue, root: Root, screen: Screen) -> None:
     """Show what failed and why, what to do, and where the log is."""
     for key in queue.keys("failed"):
         outcome = queue.outcome(key)
-        advice = POLICIES[Failure(outcome.failure)].advice
+        advice = advice_on(Failure(outcome.failure), outcome.error_text)
         screen.message(f"failed  {key}: {outcome.failure}: {outcome.error_text}", "red")
-        log = f" Log: {root.log_hint(key, outcome.attempt)}" if outcome.attempt else ""
-        screen.message(f"        {advice}{log}")
+        log = root.log_hint(key, outcome.attempt) if outcome.attempt else _log_of_job(root, key)
+        screen.message(f"        {advice} Log: {log}")
     if queue.closed_because:
         screen.message(f"No further cell was started: {queue.closed_because}", "red")
+
+
+def _log_of_job(root: Root, key: str) -> str:
+    """Where the log of a cell is of which no attempt began."""
+    logs = [log for log in job_logs(key, root.folder / "grids") if log.exists()]
+    return str(logs[-1]) if logs else "none, since no attempt began"
 
 
 def show_end(plan: Plan, order: LaunchRequest, screen: Screen) -> int:

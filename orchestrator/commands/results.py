@@ -172,12 +172,19 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
         return EXIT_DONE
     shown = RichTable(*answer.column_names, box=None, header_style="bold")
     for line in answer.slice(0, _ROWS_SHOWN).to_pylist():
-        shown.add_row(*(Text("" if value is None else str(value)) for value in line.values()))
+        shown.add_row(*(Text(_rounded(value)) for value in line.values()))
     console.print(shown)
     more = answer.num_rows - _ROWS_SHOWN
     if more > 0:
         console.print(f"and {quantity(more, 'row')} more; --json prints them all", highlight=False)
     return EXIT_DONE
+
+
+def _rounded(value: object) -> str:
+    """A value of an answer for people: numbers with four decimals; --json has all."""
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 5e-5 else str(round(value, 4))
+    return "" if value is None else str(value)
 
 
 def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:

@@ -115,6 +115,8 @@ def _no_log(cell: str, root: Root, address: str) -> str:
     runs = root.runs.iterdir() if root.runs.is_dir() else ()
     keys = sorted({path.name for path in runs} | {row.key for row in read_rows(root)})
     text = f"{cell} has no log under root={address}"
+    if cell in keys:
+        return f"{text}: its run folder is gone, or it ended before an attempt began; see `status`."
     matching = [key for key in keys if key.startswith(f"{cell}.") or fnmatch(key, cell)]
     if matching:
         return f"{text}. A cell is named with its seed: {listed(matching, 8)}."

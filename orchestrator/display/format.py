@@ -47,6 +47,15 @@ def gibibytes(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def digits(value: float) -> str:
+    """Hours, milliseconds or money: three digits that count, and never an exponent."""
+    return (
+        f"{value:.0f}"
+        if abs(value) >= 100
+        else f"{float(f'{value:.3g}'):.4f}".rstrip("0").rstrip(".")
+    )
+
+
 def percent(value: float | None) -> str:
     """A mIoU with two digits."""
     return "-" if value is None else f"{value:.2f}"

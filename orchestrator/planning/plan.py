@@ -274,7 +274,8 @@ class _Evidence:
     def _ended(self, row: Row, newest: Manifest | None) -> tuple[State, str, Row | None, list[str]]:
         """State of a cell that no process runs and that has a done row, of today or not."""
         if self.today.is_of(row):
-            return State.done, f"attempt {row.attempt} on {row.host}", row, []
+            where = f" on {row.host}" if row.host else ""
+            return State.done, f"attempt {row.attempt}{where}", row, []
         if newest is not None and self.run.attempt > row.attempt and not self._unlike(newest):
             return State.interrupted, f"goes on from step {newest.step}", None, []
         changed = self._changed(row)
@@ -302,8 +303,9 @@ class _Evidence:
         attempt = self.run.attempt
         last = self.rows[-1] if self.rows else None
         if last and last.attempt >= attempt and last.fingerprint == self.today.fingerprint:
-            text = (last.error_text or "").strip().splitlines() or [""]
-            return State.failed, f"{last.error_class}: {text[-1]}", last
+            lines = (last.error_text or "").strip().splitlines()
+            reasons = filter(None, (last.error_class, *lines[-1:]))
+            return State.failed, ": ".join(reasons) or "for an unknown reason", last
         if newest is not None:
             return State.interrupted, f"goes on from step {newest.step}", None
         if attempt and (last is None or last.attempt < attempt):

@@ -198,7 +198,8 @@ def _of_cell(what: str, rows: Sequence[Row], today: Mapping[str, Today]) -> Expl
     ordered = sorted(rows, key=lambda row: (row.seed, row.attempt))
     done = [row for row in ordered if row.status == "done"]
     scores = [f"{row.best_miou_percent:.2f}" for row in done if row.best_miou_percent is not None]
-    chosen = sorted(counted(ordered, today).values(), key=lambda row: row.seed)
+    newest = counted(ordered, today).values()
+    chosen = sorted((row for row in newest if row.status == "done"), key=lambda row: row.seed)
     counts = ", ".join(
         str(row.attempt) + ("" if is_of_today(row, today) else " (drifted)") for row in chosen
     )
@@ -206,8 +207,8 @@ def _of_cell(what: str, rows: Sequence[Row], today: Mapping[str, Today]) -> Expl
         name=what,
         prints=", ".join(scores) or MISSING,
         formula=f"{quantity(len(ordered), 'attempt')}, {len(done)} done; tables count the newest "
-        f"done "
-        f"one of today's configuration, images and lists for each seed: attempt {counts}",
+        "done one of today's configuration, images and lists for each seed: "
+        + (f"attempt {counts}" if counts else "none"),
         warnings=(),
         rows=tuple(ordered),
         epoch="best",
@@ -261,12 +262,11 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
     if row.status == "done" and score is not None:
         result = f"{score:.4f}" + (f" at epoch {at}" if at is not None else "")
     else:
-        result = f"failed: {row.error_class}"
+        result = f"failed: {row.error_class or 'for an unknown reason'}"
     yield f"{row.key}  attempt {row.attempt}: {result}"
     dirty = " with changes that were not committed" if row.git_dirty else ""
     yield (
-        f"  commit {row.git_commit or 'unknown'}{dirty}; torch {row.torch}, CUDA "
-        f"{row.cuda or 'none'}, {row.device} x {row.world_size}, {row.host}, "
+        f"  commit {row.git_commit or 'unknown'}{dirty}; {_machine(row)}, "
         f"finished {row.finished:%Y-%m-%d %H:%M} UTC"
     )
     yield (
@@ -274,6 +274,17 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
         f"{_short(row.split_checksum)}, configuration {_short(row.fingerprint)}; run folder "
         f"{place or 'gone'}"
     )
+
+
+def _machine(row: Row) -> str:
+    """Versions and machine of a row, as far as it says."""
+    named = (
+        f"torch {row.torch or 'unknown'}",
+        f"CUDA {row.cuda}" if row.cuda else "",
+        f"{row.device or 'unknown device'} x {row.world_size or 1}",
+        row.host or "",
+    )
+    return ", ".join(filter(None, named))
 
 
 def _configuration(rows: Sequence[Row]) -> Iterator[str]:

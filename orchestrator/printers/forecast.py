@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from orchestrator.display.format import gibibytes
+from orchestrator.display.format import digits, gibibytes
 from orchestrator.forecast.forecast import CellForecast, Line, Span, by_kind, by_table, line_of
 from orchestrator.planning.plan import Plan
 
@@ -50,7 +50,7 @@ def kind_table(forecast: Forecast) -> Table:
             line.name,
             str(len(line.cells)),
             _interval(min(steps), sum(steps) / len(steps), max(steps)),
-            f"{1000.0 * timing.image:.3g}",
+            digits(1000.0 * timing.image),
             gibibytes(line.gib),
             _hours(line.seconds),
         )
@@ -115,7 +115,7 @@ def _hours(span: Span | None) -> str:
 
 
 def _interval(low: float, middle: float, high: float) -> str:
-    return f"{middle:.3g}" if low == high else f"{middle:.3g} ({low:.3g} to {high:.3g})"
+    return digits(middle) if low == high else f"{digits(middle)} ({digits(low)} to {digits(high)})"
 
 
 def _three(span: Span | None, factor: float | None) -> list[float] | None:

@@ -137,8 +137,9 @@ def _overall(diff: GridDiff) -> str:
     if smallest > ALPHA:
         few = f" So few seeds cannot give a cell a p below {p_text(smallest)} after Holm."
     return (
-        f"{mean}Cells compared: {len(cells)}; {significant} differ significantly at 5 % after Holm "
-        f"(bold), {same} have the same bits. Paired by seed; exact sign-flip test, two-sided.{few}"
+        f"{mean}Cells compared: {len(cells)}; with a significant difference at 5 % after Holm "
+        f"(bold): {significant}; with the same bits: {same}. Results are paired by seed; the test "
+        f"is the exact sign-flip test, two-sided.{few}"
     )
 
 

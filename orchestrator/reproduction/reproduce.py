@@ -128,7 +128,7 @@ def estimate_text(orders: Sequence[Order]) -> str:
     seconds = [row.seconds for row in rows if row.seconds is not None]
     if len(seconds) < len(rows):
         return f"{runs}; how long it took at first is not known"
-    where = listed(sorted({f"{row.device} of {row.host}" for row in rows}), 3)
+    where = listed(sorted({f"{row.device} of {row.host or 'an unknown host'}" for row in rows}), 3)
     return f"{runs}, about {about(sum(seconds))}: so long it took at first, on {where}"
 
 

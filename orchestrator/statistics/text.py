@@ -12,15 +12,16 @@ from orchestrator.tables.filled import FilledTable
 from orchestrator.tables.text import markdown_text, signed
 
 METHOD = (
-    "Paired by (split, seed). Exact sign-flip test, two-sided, corrected after Holm for all "
-    "rivals; from five pairs on 95 % bootstrap interval of the mean, seeds resampled within each "
-    "split, and columns that are replicates of one setting as seeds are."
+    "Results are paired by split and seed. The test is the exact sign-flip test, two-sided, "
+    "corrected after Holm for all rivals. From five pairs on, the 95 % bootstrap interval of the "
+    "mean is given, for which seeds are resampled within each split, and so are columns that are "
+    "replicates of one setting."
 )
 SEQUENTIAL_METHOD = (
-    "Seeds until settled: exact sign-flip test, two-sided, paired by (split, seed), at looks "
-    "planned before the first seed. p is the least p of the looks so far by the look's share of "
-    "the error level, corrected after Holm for all comparisons of the table; means are of the last "
-    "look."
+    "Seeds run until settled. Results are paired by split and seed; the test is the exact "
+    "sign-flip test, two-sided, at looks planned before the first seed. p is the least of the "
+    "looks so far, each divided by its share of the error level, corrected after Holm for all "
+    "comparisons of the table; means are those of the last look."
 )
 _HEAD = (
     "block",
@@ -151,16 +152,21 @@ def _lines(some: Iterable[Comparison]) -> Iterator[list[str | int | float]]:
 def _unreachable(comparison: Comparison) -> str:
     """Why nothing can be significant, and how many pairs could be."""
     equal, rivals = comparison.n - comparison.num_different, comparison.rivals
+    pairs_text = quantity(comparison.n, "pair")
     but = f", {equal} of them without a difference," if equal else ""
-    if equal == comparison.n:
-        but = " without any difference"
     after = f" after Holm over {quantity(rivals, 'rival')}" if rivals > 1 else ""
     splits = len(comparison.groups)
     where = f" on each of these {quantity(splits, 'split')}" if splits > 1 else ""
     seeds = f": {quantity(comparison.seeds_needed, 'seed')}{where}"
+    end = "." if comparison.replicates else f"{seeds}."
+    if equal == comparison.n:
+        return (
+            f"{pairs_text} without any difference, so p = 1; a significant one takes at least "
+            f"{pairs_needed(rivals)} pairs{end}"
+        )
+    show = "it shows" if comparison.n == 1 else "they show"
     return (
-        f"{quantity(comparison.n, 'pair')}{but} cannot give a p below "
-        f"{p_text(comparison.smallest_p_holm)}{after}, whatever they show, so nothing can be "
-        f"called significant; {pairs_needed(rivals)} pairs could"
-        f"{'' if comparison.replicates else seeds}."
+        f"{pairs_text}{but} cannot give a p below {p_text(comparison.smallest_p_holm)}{after}, "
+        f"whatever {show}, so nothing can be called significant; "
+        f"{pairs_needed(rivals)} pairs could{end}"
     )

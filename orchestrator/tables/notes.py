@@ -94,10 +94,11 @@ _EXPLAINED = {
     "averaged nor compared",
     Mark.MACHINES: "its runs come from different commits, versions, devices or world sizes.",
 }
+_NO_CUDA = "none"
 _COMPARED: dict[str, Callable[[Any], str]] = {  # in the order of `making`
     "git commits": lambda commit: (commit or "unknown")[:10],
     "torch versions": lambda version: version or "unknown",
-    "CUDA versions": lambda version: version or "none",
+    "CUDA versions": lambda version: version or _NO_CUDA,
     "devices": lambda name: name or "unknown",
     "world sizes": lambda size: str(size or "unknown"),
 }
@@ -171,7 +172,7 @@ def _marked(filled: FilledTable, today: Mapping[str, Today]) -> Iterator[Note]:
             more = {Mark.MIXED: _left_out(filled, today), Mark.DRIFTED: _unplanned(entries, today)}
             yield Note(mark.value, text + more.get(mark, ""))
     if any(Mark.FEWER_SEEDS in entry.marks for entry in entries):
-        yield Note("n", f"over so many seeds only; the others over n = {len(filled.seeds)}.")
+        yield Note("n", f"the number of seeds, where it is less than {len(filled.seeds)}.")
 
 
 def _released(filled: FilledTable) -> Iterator[Note]:
@@ -261,7 +262,9 @@ def _provenance(filled: FilledTable) -> Iterator[Note]:
         for (name, shown), values in zip(_COMPARED.items(), makings, strict=True)
     }
     single = [
-        f"{name.removesuffix('s')} {kind[0]}" for name, kind in kinds.items() if len(kind) == 1
+        f"{name.removesuffix('s')} {kind[0]}"
+        for name, kind in kinds.items()
+        if len(kind) == 1 and kind != [_NO_CUDA]
     ]
     mixed = [f"{len(k)} {name} ({', '.join(k)})" for name, k in kinds.items() if len(k) > 1]
     if single:

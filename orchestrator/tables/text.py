@@ -83,7 +83,7 @@ def legend(filled: FilledTable, where: str) -> str:
     """
     parts = ["Bold: best", "underlined: second"]
     if any(row.row.kind in ("difference", "average") for row in filled.rows):
-        parts.append("italics: improvement")
+        parts.append("italics: difference")
     if filled.table.is_published:
         parts.append(f"{where}: the paper's value and ours minus the paper's")
     return "; ".join(parts) + "."

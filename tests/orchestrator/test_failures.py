@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from datasets.errors import DataError
-from orchestrator.failures import POLICIES, UNLIMITED, Budget, Failure, classify, next_memory
+from orchestrator.failures import (
+    POLICIES,
+    UNLIMITED,
+    Budget,
+    Failure,
+    advice_on,
+    classify,
+    next_memory,
+)
 from trainer.checkpoint import CheckpointError
 from trainer.config.schema import Memory
 from trainer.hardware.gpu import DeviceError
@@ -97,3 +105,27 @@ def test_preemption_is_never_counted() -> None:
 def test_a_limit_on_the_command_line_replaces_the_number_of_the_class() -> None:
     assert not Budget.fresh().allows(Failure.node_lost, step=None, limit=0)
     assert Budget.fresh().allows(Failure.out_of_memory, step=None, limit=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 worker(s) were killed due to the node running low on memory.",
+        "job 7 on n1 ended as OUT_OF_MEMORY",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate",
+        "MemoryError: ",
+    ],
+)
+def test_a_host_without_memory_is_no_matter_of_the_card(text: str) -> None:
+    advice = advice_on(Failure.out_of_memory, text)
+
+    assert "concurrency=1" in advice
+    assert "card" not in advice
+    for option in ("cpus_per_rank", "run.loader_workers", "slurm.memory_gb", "data.crop"):
+        assert option in advice
+
+
+def test_a_card_without_memory_gets_the_advice_of_the_ladder() -> None:
+    text = "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+
+    assert advice_on(Failure.out_of_memory, text) == POLICIES[Failure.out_of_memory].advice

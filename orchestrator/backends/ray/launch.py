@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from fnmatch import fnmatch
 
+from datasets.wording import quantity
 from orchestrator.backends.base import LaunchContext, Pool, PoolEvent
 from orchestrator.backends.ray.cluster import Cluster, scratch_folder
 from orchestrator.backends.ray.messages import Connect, Death
@@ -40,8 +41,9 @@ def pools(context: LaunchContext) -> Iterator[Sequence[Pool]]:
         pool, cluster = RayPool(context, tune), tune.cluster
         where = "own local Ray" if cluster.is_own else f"Ray at {options.ray_address}"
         context.screen.message(
-            f"{cells_text(len(context.trials))}, {pool.slots} at once, {options.ranks} ranks each, "
-            f"on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs of {where}"
+            f"{cells_text(len(context.trials))}, {pool.slots} at once, "
+            f"{quantity(options.ranks, 'rank')} each, on {cluster.cpus:g} CPUs and "
+            f"{cluster.gpus:g} GPUs of {where}"
         )
         yield [pool]
 

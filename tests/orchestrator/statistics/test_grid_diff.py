@@ -148,7 +148,7 @@ def test_the_row_of_todays_settings_counts_as_in_a_table(tmp_path, planned, caps
     text = capsys.readouterr().out
     assert "+1.00" in text
     assert "same bits" in text
-    assert "Cells compared: 1; 0 differ significantly" in text
+    assert "Cells compared: 1; with a significant difference at 5 % after Holm (bold): 0;" in text
 
 
 def test_results_without_a_pair_are_refused_with_their_cells(tmp_path, planned, capsys):

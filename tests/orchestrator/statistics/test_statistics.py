@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.statistics.compare import comparisons
+from orchestrator.statistics.compare import Comparison, comparisons
 from orchestrator.statistics.significance import (
     bootstrap_interval,
     holm,
@@ -237,6 +237,53 @@ def test_too_few_seeds_are_said_with_how_many_would_do(table):
     )
 
 
+@pytest.mark.parametrize(
+    ("gains", "rivals", "said"),
+    [
+        (
+            [0.5],
+            1,
+            "1 pair cannot give a p below 1, whatever it shows, so nothing can be called "
+            "significant; 6 pairs could: 6 seeds.",
+        ),
+        (
+            [0.0],
+            1,
+            "1 pair without any difference, so p = 1; a significant one takes at least 6 pairs: 6 "
+            "seeds.",
+        ),
+        (
+            [0.5, 0.0],
+            2,
+            "2 pairs, 1 of them without a difference, cannot give a p below 1 after Holm over 2 "
+            "rivals, whatever they show, so nothing can be called significant; 7 pairs could: 7 "
+            "seeds.",
+        ),
+        (
+            [0.5, 0.2, 0.1, 0.3, 0.4],
+            1,
+            "5 pairs cannot give a p below 0.062, whatever they show, so nothing can be called "
+            "significant; 6 pairs could: 6 seeds.",
+        ),
+    ],
+)
+def test_what_few_pairs_cannot_show_is_one_sentence(gains, rivals, said):
+    compared = Comparison(
+        block="",
+        new="new",
+        rival="old",
+        column="",
+        groups=(tuple(gains),),
+        interval=None,
+        p=1.0,
+        p_holm=1.0,
+        rivals=rivals,
+        is_exact=True,
+    )
+
+    assert verdict(compared) == said
+
+
 def test_columns_that_are_replicates_are_resampled_like_seeds(table):
     one_seed = filled_with(table, [(0.5, -0.1)])
     as_replicates = fill(
@@ -276,7 +323,10 @@ def test_pairs_without_a_difference_are_said_to_give_no_p(table):
 def test_pairs_that_are_all_equal_are_said_to_be(table):
     text = sentences(filled_with(table, [(0.0, 0.0)]))[1]
 
-    assert "; 2 pairs without any difference cannot give a p below 1 after Holm" in text
+    assert (
+        "; 2 pairs without any difference, so p = 1; a significant one takes at least 7 pairs: "
+        in text
+    )
 
 
 def test_a_difference_that_may_be_chance_is_not_significant(table):

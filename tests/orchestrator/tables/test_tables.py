@@ -43,7 +43,7 @@ blocks:
 
 GOLDEN = (
     "**A small table. mIoU (%) at the best epoch, seed 12345.** Bold: best; underlined: second; "
-    "italics: improvement; in brackets: the paper's value and ours minus the paper's.\n"
+    "italics: difference; in brackets: the paper's value and ours minus the paper's.\n"
     r"""
 | Data |  | 1/16 | 1of8 |
 | :-- | :-- | --: | --: |
@@ -61,7 +61,7 @@ Published values that the paper itself took over: Supervised: X.
 
 -- cells without a result: 1 of 6 (1 failed).
 
-Ours: git commit 0123456789, torch version 2.13.0, CUDA version none, device cpu, world size 1.
+Ours: git commit 0123456789, torch version 2.13.0, device cpu, world size 1.
 """
 )
 
@@ -189,7 +189,7 @@ def test_an_entry_of_fewer_seeds_is_marked(table, rows):
     assert find(filled, "IPixMatch")[0].marks == (Mark.FEWER_SEEDS,)
     text = markdown(filled)
     assert "| IPixMatch | 64 | **74.2** <sup>n=1</sup> (74.5, -0.3) |" in text
-    assert "<sup>n</sup> over so many seeds only; the others over n = 2." in text
+    assert "<sup>n</sup> the number of seeds, where it is less than 2." in text
 
 
 def test_a_row_is_compared_with_one_of_each_likeness_and_not_with_all_seeds(table, rows):

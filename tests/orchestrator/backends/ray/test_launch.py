@@ -160,6 +160,8 @@ def test_rays_memory_monitor_is_named_with_its_own_reason(
 
     assert "out_of_memory: 1 worker(s) were killed due to the node running low on memory." in text
     assert "exceeded threshold of" in text
+    assert "run fewer cells at once (concurrency=1), fewer ranks at once on a node" in text
+    assert "Log: none, since no attempt began" in text
     assert "Traceback" not in text
 
 
