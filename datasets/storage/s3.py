@@ -228,6 +228,9 @@ def _connected(pid: int, surroundings: tuple[str, ...], stall: float) -> s3fs.S3
             "read_timeout": stall,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "max_pool_connections": 32,
+            # Every PUT has an MD5 already. By default botocore adds a CRC, over TLS behind the body
+            # and without a Content-Length, which Ceph and other stores answer with 411.
+            "request_checksum_calculation": "when_required",
         },
     )
     files.retries = 1

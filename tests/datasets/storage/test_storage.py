@@ -49,6 +49,23 @@ def test_a_copy_has_the_same_content_and_the_age_of_an_object_is_known(storage) 
         storage.copy("missing", "three")
 
 
+def test_a_server_behind_tls_takes_every_kind_of_write(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{store.box.tls_port}")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(store.box.certificate))
+    storage, large = impatient(store), tmp_path / "large"
+    large.write_bytes(b"x" * (33 * 2**20))  # goes in parts
+
+    storage.write("one", b"content")
+    storage.upload(large, "large")
+
+    assert storage.create("lock", b"1")
+    assert storage.replace("lock", b"2", storage.hold("lock").tag)
+    assert storage.read("one", start=1, size=3) == b"ont"
+    assert {entry.name for entry in storage.entries()} == {"one", "large", "lock"}
+
+
 def test_a_request_that_lost_its_server_prints_no_traceback(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -24,8 +24,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-DEBIAN = "ceph-mon ceph-osd radosgw"
-_PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph", "setpriv")
+DEBIAN = "ceph-mon ceph-osd radosgw openssl"
+_CEPH = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph")
+_PROGRAMS = (*_CEPH, "setpriv", "openssl")
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"
 _PREFIX = "s3-box-"
 Daemon = Literal["mon", "osd", "rgw"]
@@ -64,7 +65,8 @@ mon tick interval = 1
 osd objectstore = memstore
 osd client watch timeout = 3
 memstore device bytes = 2147483648
-rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1 ssl_endpoint=127.0.0.1:{tls_port} \
+    ssl_certificate={folder}/certificate.pem ssl_private_key={folder}/key.pem
 rgw zone = default
 rgw thread pool size = 32
 rgw dynamic resharding = false
@@ -75,13 +77,18 @@ debug rgw = 0
 
 
 class CephBox:
-    """The server; its processes end with the one that made them, however that ends."""
+    """The server; its processes end with the one that made them, however that ends.
+
+    Attributes:
+        port: of plain HTTP.
+        tls_port: of HTTPS, with a certificate of its own.
+    """
 
     def __init__(self) -> None:
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # memory
         _sweep(Path(base or tempfile.gettempdir()))
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
-        self.port, self._mon_port = _free_port(), _free_port()
+        self.port, self.tls_port, self._mon_port = _free_port(), _free_port(), _free_port()
         self._running: dict[Daemon, subprocess.Popen[bytes]] = {}
         identity, osd = str(uuid.uuid4()), str(uuid.uuid4())
         for name in ("mon", "osd", "rgw", "crash"):
@@ -89,9 +96,14 @@ class CephBox:
         self._config = self.folder / "ceph.conf"
         self._config.write_text(
             _CONFIGURATION.format(
-                fsid=identity, mon_port=self._mon_port, port=self.port, folder=self.folder
+                fsid=identity,
+                mon_port=self._mon_port,
+                port=self.port,
+                tls_port=self.tls_port,
+                folder=self.folder,
             )
         )
+        self._certify()
         address = f"[v2:127.0.0.1:{self._mon_port}]"
         config = ("-c", str(self._config))
         monmap = str(self.folder / "monmap")
@@ -151,6 +163,18 @@ class CephBox:
         for daemon in list(self._running):
             self.kill(daemon)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def certificate(self) -> Path:
+        """Of the server, for clients that shall trust it."""
+        return self.folder / "certificate.pem"
+
+    def _certify(self) -> None:
+        """Make a key, and a certificate for this host that the key itself has signed."""
+        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+        name = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+        files = ("-keyout", str(self.folder / "key.pem"), "-out", str(self.certificate))
+        self._run("openssl", "req", "-x509", *kind, *name, *files)
 
     def _listens(self) -> bool:
         with socket.socket() as client:
