@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from datasets.prepare.defects import Defect, defect_of
 from datasets.progress import Progress, Say, silent
 from datasets.spec import DatasetSpec, absent_text
 from datasets.splits.lists import load_split, present_splits
+from datasets.wording import quantity
 
 _THREADS = 8
 
@@ -70,6 +71,7 @@ def defects(location: DatasetLocation, say: Say = silent) -> Iterator[Defect]:
     for text in [] if count else _unscored(spec, tree, needs, scored, say):
         count += 1
         yield Defect(text)
+    _say_copies(tree, needs, files, say)
     if manifest is not None and tree.store is None:
         for change in _changes(root, manifest, files):
             count += 1
@@ -193,6 +195,25 @@ def _unscored(
         yield nothing_scored(tree, len(needs.validation), min(needs.validation))
     elif needs.validation and absent:
         say(f"note: {absent_text(absent)}")
+
+
+def _say_copies(tree: ImageTree, needs: Needs, files: Mapping[str, str], say: Say) -> None:
+    """A note to `say` if images are validated on and, as other files, also trained on."""
+    trained, scored = {}, {}
+    for name in needs.images:
+        path = tree.image_path(name).relative_to(tree.root).as_posix()
+        if path in files and name in needs.validation:
+            scored[path] = files[path]
+        elif path in files:
+            trained[files[path]] = path
+    twice = [(path, trained[digest]) for path, digest in scored.items() if digest in trained]
+    if twice:
+        path, other = twice[0]
+        say(
+            f"note: also trained on, as another file: {quantity(len(twice), 'validation image')}, "
+            f"such as {path} with the bytes of {other}. That makes the score too good; take out "
+            "one of each pair."
+        )
 
 
 def _one_class(spec: DatasetSpec, root: Path) -> str:

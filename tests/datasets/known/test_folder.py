@@ -309,6 +309,22 @@ def test_a_class_that_no_validation_mask_shows_is_named(root, capsys) -> None:
     assert "note: no validation mask shows wall: counted as 0" in capsys.readouterr().out
 
 
+def test_a_validation_image_that_is_trained_on_under_another_name_is_named(root, capsys) -> None:
+    main(["prepare", "folder", f"root={root}"])
+    assert "also trained on" not in capsys.readouterr().out
+    dataset = open_dataset(config(root))
+    names = dataset.split.labelled[0], dataset.split.validation[0]
+    paths = [dataset.tree.image_path(name) for name in names]
+    shutil.copy(*paths)
+    (root / "manifest.json").unlink()
+
+    assert main(["verify", "folder", f"root={root}"]) == 0
+
+    said = capsys.readouterr().out
+    other, own = (path.relative_to(root) for path in paths)
+    assert f"as another file: 1 validation image, such as {own} with the bytes of {other}." in said
+
+
 def test_validation_masks_of_ignored_pixels_only_are_refused(root, capsys) -> None:
     main(["prepare", "folder", f"root={root}"])
     held = {Path(name).name for name in open_dataset(config(root)).split.validation}
