@@ -23,6 +23,7 @@ from trainer.evaluate import absent_classes
 from trainer.feed import batch_plan
 from trainer.loop import Loop, StepReport
 from trainer.methods.interface import MethodContext, new_method
+from trainer.network.pretrained import WeightsError
 from trainer.run_log import RunLog, Summary
 from trainer.schedule import Schedule
 from trainer.state import TrainState, new_state
@@ -83,14 +84,24 @@ def _state(
     state = new_state(config, dataset.num_classes, ranks, fresh=fresh, num_unlabelled=unlabelled)
     if newest is not None:
         state.unpack(newest)
+    if state.pretrained_sha256 and not _is_same(state.pretrained_sha256, ranks):
+        raise WeightsError(
+            "The ranks of this run begin with different files of first weights; that of rank "
+            f"{ranks.rank} has the sha256 {state.pretrained_sha256[:16]}. Bring the same file to "
+            "all machines, or name one on a disk that all share with run.weights=FILE."
+        )
     return state
+
+
+def _is_same(digest: str, ranks: Ranks) -> bool:
+    """Whether all ranks, which may run on several machines, have the same hexadecimal digest."""
+    mine = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8, device=ranks.device)
+    return not bool((ranks.gather(mine) != mine).any())
 
 
 def _check_same_data(dataset: Dataset, ranks: Ranks) -> None:
     """Raise a DataError on every rank where the ranks of several machines read other data."""
-    digest = bytes.fromhex(dataset.fingerprint + dataset.split.checksum)
-    mine = torch.tensor(list(digest), dtype=torch.uint8, device=ranks.device)
-    if bool((ranks.gather(mine) != mine).any()):
+    if not _is_same(dataset.fingerprint + dataset.split.checksum, ranks):
         raise DataError(
             f"The ranks of this run read different images, masks or lists; on rank {ranks.rank} "
             f"{dataset.tree.root} has the fingerprint {dataset.fingerprint[:16]}. Bring the same "

