@@ -207,7 +207,7 @@ def _of_cell(what: str, rows: Sequence[Row], today: Mapping[str, Today]) -> Expl
         name=what,
         prints=", ".join(scores) or MISSING,
         formula=f"{quantity(len(ordered), 'attempt')}, {len(done)} done; tables count the newest "
-        "done one of today's configuration, images and lists for each seed: "
+        "done one of today's configuration, first weights, images and lists for each seed: "
         + (f"attempt {counts}" if counts else "none"),
         warnings=(),
         rows=tuple(ordered),
@@ -257,6 +257,8 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
     """Two or three lines about one row; `place` is its run folder, empty where that is gone."""
     best = epoch == "best"
     score = row.best_miou_percent if best else row.last_miou_percent
+    start = row.pretrained_sha256
+    first = f"first weights {_short(start)}, " if start else ""
     which, weights = ("best", row.best_weights_sha256) if best else ("final", row.weights_sha256)
     at = row.best_epoch if best else row.last_epoch
     if row.status == "done" and score is not None:
@@ -270,7 +272,7 @@ def _row_lines(row: Row, epoch: Epoch, place: str) -> Iterator[str]:
         f"finished {row.finished:%Y-%m-%d %H:%M} UTC"
     )
     yield (
-        f"  {which} weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
+        f"  {first}{which} weights {_short(weights)}, data {_short(row.data_fingerprint)}, split "
         f"{_short(row.split_checksum)}, configuration {_short(row.fingerprint)}; run folder "
         f"{place or 'gone'}"
     )
