@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from datasets.storage.open import folder_of
 from datasets.wording import did_you_mean
 from trainer.config.composed import keep, kept
-from trainer.config.help import choices_of, dataclass_in
+from trainer.config.help import choices_of, dataclass_in, expected
 from trainer.config.schema import Track, TrainConfig
 from trainer.config.validation import check
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 _INNER = ("full_key", "object_type", "reference_type")  # lines of OmegaConf about its own objects
+_FULL_KEY = re.compile(r"^\s*full_key: (.*)$", re.MULTILINE)  # a line of OmegaConf's errors
+_INDEX = re.compile(r"\[\d+\]$")  # of an entry of a list
 _SEVERAL = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag)\(")  # Hydra's words for it
 _ENCLOSED = re.compile(r"'[^']*'|\"[^\"]*\"|\\.|\[.*\]|\{.*\}")  # where a comma is no list
 # A name, which the grammar reads as it stands.
@@ -251,7 +253,51 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
             f"{drawn[0]!r} cannot be set: data.drawn is null in this recipe; recipe=synthetic says "
             "how scenes are drawn."
         )
-    return _text_of(error)
+    return _misfit(error, overrides) or _text_of(error)
+
+
+def _misfit(error: Exception, overrides: Sequence[str]) -> str:
+    """Which setting has a value that it cannot have, and what it takes; empty where unknown."""
+    name = _FULL_KEY.findall(str(_cause(error)))
+    words = {word.lstrip("+~").partition("=")[0]: word for word in overrides}
+    words = {key: word for key, word in words.items() if key not in GROUPS}
+    unread = [key for key, word in words.items() if not _is_readable(word)]
+    key = _INDEX.sub("", next(iter([*unread, *name]), ""))
+    # A value may have been given to the whole part, such as optim={lr: x}.
+    parts = [part for part in words if f"{key}.".startswith(f"{part}.")]
+    given = words[max(parts, key=len)] if parts else key
+    if "${" in given:
+        return (
+            f"{given} cannot be filled in: ${{...}} takes the whole name of another setting, such "
+            "as ${optim.epochs}, or ${oc.env:NAME} of a variable that is set; write the value."
+        )
+    if not _is_field_or_part(key):
+        return _problem_of(f"{key}=") if key else ""
+    kind = _type_of(key)
+    if (inner := dataclass_in(kind)) is not None:
+        one = fields(inner)[0].name
+        return f"{given} is not valid: set what belongs to {key} by name, such as {key}.{one}=..."
+    return f"{given} is not valid: {key} takes {expected(kind)}."
+
+
+def _is_readable(override: str) -> bool:
+    """Whether Hydra's grammar can read a word."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(quoted(override))
+    except HydraException:
+        return False
+    return True
+
+
+def _type_of(key: str) -> Any:
+    """The type of a setting, by its dotted name."""
+    kind: Any = TrainConfig
+    for name in key.split("."):
+        kind = next(item.type for item in fields(dataclass_in(kind)) if item.name == name)
+    return kind
 
 
 def _problem_of(override: str) -> str:
@@ -289,12 +335,17 @@ def _is_field_or_part(key: str) -> bool:
 
 def _text_of(error: BaseException) -> str:
     """What Hydra or OmegaConf say, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in str(_cause(error)).splitlines()]
     names = [line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")]
     said = "; ".join(line for line in lines if line.strip("^") and not line.startswith(_INNER))
     return f"The configuration is not valid: {''.join(f'{name}: ' for name in names)}{said}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of the errors that led to one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @cache

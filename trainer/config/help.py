@@ -51,6 +51,19 @@ def dataclass_in(kind: Any) -> Any:
     return next((k for k in (kind, *getattr(kind, "__args__", ())) if is_dataclass(k)), None)
 
 
+def expected(kind: Any) -> str:
+    """What a setting of a type takes, in words, such as "a whole number"."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {', '.join(choice.name for choice in kind)}"
+    parts = getattr(kind, "__args__", ())
+    if getattr(kind, "__origin__", None) is tuple:
+        return f"a list in brackets, each entry {expected(parts[0])}"
+    return _EXPECTED.get(kind, "a value")
+
+
+_EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def _of_enum(kind: Any) -> str:
     is_enum = isinstance(kind, type) and issubclass(kind, Enum)
     return (kind.__doc__ or "").splitlines()[0].rstrip(".") if is_enum else ""
