@@ -1,5 +1,6 @@
 """One launch of a grid: check what is missing, run it on the chosen back end, show the outcome."""
 
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterable, Sequence
@@ -178,11 +179,12 @@ def launch(order: LaunchRequest, screen: Screen) -> int:
                 order = checked(order, cells)
             _set_aside(cells, root, screen)
             screen.message(announcement(plan.grid.title, cells, order.options), "bold")
+            jobs = JOBS_GO_ON.format(grid=shlex.quote(order.grid), root=shlex.quote(root.address))
             goes_on = backend(order.options.backend).detaches and not order.options.limits
             stop = Stop(
                 root,
                 root.grid(plan.grid.name).stop_file(uuid.uuid4().hex[:8]),
-                text=JOBS_GO_ON if goes_on else CELLS_END,
+                text=jobs if goes_on else CELLS_END,
                 on_message=screen.message,
                 is_lost=is_lost,
             )

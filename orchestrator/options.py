@@ -13,6 +13,7 @@ import yaml
 
 from datasets.cli import aligned
 from datasets.config import option
+from datasets.known.yaml_values import yaml_problem
 from datasets.wording import did_you_mean, did_you_mean_path
 from trainer.config.compose import GROUPS, field_names
 from trainer.config.help import help_of_fields
@@ -280,14 +281,16 @@ def _with_file(options: SlurmOptions, path: Path) -> SlurmOptions:
         near = did_you_mean_path(path) if not path.exists() else ""
         raise ValueError(f"slurm={path}: {error.strerror}; give a YAML file.{near}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"slurm={path} is no YAML: {error}") from None
+        raise ValueError(f"slurm={path} is no YAML: {yaml_problem(error)}.") from None
     if not isinstance(entries, Mapping):
         raise ValueError(f"slurm={path} holds no `key: value` lines.")
     for name, value in entries.items():
         if name in _LISTS:
             options = _changed(options, name, tuple(_lines(value)))
         else:
-            text = "" if value in ("null", "~") else str(value)
+            if not isinstance(value, str):
+                raise ValueError(f"{path}: {name} takes one value, found {value!r}.")
+            text = "" if value in ("null", "~") else value
             options = _with(options, str(name), text, said=f"{path}: {name}")
     return options
 

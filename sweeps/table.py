@@ -1,5 +1,6 @@
 """A table of the benchmark: its cells, and the numbers the papers print. Reads `sweeps/tables`."""
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -302,7 +303,8 @@ def _published(value: Any, count: int, where: str) -> tuple[float | None, ...]:
             "write null where the paper prints a dash."
         )
     for item in values:
-        if isinstance(item, bool) or not isinstance(item, int | float | None):
+        is_number = isinstance(item, int | float) and not isinstance(item, bool)
+        if item is not None and not (is_number and math.isfinite(item)):
             raise ValueError(f"{where}: {item!r} is no published value; write a number or null.")
     return tuple(None if item is None else float(item) for item in values)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from datasets.known.yaml_values import load_yaml
+from datasets.known.yaml_values import load_yaml, yaml_problem
 from datasets.wording import did_you_mean, did_you_mean_path
 from sweeps.cell import Cell, setting_text
 
@@ -75,7 +75,7 @@ def read(path: Path) -> Spec:
             check=lambda node: _refuse_repeats(node, path),
         )
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {error}") from error
+        raise ValueError(f"{path} is no valid YAML: {yaml_problem(error)}.") from error
     return mapping(loaded, str(path))
 
 
@@ -173,7 +173,7 @@ def _check_setting(name: str, value: Any, where: str) -> None:
     text = setting_text(value)
     is_single = isinstance(value, str | int | float) and _VALUE.fullmatch(text)
     if not is_single or (isinstance(value, str) and re.search(r"\dp\d|\.", value)):
-        raise ValueError(f"{where}: {name} takes numbers and names, not {value!r}.")
+        raise ValueError(f"{where}: {name} takes numbers and names, not {_shown(value)}.")
     if isinstance(value, str) and _OTHER_NUMBER.fullmatch(value):
         # The trainer reads a number, so two keys would stand for one configuration.
         raise ValueError(f"{where}: {name} is {value!r}; write the number plainly, unquoted.")
@@ -208,7 +208,7 @@ def _complete(axes: Spec, where: str) -> Spec:
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    shown = "nothing" if value is None else repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

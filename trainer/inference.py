@@ -58,9 +58,20 @@ def load_trained(path: Path) -> Trained:
     Raises:
         NetworkError: the file is missing, broken, or lacks its configuration.
     """
+    folder = path
     if path.is_dir():
         path = path / CHECKPOINTS / "best.pt"
     if not path.is_file():
+        inside = [
+            *folder.glob(f"*/{CHECKPOINTS}/best.pt"),
+            *folder.glob(f"runs/*/{CHECKPOINTS}/best.pt"),
+        ]
+        runs = sorted(best.parents[1] for best in inside)
+        if runs:
+            raise NetworkError(
+                f"{folder} holds {quantity(len(runs), 'run')} and is none itself; name one, such "
+                f"as {runs[0]}."
+            )
         raise NetworkError(
             f"{path} does not exist; name a run's folder, one of its checkpoints/*.pt, or a file "
             f"written by `python -m trainer export`.{did_you_mean_path(path)}"

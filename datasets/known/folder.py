@@ -8,7 +8,7 @@ import yaml
 
 from datasets.errors import DataError
 from datasets.known.interface import KnownDataset
-from datasets.known.yaml_values import load_yaml
+from datasets.known.yaml_values import load_yaml, yaml_problem
 from datasets.spec import DatasetSpec, voc_colour
 from datasets.wording import did_you_mean_path
 
@@ -116,7 +116,8 @@ def read_description(root: Path) -> Description:
             f"{path} is missing. It says what the folder holds; write it like this:\n{EXAMPLE}"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no YAML ({error}). It reads like this:\n{EXAMPLE}") from error
+        problem = yaml_problem(error)
+        raise DataError(f"{path} is no YAML: {problem}. It reads like this:\n{EXAMPLE}") from error
     return Description(content, path)
 
 

@@ -20,6 +20,16 @@ _VALUES = {
 }
 
 
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a text that is no YAML, and where, in one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:  # a character that no text may hold
+        return str(getattr(error, "reason", error))
+    said = str(problem).replace("'<stream end>'", "the end of the file")
+    said = said.replace("found character '\\t' that cannot start any token", "a tab as indent")
+    return f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+
+
 class _Loader(yaml.SafeLoader):
     """A loader with the values above."""
 

@@ -1,6 +1,7 @@
 """The verbs that read results: tables, comparisons, charts, questions and exports."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -160,7 +161,8 @@ def query_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     questions = [word for word in words if " " in word.strip() and not _SETTING.match(word)]
     if len(questions) != 1:
         raise ValueError(
-            'query takes one question: python -m orchestrator query GRID "SELECT key, '
+            f"query takes one question: python -m orchestrator query {shlex.quote(grid)} "
+            '"SELECT key, '
             f'best_miou_percent FROM counted". Views: {", ".join(VIEWS)}.'
         )
     request = request_of(grid, [word for word in words if word not in questions])

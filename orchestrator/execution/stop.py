@@ -17,7 +17,7 @@ CELLS_END = "running cells checkpoint and end; once more to leave at once."
 PROBE_ENDS = "no further probe starts, jobs in Slurm are cancelled; once more to leave at once."
 JOBS_GO_ON = (
     "the jobs go on in Slurm and publish by themselves. The same command watches them again; "
-    "`python -m orchestrator cancel GRID` ends them."
+    "`python -m orchestrator cancel {grid} root={root}` ends them."
 )
 
 

@@ -94,7 +94,9 @@ def test_a_site_s_file_and_words_are_merged_in_order(tmp_path: Path) -> None:
         ("minutes: true", "minutes=true is no whole number"),
         ("colour: red", "site.yaml: colour; known: partition"),
         ("- minutes", "holds no `key: value` lines"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is no YAML: expected the node content, but found the end of the file (line 1"),
+        ("partition: [a]", "partition takes one value, found ['a']"),
+        ("minutes: {a: 1}", "minutes takes one value, found {'a': '1'}"),
     ],
 )
 def test_a_mistake_in_a_site_s_file_names_the_file(tmp_path: Path, text: str, message: str) -> None:

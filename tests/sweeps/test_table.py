@@ -211,7 +211,10 @@ def test_an_unknown_table_lists_the_known_ones():
         ("title: Mine", "", "'title' is missing; add it"),
         ("title: Mine", "title: Mine\ntitle: Yours", "line 3: 'title' stands twice; keep one"),
         ("  - rows:", "  - row:", "block 1: unknown key 'row'. Did you mean 'rows'"),
-        ("title: Mine", "title: [", "is no valid YAML"),
+        ("title: Mine", "title: [", r"is no valid YAML: .* \(line \d, column \d\)\.$"),
+        ("title: Mine", "title:\n\t- x", r"YAML: a tab as indent \(line 3, column 1\)\.$"),
+        ("title: Mine", "title:", "title: expected a text, found nothing"),
+        ("cell: {loss: kl}", "cell: {loss: kl}, published: [.nan, 1]", "nan is no published value"),
         ("title: Mine", "title: Mine\nbest: up", "best: expected down or across, found 'up'"),
         (
             "title: Mine",

@@ -139,6 +139,15 @@ def test_an_export_is_the_same_network_alone_in_one_file(
         assert torch.equal(alone.network.state_dict()[key], value)
 
 
+def test_a_folder_of_runs_is_answered_with_one_of_them(run: tuple[TrainConfig, Path]) -> None:
+    _, folder = run
+
+    with pytest.raises(NetworkError, match="holds 1 run and is none itself") as refused:
+        load_trained(folder.parent)
+
+    assert str(refused.value).endswith(f"such as {folder}.")
+
+
 def test_a_checkpoint_that_lost_a_byte_is_not_used(
     run: tuple[TrainConfig, Path], tmp_path: Path
 ) -> None:

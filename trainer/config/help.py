@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from datasets.cli import aligned
 
@@ -55,9 +55,8 @@ def expected(kind: Any) -> str:
     """What a setting of a type takes, in words, such as "a whole number"."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {', '.join(choice.name for choice in kind)}"
-    parts = getattr(kind, "__args__", ())
-    if getattr(kind, "__origin__", None) is tuple:
-        return f"a list in brackets, each entry {expected(parts[0])}"
+    if get_origin(kind) is tuple:
+        return f"a list in brackets, each entry {expected(get_args(kind)[0])}"
     return _EXPECTED.get(kind, "a value")
 
 
