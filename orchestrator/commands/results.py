@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from datasets.wording import quantity
 from orchestrator.commands.output import (
+    as_typed,
     console_of_output,
     print_json,
     print_note,
@@ -18,6 +20,7 @@ from orchestrator.commands.output import (
     show_files,
 )
 from orchestrator.commands.request import answering_root, plan_now, request_of, split_words
+from orchestrator.display.waiting import SHORT_SECONDS, waiting
 from orchestrator.planning.plan import EXIT_DONE, EXIT_UNFINISHED, LaunchRequest, Plan
 from orchestrator.printers.explain import explain, explanation_text, explanations_json
 from orchestrator.printers.json import tables_json
@@ -194,7 +197,15 @@ def report_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
     from orchestrator.report.page import report
 
     request = request_of(grid, words)
-    show_files(request.root, report(plan_now(request), request.options.printed_epoch), json=json)
+    plan, parts = plan_now(request), ["cells"]
+    with waiting(
+        as_typed(sys.stderr),
+        f"Making the report of {grid}",
+        progress=lambda: parts[-1],
+        quiet_seconds=SHORT_SECONDS,
+    ):
+        paths = report(plan, request.options.printed_epoch, parts.append)
+    show_files(request.root, paths, json=json)
     return EXIT_DONE
 
 

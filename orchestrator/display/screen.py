@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -38,6 +38,7 @@ class Screen:
         self._work: Mapping[str, float] = {}
         self._at_start: dict[str, float] = {}  # part that earlier launches did, by key
         self._ended: set[str] = set()
+        self._said: dict[str, str] = {}  # the newest line on progress, by key
         self._done = self._failed = 0
         self._running: dict[str, tuple[Trial, float]] = {}
         self._started = time.monotonic()
@@ -112,12 +113,19 @@ class Screen:
     def _report(self, queue: Queue, stop: threading.Event) -> None:
         """Print a line for each running cell from time to time."""
         while not stop.wait(_PLAIN_SECONDS):
-            for trial, _ in self._now():
-                progress = self._root.cached_progress(trial.key)
-                if progress is not None:
-                    self.message(f"{self._count()} running  {trial.key}  {_words(progress)}")
+            for line in self.news():
+                self.message(line)
             if pace := self._pace():
                 self.message(f"{self._count()} {pace}")
+
+    def news(self) -> Iterator[str]:
+        """A line for each running cell that is further than when it last had one."""
+        for trial, _ in self._now():
+            progress = self._root.cached_progress(trial.key)
+            words = _words(progress) if progress is not None else ""
+            if words != self._said.get(trial.key, ""):
+                self._said[trial.key] = words
+                yield f"{self._count()} running  {trial.key}  {words}"
 
     def picture(self, queue: Queue) -> Group:
         """The running cells above the counts."""
@@ -175,10 +183,16 @@ class Screen:
 def _words(progress: Progress) -> str:
     """Progress in a plain line."""
     miou = f", mIoU {percent(progress.miou_percent)}" if progress.miou_percent is not None else ""
-    left = f", {clock(progress.seconds_left)} left"
+    is_over = bool(progress.total_steps) and progress.step >= progress.total_steps
+    left = ""
+    if is_over:
+        left = ", evaluating and publishing"
+    elif progress.seconds_left is not None:
+        left = f", {clock(progress.seconds_left)} left"
+    rate = f", {speed(progress)} images/s" if progress.images_per_second else ""
     epoch = f"epoch {progress.epoch}/{progress.epochs} ({fraction(progress)})"
     work = f", {progress.work}" if progress.work else ""
-    return f"{epoch}{work}{miou}, {speed(progress)} images/s{left}"
+    return f"{epoch}{work}{miou}{rate}{left}"
 
 
 def _first_line(text: str) -> str:

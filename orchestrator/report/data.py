@@ -8,6 +8,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datasets.progress import Say, silent
 from orchestrator.planning.plan import Plan, State
 from orchestrator.report.pictures import PictureGrid, picture_grids
 from orchestrator.results.history import read_history, run_history
@@ -36,6 +37,7 @@ class ReportData:
         histories: epochs by key, of every run that has some, finished or not.
         epoch: whose mIoU the tables print.
         made: when (UTC).
+        say: given a few words about each part that takes long.
     """
 
     plan: Plan
@@ -44,15 +46,16 @@ class ReportData:
     histories: dict[str, tuple[EpochFacts, ...]]
     epoch: Epoch
     made: datetime
+    say: Say = silent
 
     @cached_property
     def pictures(self) -> dict[str, PictureGrid | str]:
         """By name of each table that compares two methods; a text where there are none, and why."""
-        return dict(picture_grids(self.tables, self.plan.root))
+        return dict(picture_grids(self.tables, self.plan.root, self.say))
 
 
-def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
-    """Read results, histories and run folders of a planned grid.
+def gather(plan: Plan, epoch: Epoch = "best", say: Say = silent) -> ReportData:
+    """Read results, histories and run folders of a planned grid; `say` as of `ReportData`.
 
     Raises:
         ResultsError: a file among the results is broken.
@@ -67,6 +70,7 @@ def gather(plan: Plan, epoch: Epoch = "best") -> ReportData:
         histories=_histories(plan, rows),
         epoch=epoch,
         made=datetime.now(UTC),
+        say=say,
     )
 
 

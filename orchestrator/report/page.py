@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from datasets.files import atomic_write
+from datasets.progress import Say, silent
 from orchestrator.planning.plan import Plan
 from orchestrator.report.data import ReportData, gather
 from orchestrator.report.html import report_environment
@@ -23,7 +24,7 @@ def page(data: ReportData) -> str:
     )
 
 
-def report(plan: Plan, epoch: Epoch = "best") -> list[Path]:
+def report(plan: Plan, epoch: Epoch = "best", say: Say = silent) -> list[Path]:
     """Write ``reports/<grid>.html`` below what is printed of the root, whole or not at all.
 
     The pictures of the page are also written as ``reports/<grid>-<table>.png``.
@@ -31,6 +32,7 @@ def report(plan: Plan, epoch: Epoch = "best") -> list[Path]:
     Args:
         plan: the grid with its states.
         epoch: whose mIoU the tables print.
+        say: given a few words about each part that takes long.
 
     Returns:
         The files, the page last.
@@ -41,13 +43,15 @@ def report(plan: Plan, epoch: Epoch = "best") -> list[Path]:
     """
     folder, name, paths = plan.root.printed / "reports", plan.grid.name, list[Path]()
     folder.mkdir(parents=True, exist_ok=True)
-    data = gather(plan, epoch)
+    say("tables")
+    data = gather(plan, epoch, say)
     for table, grid in data.pictures.items():
         if isinstance(grid, PictureGrid):
             from orchestrator.report.picture_file import picture_png
 
             paths.append(folder / f"{name}-{table}.png")
             atomic_write(paths[-1], picture_png(grid), durable=True)
+    say("the page")
     paths.append(folder / f"{name}.html")
     atomic_write(paths[-1], page(data), durable=True)
     return paths

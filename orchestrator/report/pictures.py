@@ -16,6 +16,7 @@ from PIL import Image
 
 from datasets.dataset import Dataset, open_dataset
 from datasets.files import file_sha256
+from datasets.progress import Say
 from datasets.spec import IGNORED, DatasetSpec
 from datasets.splits.lists import seeded_order
 from orchestrator.results.store import Row
@@ -297,7 +298,7 @@ def _coloured(mask: Mask, spec: DatasetSpec) -> Image.Image:
 
 
 def picture_grids(
-    tables: tuple[FilledTable, ...], root: Root
+    tables: tuple[FilledTable, ...], root: Root, say: Say
 ) -> Iterator[tuple[str, PictureGrid | str]]:
     """Name and pictures of each table that compares two methods, or why there are none."""
     for filled in tables:
@@ -307,6 +308,7 @@ def picture_grids(
         if runs is None:
             yield filled.table.name, "no two runs to compare have left their best checkpoints here"
             continue
+        say(f"pictures of {filled.table.name}")
         try:
             yield filled.table.name, picture_grid(runs, root)
         except (ValueError, OSError) as error:

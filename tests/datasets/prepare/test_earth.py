@@ -85,7 +85,10 @@ def test_every_tile_shows_three_classes_and_little_snow(made) -> None:
 
 
 def test_another_run_writes_the_same_bytes(made, wheels, sources, tmp_path) -> None:
-    assert prepare_earth(at(tmp_path / "again"), wheels, silent, sources)
+    lines: list[str] = []
+    assert prepare_earth(at(tmp_path / "again"), wheels, lines.append, sources)
+    assert "earth: decoding the picture" in lines
+    assert lines[-1].startswith("cut tiles of earth: ")
 
     for path in made.rglob("*"):
         if path.is_file() and ".identity" not in path.parts:

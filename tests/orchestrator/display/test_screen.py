@@ -88,3 +88,16 @@ def test_a_rough_duration_has_one_number_and_a_fitting_unit():
         "3 hours",
         "2 days",
     ]
+
+
+def test_a_cell_that_publishes_is_said_so_once(tmp_path):
+    launch = Launch(tmp_path, one=1.0)
+    launch.start("one")
+    assert list(launch.screen.news()) == []
+
+    launch.stands_at("one", 50)
+    assert len(list(launch.screen.news())) == 1
+    launch.stands_at("one", 100)
+
+    assert [line.endswith(", evaluating and publishing") for line in launch.screen.news()] == [True]
+    assert list(launch.screen.news()) == []

@@ -35,8 +35,11 @@ def test_other_verbs_load_neither_jinja2_nor_matplotlib():
 
 
 def test_a_report_of_nothing_is_still_a_report(tmp_path):
-    text = report(make_plan(DRAWN, LocalRoot(tmp_path)))[-1].read_text()
+    parts: list[str] = []
 
+    text = report(make_plan(DRAWN, LocalRoot(tmp_path)), say=parts.append)[-1].read_text()
+
+    assert parts == ["tables", "the page"]
     assert "0 <small>of 16</small>" in text
     assert "No run has logged an epoch yet" in text
     assert "No run is done yet" in text
