@@ -185,6 +185,8 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # As any other process of this user's; Ray's default of 15 starves beside other work.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Ray starts an idle process per CPU for tasks to come; Tune's and Train's actors use none.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     os.environ.pop("RAY_ADDRESS", None)
     import ray
 

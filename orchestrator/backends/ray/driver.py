@@ -8,6 +8,7 @@ other is gone.
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _TICK_SECONDS = 0.05  # between two looks at Tune, and at the processes of Ray
 _NODES_SECONDS = 2.0  # between two looks at what a joined Ray has
 _START_TICK_SECONDS = 0.2  # between two looks at the processes of a Ray that starts
+# Loggers that Tune imports where they are installed, only to count who uses them, for seconds.
+_UNUSED = ("wandb", "mlflow", "comet_ml", "aim")
 
 
 def main(descriptor: int) -> None:
@@ -46,6 +49,7 @@ def main(descriptor: int) -> None:
     # Ray's processes inherit this: a SIGTERM to the whole job (scancel) must reach the launch
     # only, which then lets every run checkpoint.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    sys.modules.update(dict.fromkeys(_UNUSED))  # type: ignore[arg-type] # None: not to be imported
     launch = Connection(descriptor)
     wanted: Connect = launch.recv()
     _serve(launch, wanted.options, _connect(launch, wanted))
