@@ -8,6 +8,7 @@ from typing import Any, cast
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from orchestrator.execution.attempt import check_trial_device, run_trial
 from orchestrator.execution.watchdog import recorded_outcome
@@ -35,7 +36,7 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
     # Shows afterwards whether a lost worker group had begun an attempt.
     before = root_of(trial).newest_attempt(trial.key)
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             cast(Any, _worker),
             train_loop_config={"trial": trial.to_json()},
             torch_config=_CheckedTorchConfig(
@@ -53,6 +54,15 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             return Outcome.from_json(str(cast(Any, result).return_value))
         except TrainingFailedError as error:
             return _outcome_of_lost_group(trial, before, error)
+
+
+class _Trainer(TorchTrainer):
+    """Train's trainer without the process, one per worker group, that hands out Ray's data sets."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        """Train's own list but for that."""
+        entries = super()._create_default_callbacks()  # type: ignore[misc] # mypy sees Train v1
+        return [entry for entry in entries if not isinstance(entry, DatasetsCallback)]
 
 
 class _CheckedBackend(_TorchBackend):
