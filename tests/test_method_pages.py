@@ -165,3 +165,10 @@ def test_a_page_names_the_pairs_the_cost_and_the_published_figures(algorithm: st
     assert [name for name in (*facts.pairs, *facts.other_pairs) if f"`{name}`" not in page] == []
     assert f"{cost} times" in " ".join(page.split())
     assert part(page, "Published figures") == figure_lines(algorithm)
+
+
+@pytest.mark.parametrize(
+    "item", [i for i in help_of_fields(MethodConfig, "method.") if i.note], ids=lambda i: i.name
+)
+def test_the_help_of_an_option_says_what_it_is_and_not_only_of_what(item: FieldHelp) -> None:
+    assert not re.match(r"(of|and|that|whose|with|before|until|drawn|times|intent)\b", item.note)

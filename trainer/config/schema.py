@@ -291,24 +291,29 @@ class ModelConfig:
 class MethodConfig:
     """The semi-supervised method and the numbers of its step."""
 
-    name: str = option("unimatch_star", "name of the file in sweeps/method")
-    algorithm: str = option("unimatch", "the training step: L_o of Eq. 6", choices=tuple(METHODS))
+    name: str = option("unimatch_star", "the name of the file in sweeps/method")
+    algorithm: str = option("unimatch", "the training step, L_o of Eq. 6", choices=tuple(METHODS))
     track: Track = option(
         Track.common,
-        "what surrounds it: that of UniMatch*, or of its own released code; set by track=",
+        "what surrounds the method: what UniMatch* has, or its own released code; track= sets it",
         neutral=Track.common,
     )
-    batch_factor: int = option(1, "times optim.batch: official UniMatch 2, supervised 4")
-    lr_factor: float = option(1.0, "times optim.lr: 2 in the official presets")
+    batch_factor: int = option(1, "multiplies optim.batch: 2 in official UniMatch, 4 in supervised")
+    lr_factor: float = option(1.0, "multiplies optim.lr: 2 in the official presets")
     confidence: float = option(
-        0.95, "pseudo-labels below it are dropped (>=); 0.95 VOC, 0 Cityscapes"
+        0.95,
+        "the lowest confidence of a pseudo-label that counts; the recipe sets it (0.95 "
+        "VOC, 0 Cityscapes) unless the method has its own",
     )
     teacher: Teacher = Teacher.shared
     teacher_mode: TeacherMode = TeacherMode.train
-    ema_decay: float = option(0.996, "upper end of min(1 - 1 / (step + 1), decay)")
+    ema_decay: float = option(
+        0.996,
+        "the most that an averaged teacher keeps in a step, which is min(1 - 1 / (step + 1), this)",
+    )
     ema_buffers: Buffers = Buffers.copy
     pseudo_labels: PseudoLabels = PseudoLabels.student
-    match_iters: bool = option(False, "supervised: as many steps as a semi-supervised run")
+    match_iters: bool = option(False, "True gives supervised as many steps as UniMatch has")
     mean_teacher: MeanTeacherConfig = field(
         default_factory=MeanTeacherConfig, metadata={"algorithms": ("mean_teacher",)}
     )
