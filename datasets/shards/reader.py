@@ -143,7 +143,7 @@ class Shards:
         parts = [self._ranges[key] for key in keys]
         start, name = parts[0].offset, shard_name(parts[0].shard)
         try:
-            span = self._storage.read(name, start=start, size=parts[-1].end - start)
+            span = self._storage.view(name, start, parts[-1].end - start)
         except FileNotFoundError:
             raise DataError(
                 f"{self._storage.url}/{name} is missing. Pack the dataset again, or bring a fresh "
@@ -151,7 +151,7 @@ class Shards:
             ) from None
         whole = {}
         for key, part in zip(keys, parts, strict=True):
-            data = span[part.offset - start : part.end - start]
+            data = bytes(span[part.offset - start : part.end - start])
             if _is_sound(data, part):
                 whole[key] = data
                 if self._cache is not None:

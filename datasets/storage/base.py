@@ -55,6 +55,9 @@ class Storage(Protocol):
     def read(self, name: str, *, start: int = 0, size: int | None = None) -> bytes:
         """The bytes of an object, or a range of them."""
 
+    def view(self, name: str, start: int, size: int) -> memoryview:
+        """A range of an object where it arrived, for readers that copy the parts they keep."""
+
     def hold(self, name: str) -> Held:
         """An object's bytes with their tag."""
 

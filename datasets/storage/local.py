@@ -36,6 +36,10 @@ class FolderStorage:
             file.seek(start)
             return file.read(-1 if size is None else size)
 
+    def view(self, name: str, start: int, size: int) -> memoryview:
+        """See `Storage.view`."""
+        return memoryview(self.read(name, start=start, size=size))
+
     def hold(self, name: str) -> Held:
         """See `Storage.hold`."""
         content = self.read(name)

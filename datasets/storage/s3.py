@@ -107,7 +107,7 @@ class Calls:
 
         return self.patiently(once, f"get_object {arguments['Key']}")
 
-    def get_range(self, key: str, start: int, size: int) -> bytes | None:
+    def get_range(self, key: str, start: int, size: int) -> memoryview | None:
         """A range of an object by the short way; None where it fails, so that `get` says why."""
         return _ranges(os.getpid(), _surroundings(), self).read(key, start, size)
 
@@ -338,15 +338,16 @@ class Bucket:
 
     def read(self, name: str, *, start: int = 0, size: int | None = None) -> bytes:
         """See `Storage.read`."""
-        if size == 0:
-            return b""
         if size is not None:
-            data = self.calls.get_range(self.prefix + name, start, size)
-            if data is not None:
-                return data
-        part = start or size is not None
-        stop = "" if size is None else start + size - 1
-        return self._get(name, Range=f"bytes={start}-{stop}").body if part else self._get(name).body
+            return bytes(self.view(name, start, size))
+        return self._get(name, Range=f"bytes={start}-").body if start else self._get(name).body
+
+    def view(self, name: str, start: int, size: int) -> memoryview:
+        """See `Storage.view`."""
+        data = self.calls.get_range(self.prefix + name, start, size) if size else memoryview(b"")
+        if data is None:
+            data = memoryview(self._get(name, Range=f"bytes={start}-{start + size - 1}").body)
+        return data
 
     def hold(self, name: str) -> Held:
         """See `Storage.hold`."""
