@@ -60,6 +60,13 @@ class Cell:
         """The cell with the plain names of its axes, which are files in ``sweeps``."""
         return replace(self, **{axis: getattr(self, axis).partition("+")[0] for axis in _OF_AXIS})
 
+    def with_seed(self, seed: int) -> "Cell":
+        """The cell with another seed."""
+        # As pickle does it: `replace` takes four times as long, and a grid has thousands of cells.
+        cell = object.__new__(Cell)
+        cell.__dict__.update(self.__dict__, seed=seed)
+        return cell
+
     def with_settings(self, settings: Mapping[str, object]) -> "Cell":
         """The cell with settings of its own, by dotted name."""
         names = {axis: getattr(self, axis) for axis in _OF_AXIS}

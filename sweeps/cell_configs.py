@@ -44,7 +44,8 @@ def cell_configs(
     """
     cells = tuple(cells)
     _check_overrides(overrides)
-    settings = {setting for cell in cells for setting in cell.settings}
+    distinct = {(cell.recipe, cell.method, cell.loss): cell for cell in cells}.values()
+    settings = {setting for cell in distinct for setting in cell.settings}
     _check_overrides(settings)
     _refuse_both(overrides, settings)
     composed: dict[tuple[str, str, str, str], TrainConfig] = {}

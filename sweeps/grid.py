@@ -103,8 +103,8 @@ def with_seeds(grid: Grid, seeds: Sequence[int]) -> Grid:
     Cells are ordered by seed first, so that every table is complete for one seed before the next
     seed begins.
     """
-    once = dict.fromkeys(replace(cell, seed=0) for cell in grid.cells)
-    cells = tuple(replace(cell, seed=seed) for seed in seeds for cell in once)
+    once = dict.fromkeys(cell.with_seed(0) for cell in grid.cells)
+    cells = tuple(cell.with_seed(seed) for seed in seeds for cell in once)
     return replace(grid, cells=cells, seeds=tuple(seeds))
 
 
