@@ -36,7 +36,7 @@ def error_text(error: BaseException, text: str = "", *, shows_traceback: bool = 
         text: a better sentence than the error's own.
         shows_traceback: whether the traceback follows.
     """
-    text = text or str(error)
+    text = text or _own_text(error)
     if not is_deliberate(error):
         lines = text.strip().splitlines() or ["no more is known"]
         text = f"{type(error).__name__} at {_place_of(error)}: {lines[0].rstrip('.')}."
@@ -48,6 +48,13 @@ def error_text(error: BaseException, text: str = "", *, shows_traceback: bool = 
     if shows_traceback:
         return "\n".join([text, *_lines(error)])
     return " ".join([text, *_log_of(error)])
+
+
+def _own_text(error: BaseException) -> str:
+    """The text of an error, without the number that Python puts before one of the system."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
 
 
 @contextmanager

@@ -32,6 +32,8 @@ def did_you_mean(word: str, known: Collection[str], *, most: int = 1, cutoff: fl
 
 def did_you_mean_path(path: Path) -> str:
     """The same about a path that is not there, part by part; empty where nothing is like it."""
+    if path.is_dir():
+        return f" {path} is a folder."
     place = Path(path.anchor)
     for part in path.parts[len(place.parts) :]:
         if not (place / part).exists():

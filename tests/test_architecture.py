@@ -73,7 +73,6 @@ REASONS = {
         "datasets/errors.py",
         "datasets/import_guard.py",
         "datasets/progress.py",
-        "datasets/wording.py",
         "trainer/environment.py",
         "trainer/methods/st_plusplus_stages.py",
         "orchestrator/results/arrow.py",

@@ -133,7 +133,8 @@ def _settings(words: list[str], defaults: dict[str, str]) -> dict[str, str]:
         given[key] = value
     missing = [key for key, value in given.items() if not value]
     if missing:
-        raise ValueError(f"{' and '.join(missing)} must be given, as in {missing[0]}=PATH.")
+        named = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        raise ValueError(f"{named} must be given, as in {missing[0]}=PATH.")
     return given
 
 
@@ -309,9 +310,10 @@ class _Line:
         text = (
             f"{self.key}  step {progress['step']}/{progress['total_steps']}  "
             f"epoch {progress['epoch']}/{progress['epochs']}  "
-            f"mIoU {'-' if miou is None else f'{miou:.2f}'}  "
-            f"{progress['images_per_second']:.1f} images/s"
+            f"mIoU {'-' if miou is None else f'{miou:.2f}'}"
         )
+        if progress["images_per_second"]:
+            text = f"{text}  {progress['images_per_second']:.1f} images/s"
         if "work" in progress:  # between two trainings
             text = f"{text}  {progress['work']}"
         print(f"\r{text}\x1b[K" if live else text, end="" if live else "\n", flush=True)

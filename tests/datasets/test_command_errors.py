@@ -35,12 +35,18 @@ def raise_without_text() -> None:
     assert not Path("/").exists()
 
 
-@pytest.mark.parametrize("cause", ["ours", "a file"])
-def test_a_text_for_users_is_printed_as_it_is(cause: str) -> None:
+@pytest.mark.parametrize(
+    ("cause", "text"),
+    [
+        ("ours", "a.png is broken. Copy it again."),
+        ("a file", "No such file or directory: /nowhere/at/all"),
+    ],
+)
+def test_a_text_for_users_is_printed_as_it_is(cause: str, text: str) -> None:
     error = failure(cause)
 
     assert is_deliberate(error)
-    assert error_text(error) == str(error)
+    assert error_text(error) == text
 
 
 @pytest.mark.parametrize("cause", ["torch", "numpy", "no text"])

@@ -29,6 +29,7 @@ def test_the_nearest_path_is_asked_for_part_by_part(tmp_path: Path, monkeypatch)
     assert did_you_mean_path(Path("outptus/my_gird.yaml")) == " Did you mean outputs/my_grid.yaml?"
     assert did_you_mean_path(tmp_path / "output") == f" Did you mean {tmp_path}/outputs?"
     assert did_you_mean_path(Path("nothing/like/it")) == ""
+    assert did_you_mean_path(tmp_path) == f" {tmp_path} is a folder."
     (tmp_path / "data").symlink_to("version2")
     gone = f" {tmp_path}/data is a link to version2, which is gone."
     assert did_you_mean_path(tmp_path / "data/images") == gone

@@ -105,7 +105,8 @@ def _source_of(backbone: str, source: str) -> Source | Wheel:
             return entry
     known = ", ".join(f"{name} from {publisher}" for name, publisher in SOURCES)
     asked = f"{backbone} from {source}" if source else backbone
-    near = did_you_mean(backbone, {name for name, _ in SOURCES})
+    names = {name for name, _ in SOURCES}
+    near = "" if backbone in names else did_you_mean(backbone, names)
     raise WeightsError(f"There are no weights of {asked}; known: {known}.{near}")
 
 

@@ -1,5 +1,6 @@
 """ImageNet weights of the backbone: find the file, check every key, load tensors only."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +88,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = re.split(r"\.\s|\n", f"{type(error).__name__}: {error}")[0]
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {error}); fetch or import "
-            "it again."
+            f"{path} cannot be read as weights ({reason}); fetch or import it again."
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(x, Tensor) for x in tensors.values()):
         raise WeightsError(f"{path} holds no plain state dict of tensors; export one first.")
