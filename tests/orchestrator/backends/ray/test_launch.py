@@ -6,7 +6,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import yaml
 
 from tests.support.lab import (
     BASE,
-    EPOCHS,
     KL,
-    LONG_RUNS,
     LONGEST_SECONDS,
     TINY,
     UNIMATCH,
@@ -36,19 +33,25 @@ def diary(lab: Lab, key: str) -> list[str]:
     return [line["event"] for line in lab.events(key)]
 
 
-@contextmanager
-def short_temp() -> Iterator[Path]:
-    """A temporary folder with a path short enough for Ray."""
+@pytest.fixture
+def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder for the launches of one test alone, with a path short enough for Ray."""
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
         yield Path(folder)
 
 
-@pytest.fixture
-def own_temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder for the launches of one test alone."""
-    with short_temp() as folder:
-        monkeypatch.setenv("TMPDIR", str(folder))
-        yield folder
+def processes_of_ray(temp: Path) -> list[str]:
+    """Commands of the processes of every Ray that a launch started in a temporary folder."""
+    commands = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = command.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if f"{temp}/ipix-" in text:
+            commands.append(text)
+    return commands
 
 
 def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
@@ -71,15 +74,17 @@ def test_a_killed_worker_goes_on_in_the_same_launch_to_the_same_weights(
 def test_a_killed_controller_leaves_nothing_that_hinders_the_next_launch(
     long_lab: Lab, undisturbed: Weights, own_temp: Path
 ) -> None:
-    launch = long_lab.start("launch")
-    long_lab.worker_at(UNIMATCH, step=4)
+    launch = long_lab.start("launch", "only=*.kl.*")
+    long_lab.worker_at(KL, step=4)
+    assert processes_of_ray(own_temp)
     os.kill(launch.pid, signal.SIGKILL)  # alone: its Ray and its workers are orphans now
 
-    long_lab.run("launch")
+    long_lab.run("launch", "only=*.kl.*")
 
     launch.communicate()
-    assert long_lab.weights() == undisturbed
+    assert long_lab.weights() == {KL: undisturbed[KL]}
     assert not list(own_temp.glob("ipix-*"))
+    wait_until(lambda: not processes_of_ray(own_temp), seconds=15)
 
 
 def test_ctrl_c_in_a_terminal_stops_ray_cleanly_and_the_rest_follows_later(
@@ -165,8 +170,8 @@ def test_rays_memory_monitor_is_named_with_its_own_reason(
     assert "Traceback" not in text
 
 
-def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
-    long_lab: Lab, torchrun_weights: str
+def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun_and_leave_no_process(
+    long_lab: Lab, torchrun_weights: str, own_temp: Path
 ) -> None:
     launch = long_lab.start("launch", "ranks=2", "only=*.kl.*")
     first = long_lab.worker_at(KL, step=4)
@@ -180,6 +185,7 @@ def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun(
     assert long_lab.attempts(KL) >= 2
     assert long_lab.rows()[KL].world_size == 2
     assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
+    wait_until(lambda: not processes_of_ray(own_temp), seconds=15)
 
 
 def test_an_unreachable_ray_and_too_large_a_wish_are_said_in_words(long_lab: Lab) -> None:
@@ -220,37 +226,3 @@ def test_a_cell_that_fits_no_card_of_ray_is_refused_in_words(
     assert "GiB on each card, which has 16" in text
     assert "run.memory=recompute" in text
     assert not (lab.root / "runs").exists()
-
-
-@pytest.fixture(scope="module")
-def group_launch(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Path
-) -> Iterator[tuple[Lab, Path]]:
-    """A finished launch of a cell in a worker group of its own, and its temporary folder."""
-    lab = Lab(tmp_path_factory.mktemp("group"), drawn)
-    lab.write_grid(*LONG_RUNS, epochs=EPOCHS)
-    with short_temp() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folder))
-        lab.run("launch", "workers=group", "only=*.kl.*")
-        yield lab, folder
-
-
-def test_an_own_worker_group_gives_the_weights_of_the_shared_process(
-    group_launch: tuple[Lab, Path], undisturbed: Weights
-) -> None:
-    assert group_launch[0].weights() == {KL: undisturbed[KL]}
-
-
-def test_no_process_of_ray_outlives_a_launch(group_launch: tuple[Lab, Path]) -> None:
-    def leftovers() -> list[str]:
-        commands = []
-        for command in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                text = command.read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if f"{group_launch[1]}/ipix-" in text:
-                commands.append(text)
-        return commands
-
-    wait_until(lambda: not leftovers(), seconds=15)
