@@ -5,6 +5,7 @@ than 8 bits a channel, transparency, an EXIF rotation, unknown class values.
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -20,6 +21,8 @@ from datasets.spec import IGNORED, DatasetSpec
 
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, TypeError)
+_PILLOW = r"PIL\."
+_REMARKS = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as the filter stands in the list
 _VERIFY = "`python -m datasets verify` lists every such file."
 
 
@@ -158,11 +161,9 @@ def _opened(data: bytes, path: str, what: str) -> Image.Image:
     hint = _disguise(data)
     if hint:
         raise DataError(f"The {what} {path} cannot be decoded: {hint}")
+    _ignore_remarks()
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large images without a file's name; twice as large it refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DataError(
             f"The {what} {path} claims to be larger than Pillow reads ({error}). Its header is "
@@ -172,11 +173,18 @@ def _opened(data: bytes, path: str, what: str) -> Image.Image:
         raise _undecodable(path, what, error) from error
 
 
+def _ignore_remarks() -> None:
+    """Leave out what Pillow says of metadata nobody uses, and of large images: it names no file.
+
+    For good, as `catch_warnings` would bring back what another thread has set meanwhile.
+    """
+    if _REMARKS not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW)
+
+
 def _load(image: Image.Image, path: str, what: str) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # remarks on metadata nobody uses
-            image.load()
+        image.load()
     except _BROKEN as error:
         raise _undecodable(path, what, error) from error
 
@@ -207,9 +215,7 @@ def _refuse_turned(image: Image.Image, path: str, what: str) -> None:
     The image must be loaded: the metadata of a PNG may follow its pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turned = image.getexif().get(_ORIENTATION, 1)
+        turned = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:
         return  # unreadable metadata turn nothing
     if turned not in (0, 1):

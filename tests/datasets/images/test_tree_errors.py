@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from PIL import Image
 
 from datasets.config import DataConfig
 from datasets.errors import DataError
+from datasets.images.decode import read_image
 from datasets.images.tree import tree_of
 from datasets.known.registry import KNOWN
 from datasets.location import locate
@@ -346,3 +350,23 @@ def test_masks_of_0_and_255_are_told_apart_from_classes(root) -> None:
         saved(path, Image.new("L", trees.SIZE, 0), "PNG")
 
     assert "no mask shows any class but 'background'. Masks of 0 and 255" in defects_of(root)[0]
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that take turns every microsecond."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_threads_that_read_large_images_print_no_warning(monkeypatch, eager_threads) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", W * H - 1)  # Pillow warns of such an image
+    data = trees.jpeg(0)
+    with warnings.catch_warnings(record=True) as said, ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("always")
+        for _ in pool.map(lambda number: read_image(data, f"{number}.jpg"), range(800)):
+            pass
+
+    assert not said
