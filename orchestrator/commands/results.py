@@ -85,14 +85,14 @@ def diff_verb(grid: str, words: Sequence[str], *, json: bool) -> int:
 
     chosen, rest = split_words(words, "with")
     other = chosen.get("with", "")
-    if not other:
+    if other in ("", "commit:"):
         raise ValueError(
             "diff needs with=ROOT, with=commit:HASH, or with=paper: the results to compare with."
         )
     request = request_of(grid, rest)
     what, colon, commit = other.partition(":")
     there: Root | str | None = None  # the paper's values stand in the tables
-    if what == "commit" and commit:
+    if (what, colon) == ("commit", ":"):
         there = commit
     elif (what, colon) != ("paper", ""):
         there = answering_root(replace(request.options, root=other))

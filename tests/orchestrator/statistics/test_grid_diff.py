@@ -175,6 +175,7 @@ def test_results_without_a_pair_are_refused_with_their_cells(tmp_path, planned, 
     ("word", "error"),
     [
         ("", "diff needs with=ROOT, with=commit:HASH, or with=paper"),
+        ("with=commit:", "diff needs with=ROOT, with=commit:HASH, or with=paper"),
         ("with=commit:beef", "of commit beef; those there are of 0123456789"),
         ("with=/nowhere/at/all", "no result of demo under /nowhere/at/all; name another root"),
     ],
