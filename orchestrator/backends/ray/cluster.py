@@ -193,9 +193,13 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
     _silence()
     try:
         ray.init(
-            address=_start_node(options, scratch),
+            # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
+            num_cpus=max(available_cores(), options.ranks * (options.fixed_cpus or 1)),
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=str(scratch),
         )
     except (RuntimeError, OSError, TimeoutError) as error:
         raise ClusterUnreachable(
@@ -203,27 +207,6 @@ def _start(options: LaunchOptions, scratch: Path) -> Cluster:
             "/dev/shm; backend=inline runs without Ray."
         ) from error
     return offer(scratch, is_own=True)
-
-
-def _start_node(options: LaunchOptions, scratch: Path) -> str:
-    """Start Ray's processes on this machine; the address of its GCS.
-
-    `ray.init` alone would also start two that poll as long as Ray lives: one adds machines of a
-    cloud, one sends what workers print to a driver that shows none of it.
-    """
-    from ray._private.node import Node
-    from ray._private.parameter import RayParams
-
-    wanted = RayParams(
-        # For Ray a CPU is a number to count with; ranks may be more than the cores they share.
-        num_cpus=max(available_cores(), options.ranks * (options.fixed_cpus or 1)),
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        temp_dir=str(scratch),
-        no_monitor=True,
-        include_log_monitor=False,  # type: ignore[arg-type] # declared as a string
-    )
-    return str(Node(wanted, head=True, ray_init_cluster=True).gcs_address)
 
 
 def _join(options: LaunchOptions, scratch: Path, code: str) -> Cluster:
