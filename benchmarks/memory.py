@@ -6,8 +6,8 @@ and the buffers of the losses. What only CUDA has is not in it: its context (abo
 workspaces of cuDNN and what the allocator loses between blocks.
 
 - without words: the table of docs/memory.md, by formula, with fresh counts in brackets
-- `fit`: count what orchestrator/planning/memory.csv lacks, and add it line by line (all of it: two
-  hours); Ctrl-C keeps what was counted
+- `fit`: count what orchestrator/planning/memory.csv lacks, and add it line by line (all of it: an
+  hour); Ctrl-C keeps what was counted
 - settings as of `python -m trainer`, and `ranks=N`: count that run
 """
 
