@@ -145,7 +145,8 @@ def test_a_card_of_slurm_that_torch_cannot_use_is_said_in_words_and_leaves_no_ru
     assert "no_device: " in text
     assert "gpus_per_rank=1 asks for a GPU, which torch cannot use: " in text
     assert not lab.rows()
-    wait_until(lambda: lab.states() == {KL: "missing"})  # "queued" while Slurm completes the job
+    wait_until(lambda: lab.states() == {KL: "interrupted"})  # queued while Slurm completes the job
+    assert "asks for a GPU, which torch cannot use" in lab.run("status", code=10)
 
 
 def test_a_dead_node_a_preemption_and_a_dead_controller_leave_the_weights_alone(
