@@ -219,7 +219,7 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
-def rank_processes(launch: int) -> list[int]:
+def rank_processes(launch: int, actor: str = "RayTrainWorker") -> list[int]:
     """Processes of the Ray Train worker group of a launch, by the name Ray gives them."""
     ranks = []
     for pid in descendants(launch):
@@ -227,7 +227,7 @@ def rank_processes(launch: int) -> list[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             continue
-        if words.startswith(b"ray::RayTrainWorker"):
+        if words.startswith(f"ray::{actor}".encode()):
             ranks.append(pid)
     return ranks
 

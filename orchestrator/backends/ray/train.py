@@ -2,14 +2,24 @@
 
 import tempfile
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+from ray import PlacementGroupID
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.torch.config import _TorchBackend
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    remove_placement_group,
+)
 
+from datasets.files import atomic_write
 from orchestrator.execution.attempt import check_trial_device, run_trial
 from orchestrator.execution.watchdog import recorded_outcome
 from orchestrator.failures import Failure, classify, memory_kill
@@ -38,7 +48,10 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="train-", dir=trial.scratch) as storage:
         trainer = _Trainer(
             cast(Any, _worker),
-            train_loop_config={"trial": trial.to_json()},
+            train_loop_config={
+                "trial": trial.to_json(),
+                "group": "" if in_this_process else f"{storage}/group",
+            },
             torch_config=_CheckedTorchConfig(
                 backend="nccl" if trial.gpus_per_rank else "gloo", trial_json=trial.to_json()
             ),
@@ -54,6 +67,19 @@ def run_on_ranks(trial: Trial, *, in_this_process: bool = False) -> Outcome:
             return Outcome.from_json(str(cast(Any, result).return_value))
         except TrainingFailedError as error:
             return _outcome_of_lost_group(trial, before, error)
+        except RayActorError:  # Train's controller was killed
+            _free_group(Path(storage, "group"))
+            raise
+
+
+def _free_group(path: Path) -> None:
+    """Free what a worker group held whose controller is gone.
+
+    Train's own cleaner asks Ray's dashboard whether it is, which an own Ray lacks, so the next
+    group of the cell would wait for ever for the same cores.
+    """
+    with suppress(OSError):
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(path.read_text())))
 
 
 class _Trainer(TorchTrainer):
@@ -106,6 +132,10 @@ def _scaling(trial: Trial, *, in_this_process: bool) -> ScalingConfig:
 def _worker(config: dict[str, str]) -> str:
     """Run one rank of the trial, in a process of the worker group."""
     trial = Trial.from_json(config["trial"])
+    if config["group"]:
+        with suppress(OSError):  # on another machine there is no such folder
+            group = cast(PlacementGroup, get_current_placement_group())
+            atomic_write(Path(config["group"]), group.id.hex())
     trial.enter_cwd()
     outcome = run_trial(trial)
     if outcome.status == "failed" and trial.ranks > 1:

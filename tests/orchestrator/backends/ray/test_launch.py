@@ -170,11 +170,16 @@ def test_rays_memory_monitor_is_named_with_its_own_reason(
     assert "Traceback" not in text
 
 
-def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun_and_leave_no_process(
+def test_two_ranks_killed_and_their_controller_give_the_weights_of_torchrun_and_leave_nothing(
     long_lab: Lab, torchrun_weights: str, own_temp: Path
 ) -> None:
     launch = long_lab.start("launch", "ranks=2", "only=*.kl.*")
-    first = long_lab.worker_at(KL, step=4)
+    long_lab.worker_at(KL, step=2)
+    # What it had reserved are all the cores there are.
+    (controller,) = rank_processes(launch.pid, "TrainController")
+    os.kill(controller, signal.SIGKILL)
+    wait_until(lambda: long_lab.attempts(KL) == 2)
+    first = long_lab.worker_at(KL, step=5)
     others = [pid for pid in rank_processes(launch.pid) if pid != first]
     assert others
     for pid in others:
@@ -182,7 +187,7 @@ def test_two_ranks_one_of_them_killed_give_the_weights_of_torchrun_and_leave_no_
     text, _ = launch.communicate(timeout=LONGEST_SECONDS)
 
     assert launch.returncode == 0, text
-    assert long_lab.attempts(KL) >= 2
+    assert long_lab.attempts(KL) >= 3
     assert long_lab.rows()[KL].world_size == 2
     assert long_lab.rows()[KL].weights_sha256 == torchrun_weights
     wait_until(lambda: not processes_of_ray(own_temp), seconds=15)
